@@ -1,0 +1,1 @@
+"""Predict, cell by cell, how cells respond to perturbations that nobody has measured."""
