@@ -1,0 +1,19 @@
+"""The mathematics of the bridge: noise schedules, coordinates and solvers, in torch and without AnnData."""
+
+from unlasting.diffusion._coordinates import AngleCoordinates, Coordinates, NoiseCoordinates
+from unlasting.diffusion._mask_bridge import bridge_mask, mask_latent
+from unlasting.diffusion._schedule import CosineSchedule, LinearBetaSchedule, NoiseSchedule
+from unlasting.diffusion._solver import SOLVERS, integrate
+
+__all__ = [
+    "SOLVERS",
+    "AngleCoordinates",
+    "Coordinates",
+    "CosineSchedule",
+    "LinearBetaSchedule",
+    "NoiseCoordinates",
+    "NoiseSchedule",
+    "bridge_mask",
+    "integrate",
+    "mask_latent",
+]

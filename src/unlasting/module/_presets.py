@@ -1,0 +1,146 @@
+"""The two recipes of one implementation."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from unlasting._perturbation import nearest_name
+from unlasting.nn import Architecture
+
+
+@dataclass(frozen=True)
+class NetworkTraining:
+    """How one network is trained.
+
+    Parameters
+    ----------
+    max_steps
+        Steps at most.
+    batch_size
+        Cells in a step.
+    lr
+        Learning rate of AdamW at the start; it falls linearly to zero at `max_steps`.
+    weight_decay
+        Weight decay of AdamW.
+    ema_decay
+        Decay of the averaged weights, which predict.
+    """
+
+    max_steps: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    ema_decay: float
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything in which the recipes differ.
+
+    Parameters
+    ----------
+    denoiser
+        Sizes and switches of the denoiser.
+    mask_network
+        Sizes and switches of the mask network.
+    train_denoiser
+        How the denoiser is trained.
+    train_mask
+        How the mask network is trained.
+    coordinates
+        `angle`: preconditioned per gene. `noise`: the network predicts x_0.
+    schedule
+        `cosine`: continuous, centred at the s.d. of the data. `linear_beta`: the published 500 steps.
+    solver
+        `heun` (second order) or `euler` (in noise coordinates: DDIM).
+    n_steps
+        Steps of the solver, for each of the two ways.
+    control_signal
+        `pool`: the mean of the training controls, on both ways. `cell`: as published, nothing for the source,
+        `mu + sigma eps` for the target in training and the control cell itself in generation.
+    mask_bridge
+        Whether the mask of a source cell is carried over by its latent. If not, masks are drawn anew, as published.
+    hide_identity
+        Share of training cells whose targets' identities have to be guessed from the prior.
+    """
+
+    denoiser: Architecture = field(default_factory=Architecture)
+    mask_network: Architecture = field(default_factory=Architecture)
+    train_denoiser: NetworkTraining = NetworkTraining(2_500, 64, 2e-3, 1e-3, 0.999)
+    train_mask: NetworkTraining = NetworkTraining(1_500, 256, 3e-3, 1e-3, 0.99)
+    coordinates: Literal["angle", "noise"] = "angle"
+    schedule: Literal["cosine", "linear_beta"] = "cosine"
+    solver: Literal["heun", "euler"] = "heun"
+    n_steps: int = 10
+    control_signal: Literal["pool", "cell"] = "pool"
+    mask_bridge: bool = True
+    hide_identity: float = 0.3
+
+    @classmethod
+    def named(cls, name: str) -> Preset:
+        """Look a preset up.
+
+        Raises
+        ------
+        ValueError
+            If there is no preset of this name.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"`preset` is {name!r}; choose one of {sorted(PRESETS)}.{nearest_name(name, PRESETS)}")
+        return PRESETS[name]
+
+    def replace(self, **changes: Any) -> Preset:
+        """Change some entries; sizes and switches of both networks may be given by their own names.
+
+        Raises
+        ------
+        TypeError
+            If there is no entry of a name.
+        """
+        own = {f.name for f in dataclasses.fields(self)}
+        shared = {f.name for f in dataclasses.fields(Architecture)}
+        unknown = sorted(set(changes) - own - shared)
+        if unknown:
+            raise TypeError(f"unknown option {unknown[0]!r}.{nearest_name(unknown[0], own | shared)}")
+        sizes = {k: v for k, v in changes.items() if k in shared}
+        changed = dataclasses.replace(self, **{k: v for k, v in changes.items() if k in own})
+        return dataclasses.replace(
+            changed,
+            denoiser=dataclasses.replace(changed.denoiser, **sizes),
+            mask_network=dataclasses.replace(changed.mask_network, **sizes),
+        )
+
+
+_PUBLISHED = Architecture(
+    gene_features=64,
+    attention_features=256,
+    width=512,
+    time_frequencies=1024,
+    condition_features=0,
+    mask_as_input=False,
+    cell_type_index=True,
+    control_residual=True,
+    depth_slope=False,
+)
+
+PRESETS: Final = {
+    "default": Preset(
+        mask_network=Architecture(gene_features=16, attention_features=16, width=128),
+    ),
+    "paper": Preset(
+        denoiser=_PUBLISHED,
+        mask_network=dataclasses.replace(_PUBLISHED, control_residual=False),
+        train_denoiser=NetworkTraining(20_000, 32, 1e-4, 0.0, 0.9999),
+        train_mask=NetworkTraining(1_500, 64, 1e-3, 1e-2, 0.0),
+        coordinates="noise",
+        schedule="linear_beta",
+        solver="euler",
+        n_steps=50,
+        control_signal="cell",
+        mask_bridge=False,
+        hide_identity=0.0,
+    ),
+}
+"""Recipes by name: `default`, the identity bridge; `paper`, the published one."""

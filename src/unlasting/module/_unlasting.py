@@ -1,0 +1,286 @@
+"""Denoiser and mask network with their losses, and the bridge they make."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unlasting.diffusion import (
+    AngleCoordinates,
+    CosineSchedule,
+    LinearBetaSchedule,
+    NoiseCoordinates,
+    bridge_mask,
+    integrate,
+    mask_latent,
+)
+from unlasting.module._presets import Preset
+from unlasting.nn import ConditionTensors, Denoiser, MaskNetwork, ScreenStatistics, SharedGraph, StatisticsBuffers
+
+NetworkName = Literal["denoiser", "mask_network"]
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The control cells that stand behind each of a batch of cells: what the networks know of cell type and batch.
+
+    Parameters
+    ----------
+    mean
+        Mean of the control cells on the [0, 1] scale, shape `(n_cells, n_genes)`.
+    sd
+        Their standard deviation, shape `(n_cells, n_genes)`.
+    log_odds
+        Log-odds that a gene is expressed in them, shape `(n_cells, n_genes)`.
+    cell_type
+        Index of the cell type, shape `(n_cells,)`.
+    """
+
+    mean: Tensor
+    sd: Tensor
+    log_odds: Tensor
+    cell_type: Tensor
+
+
+class UnlastingModule(nn.Module):
+    """Dual conditional diffusion implicit bridges with a graph block and a mask network.
+
+    Parameters
+    ----------
+    preset
+        The recipe.
+    edge_index
+        Source and target node of the edges of the gene regulatory network, shape `(2, n_edges)`.
+    n_nodes
+        Number of nodes, the measured genes first.
+    statistics
+        What was fitted from the training cells.
+    conditions
+        The registered conditions.
+    n_trained
+        Number of trained targets.
+    cell_type_of_pool
+        Index of the cell type of every pool of controls, shape `(n_pools,)`.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        edge_index: Tensor,
+        n_nodes: int,
+        statistics: ScreenStatistics,
+        conditions: ConditionTensors,
+        n_trained: int,
+        cell_type_of_pool: Tensor,
+    ) -> None:
+        super().__init__()
+        self.preset = preset
+        self.n_genes = statistics.base.shape[0]
+        self.statistics = StatisticsBuffers(statistics)
+        self.register_buffer("cell_type_of_pool", cell_type_of_pool)
+        self.cell_type_of_pool: Tensor
+        self._conditions = conditions
+        n_cell_types = int(cell_type_of_pool.max()) + 1
+        graph = SharedGraph(edge_index, n_nodes)
+        sizes = (graph, self.n_genes, n_trained, n_cell_types)
+        self.denoiser = Denoiser(*sizes, preset.denoiser)
+        self.mask_network = MaskNetwork(*sizes, preset.mask_network)
+        self.averaged = nn.ModuleDict(
+            {"denoiser": copy.deepcopy(self.denoiser), "mask_network": copy.deepcopy(self.mask_network)}
+        ).requires_grad_(False)
+        if preset.coordinates == "angle":
+            self.coordinates = AngleCoordinates(self.statistics.base, self.statistics.scale)
+        else:
+            self.coordinates = NoiseCoordinates()
+        self.schedule = (
+            CosineSchedule(float(statistics.typical_scale)) if preset.schedule == "cosine" else LinearBetaSchedule()
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.statistics.base.device
+
+    def conditions(self, codes: Tensor) -> ConditionTensors:
+        """Get registered conditions by their codes, shape `(n_cells,)`."""
+        if self._conditions.node.device != self.device:
+            self._conditions = self._conditions.to(self.device)
+        return self._conditions[codes]
+
+    def pools(self, codes: Tensor) -> Pools:
+        """Get registered pools of controls by their codes, shape `(n_cells,)`."""
+        s = self.statistics
+        return Pools(s.control_mean[codes], s.control_sd[codes], s.control_log_odds[codes], self.cell_type_of_pool[codes])
+
+    def is_expressed(self, x0: Tensor) -> Tensor:
+        """Get 1 for expressed genes, else 0, `(n_cells, n_genes)`."""
+        return (x0 > 0).to(x0.dtype)
+
+    # -- training
+
+    def denoising_loss(
+        self,
+        x0: Tensor,
+        condition: Tensor,
+        pool: Tensor,
+        *,
+        averaged: bool = False,
+        hide: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Get the squared error over expressed genes, divided by their number (Eq. 13 of the method).
+
+        Parameters
+        ----------
+        x0
+            Cells on the [0, 1] scale, shape `(n_cells, n_genes)`.
+        condition
+            Codes of registered conditions, shape `(n_cells,)`.
+        pool
+            Codes of registered pools, shape `(n_cells,)`.
+        averaged
+            Whether the averaged weights are used.
+        hide
+            Share of cells whose targets' identities are hidden; as the preset says by default.
+        generator
+            Where the random numbers come from; the global state by default.
+
+        Returns
+        -------
+        Shape `()`.
+        """
+        n, random = x0.shape[0], {"generator": generator, "device": x0.device}
+        conditions, pools, mask = self.conditions(condition), self.pools(pool), self.is_expressed(x0)
+        t = self.schedule.sample_times(n, generator)
+        log_snr = self.schedule.log_snr(t)[:, None]
+        eps = torch.randn(x0.shape, **random)
+        control = pools.mean
+        if self.preset.control_signal == "cell":
+            noisy = pools.mean + pools.sd * torch.randn(x0.shape, **random)
+            control = torch.where(conditions.is_control()[:, None], 0.0, noisy)
+        hidden = torch.rand(n, **random) < (self.preset.hide_identity if hide is None else hide)
+        state = self.coordinates.network_input(self.coordinates.noised(x0, eps, log_snr), log_snr)
+        network = self.averaged["denoiser"] if averaged else self.denoiser
+        predicted = network(state, t, mask, control, conditions, pools.cell_type, hidden)
+        error = (predicted - self.coordinates.target(x0, eps, log_snr)).square() * mask
+        return error.sum() / mask.sum().clamp(min=1.0)
+
+    def mask_loss(
+        self,
+        x0: Tensor,
+        condition: Tensor,
+        pool: Tensor,
+        *,
+        averaged: bool = False,
+        hide: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Get the binary cross-entropy of the mask; parameters as in :meth:`denoising_loss`."""
+        random = {"generator": generator, "device": x0.device}
+        network = self.averaged["mask_network"] if averaged else self.mask_network
+        pools = self.pools(pool)
+        hidden = torch.rand(x0.shape[0], **random) < (self.preset.hide_identity if hide is None else hide)
+        if self.preset.control_signal == "cell":
+            control = pools.mean + pools.sd * torch.randn(x0.shape, **random)
+            log_odds = network(control, 0.0 * pools.log_odds, self.conditions(condition), pools.cell_type, hidden)
+        else:
+            # The network looks at conditions, of which a batch holds few: each is passed once.
+            keys = torch.stack([condition, pool, hidden.long()], dim=-1)
+            rows, inverse = torch.unique(keys, dim=0, return_inverse=True)
+            once = self.pools(rows[:, 1])
+            log_odds = network(
+                once.mean, once.log_odds, self.conditions(rows[:, 0]), once.cell_type, rows[:, 2].bool()
+            )[inverse]
+        mask = self.is_expressed(x0)
+        return functional.binary_cross_entropy_with_logits(
+            network.at_depth(log_odds, self.depth(mask, condition, pool)), mask
+        )
+
+    def depth(self, mask: Tensor, condition: Tensor, pool: Tensor) -> Tensor:
+        """Get how many genes a cell expresses, in s.d. from the mean of its condition, shape `(n_cells,)`."""
+        s = self.statistics
+        log_detected = mask.sum(-1).clamp(min=1.0).log()
+        return (log_detected - s.depth_mean[condition, pool]) / s.depth_sd[pool]
+
+    @torch.no_grad()
+    def average(self, name: NetworkName, decay: float) -> None:
+        """Move the averaged weights of one network towards its weights."""
+        for averaged, trained in zip(
+            self.averaged[name].parameters(), getattr(self, name).parameters(), strict=True
+        ):
+            averaged.lerp_(trained.detach(), 1.0 - decay)
+
+    # -- the bridge
+
+    def encode(
+        self, x0: Tensor, eps: Tensor, control: Tensor, conditions: ConditionTensors, cell_type: Tensor
+    ) -> Tensor:
+        """Follow cells on the [0, 1] scale to the shared latent, shape `(n_cells, n_genes)`.
+
+        In the default recipe the latent of a silent gene is the noise `eps` that stands in for it.
+        """
+        return self._solve(x0, self.is_expressed(x0), control, conditions, cell_type, eps=eps, encode=True)
+
+    def decode(
+        self, latent: Tensor, mask: Tensor, control: Tensor, conditions: ConditionTensors, cell_type: Tensor
+    ) -> Tensor:
+        """Follow latents to cells on the [0, 1] scale; values outside of the mask mean nothing."""
+        return self._solve(latent, mask, control, conditions, cell_type, eps=None, encode=False)
+
+    def _solve(
+        self,
+        start: Tensor,
+        mask: Tensor,
+        control: Tensor,
+        conditions: ConditionTensors,
+        cell_type: Tensor,
+        *,
+        eps: Tensor | None,
+        encode: bool,
+    ) -> Tensor:
+        network, masked = self.averaged["denoiser"], self.preset.denoiser.mask_as_input
+        times = self.schedule.times(self.preset.n_steps)
+        first, last = self.schedule.log_snr(times[0]), self.schedule.log_snr(times[-1])
+
+        def prediction(state: Tensor, t: Tensor) -> Tensor:
+            seen = self.coordinates.network_input(state, self.schedule.log_snr(t))
+            predicted = network(seen, t.expand(seen.shape[0]), mask, control, conditions, cell_type)
+            return predicted * mask if masked else predicted  # a silent gene stays the noise that it is
+
+        if encode:
+            state = self.coordinates.place(start, first)
+            if masked and eps is not None:
+                state = torch.where(mask > 0, state, eps)
+        else:
+            state = self.coordinates.from_network_input(start, last)
+            times = times.flip(0)
+        state = integrate(
+            prediction,
+            state,
+            times,
+            lambda t: self.coordinates.clock(self.schedule.log_snr(t)),
+            self.preset.solver,
+        )
+        return self.coordinates.network_input(state, last) if encode else self.coordinates.read(state, first)
+
+    def mask_log_odds(
+        self, control: Tensor, log_odds: Tensor, conditions: ConditionTensors, cell_type: Tensor
+    ) -> Tensor:
+        """Get the log-odds at the usual depth from the averaged mask network, shape `(n, n_genes)`."""
+        start = log_odds if self.preset.control_signal == "pool" else 0.0 * log_odds
+        return self.averaged["mask_network"](control, start, conditions, cell_type)
+
+    def expressed_probability(self, log_odds: Tensor, depth: Tensor) -> Tensor:
+        """Get the probability of every gene in cells of a depth, never quite 0 or 1, `(n_cells, n_genes)`."""
+        return torch.sigmoid(self.averaged["mask_network"].at_depth(log_odds, depth)).clamp(1e-3, 1.0 - 1e-3)
+
+    def carry_mask(self, mask: Tensor, before: Tensor, after: Tensor, uniform: Tensor) -> Tensor:
+        """Carry the masks of source cells over the bridge, from probabilities `before` to `after`."""
+        if self.preset.mask_bridge:
+            return bridge_mask(mask_latent(mask, before, uniform), after).to(mask.dtype)
+        return (uniform < after).to(mask.dtype)

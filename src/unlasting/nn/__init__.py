@@ -1,0 +1,23 @@
+"""The networks: graph attention, conditions, denoiser and mask network."""
+
+from unlasting.nn._architecture import Architecture
+from unlasting.nn._conditions import ConditionEncoder, ConditionTensors
+from unlasting.nn._denoiser import Denoiser
+from unlasting.nn._graph_attention import SharedGraph, SharedGraphAttention, weighted_neighbour_sum
+from unlasting.nn._grn_block import GRNBlock
+from unlasting.nn._mask_network import MaskNetwork
+from unlasting.nn._statistics import ScreenStatistics, StatisticsBuffers
+
+__all__ = [
+    "Architecture",
+    "ConditionEncoder",
+    "ConditionTensors",
+    "Denoiser",
+    "GRNBlock",
+    "MaskNetwork",
+    "ScreenStatistics",
+    "SharedGraph",
+    "SharedGraphAttention",
+    "StatisticsBuffers",
+    "weighted_neighbour_sum",
+]

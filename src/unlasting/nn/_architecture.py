@@ -1,0 +1,56 @@
+"""Sizes and switches of the networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes and switches that denoiser and mask network share.
+
+    Parameters
+    ----------
+    gene_features
+        Width of the gene embeddings.
+    attention_features
+        Width of the graph-attention layers.
+    heads
+        Attention heads, averaged.
+    width
+        Width of the MLPs.
+    time_frequencies
+        Width of the sinusoidal time embedding.
+    condition_features
+        Width of the perturbation's embedding, which reaches GRN block, Block, Decoder and mask network. 0: the
+        perturbation acts through the knocked-out node alone, as published.
+    dropout
+        Share of MLP features dropped in training.
+    use_grn
+        Whether there is a GRN block.
+    knock_out
+        Whether the nodes of the targets are zeroed. Activation and knock-down leave them.
+    mask_as_input
+        Whether the denoiser sees which genes are silent, instead of noise in their place.
+    cell_type_index
+        Whether cell types are learnt by index. If not, the control signal says which cell type it is, and a cell
+        type that was not trained can be asked for.
+    control_residual
+        Whether the control signal is added to the output of the denoiser.
+    depth_slope
+        Whether the mask network knows how many genes a cell expresses.
+    """
+
+    gene_features: int = 32
+    attention_features: int = 32
+    heads: int = 2
+    width: int = 256
+    time_frequencies: int = 64
+    condition_features: int = 64
+    dropout: float = 0.0
+    use_grn: bool = True
+    knock_out: bool = True
+    mask_as_input: bool = True
+    cell_type_index: bool = False
+    control_residual: bool = False
+    depth_slope: bool = True

@@ -1,0 +1,107 @@
+"""The network that predicts which genes are expressed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unlasting.nn._architecture import Architecture
+from unlasting.nn._conditions import ConditionEncoder, ConditionTensors
+from unlasting.nn._graph_attention import SharedGraph
+from unlasting.nn._grn_block import GRNBlock
+from unlasting.nn._layers import ModulatedBlock
+
+
+class MaskNetwork(nn.Module):
+    """A GRN block without state and time, and an MLP, which give the log-odds that a gene is expressed.
+
+    It looks at a condition, not at a cell. Where the architecture says so, the log-odds are a straight line in the
+    depth of the cell (how many genes it expresses, against other cells of its condition), with a slope for each gene.
+
+    Parameters
+    ----------
+    graph
+        The graph over `n_nodes` nodes, the measured genes first.
+    n_genes
+        Number of measured genes.
+    n_trained
+        Number of trained targets.
+    n_cell_types
+        Number of cell types known by an index.
+    architecture
+        Sizes and switches.
+    """
+
+    def __init__(
+        self, graph: SharedGraph, n_genes: int, n_trained: int, n_cell_types: int, architecture: Architecture
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        width, conditioned = architecture.width, architecture.condition_features
+        self.cell_type = nn.Embedding(n_cell_types, width) if architecture.cell_type_index else None
+        self.condition = ConditionEncoder(n_trained, conditioned) if conditioned else None
+        self.grn = (
+            GRNBlock(
+                graph,
+                n_genes,
+                gene_features=architecture.gene_features,
+                out_features=architecture.attention_features,
+                heads=architecture.heads,
+                context_features=width if architecture.cell_type_index else 0,
+                condition_features=conditioned,
+                n_inputs=1,
+            )
+            if architecture.use_grn
+            else None
+        )
+        self.of_control = nn.Linear(n_genes, width)
+        self.block = ModulatedBlock(width, max(conditioned, 1), architecture.dropout)
+        self.out = nn.Linear(width, n_genes)
+        # Where a target has an embedding it also acts on every gene directly; zero for the control.
+        self.direct = nn.Linear(conditioned, n_genes, bias=False) if conditioned else None
+        self.slope = nn.Parameter(torch.full((n_genes,), 0.5)) if architecture.depth_slope else None
+
+    def forward(
+        self,
+        control: Tensor,
+        log_odds: Tensor,
+        conditions: ConditionTensors,
+        cell_type: Tensor,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the log-odds at the usual depth.
+
+        Parameters
+        ----------
+        control
+            The control signal in [0, 1], shape `(n, n_genes)`.
+        log_odds
+            Where to start: the log-odds in the control cells, shape `(n, n_genes)`.
+        conditions
+            The perturbations.
+        cell_type
+            Index of the cell type, shape `(n,)`. Read only where cell types have an index.
+        hidden
+            Whether the identities of the targets are to be guessed, shape `(n,)`.
+
+        Returns
+        -------
+        Shape `(n, n_genes)`.
+        """
+        condition = self.condition(conditions, hidden) if self.condition is not None else None
+        embedded = self.cell_type(cell_type) if self.cell_type is not None else None
+        features = self.of_control(control)
+        if embedded is not None:
+            features = features + embedded
+        modulation = condition if condition is not None else features.new_zeros(features.shape[0], 1)
+        out = log_odds + self.out(self.block(features, modulation))
+        if self.grn is not None:
+            keep = conditions.keep_nodes(self.grn.gene_embedding.shape[0])
+            if not self.architecture.knock_out:
+                keep = torch.ones_like(keep)
+            out = out + self.grn(control[..., None], keep, embedded, condition)
+        return out if self.direct is None or condition is None else out + self.direct(condition)
+
+    def at_depth(self, log_odds: Tensor, depth: Tensor) -> Tensor:
+        """Shift the log-odds `(n, n_genes)` to cells of a depth in s.d. from the usual, shape `(n,)`."""
+        return log_odds if self.slope is None else log_odds + self.slope * depth[:, None]
