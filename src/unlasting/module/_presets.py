@@ -60,8 +60,14 @@ class Preset:
     control_signal
         `pool`: the mean of the training controls, on both ways. `cell`: as published, nothing for the source,
         `mu + sigma eps` for the target in training and the control cell itself in generation.
-    mask_bridge
-        Whether the mask of a source cell is carried over by its latent. If not, masks are drawn anew, as published.
+    mask_rule
+        `bridge`: the mask of a source cell is carried over by its latent. As published, masks are drawn anew from a
+        rate for each gene: the mean over control cells of the predicted probability (`probability`), or the share of
+        control cells whose probability exceeds `mask_threshold` (`threshold`).
+    mask_threshold
+        The threshold tau of the last rule.
+    n_mask_controls
+        The number K of control cells behind these rates.
     hide_identity
         Share of training cells whose targets' identities have to be guessed from the prior.
     """
@@ -75,7 +81,9 @@ class Preset:
     solver: Literal["heun", "euler"] = "heun"
     n_steps: int = 10
     control_signal: Literal["pool", "cell"] = "pool"
-    mask_bridge: bool = True
+    mask_rule: Literal["bridge", "probability", "threshold"] = "bridge"
+    mask_threshold: float = 0.5
+    n_mask_controls: int = 500
     hide_identity: float = 0.3
 
     @classmethod
@@ -139,7 +147,7 @@ PRESETS: Final = {
         solver="euler",
         n_steps=50,
         control_signal="cell",
-        mask_bridge=False,
+        mask_rule="threshold",
         hide_identity=0.0,
     ),
 }

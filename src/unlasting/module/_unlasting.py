@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -20,31 +19,9 @@ from unlasting.diffusion import (
     mask_latent,
 )
 from unlasting.module._presets import Preset
-from unlasting.nn import ConditionTensors, Denoiser, MaskNetwork, ScreenStatistics, SharedGraph, StatisticsBuffers
+from unlasting.nn import ConditionTensors, ControlPools, Denoiser, MaskNetwork, ScreenStatistics, SharedGraph, StatisticsBuffers
 
 NetworkName = Literal["denoiser", "mask_network"]
-
-
-@dataclass(frozen=True)
-class Pools:
-    """The control cells that stand behind each of a batch of cells: what the networks know of cell type and batch.
-
-    Parameters
-    ----------
-    mean
-        Mean of the control cells on the [0, 1] scale, shape `(n_cells, n_genes)`.
-    sd
-        Their standard deviation, shape `(n_cells, n_genes)`.
-    log_odds
-        Log-odds that a gene is expressed in them, shape `(n_cells, n_genes)`.
-    cell_type
-        Index of the cell type, shape `(n_cells,)`.
-    """
-
-    mean: Tensor
-    sd: Tensor
-    log_odds: Tensor
-    cell_type: Tensor
 
 
 class UnlastingModule(nn.Module):
@@ -112,10 +89,9 @@ class UnlastingModule(nn.Module):
             self._conditions = self._conditions.to(self.device)
         return self._conditions[codes]
 
-    def pools(self, codes: Tensor) -> Pools:
-        """Get registered pools of controls by their codes, shape `(n_cells,)`."""
-        s = self.statistics
-        return Pools(s.control_mean[codes], s.control_sd[codes], s.control_log_odds[codes], self.cell_type_of_pool[codes])
+    def pools(self) -> ControlPools:
+        """Get the registered pools of controls."""
+        return self.statistics.values().pools(self.cell_type_of_pool)
 
     def is_expressed(self, x0: Tensor) -> Tensor:
         """Get 1 for expressed genes, else 0, `(n_cells, n_genes)`."""
@@ -155,7 +131,7 @@ class UnlastingModule(nn.Module):
         Shape `()`.
         """
         n, random = x0.shape[0], {"generator": generator, "device": x0.device}
-        conditions, pools, mask = self.conditions(condition), self.pools(pool), self.is_expressed(x0)
+        conditions, pools, mask = self.conditions(condition), self.pools()[pool], self.is_expressed(x0)
         t = self.schedule.sample_times(n, generator)
         log_snr = self.schedule.log_snr(t)[:, None]
         eps = torch.randn(x0.shape, **random)
@@ -183,29 +159,28 @@ class UnlastingModule(nn.Module):
         """Get the binary cross-entropy of the mask; parameters as in :meth:`denoising_loss`."""
         random = {"generator": generator, "device": x0.device}
         network = self.averaged["mask_network"] if averaged else self.mask_network
-        pools = self.pools(pool)
         hidden = torch.rand(x0.shape[0], **random) < (self.preset.hide_identity if hide is None else hide)
         if self.preset.control_signal == "cell":
+            pools = self.pools()[pool]
             control = pools.mean + pools.sd * torch.randn(x0.shape, **random)
             log_odds = network(control, 0.0 * pools.log_odds, self.conditions(condition), pools.cell_type, hidden)
         else:
             # The network looks at conditions, of which a batch holds few: each is passed once.
             keys = torch.stack([condition, pool, hidden.long()], dim=-1)
             rows, inverse = torch.unique(keys, dim=0, return_inverse=True)
-            once = self.pools(rows[:, 1])
+            once = self.pools()[rows[:, 1]]
             log_odds = network(
                 once.mean, once.log_odds, self.conditions(rows[:, 0]), once.cell_type, rows[:, 2].bool()
             )[inverse]
         mask = self.is_expressed(x0)
-        return functional.binary_cross_entropy_with_logits(
-            network.at_depth(log_odds, self.depth(mask, condition, pool)), mask
-        )
+        usual = self.statistics.values()
+        depth = self.depth(mask, usual.depth_mean[condition, pool], usual.depth_sd[pool])
+        return functional.binary_cross_entropy_with_logits(network.at_depth(log_odds, depth), mask)
 
-    def depth(self, mask: Tensor, condition: Tensor, pool: Tensor) -> Tensor:
-        """Get how many genes a cell expresses, in s.d. from the mean of its condition, shape `(n_cells,)`."""
-        s = self.statistics
-        log_detected = mask.sum(-1).clamp(min=1.0).log()
-        return (log_detected - s.depth_mean[condition, pool]) / s.depth_sd[pool]
+    @staticmethod
+    def depth(mask: Tensor, usual: Tensor, sd: Tensor) -> Tensor:
+        """Get how many genes a cell expresses, in s.d. from what is usual for its condition, shape `(n_cells,)`."""
+        return (mask.sum(-1).clamp(min=1.0).log() - usual) / sd
 
     @torch.no_grad()
     def average(self, name: NetworkName, decay: float) -> None:
@@ -268,19 +243,27 @@ class UnlastingModule(nn.Module):
         )
         return self.coordinates.network_input(state, last) if encode else self.coordinates.read(state, first)
 
-    def mask_log_odds(
-        self, control: Tensor, log_odds: Tensor, conditions: ConditionTensors, cell_type: Tensor
-    ) -> Tensor:
-        """Get the log-odds at the usual depth from the averaged mask network, shape `(n, n_genes)`."""
-        start = log_odds if self.preset.control_signal == "pool" else 0.0 * log_odds
-        return self.averaged["mask_network"](control, start, conditions, cell_type)
+    def mask_log_odds(self, pools: ControlPools, conditions: ConditionTensors) -> Tensor:
+        """Get the log-odds that genes are expressed at the usual depth, shape `(n, n_genes)`."""
+        return self.averaged["mask_network"](pools.mean, pools.log_odds, conditions, pools.cell_type)
 
-    def expressed_probability(self, log_odds: Tensor, depth: Tensor) -> Tensor:
+    def probability_at_depth(self, log_odds: Tensor, depth: Tensor) -> Tensor:
         """Get the probability of every gene in cells of a depth, never quite 0 or 1, `(n_cells, n_genes)`."""
         return torch.sigmoid(self.averaged["mask_network"].at_depth(log_odds, depth)).clamp(1e-3, 1.0 - 1e-3)
 
-    def carry_mask(self, mask: Tensor, before: Tensor, after: Tensor, uniform: Tensor) -> Tensor:
+    def published_mask_rate(self, controls: Tensor, condition: ConditionTensors, cell_type: Tensor) -> Tensor:
+        """Get the rate of every gene from K control cells on the [0, 1] scale, shape `(n_genes,)`."""
+        n = controls.shape[0]
+        rows = torch.zeros(n, dtype=torch.long, device=controls.device)
+        log_odds = self.averaged["mask_network"](
+            controls, torch.zeros_like(controls), condition[rows], cell_type.expand(n)
+        )
+        probability = torch.sigmoid(log_odds)
+        if self.preset.mask_rule == "threshold":
+            probability = (probability > self.preset.mask_threshold).to(probability.dtype)
+        return probability.mean(0)
+
+    @staticmethod
+    def carry_mask(mask: Tensor, before: Tensor, after: Tensor, uniform: Tensor) -> Tensor:
         """Carry the masks of source cells over the bridge, from probabilities `before` to `after`."""
-        if self.preset.mask_bridge:
-            return bridge_mask(mask_latent(mask, before, uniform), after).to(mask.dtype)
-        return (uniform < after).to(mask.dtype)
+        return bridge_mask(mask_latent(mask, before, uniform), after).to(mask.dtype)

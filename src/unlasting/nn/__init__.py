@@ -6,12 +6,13 @@ from unlasting.nn._denoiser import Denoiser
 from unlasting.nn._graph_attention import SharedGraph, SharedGraphAttention, weighted_neighbour_sum
 from unlasting.nn._grn_block import GRNBlock
 from unlasting.nn._mask_network import MaskNetwork
-from unlasting.nn._statistics import ScreenStatistics, StatisticsBuffers
+from unlasting.nn._statistics import ControlPools, ScreenStatistics, StatisticsBuffers
 
 __all__ = [
     "Architecture",
     "ConditionEncoder",
     "ConditionTensors",
+    "ControlPools",
     "Denoiser",
     "GRNBlock",
     "MaskNetwork",

@@ -93,7 +93,8 @@ class ConditionEncoder(nn.Module):
         positions = torch.arange(n_trained, device=conditions.identity.device)
         own = conditions.identity[..., None] == positions  # (n_conditions, n_slots, n_trained)
         known = conditions.identity >= 0
-        similarity = self.sharpness * conditions.similarity
+        silent = conditions.similarity.isinf()  # where the prior says nothing; kept out of the product's gradient
+        similarity = (self.sharpness * conditions.similarity.masked_fill(silent, 0.0)).masked_fill(silent, -torch.inf)
         if hidden is not None:
             known = known & ~hidden[:, None]
             similarity = similarity.masked_fill(own.any(1, keepdim=True) & hidden[:, None, None], -torch.inf)

@@ -2,10 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ControlPools:
+    """What the networks know of cell types and batches: moments of their control cells.
+
+    Parameters
+    ----------
+    mean
+        Mean of the control cells on the [0, 1] scale, zeros included, shape `(n_pools, n_genes)`.
+    sd
+        Their standard deviation, shape `(n_pools, n_genes)`.
+    log_odds
+        Log-odds that a gene is expressed in them, shape `(n_pools, n_genes)`.
+    depth_mean
+        Mean log number of expressed genes, shape `(n_pools,)`.
+    depth_sd
+        Its standard deviation, shape `(n_pools,)`.
+    cell_type
+        Index of the cell type, -1 for one that was not trained, shape `(n_pools,)`.
+    """
+
+    mean: Tensor
+    sd: Tensor
+    log_odds: Tensor
+    depth_mean: Tensor
+    depth_sd: Tensor
+    cell_type: Tensor
+
+    def __getitem__(self, index: Tensor | slice) -> ControlPools:
+        """Take some pools, or repeat them."""
+        return ControlPools(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def __len__(self) -> int:
+        return self.mean.shape[0]
+
+    def to(self, device: torch.device) -> ControlPools:
+        """Move all tensors to a device."""
+        return ControlPools(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def rescaled(self, factor: float) -> ControlPools:
+        """Bring moments of values that were divided by another x_max to the scale of the model."""
+        return replace(self, mean=self.mean * factor, sd=self.sd * factor)
+
+    @classmethod
+    def concatenate(cls, parts: list[ControlPools]) -> ControlPools:
+        """Put pools one after the other."""
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -44,6 +92,12 @@ class ScreenStatistics:
     depth_mean: Tensor
     depth_sd: Tensor
 
+    def pools(self, cell_type: Tensor) -> ControlPools:
+        """Get all pools of controls; the control is condition 0. `cell_type` has shape `(n_pools,)`."""
+        return ControlPools(
+            self.control_mean, self.control_sd, self.control_log_odds, self.depth_mean[0], self.depth_sd, cell_type
+        )
+
     @classmethod
     def empty(cls, n_genes: int, n_pools: int, n_conditions: int) -> ScreenStatistics:
         """Get placeholders of the right shapes, to be overwritten by a saved model."""
@@ -62,9 +116,7 @@ class StatisticsBuffers(nn.Module):
         self.x_max: Tensor
         self.base: Tensor
         self.scale: Tensor
-        self.typical_scale: Tensor
-        self.control_mean: Tensor
-        self.control_sd: Tensor
-        self.control_log_odds: Tensor
-        self.depth_mean: Tensor
-        self.depth_sd: Tensor
+
+    def values(self) -> ScreenStatistics:
+        """Get the statistics."""
+        return ScreenStatistics(*(getattr(self, f.name) for f in fields(ScreenStatistics)))

@@ -1,0 +1,37 @@
+"""From AnnData to tensors."""
+
+from unlasting.data._cells import check_genes, check_log_normalised, check_screen, expression
+from unlasting.data._conditions import TargetVocabulary
+from unlasting.data._fields import (
+    GRAPH,
+    PERTURBATION,
+    POOL,
+    SPLIT,
+    GraphField,
+    PerturbationField,
+    PoolField,
+    SplitField,
+    split_codes,
+)
+from unlasting.data._random import cell_noise
+from unlasting.data._statistics import fit_statistics, row_blocks
+
+__all__ = [
+    "GRAPH",
+    "PERTURBATION",
+    "POOL",
+    "SPLIT",
+    "GraphField",
+    "PerturbationField",
+    "PoolField",
+    "SplitField",
+    "TargetVocabulary",
+    "cell_noise",
+    "check_genes",
+    "check_log_normalised",
+    "check_screen",
+    "expression",
+    "fit_statistics",
+    "row_blocks",
+    "split_codes",
+]

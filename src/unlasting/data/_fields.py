@@ -1,0 +1,216 @@
+"""Registered fields: where the data of a screen are, and the vocabularies that travel with a model."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import rich.table
+from anndata import AnnData
+from scvi.data.fields import BaseAnnDataField
+
+from unlasting._constants import SPLITS, TRAIN, UNS_KEY, VAL
+from unlasting._keys import ScreenKeys
+from unlasting._perturbation import Perturbation
+
+PERTURBATION = "perturbation"
+POOL = "pool"
+SPLIT = "split"
+GRAPH = "graph"
+
+_VAL_SHARE = 0.1
+
+
+class _CodeField(BaseAnnDataField):
+    """Integer codes of the cells in a column of `obs`."""
+
+    def __init__(self, keys: ScreenKeys) -> None:
+        super().__init__()
+        self.keys = keys
+
+    @property
+    def attr_name(self) -> str:
+        return "obs"
+
+    @property
+    def attr_key(self) -> str:
+        return f"_unlasting_{self.registry_key}"
+
+    @property
+    def is_empty(self) -> bool:
+        return False
+
+    def validate_field(self, adata: AnnData) -> None:
+        super().validate_field(adata)
+        self.keys.labels(adata)
+
+    @abstractmethod
+    def state(self, adata: AnnData) -> dict[str, Any]:
+        """Get the vocabulary."""
+
+    @abstractmethod
+    def codes(self, adata: AnnData, state: dict[str, Any]) -> np.ndarray:
+        """Get the code of every cell, -1 for what the vocabulary does not hold, shape `(n_cells,)`."""
+
+    def register_field(self, adata: AnnData) -> dict[str, Any]:
+        super().register_field(adata)
+        state = self.state(adata)
+        adata.obs[self.attr_key] = self.codes(adata, state).astype(np.int32)
+        return state
+
+    def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
+        super().transfer_field(state_registry, adata_target, **kwargs)
+        self.validate_field(adata_target)
+        adata_target.obs[self.attr_key] = self.codes(adata_target, state_registry).astype(np.int32)
+        return state_registry
+
+    def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
+        return {}
+
+    def view_state_registry(self, state_registry: dict[str, Any]) -> rich.table.Table | None:
+        table = rich.table.Table(title=f"{self.registry_key} state registry")
+        for name in state_registry:
+            table.add_column(name, justify="center")
+        table.add_row(*(str(np.size(value)) for value in state_registry.values()))
+        return table
+
+
+def split_codes(adata: AnnData, keys: ScreenKeys) -> np.ndarray:
+    """Get 0 (train), 1 (val) or 2 (test) for every cell, shape `(n_cells,)`.
+
+    Where the split names no validation cells, a tenth of the training cells of every condition is taken, always the
+    same ones.
+    """
+    split = keys.split(adata)
+    codes = (
+        np.zeros(adata.n_obs, dtype=np.int32)
+        if split is None
+        else np.array([SPLITS.index(part) for part in split], dtype=np.int32)
+    )
+    if not (codes == SPLITS.index(VAL)).any():
+        rng = np.random.default_rng(0)
+        group = keys.labels(adata) + "\0" + keys.cell_types(adata) + "\0" + keys.batches(adata)
+        for label in sorted(set(group)):
+            cells = np.flatnonzero((group == label) & (codes == SPLITS.index(TRAIN)))
+            codes[rng.permutation(cells)[: int(_VAL_SHARE * len(cells))]] = SPLITS.index(VAL)
+    return codes
+
+
+class SplitField(_CodeField):
+    """Which part of the split a cell is in."""
+
+    @property
+    def registry_key(self) -> str:
+        return SPLIT
+
+    def state(self, adata: AnnData) -> dict[str, Any]:
+        return {"parts": np.array(SPLITS)}
+
+    def codes(self, adata: AnnData, state: dict[str, Any]) -> np.ndarray:
+        return split_codes(adata, self.keys)
+
+
+class PerturbationField(_CodeField):
+    """The perturbation of every cell; conditions that occur, and which targets occur in training cells."""
+
+    @property
+    def registry_key(self) -> str:
+        return PERTURBATION
+
+    def state(self, adata: AnnData) -> dict[str, Any]:
+        labels = self.keys.labels(adata)
+        in_training = set(labels[split_codes(adata, self.keys) == SPLITS.index(TRAIN)])
+        trained = {name for label in in_training for name in self.parse(label).targets}
+        others = sorted(set(labels) - {self.keys.control})
+        return {
+            "conditions": np.array([self.keys.control, *others], dtype=object),
+            "trained_conditions": np.array(sorted(in_training), dtype=object),
+            "trained_targets": np.array(sorted(trained), dtype=object),
+        }
+
+    def codes(self, adata: AnnData, state: dict[str, Any]) -> np.ndarray:
+        place = {label: code for code, label in enumerate(state["conditions"])}
+        return np.array([place.get(label, -1) for label in self.keys.labels(adata)])
+
+    def parse(self, label: object) -> Perturbation:
+        """Read one label."""
+        return Perturbation.parse(label, control=self.keys.control, delimiter=self.keys.delimiter)
+
+    def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
+        return {
+            "n_conditions": len(state_registry["conditions"]),
+            "n_trained_targets": len(state_registry["trained_targets"]),
+        }
+
+
+class PoolField(_CodeField):
+    """The pool of controls that stands behind every cell: those of its cell type and batch."""
+
+    @property
+    def registry_key(self) -> str:
+        return POOL
+
+    def state(self, adata: AnnData) -> dict[str, Any]:
+        pairs = sorted(set(zip(self.keys.cell_types(adata), self.keys.batches(adata), strict=True)))
+        return {
+            "cell_types": np.array([cell_type for cell_type, _ in pairs], dtype=object),
+            "batches": np.array([batch for _, batch in pairs], dtype=object),
+        }
+
+    def codes(self, adata: AnnData, state: dict[str, Any]) -> np.ndarray:
+        place = {pair: code for code, pair in enumerate(zip(state["cell_types"], state["batches"], strict=True))}
+        pairs = zip(self.keys.cell_types(adata), self.keys.batches(adata), strict=True)
+        return np.array([place.get(pair, -1) for pair in pairs])
+
+    def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
+        return {"n_pools": len(state_registry["cell_types"]), "n_cell_types": len(set(state_registry["cell_types"]))}
+
+
+class GraphField(BaseAnnDataField):
+    """The gene regulatory network and the embeddings of targets, taken from `uns` into the registry."""
+
+    @property
+    def registry_key(self) -> str:
+        return GRAPH
+
+    @property
+    def attr_name(self) -> str:
+        return "uns"
+
+    @property
+    def attr_key(self) -> str:
+        return UNS_KEY
+
+    @property
+    def is_empty(self) -> bool:
+        return False
+
+    def validate_field(self, adata: AnnData) -> None:
+        super().validate_field(adata)
+        if "grn" not in adata.uns.get(UNS_KEY, {}):
+            raise KeyError("`adata.uns['unlasting']['grn']` is missing. Call `unlasting.pp.grn(adata)` first.")
+
+    def register_field(self, adata: AnnData) -> dict[str, Any]:
+        super().register_field(adata)
+        stored = adata.uns[UNS_KEY]
+        nodes = np.asarray(stored["grn"]["nodes"], dtype=object)
+        place = {name: i for i, name in enumerate(nodes)}
+        edges = stored["grn"]["edges"]
+        index = [[place[name] for name in edges[end]] for end in ("source", "target")]
+        embedding = stored.get("target_embedding", {})
+        return {
+            "nodes": nodes,
+            "edge_index": np.array(index, dtype=np.int64).reshape(2, -1),
+            "embedded": np.asarray(embedding.get("names", []), dtype=object),
+            "embedding": np.asarray(embedding.get("matrix", np.zeros((0, 1))), dtype=np.float32),
+        }
+
+    def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
+        return state_registry  # the graph belongs to the model, whatever the other AnnData holds
+
+    def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
+        return {"n_nodes": len(state_registry["nodes"]), "n_edges": state_registry["edge_index"].shape[1]}
+
+    def view_state_registry(self, state_registry: dict[str, Any]) -> rich.table.Table | None:
+        return None

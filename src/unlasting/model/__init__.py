@@ -1,0 +1,5 @@
+"""The model: setup, training, prediction and generation."""
+
+from unlasting.model._unlasting import UnlastingModel
+
+__all__ = ["UnlastingModel"]

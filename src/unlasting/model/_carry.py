@@ -1,0 +1,157 @@
+"""Carry control cells over the bridge, in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from scvi.utils import track
+from torch import Tensor
+
+from unlasting.data import cell_noise
+from unlasting.model._sources import SourceCells
+from unlasting.module import UnlastingModule
+from unlasting.nn import ConditionTensors, ControlPools
+
+
+class Carrier:
+    """Carries source cells to any conditions; a source is encoded once for all of them.
+
+    Parameters
+    ----------
+    module
+        The networks.
+    sources
+        The control cells.
+    conditions
+        The conditions to be asked for; the null is added.
+    seed
+        Seed of the noise that belongs to (source cell, replicate, seed).
+    batch_size
+        Cells in a chunk; it changes nothing but memory and speed.
+    show_progress
+        Whether progress bars are shown.
+    """
+
+    def __init__(
+        self,
+        module: UnlastingModule,
+        sources: SourceCells,
+        conditions: ConditionTensors,
+        *,
+        seed: int,
+        batch_size: int,
+        show_progress: bool,
+    ) -> None:
+        self.module = module.eval()
+        self.sources = sources
+        self.conditions = conditions.to(module.device)
+        self.null = null_condition(self.conditions)
+        self.seed = seed
+        self.batch_size = batch_size
+        self.show_progress = show_progress
+        self._latents: dict[int, np.ndarray] = {}
+        self._tables: dict[tuple[int, int], Tensor] = {}
+
+    @torch.inference_mode()
+    def __call__(self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray) -> sparse.csr_matrix:
+        """Generate one cell for every entry of the arguments.
+
+        Parameters
+        ----------
+        source
+            Row of the source cell, shape `(n_cells,)`.
+        replicate
+            How many cells were made from this source before, shape `(n_cells,)`.
+        condition
+            Row of the condition, shape `(n_cells,)`.
+
+        Returns
+        -------
+        Log-normalised cells, shape `(n_cells, n_genes)`.
+        """
+        self._encode(np.unique(source))
+        chunks = [slice(i, i + self.batch_size) for i in range(0, len(source), self.batch_size)]
+        generated = [
+            self._decode(source[chunk], replicate[chunk], condition[chunk])
+            for chunk in self._track(chunks, "Generating cells")
+        ]
+        return sparse.vstack(generated, format="csr") if generated else sparse.csr_matrix((0, self.module.n_genes))
+
+    def _track(self, items: Sequence[Any], description: str) -> Any:
+        return track(items, description=description, disable=not self.show_progress, style="tqdm")
+
+    def cells(self, rows: np.ndarray) -> Tensor:
+        """Read source cells on the [0, 1] scale, shape `(n_cells, n_genes)`."""
+        cells = torch.from_numpy(self.sources.matrix[rows].toarray())
+        return cells.to(self.module.device) / self.module.statistics.x_max
+
+    def pools(self, rows: np.ndarray) -> ControlPools:
+        """Get the pools behind source cells."""
+        return self.sources.pools[torch.as_tensor(self.sources.pool[rows], device=self.module.device)]
+
+    def _encode(self, rows: np.ndarray) -> None:
+        """Encode the sources that have not been encoded yet; the latents of expressed genes need no noise."""
+        new = np.array([row for row in rows if row not in self._latents], dtype=int)
+        chunks = [new[i : i + self.batch_size] for i in range(0, len(new), self.batch_size)]
+        for chunk in self._track(chunks, "Encoding control cells") if len(chunks) > 1 else chunks:
+            x0, pools = self.cells(chunk), self.pools(chunk)
+            signal = pools.mean if self.module.preset.control_signal == "pool" else torch.zeros_like(x0)
+            null = self.null[torch.zeros(len(chunk), dtype=torch.long, device=x0.device)]
+            latent = self.module.encode(x0, torch.zeros_like(x0), signal, null, pools.cell_type)
+            self._latents.update(zip(chunk.tolist(), latent.float().cpu().numpy(), strict=True))
+
+    def _table(self, pool: int, condition: int) -> Tensor:
+        """Log-odds (mask bridge) or rates (published) of every gene in a pool under a condition, (n_genes,)."""
+        if (pool, condition) not in self._tables:
+            row = torch.tensor([condition], device=self.module.device)
+            tensors = self.null if condition < 0 else self.conditions[row]
+            pools = self.sources.pools[torch.tensor([pool], device=self.module.device)]
+            if self.module.preset.mask_rule == "bridge":
+                table = self.module.mask_log_odds(pools, tensors)[0]
+            else:
+                first = np.flatnonzero(self.sources.pool == pool)[: self.module.preset.n_mask_controls]
+                table = self.module.published_mask_rate(self.cells(first), tensors, pools.cell_type)
+            self._tables[pool, condition] = table
+        return self._tables[pool, condition]
+
+    def _decode(self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray) -> sparse.csr_matrix:
+        """Generate one chunk."""
+        module, device = self.module, self.module.device
+        x0, pools = self.cells(source), self.pools(source)
+        names = [self.sources.names[row] for row in source]
+        noise = cell_noise(names, replicate.tolist(), module.n_genes, self.seed)
+        eps, uniform = (torch.from_numpy(part).to(device) for part in noise)
+        source_mask = module.is_expressed(x0)
+        latent = torch.from_numpy(np.stack([self._latents[row] for row in source.tolist()])).to(device)
+        pool = self.sources.pool[source].tolist()
+        after = torch.stack([self._table(p, c) for p, c in zip(pool, condition.tolist(), strict=True)])
+        if module.preset.mask_rule == "bridge":
+            before = torch.stack([self._table(p, -1) for p in pool])
+            depth = module.depth(source_mask, pools.depth_mean, pools.depth_sd)
+            probabilities = (module.probability_at_depth(log_odds, depth) for log_odds in (before, after))
+            mask = module.carry_mask(source_mask, *probabilities, uniform)
+        else:
+            mask = (uniform < after).to(x0.dtype)
+        if module.preset.denoiser.mask_as_input:
+            latent = torch.where(source_mask > 0, latent, eps)
+        tensors = self.conditions[torch.as_tensor(condition, device=device)]
+        signal = pools.mean if module.preset.control_signal == "pool" else x0
+        values = module.decode(latent, mask, signal, tensors, pools.cell_type)
+        cells = (values * mask).clamp(min=0.0) * module.statistics.x_max
+        return sparse.csr_matrix(cells.float().cpu().numpy())
+
+
+def null_condition(conditions: ConditionTensors) -> ConditionTensors:
+    """Get the control in the form of other conditions, one row."""
+    device, slots = conditions.node.device, conditions.node.shape[1:]
+    empty = torch.full((1, *slots), -1, device=device)
+    return ConditionTensors(
+        node=empty,
+        identity=empty,
+        similarity=torch.full((1, *slots, conditions.similarity.shape[-1]), -torch.inf, device=device),
+        filled=torch.zeros((1, *slots), dtype=torch.bool, device=device),
+    )

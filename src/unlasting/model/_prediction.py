@@ -1,0 +1,473 @@
+"""Prediction of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scvi import settings
+
+from unlasting._constants import PREDICTION_KEY, UNS_KEY
+from unlasting._perturbation import canonical_labels
+from unlasting.data import (
+    PERTURBATION,
+    POOL,
+    cell_noise,
+    check_genes,
+    check_log_normalised,
+    expression,
+)
+from unlasting.model._carry import Carrier
+from unlasting.model._sources import SourceCells, SourcesMixin, draw
+from unlasting.nn import ConditionTensors
+
+DEFAULT_BATCH_SIZE = 512
+
+
+class PredictionMixin(SourcesMixin):
+    """`predict`, `generate`, `encode`, `decode` and `get_latent_representation`."""
+
+    def predict(
+        self,
+        adata: AnnData | None = None,
+        perturbation: str | None = None,
+        *,
+        key_added: str = PREDICTION_KEY,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        show_progress: bool = True,
+        copy: bool = False,
+    ) -> AnnData | None:
+        """Write one generated cell beside every cell.
+
+        Without `perturbation`, every cell gets a cell generated under its own label. A control cell is its own source;
+        the source of any other is a training control of its cell type and batch, drawn with the seed. With
+        `perturbation`, the cells must be controls, and get their counterfactuals.
+
+        Parameters
+        ----------
+        adata
+            Cells with the genes of the model; those the model was made with by default.
+        perturbation
+            What the given control cells are to undergo: `A`, `A+B`, or the control label.
+        key_added
+            Name of the layer.
+        indices
+            Which cells are predicted; the rows of the others are NaN.
+        batch_size
+            Cells in a chunk; it changes memory and speed only.
+        seed
+            Seed of sources and noise. The same seed gives the same cells on the CPU.
+        show_progress
+            Whether a progress bar is shown.
+        copy
+            Whether a copy is returned, and `adata` left as it was.
+
+        Returns
+        -------
+        `None`, or an AnnData with `copy=True`. Updates the following fields:
+
+        - `adata.layers[key_added]`: log-normalised cells on the scale of the input, shape `(n_cells, n_genes)`.
+        - `adata.obs[key_added + "_source"]`: name of the control cell that each came from.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If genes are missing or in another order, a perturbation is unknown, or cells that are to be perturbed
+            are no controls.
+        """
+        self._require_trained()
+        adata = self._resolve(adata)
+        if copy:
+            adata = adata.copy()
+        labels = self.keys.labels(adata)
+        chosen = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
+        if chosen.dtype == bool:
+            chosen = np.flatnonzero(chosen)
+        if perturbation is None:
+            sources, source, replicate = self._pair(adata, _seed(seed))
+            source, replicate = source[chosen], replicate[chosen]
+            wanted = labels[chosen]
+        else:
+            self._require_controls(labels[chosen], "adata")
+            sources = self._as_sources(adata, chosen)
+            source, replicate = np.arange(len(chosen)), np.zeros(len(chosen), dtype=int)
+            wanted = np.full(len(chosen), self._canonical([perturbation])[0], dtype=object)
+        conditions, condition = self._conditions_of(wanted)
+        carrier = self._carrier(sources, conditions, seed, batch_size, show_progress)
+        generated = carrier(source, replicate, condition)
+        if len(chosen) == adata.n_obs and np.array_equal(chosen, np.arange(adata.n_obs)):
+            adata.layers[key_added] = generated
+        else:
+            layer = np.full(adata.shape, np.nan, dtype=np.float32)
+            layer[chosen] = generated.toarray()
+            adata.layers[key_added] = layer
+        names = pd.Series(pd.NA, index=adata.obs_names, dtype=object)
+        names.iloc[chosen] = sources.names[source]
+        adata.obs[f"{key_added}_source"] = names.fillna("").astype("category")
+        return adata if copy else None
+
+    def generate(
+        self,
+        perturbations: str | Sequence[str],
+        n_cells: int = 300,
+        *,
+        cell_type: str | Sequence[str] | None = None,
+        batch: str | None = None,
+        controls: AnnData | None = None,
+        batch_size: int | None = None,
+        seed: int | None = 0,
+        show_progress: bool = True,
+    ) -> AnnData:
+        """Generate new cells under perturbations, measured or not.
+
+        Parameters
+        ----------
+        perturbations
+            Labels such as `A` or `A+B`.
+        n_cells
+            Cells for each perturbation and cell type.
+        cell_type
+            Cell types to start from; all by default.
+        batch
+            Batch of the controls to start from; all by default.
+        controls
+            Control cells to start from, of any cell type; the training controls by default.
+        batch_size
+            Cells in a chunk; it changes memory and speed only.
+        seed
+            Seed of sources and noise. The same seed gives the same cells on the CPU.
+        show_progress
+            Whether a progress bar is shown.
+
+        Returns
+        -------
+        Log-normalised cells, `n_cells` for each perturbation and cell type. `obs` has the perturbation, cell type and
+        batch under the keys of the screen, `unlasting_source` (the control cell), `unlasting_replicate` (how many
+        cells came from it before) and `unlasting_support` (1 for trained targets; for others, how much of the answer
+        comes from trained targets that the prior finds similar). `uns["unlasting"]` says how the cells were made.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If nothing is known of a target, a cell type has no control cells, or `n_cells` is not positive.
+        """
+        self._require_trained()
+        if n_cells < 1:
+            raise ValueError(f"`n_cells` is {n_cells}; at least 1 is needed.")
+        labels = self._canonical([perturbations] if isinstance(perturbations, str) else list(perturbations))
+        labels = np.array(list(dict.fromkeys(labels)), dtype=object)
+        conditions = self._tensors(labels)
+        if controls is None:
+            sources = self._training_controls()
+        else:
+            controls = self._resolve(controls)
+            self._require_controls(self.keys.labels(controls), "controls")
+            sources = self._as_sources(controls, np.arange(controls.n_obs))
+        rows = sources.rows_by_cell_type(cell_type, batch)
+        rng = np.random.default_rng(_seed(seed))
+        drawn = [draw(rng, of_type, n_cells) for of_type in rows.values()]
+        source = np.concatenate([part[0] for part in drawn])
+        replicate = np.concatenate([part[1] for part in drawn])
+        carrier = self._carrier(sources, conditions, seed, batch_size, show_progress)
+        n_each = len(source)
+        generated = carrier(
+            np.tile(source, len(labels)), np.tile(replicate, len(labels)), np.repeat(np.arange(len(labels)), n_each)
+        )
+        source = np.tile(source, len(labels))
+        label = np.repeat(labels, n_each)
+        obs = pd.DataFrame({self.keys.perturbation_key: pd.Categorical(label)})
+        for key, values in (
+            (self.keys.cell_type_key, sources.cell_type[source]),
+            (self.keys.batch_key, sources.batch[source]),
+        ):
+            if key is not None:
+                obs[key] = pd.Categorical(values)
+        obs[f"{PREDICTION_KEY}_source"] = pd.Categorical(sources.names[source])
+        obs[f"{PREDICTION_KEY}_replicate"] = np.tile(replicate, len(labels))
+        obs[f"{PREDICTION_KEY}_support"] = np.repeat(self._support(conditions), n_each)
+        obs.index = [f"generated_{i}" for i in range(len(obs))]
+        new = AnnData(generated, obs=obs, var=pd.DataFrame(index=pd.Index(self.get_var_names())))
+        self.keys.write(new)
+        new.uns[UNS_KEY]["generated"] = self._provenance(labels, _seed(seed))
+        return new
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Encode each cell under its own label to the shared latent, where expressed genes are standard normal.
+
+        Parameters
+        ----------
+        adata
+            Cells with the genes of the model; those the model was made with by default.
+        indices
+            Which cells.
+        batch_size
+            Cells in a chunk.
+        seed
+            Seed of the noise that stands for silent genes.
+
+        Returns
+        -------
+        Shape `(n_cells, n_genes)`.
+        """
+        adata = self._resolve(adata)
+        if indices is not None:
+            adata = adata[indices].copy()
+        return self.encode(adata, batch_size=batch_size, seed=seed)
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        adata: AnnData | None = None,
+        perturbation: str | None = None,
+        *,
+        batch_size: int | None = None,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Follow cells to the shared latent.
+
+        Parameters
+        ----------
+        adata
+            Cells with the genes of the model; those the model was made with by default.
+        perturbation
+            The perturbation that they are encoded under; their own by default. In `preset="paper"`, controls only.
+        batch_size
+            Cells in a chunk.
+        seed
+            Seed of the noise that stands for silent genes.
+
+        Returns
+        -------
+        Shape `(n_cells, n_genes)`. In the default preset, entries of silent genes are noise.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If a perturbation is unknown, or genes are missing.
+        """
+        self._require_trained()
+        adata = self._resolve(adata)
+        labels = (
+            self.keys.labels(adata)
+            if perturbation is None
+            else np.full(adata.n_obs, self._canonical([perturbation])[0], dtype=object)
+        )
+        if self.preset.control_signal == "cell" and (labels != self.keys.control).any():
+            raise ValueError("With `preset='paper'` only control cells can be encoded: its source has no perturbation.")
+        cells = self._as_sources(adata, np.arange(adata.n_obs))
+        conditions, condition = self._conditions_of(labels)
+        carrier = self._carrier(cells, conditions, seed, batch_size, show_progress=False)
+        latents = []
+        for rows in _chunks(adata.n_obs, batch_size):
+            x0, pools = carrier.cells(rows), carrier.pools(rows)
+            eps, _ = cell_noise(list(cells.names[rows]), [0] * len(rows), adata.n_vars, _seed(seed))
+            signal = pools.mean if self.preset.control_signal == "pool" else torch.zeros_like(x0)
+            of_cells = conditions.to(x0.device)[torch.as_tensor(condition[rows], device=x0.device)]
+            noise = torch.from_numpy(eps).to(x0.device)
+            latents.append(self.module.encode(x0, noise, signal, of_cells, pools.cell_type).cpu().numpy())
+        return np.concatenate(latents)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        latent: np.ndarray,
+        perturbation: str,
+        *,
+        mask: np.ndarray,
+        cell_type: str | None = None,
+        batch: str | None = None,
+        controls: np.ndarray | None = None,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Follow latents to log-normalised cells: the reverse of :meth:`encode`.
+
+        Parameters
+        ----------
+        latent
+            What :meth:`encode` returned, shape `(n_cells, n_genes)`.
+        perturbation
+            The perturbation that they are decoded under.
+        mask
+            Which genes the cells express, shape `(n_cells, n_genes)`.
+        cell_type, batch
+            Whose controls stand behind the cells; needed where the screen has several.
+        controls
+            For `preset="paper"`, the control cells themselves as log-normalised values, shape `(n_cells, n_genes)`.
+        batch_size
+            Cells in a chunk.
+
+        Returns
+        -------
+        Log-normalised values, 0 outside of the mask, shape `(n_cells, n_genes)`.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If the shapes differ, the perturbation is unknown or the cell type is not given where there are several.
+        """
+        self._require_trained()
+        latent, mask = np.asarray(latent, dtype=np.float32), np.asarray(mask, dtype=np.float32)
+        if latent.shape != mask.shape or latent.shape[1] != self.summary_stats["n_vars"]:
+            raise ValueError(
+                f"`latent` has shape {latent.shape} and `mask` {mask.shape}; both must be (n_cells, "
+                f"{self.summary_stats['n_vars']})."
+            )
+        if self.preset.control_signal == "cell" and controls is None:
+            raise ValueError("With `preset='paper'` the control cells themselves are needed: give `controls`.")
+        pool = self._pool_code(cell_type, batch)
+        conditions = self._tensors(self._canonical([perturbation])).to(self.module.device)
+        x_max = self.module.statistics.x_max
+        cells = []
+        for rows in _chunks(len(latent), batch_size):
+            once = torch.zeros(len(rows), dtype=torch.long, device=self.module.device)
+            pools = self.module.pools()[once + pool]
+            signal = pools.mean
+            if controls is not None and self.preset.control_signal == "cell":
+                signal = torch.as_tensor(controls[rows], dtype=x_max.dtype, device=self.module.device) / x_max
+            on = torch.from_numpy(mask[rows]).to(self.module.device)
+            start = torch.from_numpy(latent[rows]).to(self.module.device)
+            values = self.module.decode(start, on, signal, conditions[once], pools.cell_type)
+            cells.append(((values * on).clamp(min=0.0) * x_max).cpu().numpy())
+        return np.concatenate(cells)
+
+    # -- what the calls above share
+
+    def _require_trained(self) -> None:
+        if not self.is_trained_:
+            raise RuntimeError("The model is not trained yet. Call `model.train()` first, or `UnlastingModel.load(...)`.")
+
+    def _require_controls(self, labels: np.ndarray, argument: str) -> None:
+        others = sorted(set(labels) - {self.keys.control})
+        if others:
+            raise ValueError(
+                f"`{argument}` holds cells labelled {others[:5]}, but only controls ({self.keys.control!r}) can be put "
+                f"under another perturbation. Pass `adata[adata.obs[{self.keys.perturbation_key!r}] == "
+                f"{self.keys.control!r}].copy()`."
+            )
+
+    def _resolve(self, adata: AnnData | None) -> AnnData:
+        """Take the given cells or the model's own, and check them."""
+        if adata is None:
+            if self.adata is None:
+                raise ValueError("The model was loaded without an AnnData: give the control cells (`controls=...`).")
+            return self.adata
+        if adata is not self.adata:
+            check_genes(adata, self.get_var_names())
+            check_log_normalised(expression(adata, self._layer))
+        return adata
+
+    @property
+    def _layer(self) -> str | None:
+        return self.registry_["setup_args"]["layer"]
+
+    def get_var_names(self, legacy_mudata_format: bool = False) -> list[str]:
+        """Get the genes of the model, in its order."""
+        if self.adata is not None:
+            return list(self.adata.var_names)
+        return list(self.var_names_)
+
+    def _canonical(self, labels: Sequence[str]) -> np.ndarray:
+        return canonical_labels(labels, control=self.keys.control, delimiter=self.keys.delimiter)
+
+    def _tensors(self, labels: np.ndarray) -> ConditionTensors:
+        return self.vocabulary.tensors([self._parse(label) for label in labels])
+
+    def _conditions_of(self, labels: np.ndarray) -> tuple[ConditionTensors, np.ndarray]:
+        distinct, codes = np.unique(labels.astype(str), return_inverse=True)
+        return self._tensors(distinct), codes
+
+    def _carrier(
+        self,
+        sources: SourceCells,
+        conditions: ConditionTensors,
+        seed: int | None,
+        batch_size: int | None,
+        show_progress: bool,
+    ) -> Carrier:
+        return Carrier(
+            self.module,
+            sources,
+            conditions,
+            seed=_seed(seed),
+            batch_size=batch_size or DEFAULT_BATCH_SIZE,
+            show_progress=show_progress,
+        )
+
+    def _pool_code(self, cell_type: str | None, batch: str | None) -> int:
+        """Find one registered pool of controls."""
+        state = self._state(POOL)
+        found = np.flatnonzero(
+            ((state["cell_types"] == cell_type) | (cell_type is None)) & ((state["batches"] == batch) | (batch is None))
+        )
+        if len(found) != 1:
+            raise ValueError(
+                f"`cell_type={cell_type!r}` and `batch={batch!r}` name {len(found)} pools of controls; one is needed. "
+                f"Cell types: {sorted(set(state['cell_types']))}; batches: {sorted(set(state['batches']))}."
+            )
+        return int(found[0])
+
+    def _support(self, conditions: ConditionTensors) -> np.ndarray:
+        """Get how much of each condition's embedding comes from trained targets, shape `(n_conditions,)`."""
+        encoder = self.module.averaged["denoiser"].condition
+        if encoder is None:
+            known = (conditions.identity >= 0) | ~conditions.filled
+            return known.all(-1).float().numpy()
+        with torch.inference_mode():
+            moved = conditions.to(self.module.device)
+            share = encoder.weights(moved).sum(-1)
+            filled = moved.filled.float()
+            mean = (share * filled).sum(-1) / filled.sum(-1).clamp(min=1.0)
+            return torch.where(moved.is_control(), 1.0, mean).cpu().numpy()
+
+    def _provenance(self, labels: np.ndarray, seed: int) -> dict[str, Any]:
+        """Say how cells were made, in what h5ad can hold."""
+        from unlasting import __version__
+
+        trained = set(self.vocabulary.trained)
+        unseen = sorted({name for label in labels for name in self._parse(label).targets} - trained)
+        return {
+            "version": __version__,
+            "seed": seed,
+            "preset": self._preset_name,
+            "solver": self.preset.solver,
+            "n_steps": self.preset.n_steps,
+            "x_max": float(self.module.statistics.x_max),
+            "scale": "log-normalised, as the training cells",
+            "unseen_targets": np.array(unseen, dtype=str),
+            "unseen_conditions": np.array(
+                sorted(set(labels) - set(self._state(PERTURBATION)["trained_conditions"]) - {self.keys.control}),
+                dtype=str,
+            ),
+        }
+
+
+def _seed(seed: int | None) -> int:
+    if seed is not None:
+        return seed
+    return 0 if settings.seed is None else settings.seed
+
+
+def _chunks(n: int, batch_size: int | None) -> list[np.ndarray]:
+    size = batch_size or DEFAULT_BATCH_SIZE
+    return [np.arange(i, min(i + size, n)) for i in range(0, n, size)]

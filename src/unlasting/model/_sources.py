@@ -1,0 +1,182 @@
+"""Which control cells a prediction starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from scipy import sparse
+
+from unlasting._constants import TEST
+from unlasting._perturbation import nearest_name
+from unlasting.data import POOL, SPLIT, expression, fit_statistics
+from unlasting.nn import ControlPools
+
+
+@dataclass(frozen=True)
+class SourceCells:
+    """Cells to start from.
+
+    Parameters
+    ----------
+    matrix
+        Log-normalised values, shape `(n_sources, n_genes)`.
+    names
+        Names, which seed the random numbers of the cells made from them, shape `(n_sources,)`.
+    cell_type, batch
+        What they are, shape `(n_sources,)`.
+    pool
+        Row of `pools` for every cell, shape `(n_sources,)`.
+    pools
+        What is known of their cell types and batches.
+    """
+
+    matrix: Any
+    names: np.ndarray
+    cell_type: np.ndarray
+    batch: np.ndarray
+    pool: np.ndarray
+    pools: ControlPools
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def followed_by(self, others: SourceCells) -> SourceCells:
+        """Append other cells."""
+        return SourceCells(
+            sparse.vstack([self.matrix, others.matrix], format="csr"),
+            *(np.concatenate([getattr(self, k), getattr(others, k)]) for k in ("names", "cell_type", "batch")),
+            np.concatenate([self.pool, others.pool + len(self.pools)]),
+            ControlPools.concatenate([self.pools, others.pools]),
+        )
+
+    def rows_by_cell_type(
+        self, cell_type: str | Sequence[str] | None, batch: str | None
+    ) -> dict[str, np.ndarray]:
+        """Get the rows of the cell types asked for.
+
+        Raises
+        ------
+        ValueError
+            If there are none of a cell type.
+        """
+        have = sorted(set(self.cell_type))
+        wanted = have if cell_type is None else [cell_type] if isinstance(cell_type, str) else list(cell_type)
+        rows = {}
+        for name in wanted:
+            chosen = (self.cell_type == name) & ((batch is None) | (self.batch == batch))
+            if not chosen.any():
+                of_batch = "" if batch is None else f" and `batch={batch!r}`"
+                raise ValueError(
+                    f"There are no control cells of `cell_type={name!r}`{of_batch} to start from (cell types: {have})."
+                    f"{nearest_name(str(name), have)} Give some as `controls`."
+                )
+            rows[name] = np.flatnonzero(chosen)
+        return rows
+
+
+def draw(rng: np.random.Generator, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw n of the rows, none a second time before all were drawn, and count how often each came before."""
+    rounds = -(-n // len(rows))
+    drawn = np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:n]
+    return drawn, np.repeat(np.arange(rounds), len(rows))[:n]
+
+
+class SourcesMixin:
+    """Find the cells that a prediction starts from."""
+
+    def _as_sources(self, adata: AnnData, rows: np.ndarray) -> SourceCells:
+        """Take cells as sources; pools that the model does not know are fitted from their own control cells."""
+        cell_type, batch = self.keys.cell_types(adata), self.keys.batches(adata)
+        state, known = self._state(POOL), self.module.pools()
+        place = {pair: i for i, pair in enumerate(zip(state["cell_types"], state["batches"], strict=True))}
+        new = sorted({(cell_type[row], batch[row]) for row in rows} - set(place))
+        pools = ControlPools.concatenate([known, *(self._fit_pool(adata, *pair) for pair in new)])
+        place |= {pair: len(known) + i for i, pair in enumerate(new)}
+        return SourceCells(
+            matrix=sparse.csr_matrix(expression(adata, self._layer)[rows], dtype=np.float32),
+            names=np.asarray(adata.obs_names, dtype=object)[rows],
+            cell_type=cell_type[rows],
+            batch=batch[rows],
+            pool=np.array([place[cell_type[row], batch[row]] for row in rows], dtype=int),
+            pools=pools,
+        )
+
+    def _fit_pool(self, adata: AnnData, cell_type: str, batch: str) -> ControlPools:
+        """Fit a cell type or batch that was not trained from the control cells given, as one pool."""
+        trained = self._state(POOL)["cell_types"]
+        if self.preset.denoiser.cell_type_index and cell_type not in trained:
+            raise ValueError(
+                f"The cell type {cell_type!r} was not trained, and `preset='paper'` knows cell types by index only "
+                f"({sorted(set(trained))}). The default preset takes a new cell type from its control cells."
+            )
+        chosen = (
+            (self.keys.labels(adata) == self.keys.control)
+            & (self.keys.cell_types(adata) == cell_type)
+            & (self.keys.batches(adata) == batch)
+        )
+        if not chosen.any():
+            raise ValueError(
+                f"The cell type {cell_type!r} (batch {batch!r}) was not trained, and no control cells of it are given. "
+                "Every prediction starts from controls: add some."
+            )
+        zeros = np.zeros(int(chosen.sum()), dtype=int)
+        fitted = fit_statistics(
+            expression(adata, self._layer)[np.flatnonzero(chosen)],
+            condition=zeros,
+            pool=zeros,
+            split=zeros,
+            control_code=0,
+            n_conditions=1,
+            n_pools=1,
+        )
+        index = {name: int(self.module.cell_type_of_pool[i]) for i, name in enumerate(trained)}
+        pool = fitted.pools(torch.tensor([index.get(cell_type, -1)])).to(self.module.device)
+        return pool.rescaled(float(fitted.x_max) / float(self.module.statistics.x_max))
+
+    def _training_controls(self) -> SourceCells:
+        """Get the control cells of the training data."""
+        if self.adata is None:
+            raise ValueError("The model was loaded without an AnnData: give the control cells to start from.")
+        in_training = np.asarray(self.adata_manager.get_from_registry(SPLIT)).ravel() == 0
+        rows = np.flatnonzero(in_training & (self.keys.labels(self.adata) == self.keys.control))
+        return self._as_sources(self.adata, rows)
+
+    def _pair(self, adata: AnnData, seed: int) -> tuple[SourceCells, np.ndarray, np.ndarray]:
+        """Find the source of every cell: itself for a control, else a training control of its cell type and batch.
+
+        Returns
+        -------
+        The sources, the row of the source of every cell, and how many cells came from it before.
+        """
+        labels = self.keys.labels(adata)
+        own_rows = np.flatnonzero(labels == self.keys.control)
+        sources = self._as_sources(adata, own_rows)
+        if adata is self.adata:
+            usable = np.asarray(self.adata_manager.get_from_registry(SPLIT)).ravel()[own_rows] == 0
+        elif self.adata is not None:
+            usable = np.concatenate([np.zeros(len(sources), bool), np.ones(len(self._training_controls()), bool)])
+            sources = sources.followed_by(self._training_controls())
+        else:
+            split = self.keys.split(adata)
+            usable = np.ones(len(sources), bool) if split is None else split[own_rows] != TEST
+        source, replicate = np.full(adata.n_obs, -1), np.zeros(adata.n_obs, dtype=int)
+        source[own_rows] = np.arange(len(own_rows))
+        rng = np.random.default_rng(seed)
+        pairs = np.array(list(zip(self.keys.cell_types(adata), self.keys.batches(adata), strict=True)), dtype=object)
+        for cell_type, batch in sorted(set(map(tuple, pairs[source < 0]))):
+            cells = np.flatnonzero((source < 0) & (pairs[:, 0] == cell_type) & (pairs[:, 1] == batch))
+            candidates = np.flatnonzero(usable & (sources.cell_type == cell_type) & (sources.batch == batch))
+            if not len(candidates):  # a cell type that was not trained: its own controls
+                candidates = np.flatnonzero((sources.cell_type == cell_type) & (sources.batch == batch))
+            if not len(candidates):
+                raise ValueError(
+                    f"There are no control cells of cell type {cell_type!r} (batch {batch!r}) to start from. Add some."
+                )
+            drawn, before = draw(rng, candidates, len(cells))
+            source[cells], replicate[cells] = drawn, before + 1  # replicate 0 is the control cell's own
+        return sources, source, replicate

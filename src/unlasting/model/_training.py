@@ -1,0 +1,215 @@
+"""Training of a model's two networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+from scvi import REGISTRY_KEYS, settings
+from scvi.dataloaders import DataSplitter
+from scvi.train import Trainer
+
+from unlasting._compat import parse_device_args
+from unlasting._logging import logger
+from unlasting.data import PERTURBATION, POOL, SPLIT
+from unlasting.module import NetworkName, NetworkTraining
+from unlasting.train import KeepBest, NetworkPlan, NetworkProgressBar
+
+_VALIDATIONS = 25
+"""How often a network is validated on its way to `max_steps`."""
+
+
+class TrainingMixin:
+    """`train`, for both networks."""
+
+    def train(
+        self,
+        max_steps: int | None = None,
+        *,
+        max_epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        early_stopping: bool = True,
+        early_stopping_patience: int = 6,
+        accelerator: str = "auto",
+        devices: int | Sequence[int] | str = "auto",
+        seed: int | None = None,
+        show_progress: bool = True,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the denoiser, then the mask network.
+
+        Both are validated at regular steps on the cells labelled `val`; the averaged weights with the best validation
+        score are kept. An interruption (Ctrl-C) keeps what was learnt. Training a trained model again goes on
+        from its weights.
+
+        Parameters
+        ----------
+        max_steps
+            Training steps of the denoiser at most, over which the learning rate falls to zero; the mask network takes
+            a share. By default as the preset says. Early stopping may end before.
+        max_epochs
+            The same as passes over the training cells. Give one of the two.
+        batch_size
+            Cells in a step, for the denoiser.
+        lr
+            Learning rate of the denoiser at the start.
+        early_stopping
+            Whether a network stops when its validation score has not improved for a while.
+        early_stopping_patience
+            For how many validations (25 fit in `max_steps`) the score may stand still.
+        accelerator, devices
+            Where to train, as for every scvi-tools model.
+        seed
+            Seed of weights' updates and order of cells; `scvi.settings.seed` by default. The same seed gives the same
+            model on the CPU.
+        show_progress
+            Whether a progress bar is shown for each network.
+        **trainer_kwargs
+            For :class:`scvi.train.Trainer`, such as `strategy="ddp"` or `precision="bf16-mixed"`.
+
+        Returns
+        -------
+        `None`. Updates the following fields:
+
+        - `history`: losses and validation scores of both networks.
+        - `is_trained`: `True`.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than one step, or both `max_steps` and `max_epochs` are given.
+        RuntimeError
+            If the model was loaded without an AnnData.
+        """
+        if self.adata is None:
+            raise RuntimeError("The model was loaded without an AnnData. Load it with one to train it: `load(dir, adata)`.")
+        if max_steps is not None and max_epochs is not None:
+            raise ValueError("Both `max_steps` and `max_epochs` are given; they say the same. Give one.")
+        for name, value in (("max_steps", max_steps), ("max_epochs", max_epochs), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` is {value}; at least 1 is needed.")
+        preset = self.preset
+        of_denoiser = _changed(preset.train_denoiser, batch_size=batch_size, lr=lr)
+        n_train = int((self.adata_manager.get_from_registry(SPLIT) == 0).sum())
+        if max_epochs is not None:
+            max_steps = max_epochs * _steps_per_epoch(n_train, of_denoiser.batch_size)
+        share = 1.0 if max_steps is None else max_steps / of_denoiser.max_steps
+        of_denoiser = _changed(of_denoiser, max_steps=max_steps)
+        of_mask = _changed(
+            preset.train_mask, max_steps=max(1, round(min(share, 1.0) * preset.train_mask.max_steps))
+        )
+        options = {
+            "accelerator": accelerator,
+            "devices": devices,
+            "early_stopping": early_stopping,
+            "early_stopping_patience": early_stopping_patience,
+            "show_progress": show_progress,
+            "seed": settings.seed if seed is None else seed,
+            **trainer_kwargs,
+        }
+        if self._train_network("denoiser", of_denoiser, **options):
+            self._train_network("mask_network", of_mask, **options)
+
+    def _train_network(
+        self,
+        name: NetworkName,
+        training: NetworkTraining,
+        *,
+        accelerator: str,
+        devices: int | Sequence[int] | str,
+        early_stopping: bool,
+        early_stopping_patience: int,
+        show_progress: bool,
+        seed: int | None,
+        **trainer_kwargs: Any,
+    ) -> bool:
+        """Train one network, and say whether it came to its end."""
+        if seed is not None:
+            pl.seed_everything(seed, workers=True, verbose=False)
+        codes = np.asarray(self.adata_manager.get_from_registry(SPLIT)).ravel()
+        parts = [np.flatnonzero(codes == code) for code in range(3)]
+        steps_per_epoch = _steps_per_epoch(len(parts[0]), training.batch_size)
+        splitter = DataSplitter(
+            self.adata_manager,
+            external_indexing=parts,
+            batch_size=min(training.batch_size, len(parts[0])),
+            drop_last=len(parts[0]) >= training.batch_size,
+            data_and_attributes={REGISTRY_KEYS.X_KEY: np.float32, PERTURBATION: np.int64, POOL: np.int64},
+        )
+        plan = NetworkPlan(self.module, name, training, training.max_steps)
+        keep_best = KeepBest()
+        accelerator, devices, device = parse_device_args(accelerator, devices, return_device="torch")
+        validated = {
+            "check_val_every_n_epoch": max(1, round(training.max_steps / steps_per_epoch / _VALIDATIONS)),
+            "early_stopping": early_stopping and len(parts[1]) > 0,
+        }
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            max_epochs=math.ceil(training.max_steps / steps_per_epoch),
+            max_steps=training.max_steps,
+            early_stopping_monitor=plan.validation_score,
+            early_stopping_patience=early_stopping_patience,
+            gradient_clip_val=1.0,
+            simple_progress_bar=False,
+            enable_progress_bar=show_progress,
+            callbacks=[keep_best, *([NetworkProgressBar(name.replace("_", " "))] if show_progress else [])],
+            **(validated if len(parts[1]) else {}),
+            **trainer_kwargs,
+        )
+        interrupted = False
+        try:
+            trainer.fit(plan, splitter)
+        except (KeyboardInterrupt, SystemExit):
+            interrupted = True
+        interrupted = interrupted or trainer.interrupted
+        keep_best.restore(plan)
+        self.module.eval()
+        self.to_device(device)
+        self._extend_history(trainer, plan)
+        self.trainer = trainer
+        self.is_trained_ = True
+        self.train_indices, self.validation_indices, self.test_indices = parts
+        if interrupted:
+            logger.warning(
+                "Training was interrupted at step %d of the %s. What was learnt is kept; `train()` goes on from there.",
+                trainer.global_step,
+                name.replace("_", " "),
+            )
+        else:
+            logger.info(
+                "The %s was trained for %d steps; best validation score %.4f at step %d.",
+                name.replace("_", " "),
+                trainer.global_step,
+                keep_best.best,
+                keep_best.best_step,
+            )
+        return not interrupted
+
+    def _extend_history(self, trainer: Trainer, plan: NetworkPlan) -> None:
+        """Append what was logged to the history, with steps that go on."""
+        history = dict(self.history_ or {})
+        logged = getattr(trainer.logger, "history", None) or {}
+        for key, frame in logged.items():
+            if not key.startswith(plan.prefix):
+                continue
+            before = history.get(key)
+            if before is not None:
+                frame = frame.set_axis(frame.index + before.index.max() + 1)
+                frame = pd.concat([before, frame])
+            history[key] = frame
+        self.history_ = history
+
+
+def _steps_per_epoch(n_train: int, batch_size: int) -> int:
+    return max(1, n_train // batch_size)
+
+
+def _changed(training: NetworkTraining, **changes: Any) -> NetworkTraining:
+    return dataclasses.replace(training, **{k: v for k, v in changes.items() if v is not None})
