@@ -1,0 +1,261 @@
+"""In-silico screen: rank perturbations by what they do, or by how near they bring the cells to a wanted state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import stats
+from sklearn.metrics.pairwise import euclidean_distances
+
+from unlasting._constants import PREDICTION_KEY, TRAIN
+from unlasting._logging import logger
+from unlasting.tl._groups import Condition, Groups, named_genes, sample, store, t_scores
+
+
+def rank(
+    adata: AnnData,
+    *,
+    layer: str = PREDICTION_KEY,
+    predictions: AnnData | None = None,
+    conditions: Iterable[str | tuple[str, str]] | None = None,
+    toward: AnnData | Sequence[str] | pd.Series | None = None,
+    gene_sets: Mapping[str, Sequence[str]] | None = None,
+    n_top_genes: int = 50,
+    seed_key: str = "unlasting_seed",
+    n_bootstraps: int = 200,
+    max_cells: int = 500,
+    key_added: str = "rank",
+    seed: int = 0,
+    perturbation_key: str | None = None,
+    control: str | None = None,
+    cell_type_key: str | None = None,
+    split_key: str | None = None,
+    delimiter: str | None = None,
+) -> pd.DataFrame:
+    """Rank perturbations by what the generated cells say they do.
+
+    Generated cells of each condition are compared with the training controls of the same cell type. The score is
+    the size of the effect, or with `toward` how far the mean moves towards a wanted state.
+
+    Parameters
+    ----------
+    adata
+        The screen with the control cells, log-normalised.
+    layer
+        Layer with the generated cells.
+    predictions
+        Generated cells as an AnnData of their own (from `model.generate`, or any model), instead of `layer`.
+    conditions
+        Perturbations, or pairs of perturbation and cell type. All conditions with generated cells if `None`.
+    toward
+        What is scored. `None`: the size of the effect, as the unbiased E-distance to the controls (no square root;
+        around 0 without an effect). Otherwise a wanted state: an AnnData of cells in that state (the score is the
+        projection of the mean change on the way from the controls to their mean: 0 stays, 1 arrives, negative
+        leaves); a list of genes (mean change of these genes minus that of all others); or a Series of weights with
+        gene names as index (weighted mean change, divided by the sum of absolute weights).
+    gene_sets
+        Pathways as lists of genes. The `n_top_genes` genes that change most, by absolute Welch t, are tested for each
+        pathway (hypergeometric, all genes of the panel as background, Benjamini-Hochberg over the pathways of a
+        condition).
+    n_top_genes
+        Number of genes taken for `gene_sets`.
+    seed_key
+        Column of generated cells that tells several runs apart.
+    n_bootstraps
+        Number of bootstrap samples of generated and control cells.
+    max_cells
+        Largest number of cells drawn from the controls and from each condition and run.
+    key_added
+        Where under `uns["unlasting"]` the results go.
+    seed
+        Seed of draws and bootstraps.
+    perturbation_key, control, cell_type_key, split_key, delimiter
+        Where the labels are, if other than recorded by `pp` or `setup_anndata`.
+
+    Returns
+    -------
+    A frame sorted by descending `score`: `condition`, `cell_type`, `score`, `low` and `high` (95 % interval: Student's
+    t over runs if there are several, else percentiles of the bootstrap), `n_cells`, `n_runs`, `seen` (whether
+    the condition has training cells), and `criterion` (what was scored: `effect`, `state`, `gene set` or `signature`).
+
+    Updates the following fields:
+
+    - `adata.uns["unlasting"][key_added]`: the frame.
+    - `adata.uns["unlasting"][key_added + "_pathways"]`: with `gene_sets`, a frame with `condition`, `cell_type`,
+      `pathway`, `n_overlap`, `n_genes`, `p_value`, `p_adjusted` and `genes`, sorted within each condition.
+
+    Raises
+    ------
+    KeyError
+        If the layer, a label column or a named gene is missing.
+    ValueError
+        If `toward` is empty or does not differ from the controls, or no pathway has a gene in the panel.
+    """
+    groups = Groups.read(
+        adata,
+        layer=layer,
+        predictions=predictions,
+        perturbation_key=perturbation_key,
+        control=control,
+        cell_type_key=cell_type_key,
+        split_key=split_key,
+        delimiter=delimiter,
+    )
+    chosen = groups.conditions(conditions)
+    criterion = _criterion(toward)
+    pathways = _pathway_members(gene_sets, groups.genes)
+    rng = np.random.default_rng(seed)
+    rows = []
+    enriched: list[pd.DataFrame] = []
+    for condition in chosen:
+        controls = groups.observed.values(sample(groups.control_rows(condition.cell_type), max_cells, rng))
+        runs = [groups.generated.values(sample(r, max_cells, rng)) for r in _runs(groups, condition, seed_key)]
+        direction = None if toward is None else _direction(toward, groups.genes, controls.mean(axis=0))
+        score, low, high = _score(runs, controls, direction, n_bootstraps, rng)
+        rows.append(
+            {
+                "condition": condition.perturbation,
+                "cell_type": condition.cell_type,
+                "score": score,
+                "low": low,
+                "high": high,
+                "n_cells": sum(map(len, runs)),
+                "n_runs": len(runs),
+                "seen": bool((groups.split[groups.observed.rows(condition)] == TRAIN).any()),
+                "criterion": criterion,
+            }
+        )
+        if pathways:
+            t = t_scores(np.concatenate(runs), controls)
+            enriched.append(_enrichment(condition, t, pathways, groups.genes, n_top_genes))
+    frame = pd.DataFrame(rows).sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
+    results = {key_added: frame}
+    if enriched:
+        results[f"{key_added}_pathways"] = pd.concat(enriched, ignore_index=True)
+    store(adata, **results)
+    return frame.copy()
+
+
+def _criterion(toward: AnnData | Sequence[str] | pd.Series | None) -> str:
+    if toward is None:
+        return "effect"
+    if isinstance(toward, AnnData):
+        return "state"
+    if isinstance(toward, pd.Series):
+        return "signature"
+    if isinstance(toward, str) or not len(toward):
+        raise ValueError("`toward` is an AnnData, a Series of weights, or a list with at least one gene.")
+    return "gene set"
+
+
+def _direction(toward: AnnData | Sequence[str] | pd.Series, genes: pd.Index, control_mean: np.ndarray) -> np.ndarray:
+    """Write the wanted state as weights of the mean change, shape `(n_genes,)`."""
+    direction = np.zeros(len(genes))
+    if isinstance(toward, AnnData):
+        places = named_genes(genes, toward.var_names, "adata.var_names")
+        way = np.asarray(toward.X.mean(axis=0)).ravel()[places] - control_mean
+        if not way.any():
+            raise ValueError("The mean of `toward` is that of the control cells: there is no way to go.")
+        return way / (way @ way)
+    if isinstance(toward, pd.Series):
+        weights = toward.to_numpy(dtype=np.float64)
+        if not np.isfinite(weights).all() or not weights.any():
+            raise ValueError("`toward` needs finite weights, of which at least one is not zero.")
+        direction[named_genes(list(toward.index), genes, "toward")] = weights / np.abs(weights).sum()
+        return direction
+    members = np.zeros(len(genes), dtype=bool)
+    members[named_genes(list(toward), genes, "toward")] = True
+    direction[members] = 1 / members.sum()
+    direction[~members] = -1 / max((~members).sum(), 1)
+    return direction
+
+
+def _runs(groups: Groups, condition: Condition, seed_key: str) -> list[np.ndarray]:
+    """Find the rows of each run of the model."""
+    rows = groups.generated.rows(condition)
+    if seed_key not in groups.generated.obs:
+        return [rows]
+    runs = np.asarray(groups.generated.obs[seed_key])[rows]
+    return [rows[runs == run] for run in pd.unique(runs)]
+
+
+def _score(
+    runs: list[np.ndarray],
+    controls: np.ndarray,
+    direction: np.ndarray | None,
+    n_bootstraps: int,
+    rng: np.random.Generator,
+) -> tuple[float, float, float]:
+    """Score every run and give mean and 95 % interval: over runs, or of the bootstrap for a single one."""
+    # the first row of weights is the sample itself
+    n_rows = 1 if len(runs) > 1 else n_bootstraps + 1
+    scores = np.array([_weighted_scores(cells, controls, direction, n_rows, rng) for cells in runs])
+    value = float(scores[:, 0].mean())
+    if len(runs) > 1:
+        margin = stats.t.ppf(0.975, len(runs) - 1) * stats.sem(scores[:, 0])
+        return value, float(value - margin), float(value + margin)
+    if n_bootstraps == 0:
+        return value, float("nan"), float("nan")
+    low, high = np.quantile(scores[0, 1:], [0.025, 0.975])
+    return value, float(low), float(high)
+
+
+def _weighted_scores(
+    cells: np.ndarray, controls: np.ndarray, direction: np.ndarray | None, n_rows: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Score the sample and its bootstraps, shape `(n_rows,)`, from one pass over the cells."""
+    x, y = (
+        np.vstack([np.ones(len(block)), rng.multinomial(len(block), np.full(len(block), 1 / len(block)), n_rows - 1)])
+        for block in (cells, controls)
+    )  # (n_rows, n_cells), (n_rows, n_controls): how often each cell was drawn
+    if direction is not None:
+        return x @ (cells @ direction) / len(cells) - y @ (controls @ direction) / len(controls)
+    between = np.einsum("bi,bi->b", x @ euclidean_distances(cells, controls), y) / (len(cells) * len(controls))
+    return 2 * between - _within(x, euclidean_distances(cells)) - _within(y, euclidean_distances(controls))
+
+
+def _within(weights: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """Mean distance between two different cells; copies of one cell in a bootstrap are no pair."""
+    total = np.einsum("bi,bi->b", weights @ distances, weights)
+    pairs = weights.sum(axis=1) ** 2 - (weights**2).sum(axis=1)
+    return total / np.maximum(pairs, 1)
+
+
+def _pathway_members(gene_sets: Mapping[str, Sequence[str]] | None, genes: pd.Index) -> dict[str, np.ndarray]:
+    """Find the measured genes of each pathway, and say which pathways have none."""
+    if gene_sets is None:
+        return {}
+    members = {name: np.flatnonzero(genes.isin(list(names))) for name, names in gene_sets.items()}
+    absent = [name for name, found in members.items() if not len(found)]
+    if len(absent) == len(members):
+        raise ValueError("No pathway of `gene_sets` has a gene in the panel: are the names of the same kind?")
+    if absent:
+        logger.info("%d pathways have no gene in the panel, for example %s.", len(absent), absent[0])
+    return {name: found for name, found in members.items() if len(found)}
+
+
+def _enrichment(
+    condition: Condition, t: np.ndarray, pathways: dict[str, np.ndarray], genes: pd.Index, n_top_genes: int
+) -> pd.DataFrame:
+    top = np.argsort(-np.abs(t), kind="stable")[:n_top_genes]
+    top = top[t[top] != 0]
+    rows = []
+    for name, members in pathways.items():
+        shared = top[np.isin(top, members)]
+        rows.append(
+            {
+                "condition": condition.perturbation,
+                "cell_type": condition.cell_type,
+                "pathway": name,
+                "n_overlap": len(shared),
+                "n_genes": len(members),
+                "p_value": float(stats.hypergeom.sf(len(shared) - 1, len(genes), len(members), len(top))),
+                "genes": ", ".join(genes[shared]),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    frame.insert(6, "p_adjusted", stats.false_discovery_control(frame["p_value"]))
+    return frame.sort_values(["p_value", "pathway"], kind="stable")
