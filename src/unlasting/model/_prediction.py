@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -355,7 +356,9 @@ class PredictionMixin(SourcesMixin):
 
     def _require_trained(self) -> None:
         if not self.is_trained_:
-            raise RuntimeError("The model is not trained yet. Call `model.train()` first, or `UnlastingModel.load(...)`.")
+            raise RuntimeError(
+                "The model is not trained yet. Call `model.train()` first, or `UnlastingModel.load(...)`."
+            )
 
     def _require_controls(self, labels: np.ndarray, argument: str) -> None:
         others = sorted(set(labels) - {self.keys.control})
@@ -442,12 +445,10 @@ class PredictionMixin(SourcesMixin):
 
     def _provenance(self, labels: np.ndarray, seed: int) -> dict[str, Any]:
         """Say how cells were made, in what h5ad can hold."""
-        from unlasting import __version__
-
         trained = set(self.vocabulary.trained)
         unseen = sorted({name for label in labels for name in self._parse(label).targets} - trained)
         return {
-            "version": __version__,
+            "version": version("unlasting"),
             "seed": seed,
             "preset": self._preset_name,
             "solver": self.preset.solver,

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +58,7 @@ class SavingMixin:
         description = {
             "format": FORMAT,
             "class": type(self).__name__,
-            "unlasting_version": _version(),
+            "unlasting_version": version("unlasting"),
             "preset": self._preset_name,
             "options": self._options,
             "is_trained": bool(self.is_trained_),
@@ -135,12 +136,6 @@ class SavingMixin:
         model.to_device(torch_device)
         model.module.eval()
         return model
-
-
-def _version() -> str:
-    from unlasting import __version__
-
-    return __version__
 
 
 def _history(model: Any) -> dict[str, pd.DataFrame]:

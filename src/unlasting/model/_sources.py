@@ -54,9 +54,7 @@ class SourceCells:
             ControlPools.concatenate([self.pools, others.pools]),
         )
 
-    def rows_by_cell_type(
-        self, cell_type: str | Sequence[str] | None, batch: str | None
-    ) -> dict[str, np.ndarray]:
+    def rows_by_cell_type(self, cell_type: str | Sequence[str] | None, batch: str | None) -> dict[str, np.ndarray]:
         """Get the rows of the cell types asked for.
 
         Raises

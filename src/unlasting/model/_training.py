@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
+from lightning.pytorch.callbacks import EarlyStopping
 from scvi import REGISTRY_KEYS, settings
 from scvi.dataloaders import DataSplitter
 from scvi.train import Trainer
@@ -88,7 +91,9 @@ class TrainingMixin:
             If the model was loaded without an AnnData.
         """
         if self.adata is None:
-            raise RuntimeError("The model was loaded without an AnnData. Load it with one to train it: `load(dir, adata)`.")
+            raise RuntimeError(
+                "The model was loaded without an AnnData. Load it with one to train it: `load(dir, adata)`."
+            )
         if max_steps is not None and max_epochs is not None:
             raise ValueError("Both `max_steps` and `max_epochs` are given; they say the same. Give one.")
         for name, value in (("max_steps", max_steps), ("max_epochs", max_epochs), ("batch_size", batch_size)):
@@ -101,9 +106,7 @@ class TrainingMixin:
             max_steps = max_epochs * _steps_per_epoch(n_train, of_denoiser.batch_size)
         share = 1.0 if max_steps is None else max_steps / of_denoiser.max_steps
         of_denoiser = _changed(of_denoiser, max_steps=max_steps)
-        of_mask = _changed(
-            preset.train_mask, max_steps=max(1, round(min(share, 1.0) * preset.train_mask.max_steps))
-        )
+        of_mask = _changed(preset.train_mask, max_steps=max(1, round(min(share, 1.0) * preset.train_mask.max_steps)))
         options = {
             "accelerator": accelerator,
             "devices": devices,
@@ -145,27 +148,38 @@ class TrainingMixin:
         plan = NetworkPlan(self.module, name, training, training.max_steps)
         keep_best = KeepBest()
         accelerator, devices, device = parse_device_args(accelerator, devices, return_device="torch")
-        validated = {
-            "check_val_every_n_epoch": max(1, round(training.max_steps / steps_per_epoch / _VALIDATIONS)),
-            "early_stopping": early_stopping and len(parts[1]) > 0,
-        }
-        trainer = Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            max_epochs=math.ceil(training.max_steps / steps_per_epoch),
-            max_steps=training.max_steps,
-            early_stopping_monitor=plan.validation_score,
-            early_stopping_patience=early_stopping_patience,
-            gradient_clip_val=1.0,
-            simple_progress_bar=False,
-            enable_progress_bar=show_progress,
-            callbacks=[keep_best, *([NetworkProgressBar(name.replace("_", " "))] if show_progress else [])],
-            **(validated if len(parts[1]) else {}),
-            **trainer_kwargs,
-        )
+        callbacks: list[pl.Callback] = [keep_best]
+        if show_progress:
+            callbacks.append(NetworkProgressBar(name.replace("_", " ")))
+        if early_stopping and len(parts[1]):
+            callbacks.append(
+                EarlyStopping(
+                    plan.validation_score,
+                    patience=early_stopping_patience,
+                    check_on_train_epoch_end=False,
+                    strict=False,
+                )
+            )
+        n_epochs = math.ceil(training.max_steps / steps_per_epoch)
+        with _quiet_lightning():
+            trainer = Trainer(
+                accelerator=accelerator,
+                devices=devices,
+                max_epochs=n_epochs,
+                max_steps=training.max_steps,
+                check_val_every_n_epoch=max(1, round(n_epochs / _VALIDATIONS)) if len(parts[1]) else None,
+                gradient_clip_val=1.0,
+                simple_progress_bar=False,
+                enable_progress_bar=show_progress,
+                callbacks=callbacks,
+                **trainer_kwargs,
+            )
         interrupted = False
         try:
-            trainer.fit(plan, splitter)
+            with _quiet_lightning():
+                trainer.fit(plan, splitter)
+                if len(parts[1]) and keep_best.seen_step < trainer.global_step and not trainer.interrupted:
+                    trainer.validate(plan, splitter.val_dataloader(), verbose=False)  # the last steps count as well
         except (KeyboardInterrupt, SystemExit):
             interrupted = True
         interrupted = interrupted or trainer.interrupted
@@ -205,6 +219,20 @@ class TrainingMixin:
                 frame = pd.concat([before, frame])
             history[key] = frame
         self.history_ = history
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Leave out what Lightning says of devices and services at every fit."""
+    loggers = [logging.getLogger(f"lightning.pytorch.{name}") for name in ("utilities.rank_zero", "accelerators.cuda")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
 
 
 def _steps_per_epoch(n_train: int, batch_size: int) -> int:

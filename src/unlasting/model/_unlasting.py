@@ -286,8 +286,14 @@ def _check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str)
                 f"The graph in `adata.uns['unlasting']['grn']` has {len(nodes)} nodes that do not begin with the "
                 f"{adata.n_vars} genes of `adata` in their order. Call `pp.grn(adata)` after the last change of genes."
             )
-        lost = sorted({name for p in parse_labels(labels, control=keys.control, delimiter=keys.delimiter).values()
-                       for name in p.targets} - set(nodes))
+        lost = sorted(
+            {
+                name
+                for p in parse_labels(labels, control=keys.control, delimiter=keys.delimiter).values()
+                for name in p.targets
+            }
+            - set(nodes)
+        )
         if lost:
             raise ValueError(
                 f"The targets {lost[:5]} are no nodes of the graph in `adata.uns['unlasting']['grn']`. "

@@ -74,8 +74,8 @@ class Preset:
 
     denoiser: Architecture = field(default_factory=Architecture)
     mask_network: Architecture = field(default_factory=Architecture)
-    train_denoiser: NetworkTraining = NetworkTraining(2_500, 64, 2e-3, 1e-3, 0.999)
-    train_mask: NetworkTraining = NetworkTraining(1_500, 256, 3e-3, 1e-3, 0.99)
+    train_denoiser: NetworkTraining = NetworkTraining(1_500, 64, 2e-3, 1e-3, 0.999)
+    train_mask: NetworkTraining = NetworkTraining(600, 256, 3e-3, 1e-3, 0.99)
     coordinates: Literal["angle", "noise"] = "angle"
     schedule: Literal["cosine", "linear_beta"] = "cosine"
     solver: Literal["heun", "euler"] = "heun"
@@ -135,7 +135,7 @@ _PUBLISHED = Architecture(
 
 PRESETS: Final = {
     "default": Preset(
-        mask_network=Architecture(gene_features=16, attention_features=16, width=128),
+        mask_network=Architecture(width=128),
     ),
     "paper": Preset(
         denoiser=_PUBLISHED,

@@ -19,7 +19,15 @@ from unlasting.diffusion import (
     mask_latent,
 )
 from unlasting.module._presets import Preset
-from unlasting.nn import ConditionTensors, ControlPools, Denoiser, MaskNetwork, ScreenStatistics, SharedGraph, StatisticsBuffers
+from unlasting.nn import (
+    ConditionTensors,
+    ControlPools,
+    Denoiser,
+    MaskNetwork,
+    ScreenStatistics,
+    SharedGraph,
+    StatisticsBuffers,
+)
 
 NetworkName = Literal["denoiser", "mask_network"]
 
@@ -185,9 +193,7 @@ class UnlastingModule(nn.Module):
     @torch.no_grad()
     def average(self, name: NetworkName, decay: float) -> None:
         """Move the averaged weights of one network towards its weights."""
-        for averaged, trained in zip(
-            self.averaged[name].parameters(), getattr(self, name).parameters(), strict=True
-        ):
+        for averaged, trained in zip(self.averaged[name].parameters(), getattr(self, name).parameters(), strict=True):
             averaged.lerp_(trained.detach(), 1.0 - decay)
 
     # -- the bridge

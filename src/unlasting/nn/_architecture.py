@@ -41,8 +41,8 @@ class Architecture:
         Whether the mask network knows how many genes a cell expresses.
     """
 
-    gene_features: int = 32
-    attention_features: int = 32
+    gene_features: int = 16
+    attention_features: int = 16
     heads: int = 2
     width: int = 256
     time_frequencies: int = 64

@@ -64,6 +64,8 @@ class Denoiser(nn.Module):
         self.decoder = nn.ModuleList(ModulatedBlock(width, context, architecture.dropout) for _ in range(2))
         self.out_norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, n_genes)
+        # The width is a bottleneck between genes; what a gene's own state says of it passes by its side.
+        self.gate = nn.Linear(width, n_genes) if architecture.mask_as_input else None
 
     def forward(
         self,
@@ -123,7 +125,10 @@ class Denoiser(nn.Module):
         features = self.fuse(features)
         for block in self.decoder:
             features = block(features, context)
-        out = self.out(self.out_norm(features))
+        features = self.out_norm(features)
+        out = self.out(features)
+        if self.gate is not None:
+            out = out + self.gate(features) * per_gene[0]
         if self.grn is not None and self.architecture.mask_as_input:
             out = out + of_graph
         return out + control if self.architecture.control_residual else out

@@ -18,10 +18,12 @@ class KeepBest(Callback):
     def __init__(self) -> None:
         self.best = float("inf")
         self.best_step = 0
+        self.seen_step = 0
         self._weights: dict[str, Tensor] | None = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the weights if they are the best so far."""
+        self.seen_step = trainer.global_step
         score = trainer.callback_metrics.get(pl_module.validation_score)
         if score is not None and float(score) < self.best:
             self.best, self.best_step = float(score), trainer.global_step

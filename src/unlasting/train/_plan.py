@@ -37,7 +37,9 @@ class NetworkPlan(pl.LightningModule):
         Steps in all, over which the learning rate falls to zero.
     """
 
-    def __init__(self, module: UnlastingModule, network: NetworkName, training: NetworkTraining, max_steps: int) -> None:
+    def __init__(
+        self, module: UnlastingModule, network: NetworkName, training: NetworkTraining, max_steps: int
+    ) -> None:
         super().__init__()
         self.module = module
         self.network = network
@@ -78,9 +80,7 @@ class NetworkPlan(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Get the loss of a batch."""
         loss = self.loss(*self._batch(batch))
-        self.log(
-            f"{self.prefix}_train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch)
-        )
+        self.log(f"{self.prefix}_train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
         return loss
 
     def on_train_batch_end(self, *args: Any) -> None:
