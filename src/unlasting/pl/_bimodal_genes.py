@@ -1,0 +1,142 @@
+"""Distributions of single genes: observed control, observed perturbed, generated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.patches import Patch
+
+from unlasting.pl._figure import GROUP_COLORS, NORMAL, SMALL, dress, expression_unit, finish, panels, pick, stored
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+NAMES = {"control": "observed control", "observed": "observed perturbed", "generated": "generated"}
+COLUMNS = 4
+# zeros stand to the left of 0, in a strip as wide as this part of the range of expressed values
+STRIP = 0.6
+
+
+def bimodal_genes(
+    adata: AnnData,
+    perturbation: str,
+    genes: str | Sequence[str] | None = None,
+    *,
+    cell_type: str | None = None,
+    n_genes: int = 12,
+    key: str = "bimodality",
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+    show: bool | None = None,
+    save: str | PathLike[str] | None = None,
+    return_fig: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Show, for the top genes of a perturbation, whether generated cells part as the observed ones do.
+
+    One panel per gene: the density of the expressed values of each group (area 1), and to the left of 0 the
+    percentage of cells without expression as bars.
+
+    Parameters
+    ----------
+    adata
+        The screen after `tl.bimodality`.
+    perturbation
+        The perturbation to show.
+    genes
+        Genes to show, in this order. The `n_genes` with the largest absolute t if `None`.
+    cell_type
+        The cell type, if the screen has several.
+    n_genes
+        Number of genes.
+    key
+        Where under `uns["unlasting"]` the results of `tl.bimodality` are.
+    ax, figsize, show, save, return_fig
+        Axes to draw in (divided if there are several panels), size of a new figure in inches, whether to show it (by
+        default in interactive sessions, if no `ax` is given), a file to write, whether to return the Figure.
+    **kwargs
+        Passed on to `Axes.plot` of the densities.
+
+    Returns
+    -------
+    Array of Axes, the Figure with `return_fig`, or `None` if it was shown.
+
+    Raises
+    ------
+    KeyError
+        If `tl.bimodality` has not been run.
+    ValueError
+        If nothing is stored for the perturbation, a gene or the cell type.
+    """
+    writer = "ul.tl.bimodality(adata)"
+    frame = stored(adata, key, writer=writer, columns=["condition", "cell_type", "gene", "t"])
+    density = stored(adata, f"{key}_density", writer=writer, columns=["gene", "group", "value", "density"])
+    frame = pick(pick(frame, "condition", perturbation, "perturbation"), "cell_type", cell_type, "cell_type")
+    types = sorted(map(str, frame["cell_type"].unique()))
+    if len(types) > 1:
+        raise ValueError(f"{perturbation!r} is stored for several cell types; name one as `cell_type`: {types}.")
+    if genes is None:
+        frame = frame.sort_values("t", key=abs, ascending=False, kind="stable").head(n_genes)
+    else:
+        frame = pick(frame, "gene", genes, "genes")
+    density = density[(density["condition"] == perturbation) & (density["cell_type"] == types[0])]
+
+    n_columns = min(COLUMNS, len(frame))
+    n_rows = -(-len(frame) // n_columns)
+    size = figsize or (max(2.2 * n_columns, 4.5), 1.7 * n_rows + 0.9)
+    figure, axes = panels(ax, n_rows, n_columns, figsize=size)
+    for panel, (_, gene) in zip(axes.flat, frame.iterrows(), strict=False):
+        _draw(panel, gene, density[density["gene"] == gene["gene"]], kwargs)
+    for panel in axes.flat[len(frame) :]:
+        panel.set_axis_off()
+    patches = [Patch(color=color, label=NAMES[group]) for group, color in GROUP_COLORS.items()]
+    axes_name = f"Expression ({expression_unit(adata)}). Bars at 0: cells without expression, %"
+    if ax is None:
+        where = f" in {types[0]}" if types[0] else ""
+        figure.suptitle(
+            f"{perturbation}{where}: top genes" if genes is None else f"{perturbation}{where}", fontsize=NORMAL
+        )
+        figure.supxlabel(axes_name, fontsize=NORMAL)
+        figure.supylabel("Density of expressed values", fontsize=NORMAL)
+        figure.legend(handles=patches, loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)
+    else:
+        axes[0, -1].legend(handles=patches, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=SMALL)
+        axes[-1, 0].set_xlabel(axes_name, fontsize=NORMAL)
+        axes[-1, 0].set_ylabel("Density of expressed values", fontsize=NORMAL)
+    return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _draw(panel: Axes, gene: pd.Series, density: pd.DataFrame, kwargs: dict[str, Any]) -> None:
+    top = max(density["density"].max(), 1e-9) if len(density) else 1.0
+    right = density["value"].max() if len(density) else 1.0
+    strip = STRIP * right
+    width = strip / 3.6
+    for place, (group, color) in enumerate(GROUP_COLORS.items()):
+        curve = density[density["group"] == group]
+        panel.plot(curve["value"], curve["density"], **{"color": color, "linewidth": 1.3, **kwargs})
+        panel.fill_between(curve["value"], curve["density"], color=color, alpha=0.12, linewidth=0)
+        zeros = gene[f"zero_fraction_{group}"]
+        middle = -strip + (place + 0.5) * width
+        # a bar as high as the panel stands for 100 %
+        panel.bar(middle, zeros * top, 0.8 * width, color=color, label=group)
+        panel.annotate(
+            f"{100 * zeros:.0f}",
+            (middle, zeros * top),
+            xytext=(0, 1),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=SMALL - 1,
+            color=color,
+        )
+    panel.set_xlim(-1.05 * strip, right)
+    panel.set_ylim(0, 1.18 * top)
+    ticks = [tick for tick in range(0, int(right) + 1, 1 if right < 4 else 2) if tick > 0]
+    panel.set_xticks([-strip / 2 - width * 0.3, *ticks], ["0", *map(str, ticks)])
+    panel.set_yticks([])
+    dress(panel, title=str(gene["gene"]))
+    panel.spines["left"].set_visible(False)

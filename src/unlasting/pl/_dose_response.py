@@ -1,0 +1,106 @@
+"""Expression of single genes against the dose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from unlasting.pl._figure import (
+    GROUP_COLORS,
+    NORMAL,
+    dress,
+    expression_unit,
+    finish,
+    legend_beside,
+    panels,
+    pick,
+    stored,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+
+def dose_response(
+    adata: AnnData,
+    drug: str,
+    genes: str | Sequence[str] | None = None,
+    *,
+    n_genes: int = 6,
+    key: str = "dose_response",
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+    show: bool | None = None,
+    save: str | PathLike[str] | None = None,
+    return_fig: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Show the mean expression of genes against the dose of a drug, in observed and generated cells.
+
+    Parameters
+    ----------
+    adata
+        The screen after `tl.dose_response`.
+    drug
+        The drug to show.
+    genes
+        Genes to show, in this order. The first `n_genes` of the stored ones (which change most) if `None`.
+    n_genes
+        Number of genes.
+    key
+        Where under `uns["unlasting"]` the results of `tl.dose_response` are.
+    ax, figsize, show, save, return_fig
+        Axes to draw in (divided if there are several panels), size of a new figure in inches, whether to show it (by
+        default in interactive sessions, if no `ax` is given), a file to write, whether to return the Figure.
+    **kwargs
+        Passed on to `Axes.plot`.
+
+    Returns
+    -------
+    Array of Axes, the Figure with `return_fig`, or `None` if it was shown.
+
+    Raises
+    ------
+    KeyError
+        If `tl.dose_response` has not been run.
+    ValueError
+        If nothing is stored for the drug or a gene.
+    """
+    columns = ["drug", "gene", "dose", "group", "mean", "low", "high"]
+    frame = stored(adata, key, writer="ul.tl.dose_response(adata)", columns=columns)
+    frame = pick(pick(frame, "drug", drug, "drug"), "gene", genes, "genes")
+    names = list(pd.unique(frame["gene"].astype(str)))[: n_genes if genes is None else None]
+    n_columns = min(3, len(names))
+    n_rows = -(-len(names) // n_columns)
+    figure, axes = panels(ax, n_rows, n_columns, figsize=figsize or (2.5 * n_columns + 1.4, 2.2 * n_rows + 0.5))
+    for panel, name in zip(axes.flat, names, strict=False):
+        for group, color in GROUP_COLORS.items():
+            curve = frame[(frame["gene"].astype(str) == name) & (frame["group"] == group)].sort_values("dose")
+            if curve.empty:
+                continue
+            if group == "control":
+                panel.axhspan(curve["low"].iloc[0], curve["high"].iloc[0], color=color, alpha=0.2, linewidth=0)
+                panel.axhline(curve["mean"].iloc[0], color=color, linestyle="--", label=group)
+                continue
+            panel.fill_between(curve["dose"], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0)
+            panel.plot(
+                curve["dose"],
+                curve["mean"],
+                **{"color": color, "marker": "o", "markersize": 4, "linewidth": 1.3, "label": group, **kwargs},
+            )
+        panel.set_xscale("log")
+        panel.locator_params(axis="y", nbins=4)
+        dress(panel, title=name)
+    for panel in axes.flat[len(names) :]:
+        panel.set_axis_off()
+    for row in range(n_rows):
+        axes[row, 0].set_ylabel(f"Mean expression\n({expression_unit(adata)})", fontsize=NORMAL)
+    for column in range(n_columns):
+        row = [row for row in range(n_rows) if row * n_columns + column < len(names)][-1]
+        axes[row, column].set_xlabel(f"Dose of {drug} (uM)", fontsize=NORMAL)
+    legend_beside(axes[0, -1])
+    return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)

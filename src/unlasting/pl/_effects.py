@@ -1,0 +1,200 @@
+"""Observed against predicted changes of the mean, gene by gene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from unlasting.pl._figure import (
+    LINE,
+    NORMAL,
+    PALETTE,
+    SMALL,
+    condition_names,
+    dress,
+    expression_unit,
+    finish,
+    label_points,
+    panels,
+    pick,
+    stored,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+WRITER = "ul.tl.evaluate(adata)"
+NEEDED = ["condition", "gene", "observed", "predicted", "is_de20"]
+
+
+def calibration(
+    adata: AnnData,
+    conditions: str | Sequence[str] | None = None,
+    *,
+    n_conditions: int = 6,
+    n_labels: int = 5,
+    key: str = "effects",
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+    show: bool | None = None,
+    save: str | PathLike[str] | None = None,
+    return_fig: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Show the predicted against the observed change of the mean of every gene.
+
+    One panel per condition. On the diagonal the prediction is right, on the horizontal line it is no effect.
+
+    Parameters
+    ----------
+    adata
+        The screen after `tl.evaluate`.
+    conditions
+        Perturbations to show. The `n_conditions` with the largest observed change of a gene if `None`.
+    n_conditions
+        Number of conditions.
+    n_labels
+        How many of the genes that change most are named in each panel, where there is room.
+    key
+        Where under `uns["unlasting"]` the effects are.
+    ax, figsize, show, save, return_fig
+        Axes to draw in (divided if there are several panels), size of a new figure in inches, whether to show it (by
+        default in interactive sessions, if no `ax` is given), a file to write, whether to return the Figure.
+    **kwargs
+        Passed on to `Axes.scatter`.
+
+    Returns
+    -------
+    Array of Axes, the Figure with `return_fig`, or `None` if it was shown.
+
+    Raises
+    ------
+    KeyError
+        If `tl.evaluate` has not been run.
+    ValueError
+        If nothing is stored for a condition.
+    """
+    frame = pick(stored(adata, key, writer=WRITER, columns=NEEDED), "condition", conditions, "conditions")
+    frame = frame.assign(name=condition_names(frame))
+    names = _strongest(frame, n_conditions) if conditions is None else list(pd.unique(frame["name"]))
+    n_columns = min(3, len(names))
+    n_rows = -(-len(names) // n_columns)
+    figure, axes = panels(ax, n_rows, n_columns, figsize=figsize or (2.7 * n_columns + 0.6, 2.6 * n_rows + 0.6))
+    for panel, name in zip(axes.flat, names, strict=False):
+        part = frame[frame["name"] == name]
+        top = part["is_de20"].astype(bool)
+        for chosen, color, label in ((~top, "#B3B3B3", "other genes"), (top, PALETTE[0], "top 20 DE genes")):
+            style = {"s": 12, "color": color, "linewidths": 0, "label": label, **kwargs}
+            panel.scatter(part.loc[chosen, "observed"], part.loc[chosen, "predicted"], **style)
+        panel.axline((0, 0), slope=1, color=LINE, linewidth=0.8, zorder=0)
+        panel.axhline(0, color=LINE, linewidth=0.8, linestyle="--", zorder=0)
+        panel.locator_params(nbins=4)
+        panel.margins(0.12)
+        dress(panel, title=name)
+    for panel in axes.flat[len(names) :]:
+        panel.set_axis_off()
+    unit = f"\n({expression_unit(adata)})"
+    for panel in axes[:, 0]:
+        panel.set_ylabel("Predicted change", fontsize=NORMAL)
+    for column in range(n_columns):
+        lowest = [row for row in range(n_rows) if row * n_columns + column < len(names)][-1]
+        axes[lowest, column].set_xlabel(f"Observed change{unit}", fontsize=NORMAL)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    axes[0, n_columns - 1].legend(
+        handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=SMALL
+    )
+    for panel, name in zip(axes.flat, names, strict=False):
+        top = frame[frame["name"] == name].sort_values("observed", key=abs, ascending=False).head(n_labels)
+        label_points(panel, top["observed"], top["predicted"], top["gene"].astype(str))
+    return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def heatmap(
+    adata: AnnData,
+    conditions: str | Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
+    *,
+    n_conditions: int = 15,
+    n_genes: int = 30,
+    key: str = "effects",
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+    show: bool | None = None,
+    save: str | PathLike[str] | None = None,
+    return_fig: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Show observed and predicted changes of the mean side by side, on one colour scale.
+
+    Parameters
+    ----------
+    adata
+        The screen after `tl.evaluate`.
+    conditions
+        Perturbations to show. The `n_conditions` with the largest observed change of a gene if `None`.
+    genes
+        Genes to show. The `n_genes` with the largest observed change in one of the conditions if `None`.
+    n_conditions, n_genes
+        Number of conditions and genes.
+    key
+        Where under `uns["unlasting"]` the effects are.
+    ax, figsize, show, save, return_fig
+        Axes to draw in (divided), size of a new figure in inches, whether to show it (by default in interactive
+        sessions, if no `ax` is given), a file to write, whether to return the Figure.
+    **kwargs
+        Passed on to `Axes.pcolormesh`.
+
+    Returns
+    -------
+    Array of two Axes, the Figure with `return_fig`, or `None` if it was shown.
+
+    Raises
+    ------
+    KeyError
+        If `tl.evaluate` has not been run.
+    ValueError
+        If nothing is stored for a condition or gene.
+    """
+    frame = pick(stored(adata, key, writer=WRITER, columns=NEEDED), "condition", conditions, "conditions")
+    frame = pick(frame, "gene", genes, "genes")
+    frame = frame.assign(name=condition_names(frame))
+    names = _strongest(frame, n_conditions) if conditions is None else list(pd.unique(frame["name"]))
+    frame = frame[frame["name"].isin(names)]
+    if genes is None:
+        size = frame["observed"].abs().groupby(frame["gene"].astype(str)).max()
+        shown = list(size.sort_values(ascending=False, kind="stable").index[:n_genes])
+    else:
+        shown = list(pd.unique(frame["gene"].astype(str)))
+    frame = frame.assign(gene=frame["gene"].astype(str))
+    frame = frame[frame["gene"].isin(shown)]
+    tables = [frame.pivot(index="gene", columns="name", values=v).loc[shown, names] for v in ("observed", "predicted")]
+    limit = max(float(np.nanquantile(np.abs(table.to_numpy()), 0.99)) for table in tables) or 1.0
+
+    size = figsize or (2.2 + 0.36 * max(len(names), 6), 1.6 + 0.16 * len(shown))
+    figure, axes = panels(ax, 1, 2, figsize=size, sharey=True)
+    for panel, table, title in zip(axes[0], tables, ("observed", "predicted"), strict=True):
+        mesh = panel.pcolormesh(
+            table.to_numpy(),
+            **{"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "edgecolors": "white", "linewidth": 0.3, **kwargs},
+        )
+        panel.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90)
+        panel.set_yticks(np.arange(len(shown)) + 0.5, shown)
+        dress(panel, title=title)
+        panel.tick_params(length=0)
+        panel.spines[:].set_visible(False)
+    axes[0, 1].tick_params(labelleft=False)
+    axes[0, 0].invert_yaxis()
+    bar = figure.colorbar(mesh, ax=list(axes[0]), shrink=0.6, extend="both", aspect=25)
+    bar.set_label(f"Change of the mean ({expression_unit(adata)})", fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL)
+    return finish(figure, axes[0], ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _strongest(frame: pd.DataFrame, n: int) -> list[str]:
+    size = frame["observed"].abs().groupby(frame["name"]).max()
+    return list(size.sort_values(ascending=False, kind="stable").index[:n])

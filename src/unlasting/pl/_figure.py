@@ -1,0 +1,183 @@
+"""What all figures share: reading stored results, panels, colours, legends, showing and saving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Final
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from unlasting._constants import UNS_KEY
+from unlasting._perturbation import nearest_name
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+"""Colours that colour-blind readers tell apart (Okabe and Ito)."""
+
+MARKERS: Final = ("o", "s", "D", "^", "v", "P", "X", "*")
+GROUP_COLORS: Final = {"control": "#8C8C8C", "observed": PALETTE[0], "generated": PALETTE[1]}
+LINE: Final = "#595959"
+SMALL: Final = 8
+NORMAL: Final = 9
+
+
+def stored(adata: AnnData, key: str, *, writer: str, columns: Sequence[str] = ()) -> Any:
+    """Get what a function has stored under `uns["unlasting"]`.
+
+    Raises
+    ------
+    KeyError
+        If it is not there, or lacks a column; the message names the function that writes it.
+    """
+    results = adata.uns.get(UNS_KEY, {})
+    if key not in results:
+        raise KeyError(f'`adata.uns["{UNS_KEY}"]` has no {key!r}: run `{writer}` first.')
+    found = results[key]
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise KeyError(
+            f'`adata.uns["{UNS_KEY}"]["{key}"]` lacks {missing}: it was not written by `{writer}`; run that again.'
+        )
+    return found
+
+
+def pick(frame: pd.DataFrame, column: str, wanted: str | Iterable[str] | None, argument: str) -> pd.DataFrame:
+    """Keep the rows with the wanted values of a column, in the order asked for.
+
+    Raises
+    ------
+    ValueError
+        If a wanted value does not occur.
+    """
+    if wanted is None:
+        return frame
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    there = list(map(str, pd.unique(frame[column])))
+    for name in names:
+        if name not in there:
+            raise ValueError(
+                f"`{argument}` names {name!r}, for which nothing is stored (there is {there[:8]})."
+                + nearest_name(name, there)
+            )
+    place = frame[column].astype(str).map({name: i for i, name in enumerate(names)})
+    return frame[place.notna()].iloc[np.argsort(place.dropna().to_numpy(), kind="stable")]
+
+
+def condition_names(frame: pd.DataFrame) -> pd.Series:
+    """Name each condition by its perturbation, with the cell type where there is more than one."""
+    names = frame["condition"].astype(str)
+    if "cell_type" not in frame or frame["cell_type"].nunique() < 2:
+        return names
+    return names + ", " + frame["cell_type"].astype(str)
+
+
+def expression_unit(adata: AnnData) -> str:
+    """Name the unit of expression, from what `pp.prepare` recorded."""
+    target = adata.uns.get(UNS_KEY, {}).get("prepare", {}).get("target_sum")
+    return f"log1p of counts per {float(target):,.0f}" if target else "log-normalised expression"
+
+
+def panels(
+    ax: Axes | None, n_rows: int = 1, n_columns: int = 1, *, figsize: tuple[float, float], **kwargs: Any
+) -> tuple[Figure, np.ndarray]:
+    """Make a grid of axes, in a new figure or in the place of `ax`, shape `(n_rows, n_columns)`.
+
+    Raises
+    ------
+    ValueError
+        If `ax` is not part of a grid that could be divided.
+    """
+    if ax is None:
+        return plt.subplots(n_rows, n_columns, figsize=figsize, layout="constrained", squeeze=False, **kwargs)
+    if n_rows * n_columns == 1:
+        return ax.figure.figure, np.array([[ax]])
+    spec = ax.get_subplotspec()
+    if spec is None:
+        raise ValueError("This figure has several panels; `ax` must come from `plt.subplots` to be divided.")
+    figure = ax.figure
+    ax.remove()
+    return figure.figure, spec.subgridspec(n_rows, n_columns).subplots(squeeze=False, **kwargs)
+
+
+def dress(ax: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
+    """Set labels in sizes for a notebook, and leave out the frame where it carries nothing."""
+    if title:
+        ax.set_title(title, fontsize=NORMAL)
+    if xlabel:
+        ax.set_xlabel(xlabel, fontsize=NORMAL)
+    if ylabel:
+        ax.set_ylabel(ylabel, fontsize=NORMAL)
+    ax.tick_params(labelsize=SMALL)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def legend_beside(ax: Axes, **kwargs: Any) -> None:
+    """Put the legend to the right of the data."""
+    legend = ax.legend(
+        **{"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "frameon": False, "fontsize": SMALL, **kwargs}
+    )
+    if legend.get_title().get_text():
+        legend.get_title().set_fontsize(SMALL)
+
+
+def label_points(ax: Axes, x: Sequence[float], y: Sequence[float], names: Sequence[str]) -> None:
+    """Write names next to points where they overlap neither each other nor the border; others are left out."""
+    figure = ax.figure.figure
+    figure.draw_without_rendering()
+    taken: list[Any] = []
+    frame = ax.get_window_extent()
+    offsets = [
+        (4, 4, "left"),
+        (4, -10, "left"),
+        (-4, 4, "right"),
+        (-4, -10, "right"),
+        (6, -3, "left"),
+        (-6, -3, "right"),
+    ]
+    for px, py, name in zip(x, y, names, strict=True):
+        for dx, dy, side in offsets:
+            text = ax.annotate(
+                name,
+                (px, py),
+                xytext=(dx, dy),
+                textcoords="offset points",
+                ha=side,
+                fontsize=SMALL,
+                annotation_clip=True,
+            )
+            text.set_in_layout(False)
+            box = text.get_window_extent()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            text.remove()
+
+
+def finish(
+    figure: Figure,
+    axes: Any,
+    *,
+    ax: Axes | None,
+    show: bool | None,
+    save: str | PathLike[str] | None,
+    return_fig: bool,
+) -> Any:
+    """Save, show and return, by the rules that all figures share."""
+    if save is not None:
+        figure.savefig(save, bbox_inches="tight", dpi=200)
+    if show is None:
+        show = matplotlib.is_interactive() and ax is None and not return_fig
+    if show:
+        plt.show()
+    if return_fig:
+        return figure
+    return None if show else axes

@@ -1,0 +1,144 @@
+"""Normalised scores of all predictors, condition by condition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from unlasting.pl._figure import (
+    LINE,
+    MARKERS,
+    PALETTE,
+    condition_names,
+    dress,
+    finish,
+    legend_beside,
+    panels,
+    pick,
+    stored,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+ALL = "all conditions"
+# farther points would press the others together; they are drawn at the border instead
+LIMIT = 2.5
+
+
+def scores(
+    adata: AnnData,
+    metric: str = "e_distance",
+    gene_set: str = "all",
+    *,
+    predictors: Sequence[str] | None = None,
+    key: str = "scores",
+    summary_key: str = "score_summary",
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+    show: bool | None = None,
+    save: str | PathLike[str] | None = None,
+    return_fig: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Show the normalised score of every predictor in every condition with a signal.
+
+    0 is the noise floor (a second sample of the true cells), 1 is no effect (control cells). The first row is the
+    score over all conditions, a ratio of means, with its bootstrap interval.
+
+    Parameters
+    ----------
+    adata
+        The screen after `tl.evaluate`.
+    metric
+        Name of the metric.
+    gene_set
+        `"all"`, `"de20"` or `"de40"`.
+    predictors
+        Predictors to show, in this order. All if `None`.
+    key, summary_key
+        Where under `uns["unlasting"]` the frames of `tl.evaluate` are.
+    ax, figsize, show, save, return_fig
+        Axes to draw in, size of a new figure in inches, whether to show it (by default in interactive sessions, if no
+        `ax` is given), a file to write, whether to return the Figure.
+    **kwargs
+        Passed on to `Axes.plot` of the points.
+
+    Returns
+    -------
+    Axes, the Figure with `return_fig`, or `None` if it was shown.
+
+    Raises
+    ------
+    KeyError
+        If `tl.evaluate` has not been run.
+    ValueError
+        If the metric, gene set or a predictor is not stored, or no condition has a signal.
+    """
+    writer = "ul.tl.evaluate(adata)"
+    columns = ["metric", "gene_set", "predictor"]
+    frame = stored(adata, key, writer=writer, columns=["condition", "normalised", "no_effect", "signal", *columns])
+    summary = stored(adata, summary_key, writer=writer, columns=["score", "low", "high", *columns])
+    frame, summary = (
+        pick(
+            pick(pick(f, "metric", metric, "metric"), "gene_set", gene_set, "gene_set"),
+            "predictor",
+            predictors,
+            "predictors",
+        )
+        for f in (frame, summary)
+    )
+    frame = frame.assign(name=condition_names(frame))
+    silent = frame.loc[~frame["signal"].astype(bool), "name"].nunique()
+    frame = frame[frame["signal"].astype(bool)].sort_values("no_effect", ascending=False, kind="stable")
+    if frame.empty:
+        raise ValueError(f"No condition has a signal in {metric!r} over {gene_set!r}: nothing can be normalised.")
+    rows = [ALL, *pd.unique(frame["name"])]
+    names = list(pd.unique(summary["predictor"]))
+
+    figure, axes = panels(ax, figsize=figsize or (7.0, 1.2 + 0.28 * len(rows)))
+    axes = axes[0, 0]
+    for line, style in ((0, "-"), (1, "--")):
+        axes.axvline(line, color=LINE, linewidth=0.8, linestyle=style, zorder=0)
+    axes.axhspan(-0.5, 0.5, color="#F0F0F0", zorder=-1)
+    offsets = dict(zip(names, np.linspace(-0.28, 0.28, len(names)) if len(names) > 1 else [0.0], strict=True))
+    for i, name in enumerate(names):
+        style = {
+            "color": PALETTE[i % len(PALETTE)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "markersize": 5,
+            "linestyle": "none",
+            **kwargs,
+        }
+        whole = summary[summary["predictor"] == name].iloc[0]
+        part = frame[frame["predictor"] == name]
+        x = np.array([whole["score"], *part["normalised"]], dtype=float)
+        y = np.array([0, *part["name"].map({row: j for j, row in enumerate(rows)})]) + offsets[name]
+        axes.plot(np.where(x <= LIMIT, x, np.nan), y, label=name, **style)
+        axes.plot(np.full((x > LIMIT).sum(), LIMIT), y[x > LIMIT], **{**style, "marker": ">"})
+        axes.plot([whole["low"], whole["high"]], [offsets[name]] * 2, color=style["color"], linewidth=1.2)
+    far = frame["normalised"].max() > LIMIT or summary["score"].max() > LIMIT
+    axes.set_xlim(right=LIMIT + 0.05 if far else None)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(rows)), rows)
+    label = "Normalised score (0: noise floor, 1: no effect)"
+    dress(axes, title=f"{metric}, {gene_set} genes", xlabel=label + ("\n▸ beyond the axis" if far else ""))
+    if silent:
+        axes.annotate(
+            f"{silent} without a signal left out",
+            (1, 0),
+            xycoords="axes fraction",
+            xytext=(0, -30),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8,
+            color=LINE,
+        )
+    legend_beside(axes, title="predictor")
+    return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
