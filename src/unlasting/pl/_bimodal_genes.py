@@ -87,25 +87,23 @@ def bimodal_genes(
 
     n_columns = min(COLUMNS, len(frame))
     n_rows = -(-len(frame) // n_columns)
-    size = figsize or (max(2.2 * n_columns, 4.5), 1.7 * n_rows + 0.9)
+    size = figsize or (max(2.2 * n_columns, 5.8), 1.6 * n_rows + 1.0)
     figure, axes = panels(ax, n_rows, n_columns, figsize=size)
     for panel, (_, gene) in zip(axes.flat, frame.iterrows(), strict=False):
         _draw(panel, gene, density[density["gene"] == gene["gene"]], kwargs)
     for panel in axes.flat[len(frame) :]:
         panel.set_axis_off()
     patches = [Patch(color=color, label=NAMES[group]) for group, color in GROUP_COLORS.items()]
-    axes_name = f"Expression ({expression_unit(adata)}). Bars at 0: cells without expression, %"
+    unit = f"({expression_unit(adata)})"
+    title = f"{perturbation} in {types[0]}" if types[0] else perturbation
+    legend = {"handles": patches, "title": title, "frameon": False, "fontsize": SMALL, "title_fontsize": NORMAL}
     if ax is None:
-        where = f" in {types[0]}" if types[0] else ""
-        figure.suptitle(
-            f"{perturbation}{where}: top genes" if genes is None else f"{perturbation}{where}", fontsize=NORMAL
-        )
-        figure.supxlabel(axes_name, fontsize=NORMAL)
+        figure.legend(**legend, loc="outside upper center", ncols=3)
+        figure.supxlabel(f"Expression {unit}. Bars at 0: cells without expression, %", fontsize=NORMAL)
         figure.supylabel("Density of expressed values", fontsize=NORMAL)
-        figure.legend(handles=patches, loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)
     else:
-        axes[0, -1].legend(handles=patches, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=SMALL)
-        axes[-1, 0].set_xlabel(axes_name, fontsize=NORMAL)
+        axes[0, -1].legend(**legend, loc="upper left", bbox_to_anchor=(1.01, 1))
+        axes[-1, 0].set_xlabel(f"Expression\n{unit}\nat 0: zeros, %", fontsize=NORMAL)
         axes[-1, 0].set_ylabel("Density of expressed values", fontsize=NORMAL)
     return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
 
@@ -130,7 +128,7 @@ def _draw(panel: Axes, gene: pd.Series, density: pd.DataFrame, kwargs: dict[str,
             textcoords="offset points",
             ha="center",
             va="bottom",
-            fontsize=SMALL - 1,
+            fontsize=SMALL,
             color=color,
         )
     panel.set_xlim(-1.05 * strip, right)

@@ -84,7 +84,7 @@ def calibration(
     names = _strongest(frame, n_conditions) if conditions is None else list(pd.unique(frame["name"]))
     n_columns = min(3, len(names))
     n_rows = -(-len(names) // n_columns)
-    figure, axes = panels(ax, n_rows, n_columns, figsize=figsize or (2.7 * n_columns + 0.6, 2.6 * n_rows + 0.6))
+    figure, axes = panels(ax, n_rows, n_columns, figsize=figsize or (2.7 * n_columns + 1.5, 2.5 * n_rows + 0.6))
     for panel, name in zip(axes.flat, names, strict=False):
         part = frame[frame["name"] == name]
         top = part["is_de20"].astype(bool)
@@ -106,11 +106,11 @@ def calibration(
         axes[lowest, column].set_xlabel(f"Observed change{unit}", fontsize=NORMAL)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, n_columns - 1].legend(
-        handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=SMALL
+        handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=SMALL, markerscale=1.6
     )
     for panel, name in zip(axes.flat, names, strict=False):
-        top = frame[frame["name"] == name].sort_values("observed", key=abs, ascending=False).head(n_labels)
-        label_points(panel, top["observed"], top["predicted"], top["gene"].astype(str))
+        part = frame[frame["name"] == name].sort_values("observed", key=abs, ascending=False, kind="stable")
+        label_points(panel, part[["observed", "predicted"]].to_numpy(), list(part["gene"].astype(str)[:n_labels]))
     return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
 
 

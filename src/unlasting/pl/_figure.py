@@ -128,35 +128,22 @@ def legend_beside(ax: Axes, **kwargs: Any) -> None:
         legend.get_title().set_fontsize(SMALL)
 
 
-def label_points(ax: Axes, x: Sequence[float], y: Sequence[float], names: Sequence[str]) -> None:
-    """Write names next to points where they overlap neither each other nor the border; others are left out."""
+def label_points(ax: Axes, points: np.ndarray, names: Sequence[str]) -> None:
+    """Name the first of the points, shape `(n_points, 2)`, where a name hides neither points nor other names."""
     figure = ax.figure.figure
     figure.draw_without_rendering()
-    taken: list[Any] = []
     frame = ax.get_window_extent()
-    offsets = [
-        (4, 4, "left"),
-        (4, -10, "left"),
-        (-4, 4, "right"),
-        (-4, -10, "right"),
-        (6, -3, "left"),
-        (-6, -3, "right"),
-    ]
-    for px, py, name in zip(x, y, names, strict=True):
-        for dx, dy, side in offsets:
-            text = ax.annotate(
-                name,
-                (px, py),
-                xytext=(dx, dy),
-                textcoords="offset points",
-                ha=side,
-                fontsize=SMALL,
-                annotation_clip=True,
-            )
+    pixels = ax.transData.transform(points)
+    taken: list[Any] = []
+    places = [(dx, dy, side) for dy in (-3, 4, -10) for dx, side in ((5, "left"), (-5, "right"))]
+    for point, name in zip(points, names, strict=False):
+        for dx, dy, side in places:
+            text = ax.annotate(name, point, xytext=(dx, dy), textcoords="offset points", ha=side, fontsize=SMALL)
             text.set_in_layout(False)
             box = text.get_window_extent()
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(other) for other in taken):
+            free = not any(box.overlaps(other) for other in taken) and not box.padded(1).count_contains(pixels)
+            if inside and free:
                 taken.append(box)
                 break
             text.remove()

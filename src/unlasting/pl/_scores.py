@@ -103,8 +103,8 @@ def scores(
 
     figure, axes = panels(ax, figsize=figsize or (7.0, 1.2 + 0.28 * len(rows)))
     axes = axes[0, 0]
-    for line, style in ((0, "-"), (1, "--")):
-        axes.axvline(line, color=LINE, linewidth=0.8, linestyle=style, zorder=0)
+    for line, linestyle in ((0, "-"), (1, "--")):
+        axes.axvline(line, color=LINE, linewidth=0.8, linestyle=linestyle, zorder=0)
     axes.axhspan(-0.5, 0.5, color="#F0F0F0", zorder=-1)
     offsets = dict(zip(names, np.linspace(-0.28, 0.28, len(names)) if len(names) > 1 else [0.0], strict=True))
     for i, name in enumerate(names):
@@ -130,10 +130,10 @@ def scores(
     dress(axes, title=f"{metric}, {gene_set} genes", xlabel=label + ("\n▸ beyond the axis" if far else ""))
     if silent:
         axes.annotate(
-            f"{silent} without a signal left out",
+            f"{silent} conditions without a signal left out",
             (1, 0),
             xycoords="axes fraction",
-            xytext=(0, -30),
+            xytext=(0, -38 if far else -26),
             textcoords="offset points",
             ha="right",
             va="top",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 GROUPS = ("control", "observed", "generated")
 CLEAR_SEPARATION = 2.0
-DENSITY_POINTS = 64
+DENSITY_POINTS = 80
 DENSITY_COLUMNS = ["condition", "cell_type", "gene", "group", "value", "density"]
 
 
@@ -277,7 +277,7 @@ def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _densities(columns: dict[str, np.ndarray], min_expressed: int) -> list[tuple[str, dict[str, np.ndarray]]]:
     top = max(values.max() for values in columns.values())
-    grid = np.linspace(0, 1.05 * top, DENSITY_POINTS)
+    grid = np.linspace(0, 1.15 * top, DENSITY_POINTS)
     curves = []
     for name, values in columns.items():
         expressed = values[values > 0]

@@ -70,7 +70,8 @@ def embedding(
 
     Returns
     -------
-    A frame with one row for each cell: `cell`, `group` (`control`, `observed`, `generated`), `condition`,
+    A frame with one row for each cell, controls first, then condition by condition, those whose generated cells are
+    farthest from the controls first: `cell`, `group` (`control`, `observed`, `generated`), `condition`,
     `cell_type`, `x`, `y`, and for generated cells `source`, `source_x`, `source_y` (missing where unknown).
 
     Updates the following fields:
@@ -113,10 +114,19 @@ def embedding(
     rows = np.concatenate([groups.generated.rows(c) for c in chosen])
     generated = _placed(groups.generated, rows, "generated", place)
     parts.append(_with_sources(generated, groups, rows, source_key, place))
-    frame = pd.concat(parts, ignore_index=True)
+    frame = _farthest_first(pd.concat(parts, ignore_index=True))
     frame["source"] = frame["source"].fillna("").astype(str)
     store(adata, **{key_added: frame, f"{key_added}_axes": np.array(axes, dtype=object)})
     return frame.copy()
+
+
+def _farthest_first(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put the controls first, then the conditions by how far the mean of their generated cells is from controls."""
+    means = frame.groupby(["group", "cell_type", "condition"])[["x", "y"]].mean()
+    control = means.loc["control"].droplevel("condition")
+    moved = means.loc["generated"].sub(control, level="cell_type").pow(2).sum(axis=1)
+    places = moved.reindex(pd.MultiIndex.from_frame(frame[["cell_type", "condition"]])).fillna(np.inf)
+    return frame.iloc[np.argsort(-places.to_numpy(), kind="stable")].reset_index(drop=True)
 
 
 class _Map:
