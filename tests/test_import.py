@@ -1,0 +1,52 @@
+"""`import unlasting` is quick because it loads little, says nothing, and every namespace is there when asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import unlasting
+
+HEAVY = ("torch", "scvi", "scanpy", "anndata", "matplotlib", "lightning", "sklearn", "umap")
+OPTIONAL = ("torch_geometric", "diffusers", "rdkit", "pertpy", "cell_eval", "decoupler", "gseapy", "transformers")
+
+
+def run(code: str, *flags: str) -> str:
+    """Run code in a new interpreter and get what it wrote, warnings included."""
+    done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def loaded(code: str, names: tuple[str, ...]) -> list[str]:
+    """Which of the modules `names` are loaded after the code."""
+    return run(f"{code}\nimport sys\nprint(*[n for n in {names!r} if n in sys.modules])").split()
+
+
+def test_import_is_silent():
+    assert run("import unlasting", "-W", "error") == ""
+
+
+def test_import_loads_nothing_heavy():
+    assert loaded("import unlasting", HEAVY + OPTIONAL) == []
+
+
+@pytest.mark.parametrize("name", unlasting.__all__)
+def test_every_public_name_is_there_and_silent(name):
+    assert run(f"import unlasting; unlasting.{name}") == ""
+
+
+def test_no_name_needs_an_optional_package():
+    assert loaded("from unlasting import *", OPTIONAL) == []
+
+
+def test_figures_do_not_load_torch():
+    assert loaded("import unlasting.pl", ("torch", "scvi")) == []
+
+
+def test_names_are_listed_and_others_refused():
+    assert set(unlasting.__all__) <= set(dir(unlasting))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = unlasting.nothing
