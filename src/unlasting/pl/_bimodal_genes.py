@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.patches import Patch
 
-from unlasting.pl._figure import GROUP_COLORS, NORMAL, SMALL, dress, expression_unit, finish, panels, pick, stored
+from unlasting.pl._figure import (
+    GROUP_COLORS,
+    NORMAL,
+    SMALL,
+    dress,
+    expression_unit,
+    finish,
+    one_cell_type,
+    panels,
+    pick,
+    stored,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,15 +86,13 @@ def bimodal_genes(
     writer = "ul.tl.bimodality(adata)"
     frame = stored(adata, key, writer=writer, columns=["condition", "cell_type", "gene", "t"])
     density = stored(adata, f"{key}_density", writer=writer, columns=["gene", "group", "value", "density"])
-    frame = pick(pick(frame, "condition", perturbation, "perturbation"), "cell_type", cell_type, "cell_type")
-    types = sorted(map(str, frame["cell_type"].unique()))
-    if len(types) > 1:
-        raise ValueError(f"{perturbation!r} is stored for several cell types; name one as `cell_type`: {types}.")
+    frame = one_cell_type(pick(frame, "condition", perturbation, "perturbation"), cell_type)
+    where = str(frame["cell_type"].iloc[0])
     if genes is None:
         frame = frame.sort_values("t", key=abs, ascending=False, kind="stable").head(n_genes)
     else:
         frame = pick(frame, "gene", genes, "genes")
-    density = density[(density["condition"] == perturbation) & (density["cell_type"] == types[0])]
+    density = density[(density["condition"] == perturbation) & (density["cell_type"] == where)]
 
     n_columns = min(COLUMNS, len(frame))
     n_rows = -(-len(frame) // n_columns)
@@ -95,7 +104,7 @@ def bimodal_genes(
         panel.set_axis_off()
     patches = [Patch(color=color, label=NAMES[group]) for group, color in GROUP_COLORS.items()]
     unit = f"({expression_unit(adata)})"
-    title = f"{perturbation} in {types[0]}" if types[0] else perturbation
+    title = f"{perturbation} in {where}" if where else perturbation
     legend = {"handles": patches, "title": title, "frameon": False, "fontsize": SMALL, "title_fontsize": NORMAL}
     if ax is None:
         figure.legend(**legend, loc="outside upper center", ncols=3)
@@ -133,7 +142,7 @@ def _draw(panel: Axes, gene: pd.Series, density: pd.DataFrame, kwargs: dict[str,
         )
     panel.set_xlim(-1.05 * strip, right)
     panel.set_ylim(0, 1.18 * top)
-    ticks = [tick for tick in range(0, int(right) + 1, 1 if right < 4 else 2) if tick > 0]
+    ticks = [tick for tick in range(0, int(right) + 1, 1 if right < 4 else 2) if 0 < tick < 0.97 * right]
     panel.set_xticks([-strip / 2 - width * 0.3, *ticks], ["0", *map(str, ticks)])
     panel.set_yticks([])
     dress(panel, title=str(gene["gene"]))

@@ -15,6 +15,7 @@ from unlasting.pl._figure import (
     expression_unit,
     finish,
     legend_beside,
+    one_cell_type,
     panels,
     pick,
     stored,
@@ -30,6 +31,7 @@ def dose_response(
     drug: str,
     genes: str | Sequence[str] | None = None,
     *,
+    cell_type: str | None = None,
     n_genes: int = 6,
     key: str = "dose_response",
     ax: Axes | None = None,
@@ -49,6 +51,8 @@ def dose_response(
         The drug to show.
     genes
         Genes to show, in this order. The first `n_genes` of the stored ones (which change most) if `None`.
+    cell_type
+        The cell type, if the screen has several.
     n_genes
         Number of genes.
     key
@@ -68,11 +72,12 @@ def dose_response(
     KeyError
         If `tl.dose_response` has not been run.
     ValueError
-        If nothing is stored for the drug or a gene.
+        If nothing is stored for the drug, a gene or the cell type.
     """
-    columns = ["drug", "gene", "dose", "group", "mean", "low", "high"]
+    columns = ["drug", "cell_type", "gene", "dose", "group", "mean", "low", "high"]
     frame = stored(adata, key, writer="ul.tl.dose_response(adata)", columns=columns)
-    frame = pick(pick(frame, "drug", drug, "drug"), "gene", genes, "genes")
+    frame = one_cell_type(pick(frame, "drug", drug, "drug"), cell_type)
+    frame = pick(frame, "gene", genes, "genes")
     names = list(pd.unique(frame["gene"].astype(str)))[: n_genes if genes is None else None]
     n_columns = min(3, len(names))
     n_rows = -(-len(names) // n_columns)

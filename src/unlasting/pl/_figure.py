@@ -71,6 +71,21 @@ def pick(frame: pd.DataFrame, column: str, wanted: str | Iterable[str] | None, a
     return frame[place.notna()].iloc[np.argsort(place.dropna().to_numpy(), kind="stable")]
 
 
+def one_cell_type(frame: pd.DataFrame, cell_type: str | None) -> pd.DataFrame:
+    """Keep the rows of one cell type.
+
+    Raises
+    ------
+    ValueError
+        If there are several and none is named, or the named one does not occur.
+    """
+    frame = pick(frame, "cell_type", cell_type, "cell_type")
+    types = sorted(map(str, frame["cell_type"].unique()))
+    if len(types) > 1:
+        raise ValueError(f"Results are stored for several cell types; name one as `cell_type`: {types}.")
+    return frame
+
+
 def condition_names(frame: pd.DataFrame) -> pd.Series:
     """Name each condition by its perturbation, with the cell type where there is more than one."""
     names = frame["condition"].astype(str)

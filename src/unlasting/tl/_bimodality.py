@@ -282,7 +282,9 @@ def _densities(columns: dict[str, np.ndarray], min_expressed: int) -> list[tuple
     for name, values in columns.items():
         expressed = values[values > 0]
         if len(expressed) >= min_expressed and np.ptp(expressed) > 0:
-            curves.append((name, {"value": grid, "density": stats.gaussian_kde(expressed)(grid)}))
+            kernel = stats.gaussian_kde(expressed)
+            # what a kernel would put below zero is folded back: expression is positive
+            curves.append((name, {"value": grid, "density": kernel(grid) + kernel(-grid)}))
     return curves
 
 

@@ -157,7 +157,7 @@ def _direction(toward: AnnData | Sequence[str] | pd.Series, genes: pd.Index, con
     if isinstance(toward, AnnData):
         places = named_genes(genes, toward.var_names, "adata.var_names")
         way = np.asarray(toward.X.mean(axis=0)).ravel()[places] - control_mean
-        if not way.any():
+        if np.allclose(way, 0, atol=1e-6):
             raise ValueError("The mean of `toward` is that of the control cells: there is no way to go.")
         return way / (way @ way)
     if isinstance(toward, pd.Series):

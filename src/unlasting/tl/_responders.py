@@ -80,8 +80,8 @@ def responders(
     -------
     A frame with one row for each condition: `condition`, `cell_type`, `direction_from` (`observed` or `generated`),
     `n_observed`, `n_generated`, the fractions `responders_observed` and `responders_generated` in excess of the false
-    positives, `(labelled - false_positives) / (1 - false_positives)` and at least 0, and the mean scores
-    `score_observed` and `score_generated` in control s.d.
+    positives, `(labelled - false_positives) / (1 - false_positives)` and at least 0 (where responders and controls
+    overlap, these are lower bounds), and the mean scores `score_observed` and `score_generated` in control s.d.
 
     Updates the following fields:
 

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from unlasting import tl
+
+
+def _screen(planted_screen):
+    """Half of the cells of `all` at 0.1 uM (effect halved), half at 10 uM."""
+    adata = planted_screen(200)
+    treated = np.flatnonzero(adata.obs["perturbation"] == "all")
+    adata.obs["dose"] = 0.0
+    adata.obs.iloc[treated[::2], adata.obs.columns.get_loc("dose")] = 0.1
+    adata.obs.iloc[treated[1::2], adata.obs.columns.get_loc("dose")] = 10.0
+    for matrix in (adata.X, adata.layers["unlasting"]):
+        low = matrix[treated[::2], 6:12]
+        matrix[treated[::2], 6:12] = np.where(low > 0, low + 0.75, 0)
+    return adata
+
+
+def test_means_and_intervals_by_dose(planted_screen):
+    adata = _screen(planted_screen)
+    frame = tl.dose_response(adata, drugs=["all"], genes=["gene6"])
+    assert list(frame["group"]) == ["control", "observed", "observed", "generated", "generated"]
+    assert list(frame["dose"]) == [0, 0.1, 10, 0.1, 10]
+    cells = adata[(adata.obs["perturbation"] == "all") & (adata.obs["dose"] == 10), "gene6"].X.ravel().astype(float)
+    low, high = stats.t.interval(0.95, len(cells) - 1, loc=cells.mean(), scale=stats.sem(cells))
+    np.testing.assert_allclose(frame.iloc[2][["mean", "low", "high"]].astype(float), [cells.mean(), low, high])
+    assert frame.iloc[2]["mean"] < frame.iloc[1]["mean"] < frame.iloc[0]["mean"]
+
+
+def test_default_genes_change_most_at_the_highest_dose(planted_screen):
+    frame = tl.dose_response(_screen(planted_screen), drugs="all", n_genes=6)
+    assert set(frame["gene"]) == {f"gene{i}" for i in range(6, 12)}
+
+
+def test_errors_name_the_way_out(planted_screen):
+    adata = planted_screen(30)
+    with pytest.raises(KeyError, match="dose_key"):
+        tl.dose_response(adata)
+    adata.obs["dose"] = -1.0
+    with pytest.raises(ValueError, match="-1.0.*not negative"):
+        tl.dose_response(adata)
+    adata.obs["dose"] = "much"
+    with pytest.raises(ValueError, match="'much'"):
+        tl.dose_response(adata)
+    adata.obs["dose"] = 0
+    with pytest.raises(ValueError, match="above 0"):
+        tl.dose_response(adata)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from scipy.spatial.distance import cdist
+
+from unlasting import tl
+
+
+def _generated(adata, perturbation):
+    found = adata[adata.obs["perturbation"] == perturbation].copy()
+    found.X = found.layers["unlasting"]
+    return found
+
+
+def test_effects_are_unbiased_energy_distances(planted_screen, storage):
+    adata = planted_screen(80, storage=storage, dtype=np.float64)
+    frame = tl.rank(adata).set_index("condition")
+    dense = np.asarray(adata.X.todense() if hasattr(adata.X, "todense") else adata.X)
+    layer = adata.layers["unlasting"]
+    layer = np.asarray(layer.todense() if hasattr(layer, "todense") else layer)
+    x = layer[adata.obs["perturbation"] == "half"]
+    y = dense[adata.obs["perturbation"] == "control"]
+    within = [cdist(a, a).sum() / (len(a) * (len(a) - 1)) for a in (x, y)]
+    assert frame.loc["half", "score"] == pytest.approx(2 * cdist(x, y).mean() - sum(within), rel=1e-8)
+
+
+def test_order_and_intervals(planted_screen):
+    frame = tl.rank(planted_screen(240))
+    assert list(frame["condition"])[2] == "none"
+    assert frame["score"].is_monotonic_decreasing
+    assert ((frame["low"] < frame["score"]) & (frame["score"] < frame["high"])).all()
+    none = frame.iloc[2]
+    assert none["low"] < 0.05
+    assert frame.iloc[1]["low"] > none["high"]
+
+
+def test_bootstrap_is_centred_on_the_score(planted_screen):
+    adata = planted_screen(120)
+    middle = []
+    for seed in range(10):
+        row = tl.rank(adata, conditions="none", n_bootstraps=100, seed=seed).iloc[0]
+        middle.append((row["low"] + row["high"]) / 2 - row["score"])
+    assert abs(np.mean(middle)) < 0.3 * (row["high"] - row["low"])
+
+
+def test_gene_set_score_is_the_mean_change_against_other_genes(planted_screen):
+    adata = planted_screen(100)
+    genes = [f"gene{i}" for i in range(6)]
+    frame = tl.rank(adata, toward=genes).set_index("condition")
+    change = _generated(adata, "half").X.mean(axis=0) - adata[adata.obs["perturbation"] == "control"].X.mean(axis=0)
+    assert frame.loc["half", "score"] == pytest.approx(change[:6].mean() - change[6:].mean(), rel=1e-4)
+    assert frame.index[0] == "half"
+    assert set(frame["criterion"]) == {"gene set"}
+
+
+def test_signature_is_a_weighted_mean(planted_screen):
+    adata = planted_screen(100)
+    weights = pd.Series({"gene7": -2.0, "gene1": 1.0})
+    frame = tl.rank(adata, toward=weights).set_index("condition")
+    change = _generated(adata, "all").X.mean(axis=0) - adata[adata.obs["perturbation"] == "control"].X.mean(axis=0)
+    assert frame.loc["all", "score"] == pytest.approx((change[1] - 2 * change[7]) / 3, rel=1e-4)
+    assert frame.index[0] == "all"
+
+
+def test_target_state_is_reached_by_its_own_cells(planted_screen):
+    adata = planted_screen(240)
+    state = _generated(adata, "all")[:, ::-1].copy()
+    frame = tl.rank(adata, toward=state).set_index("condition")
+    assert frame.loc["all", "score"] == pytest.approx(1)
+    assert frame.loc["none", "score"] == pytest.approx(0, abs=0.1)
+
+
+def test_runs_give_a_student_interval(planted_screen):
+    adata = planted_screen(120)
+    generated = _generated(adata, "half")
+    generated.obs["unlasting_seed"] = np.arange(120) % 3
+    row = tl.rank(adata, predictions=generated, toward=["gene0"]).iloc[0]
+    control = adata[adata.obs["perturbation"] == "control"].X.mean(axis=0)
+    scores = []
+    for run in range(3):
+        change = generated[generated.obs["unlasting_seed"] == run].X.mean(axis=0) - control
+        scores.append(change[0] - change[1:].mean())
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(scores), scale=stats.sem(scores))
+    assert row["n_runs"] == 3
+    np.testing.assert_allclose([row["score"], row["low"], row["high"]], [np.mean(scores), low, high], rtol=1e-4)
+
+
+def test_unseen_perturbations_are_marked(planted_screen):
+    whole = planted_screen(60)
+    adata = whole[whole.obs["perturbation"] != "half"].copy()
+    generated = whole[whole.obs["perturbation"] != "control"].copy()
+    generated.X = generated.layers["unlasting"]
+    frame = tl.rank(adata, predictions=generated).set_index("condition")
+    assert frame["seen"].to_dict() == {"half": False, "all": True, "none": True}
+
+
+def test_pathways_by_the_hypergeometric_test(planted_screen):
+    adata = planted_screen(240)
+    sets = {
+        "planted": [f"gene{i}" for i in range(6)],
+        "other": [f"gene{i}" for i in range(20, 26)],
+        "elsewhere": ["NOT_HERE"],
+    }
+    tl.rank(adata, gene_sets=sets, n_top_genes=6, conditions="half")
+    frame = adata.uns["unlasting"]["rank_pathways"]
+    assert list(frame["pathway"]) == ["planted", "other"]
+    table = [[6, 0], [0, 24]]
+    p_value = stats.fisher_exact(table, alternative="greater").pvalue
+    assert frame["p_value"].iloc[0] == pytest.approx(p_value)
+    assert frame["p_adjusted"].iloc[0] == pytest.approx(2 * p_value)
+    assert frame["p_value"].iloc[1] == pytest.approx(1)
+    assert set(frame["genes"].iloc[0].split(", ")) == set(sets["planted"])
+
+
+def test_results_survive_h5ad(planted_screen, tmp_path):
+    adata = planted_screen(30)
+    frame = tl.rank(adata, gene_sets={"a": ["gene1"]})
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = anndata.read_h5ad(tmp_path / "a.h5ad").uns["unlasting"]
+    assert list(again["rank"]["condition"]) == list(frame["condition"])
+
+
+def test_errors_name_the_way_out(planted_screen):
+    adata = planted_screen(30)
+    with pytest.raises(KeyError, match="toward.*Did you mean"):
+        tl.rank(adata, toward=["gen1"])
+    with pytest.raises(ValueError, match="at least one gene"):
+        tl.rank(adata, toward=[])
+    with pytest.raises(ValueError, match="at least one gene"):
+        tl.rank(adata, toward="gene1")
+    with pytest.raises(ValueError, match="not zero"):
+        tl.rank(adata, toward=pd.Series({"gene1": 0.0}))
+    with pytest.raises(ValueError, match="names of the same kind"):
+        tl.rank(adata, gene_sets={"a": ["ENSG1"]})
+    with pytest.raises(ValueError, match="no way to go"):
+        tl.rank(adata, toward=adata[adata.obs["perturbation"] == "control"].copy(), conditions="half")
+    assert "unlasting" not in adata.uns
