@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_SPARSE_DEVICES = ("cpu", "cuda")
+"""Where torch has sparse kernels; elsewhere messages are gathered edge by edge."""
+
 
 class SharedGraph(nn.Module):
     """The edges of one graph with self-loops, sorted by target, as index tensors.
@@ -129,7 +132,7 @@ def weighted_neighbour_sum(graph: SharedGraph, weights: Tensor, features: Tensor
     -------
     Shape `(n_copies, n_nodes, n_features)`.
     """
-    if features.device.type in ("cpu", "cuda"):
+    if features.device.type in _SPARSE_DEVICES:
         flat = _WeightedNeighbourSum.apply(
             weights.reshape(-1), features.reshape(-1, features.shape[-1]), *graph.stacked(features.shape[0])
         )

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from unlasting.module import PRESETS
+from unlasting.nn import Architecture, ConditionTensors, SharedGraph
+
+N_GENES, N_NODES, N_TRAINED = 11, 14, 4
+SMALL = {"gene_features": 4, "attention_features": 6, "width": 16, "time_frequencies": 8}
+
+
+@pytest.fixture(params=PRESETS)
+def architecture(request) -> Architecture:
+    """The denoiser's switches in every preset, at a small size."""
+    preset = PRESETS[request.param]
+    condition = 5 if preset.denoiser.condition_features else 0
+    return dataclasses.replace(preset.denoiser, **SMALL, condition_features=condition)
+
+
+@pytest.fixture
+def edge_index() -> torch.Tensor:
+    return torch.randint(N_NODES, (2, 40), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def graph(edge_index) -> SharedGraph:
+    return SharedGraph(edge_index, N_NODES)
+
+
+@pytest.fixture
+def conditions() -> ConditionTensors:
+    """Control; a trained gene; a pair with an unmeasured target; one that was not trained; one outside the graph."""
+    similarity = torch.randn(5, 2, N_TRAINED, generator=torch.Generator().manual_seed(1)).tanh()
+    similarity[4] = -torch.inf
+    return ConditionTensors(
+        node=torch.tensor([[-1, -1], [2, -1], [12, 5], [7, -1], [-1, -1]]),
+        identity=torch.tensor([[-1, -1], [0, -1], [3, 1], [-1, -1], [-1, -1]]),
+        similarity=similarity,
+        filled=torch.tensor([[False, False], [True, False], [True, True], [True, False], [True, False]]),
+    )
+
+
+@pytest.fixture
+def cells() -> dict[str, torch.Tensor]:
+    """What the networks are called with, for five cells."""
+    generator = torch.Generator().manual_seed(2)
+    return {
+        "state": torch.randn(5, N_GENES, generator=generator),
+        "t": torch.rand(5, generator=generator),
+        "mask": (torch.rand(5, N_GENES, generator=generator) > 0.4).float(),
+        "control": torch.rand(5, N_GENES, generator=generator),
+        "log_odds": torch.randn(5, N_GENES, generator=generator),
+        "cell_type": torch.tensor([0, 1, 0, 1, 0]),
+    }
+
+
+def shaken(network: torch.nn.Module) -> torch.nn.Module:
+    """Move all parameters away from where they start, so that none hides by being zero."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+@pytest.fixture
+def shake():
+    return shaken

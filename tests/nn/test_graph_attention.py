@@ -1,0 +1,110 @@
+"""Graph attention over one shared graph equals PyG's over a copy of the graph for every cell."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch_geometric.nn import GATConv
+
+from unlasting.nn import SharedGraph, SharedGraphAttention, _graph_attention
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[int, torch.Tensor]:
+    """Edges with repeats and self-loops; often some nodes have none."""
+    n_nodes = draw(st.integers(1, 9))
+    node = st.integers(0, n_nodes - 1)
+    edges = draw(st.lists(st.tuples(node, node), max_size=25))
+    return n_nodes, torch.tensor(edges, dtype=torch.long).reshape(-1, 2).T
+
+
+def peer_of(layer: SharedGraphAttention, in_features: int) -> GATConv:
+    peer = GATConv(in_features, layer.out_features, heads=layer.heads, concat=False)
+    with torch.no_grad():
+        peer.lin.weight.copy_(layer.lin.weight)
+        peer.att_src.copy_(layer.att_src[None])
+        peer.att_dst.copy_(layer.att_dst[None])
+        peer.bias.copy_(layer.bias)
+    return peer
+
+
+def copies_of(edge_index: torch.Tensor, n_nodes: int, n_copies: int) -> torch.Tensor:
+    """Repeated edges count once in a graph of genes, so PyG gets each once."""
+    edges = torch.unique(edge_index, dim=1)
+    return torch.cat([edges + i * n_nodes for i in range(n_copies)], dim=1)
+
+
+def assert_same_as_pyg(n_nodes: int, edge_index: torch.Tensor, n_cells: int, heads: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    layer = SharedGraphAttention(SharedGraph(edge_index, n_nodes), 3, 5, heads)
+    torch.nn.init.normal_(layer.bias)
+    peer = peer_of(layer, 3)
+    ours = torch.randn(n_cells, n_nodes, 3, requires_grad=True)
+    theirs = ours.detach().reshape(-1, 3).clone().requires_grad_(True)
+    out = layer(ours)
+    expected = peer(theirs, copies_of(edge_index, n_nodes, n_cells)).view(n_cells, n_nodes, -1)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+    direction = torch.randn_like(out)
+    (out * direction).sum().backward()
+    (expected * direction).sum().backward()
+    gradients = {
+        "input": (ours.grad.reshape(-1, 3), theirs.grad),
+        "lin": (layer.lin.weight.grad, peer.lin.weight.grad),
+        "att_src": (layer.att_src.grad, peer.att_src.grad[0]),
+        "att_dst": (layer.att_dst.grad, peer.att_dst.grad[0]),
+        "bias": (layer.bias.grad, peer.bias.grad),
+    }
+    for name, (ours_, theirs_) in gradients.items():
+        torch.testing.assert_close(ours_, theirs_, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs(), st.integers(1, 4), st.integers(1, 3), st.integers(0, 1000))
+def test_values_and_gradients_are_those_of_pyg(graph, n_cells, heads, seed):
+    assert_same_as_pyg(*graph, n_cells, heads, seed)
+
+
+@settings(max_examples=30, deadline=None)
+@given(graphs(), st.integers(1, 4), st.integers(0, 1000))
+def test_where_there_are_no_sparse_kernels_the_result_is_the_same(graph, n_cells, seed):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_graph_attention, "_SPARSE_DEVICES", ())
+        assert_same_as_pyg(*graph, n_cells, 2, seed)
+
+
+def test_a_larger_graph_and_another_number_of_cells_each_time():
+    generator = torch.Generator().manual_seed(0)
+    edge_index = torch.randint(120, (2, 900), generator=generator)
+    graph = SharedGraph(edge_index, 120)
+    layer = SharedGraphAttention(graph, 3, 5)
+    peer = peer_of(layer, 3)
+    for n_cells in (7, 1, 4, 2, 9, 7, 3):
+        features = torch.randn(n_cells, 120, 3, generator=generator)
+        expected = peer(features.reshape(-1, 3), copies_of(edge_index, 120, n_cells)).view(n_cells, 120, -1)
+        torch.testing.assert_close(layer(features), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_survives_large_scores():
+    torch.manual_seed(0)
+    edge_index = torch.randint(30, (2, 60))
+    layer = SharedGraphAttention(SharedGraph(edge_index, 30), 3, 5)
+    features = (20 * torch.randn(2, 30, 3)).requires_grad_(True)
+    expected = peer_of(layer, 3)(features.reshape(-1, 3), copies_of(edge_index, 30, 2)).view(2, 30, -1)
+    torch.testing.assert_close(layer(features), expected, rtol=1e-3, atol=1e-3)
+    layer(features).sum().backward()
+    assert torch.isfinite(features.grad).all()
+
+
+def test_numbering_the_nodes_anew_moves_the_output_along():
+    generator = torch.Generator().manual_seed(0)
+    edge_index = torch.randint(40, (2, 200), generator=generator)
+    order = torch.randperm(40, generator=generator)  # new node i is old node order[i]
+    place = torch.argsort(order)
+    layer = SharedGraphAttention(SharedGraph(edge_index, 40), 3, 5)
+    moved = SharedGraphAttention(SharedGraph(place[edge_index], 40), 3, 5)
+    moved.load_state_dict({k: v for k, v in layer.state_dict().items() if not k.startswith("graph.")}, strict=False)
+    features = torch.randn(3, 40, 3, generator=generator)
+    torch.testing.assert_close(moved(features[:, order]), layer(features)[:, order])

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from unlasting.nn import Denoiser, MaskNetwork, SharedGraph
+
+N_GENES, N_NODES, N_TRAINED = 11, 14, 4
+NETWORKS = {"denoiser": Denoiser, "mask_network": MaskNetwork}
+
+
+def call(network, cells, conditions, hidden=None):
+    names = (
+        ("state", "t", "mask", "control", "conditions", "cell_type")
+        if isinstance(network, Denoiser)
+        else ("control", "log_odds", "conditions", "cell_type")
+    )
+    return network(*({**cells, "conditions": conditions}[name] for name in names), hidden)
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request, graph, architecture, shake):
+    return shake(NETWORKS[request.param](graph, N_GENES, N_TRAINED, 2, architecture))
+
+
+def permuted(network, edge_index, order):
+    """The same network for genes in another order: new gene i is old gene order[i]."""
+    nodes = torch.cat([order, torch.arange(N_GENES, N_NODES)])
+    new = type(network)(
+        SharedGraph(torch.argsort(nodes)[edge_index], N_NODES), N_GENES, N_TRAINED, 2, network.architecture
+    )
+    weights = {k: v for k, v in copy.deepcopy(network.state_dict()).items() if ".graph." not in k}
+    for name, value in weights.items():
+        if name == "grn.gene_embedding":
+            weights[name] = value[nodes]
+        elif name.split(".")[0] in ("out", "gate", "slope", "direct") or name.startswith("grn.read_out"):
+            weights[name] = value[order]
+        elif name == "block_in.weight":
+            weights[name] = torch.cat([part[:, order] for part in value.split(N_GENES, dim=1)], dim=1)
+        elif name == "of_control.weight":
+            weights[name] = value[:, order]
+        elif name == "fuse.weight" and value.shape[1] > N_GENES:
+            kept = value.shape[1] - N_GENES
+            weights[name] = torch.cat([value[:, :kept], value[:, kept:][:, order]], dim=1)
+    missing = new.load_state_dict(weights, strict=False)
+    assert all(".graph." in key for key in missing.missing_keys)
+    assert not missing.unexpected_keys
+    return new
+
+
+def test_permuting_the_genes_permutes_the_output(network, edge_index, cells, conditions):
+    order = torch.randperm(N_GENES, generator=torch.Generator().manual_seed(5))
+    place = torch.cat([torch.argsort(order), torch.arange(N_GENES, N_NODES), torch.tensor([-1])])
+    moved_cells = {k: v[:, order] if v.ndim == 2 else v for k, v in cells.items()}
+    moved_conditions = dataclasses.replace(conditions, node=place[conditions.node])
+    moved = call(permuted(network, edge_index, order), moved_cells, moved_conditions)
+    torch.testing.assert_close(moved, call(network, cells, conditions)[:, order], rtol=1e-4, atol=1e-4)
+
+
+def test_every_parameter_learns(network, cells, conditions):
+    out = call(network, cells, conditions)
+    if isinstance(network, MaskNetwork):
+        out = network.at_depth(out, torch.linspace(-1, 1, 5))
+    out.square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_cells_of_a_batch_do_not_see_each_other(network, cells, conditions):
+    together = call(network, cells, conditions)
+    for i in range(5):
+        alone = call(network, {k: v[i : i + 1] for k, v in cells.items()}, conditions[torch.tensor([i])])
+        torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-5)
+
+
+def test_a_perturbation_changes_the_output(network, cells, conditions):
+    control = call(network, cells, conditions[torch.zeros(5, dtype=torch.long)])
+    perturbed = call(network, cells, conditions)
+    assert torch.equal(perturbed[0], control[0])
+    changed = [1, 2, 3] if network.condition is None else [1, 2, 3, 4]
+    assert ((perturbed - control).abs().amax(-1)[changed] > 1e-4).all()
+
+
+def test_networks_run_where_no_cpu_tensor_is_allowed(network, cells, conditions):
+    network, conditions = network.to("meta"), conditions.to("meta")
+    out = call(network, {k: v.to("meta") for k, v in cells.items()}, conditions, torch.ones(5, dtype=bool).to("meta"))
+    assert out.device.type == "meta"
+    assert out.shape == (5, N_GENES)
+
+
+def test_half_precision_gives_finite_values_near_those_of_full(network, cells, conditions):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = call(network, cells, conditions)
+        loss = half.float().square().mean()
+    loss.backward()
+    full = call(network, cells, conditions)
+    assert torch.isfinite(half).all()
+    assert float((half.float() - full).square().mean().sqrt()) < 0.1 * float(full.std())
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+def test_silent_genes_are_not_looked_at(graph, architecture, cells, conditions, shake):
+    network = shake(Denoiser(graph, N_GENES, N_TRAINED, 2, architecture))
+    other = cells["state"] + 5.0 * (1.0 - cells["mask"])
+    same = torch.allclose(call(network, {**cells, "state": other}, conditions), call(network, cells, conditions))
+    assert same == architecture.mask_as_input
+
+
+def test_log_odds_are_a_line_in_depth(graph, architecture, cells, conditions, shake):
+    network = shake(MaskNetwork(graph, N_GENES, N_TRAINED, 2, architecture))
+    log_odds = call(network, cells, conditions)
+    deeper = network.at_depth(log_odds, torch.full((5,), 2.0)) - log_odds
+    expected = 2.0 * network.slope.expand(5, -1) if architecture.depth_slope else torch.zeros_like(log_odds)
+    torch.testing.assert_close(deeper, expected)
+    assert torch.equal(network.at_depth(log_odds, torch.zeros(5)), log_odds)
