@@ -9,7 +9,7 @@ import pytest
 from diptest import diptest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import sparse, stats
 
 from unlasting import tl
 from unlasting.tl._bimodality import responder_fractions, sarle_coefficient, two_modes
@@ -234,3 +234,21 @@ def test_rows_without_a_generated_cell_are_no_cells(planted_screen):
     frame = tl.bimodality(adata, n_genes=1)
     assert set(frame["condition"]) == {"half", "none"}
     assert set(frame.loc[frame["condition"] == "half", "n_cells_generated"]) == {40}
+
+
+@pytest.mark.parametrize("storage", [np.asarray, sparse.csr_matrix], ids=["dense", "csr"])
+def test_backed_data_give_the_same_frame(planted_screen, storage, tmp_path):
+    adata = planted_screen(120, storage=storage)
+    expected = tl.bimodality(adata, n_genes=3)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    pd.testing.assert_frame_equal(tl.bimodality(backed, n_genes=3), expected)
+
+
+def test_a_view_keeps_its_parent(planted_screen):
+    adata = planted_screen(120)
+    adata.uns["unlasting"] = {"keys": {"control": "control"}}
+    view = adata[:, :20]
+    tl.bimodality(view, n_genes=2)
+    assert "bimodality" in view.uns["unlasting"]
+    assert list(adata.uns["unlasting"]) == ["keys"]

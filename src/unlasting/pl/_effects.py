@@ -84,7 +84,7 @@ def calibration(
     names = _strongest(frame, n_conditions) if conditions is None else list(pd.unique(frame["name"]))
     n_columns = min(3, len(names))
     n_rows = -(-len(names) // n_columns)
-    figure, axes = panels(ax, n_rows, n_columns, figsize=figsize or (2.7 * n_columns + 1.5, 2.5 * n_rows + 0.6))
+    figure, axes = panels(ax, n_rows, n_columns, figsize=figsize or (2.5 * n_columns + 1.6, 2.3 * n_rows + 0.6))
     for panel, name in zip(axes.flat, names, strict=False):
         part = frame[frame["name"] == name]
         top = part["is_de20"].astype(bool)

@@ -1,0 +1,317 @@
+"""What every figure keeps to, and what each one shows."""
+
+from __future__ import annotations
+
+import inspect
+from types import SimpleNamespace
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import same_color
+from matplotlib.quiver import Quiver
+from matplotlib.text import Text
+
+from unlasting import pl
+from unlasting.pl._figure import GROUP_COLORS
+
+MODEL = SimpleNamespace(
+    history={
+        f"{network}_{curve}": pd.DataFrame({curve: np.linspace(2, 1, 8)}, index=pd.RangeIndex(8, name="epoch"))
+        for network in ("denoiser", "mask")
+        for curve in ("train_loss", "validation_score")
+    }
+)
+CALLS = {
+    "bimodal_genes": ("A",),
+    "scores": (),
+    "calibration": (),
+    "heatmap": (),
+    "embedding": (),
+    "rank": (),
+    "dose_response": ("A",),
+    "grn": ("gene0",),
+    "history": (),
+}
+
+
+def draw(name, screen, **kwargs):
+    return getattr(pl, name)(MODEL if name == "history" else screen, *CALLS[name], **kwargs)
+
+
+def test_every_figure_is_covered():
+    assert set(CALLS) == set(pl.__all__)
+
+
+@pytest.mark.parametrize("name", pl.__all__)
+def test_one_signature(name):
+    parameters = inspect.signature(getattr(pl, name)).parameters
+    assert list(parameters)[-6:] == ["ax", "figsize", "show", "save", "return_fig", "kwargs"]
+    defaults = [parameters[p].default for p in ("ax", "figsize", "show", "save", "return_fig")]
+    assert defaults == [None, None, None, None, False]
+
+
+@pytest.mark.parametrize("name", pl.__all__)
+def test_returns_axes_or_figure_and_leaves_settings_alone(name, screen, monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(1))
+    before = dict(matplotlib.rcParams)
+    axes = draw(name, screen, show=False)
+    assert all(isinstance(a, plt.Axes) for a in np.ravel(axes))
+    assert isinstance(draw(name, screen, return_fig=True), plt.Figure)
+    assert not shown
+    assert draw(name, screen, show=True) is None
+    assert shown == [1]
+    draw(name, screen, show=False, save=tmp_path / "figure.pdf")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("name", pl.__all__)
+def test_shows_by_default_only_when_interactive_and_without_ax(name, screen, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(1))
+    draw(name, screen)
+    assert not shown
+    monkeypatch.setattr(matplotlib, "is_interactive", lambda: True)
+    draw(name, screen)
+    assert shown == [1]
+    draw(name, screen, ax=plt.subplots()[1])
+    assert shown == [1]
+
+
+@pytest.mark.parametrize("name", pl.__all__)
+def test_draws_into_given_axes(name, screen):
+    figure, grid = plt.subplots(1, 2)
+    axes = draw(name, screen, ax=grid[0], show=False)
+    assert all(a.figure is figure for a in np.ravel(axes))
+    assert grid[1] in figure.axes
+    assert not grid[1].has_data()
+    assert len(plt.get_fignums()) == 1
+
+
+@pytest.mark.parametrize("name", pl.__all__)
+def test_takes_a_size(name, screen):
+    assert list(draw(name, screen, figsize=(5, 4), return_fig=True).get_size_inches()) == [5, 4]
+
+
+@pytest.mark.parametrize("name", pl.__all__)
+def test_text_is_readable_and_within_the_figure(name, screen):
+    figure = draw(name, screen, return_fig=True)
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches() * figure.dpi
+    assert width <= 9.2 * figure.dpi
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip():
+            assert text.get_fontsize() >= 8, text.get_text()
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert box is None or (box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1)
+
+
+@pytest.mark.parametrize("name", sorted(set(pl.__all__) - {"history"}))
+def test_says_which_function_writes_what_is_missing(name, screen):
+    del screen.uns["unlasting"]
+    writer = {"scores": "evaluate", "calibration": "evaluate", "heatmap": "evaluate", "bimodal_genes": "bimodality"}
+    room = "pp" if name == "grn" else "tl"
+    with pytest.raises(KeyError, match=f"ul.{room}.{writer.get(name, name)}"):
+        draw(name, screen)
+
+
+@pytest.mark.parametrize("name", sorted(set(pl.__all__) - {"history"}))
+def test_changes_nothing(name, screen):
+    before = {key: value.copy() for key, value in screen.uns["unlasting"].items()}
+    draw(name, screen, show=False)
+    assert set(screen.uns["unlasting"]) == set(before)
+    for key, value in before.items():
+        if isinstance(value, pd.DataFrame):
+            pd.testing.assert_frame_equal(screen.uns["unlasting"][key], value)
+
+
+def test_bimodal_genes_has_densities_of_three_groups_and_labelled_zeros(screen):
+    axes = pl.bimodal_genes(screen, "A", ["gene1", "gene0"], show=False).ravel()
+    assert [a.get_title() for a in axes] == ["gene1", "gene0"]
+    frame = screen.uns["unlasting"]["bimodality"]
+    row = frame[(frame["condition"] == "A") & (frame["gene"] == "gene1")].iloc[0]
+    assert [text.get_text() for text in axes[0].texts] == [
+        f"{100 * row[f'zero_fraction_{group}']:.0f}" for group in GROUP_COLORS
+    ]
+    for line, color in zip(axes[0].lines, GROUP_COLORS.values(), strict=True):
+        assert same_color(line.get_color(), color)
+        assert np.trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(1, abs=0.05)
+    figure = axes[0].figure
+    assert "log1p of counts per 10,000" in figure.get_supxlabel()
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+        "observed control",
+        "observed perturbed",
+        "generated",
+    ]
+
+
+def test_bimodal_genes_takes_the_top_genes(screen):
+    axes = pl.bimodal_genes(screen, "A", n_genes=3, show=False).ravel()
+    assert {a.get_title() for a in axes} == {"gene0", "gene1", "gene2"}
+
+
+def test_bimodal_genes_asks_for_the_cell_type(screen):
+    for key in ("bimodality", "bimodality_density"):
+        frame = screen.uns["unlasting"][key].astype({"cell_type": str, "condition": str})
+        screen.uns["unlasting"][key] = pd.concat([frame.assign(cell_type=name) for name in ("T", "B")])
+    with pytest.raises(ValueError, match=r"cell_type.*'B', 'T'"):
+        pl.bimodal_genes(screen, "A", show=False)
+    assert len(pl.bimodal_genes(screen, "A", cell_type="T", n_genes=2, show=False).ravel()) == 2
+    with pytest.raises(ValueError, match="`perturbation` names 'Z'"):
+        pl.bimodal_genes(screen, "Z")
+
+
+def test_scores_show_conditions_with_signal_and_both_reference_lines(screen):
+    axes = pl.scores(screen, show=False)
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["all conditions", "B", "A"]
+    verticals = [
+        line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2
+    ]
+    assert {0, 1} <= set(verticals)
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["unlasting", "no effect", "pooled"]
+    assert any("1 conditions without a signal" in t.get_text() for t in axes.texts)
+    assert "beyond the axis" in axes.get_xlabel()
+    points = next(line for line in axes.lines if line.get_label() == "unlasting")
+    np.testing.assert_allclose(points.get_xdata(), [0.2, 0.3, 0.2])
+
+
+def test_scores_names_what_is_not_there(screen):
+    with pytest.raises(ValueError, match="Did you mean 'e_distance'"):
+        pl.scores(screen, "edistance")
+    screen.uns["unlasting"]["scores"]["signal"] = False
+    with pytest.raises(ValueError, match="No condition has a signal"):
+        pl.scores(screen)
+
+
+def test_calibration_has_every_gene_the_diagonal_and_labels(screen):
+    axes = pl.calibration(screen, "A", show=False)
+    panel = axes[0, 0]
+    assert panel.get_title() == "A"
+    assert sum(len(c.get_offsets()) for c in panel.collections) == 25
+    assert any(line.get_slope() == 1 for line in panel.lines if hasattr(line, "get_slope"))
+    effects = screen.uns["unlasting"]["effects"]
+    largest = effects[effects["condition"] == "A"].sort_values("observed", key=abs)["gene"].iloc[-1]
+    names = [text.get_text() for text in panel.texts]
+    assert largest in names
+    boxes = [text.get_window_extent() for text in panel.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert "10,000" in panel.get_xlabel()
+
+
+def test_calibration_takes_the_strongest_conditions(screen):
+    axes = pl.calibration(screen, n_conditions=2, show=False)
+    assert [a.get_title() for a in axes.ravel()] == ["A", "B"]
+    with pytest.raises(ValueError, match="`conditions` names 'Z'"):
+        pl.calibration(screen, ["A", "Z"])
+
+
+def test_heatmap_shows_observed_and_predicted_on_one_scale(screen):
+    observed, predicted = pl.heatmap(screen, ["B", "A"], ["gene3", "gene1"], show=False)
+    assert (observed.get_title(), predicted.get_title()) == ("observed", "predicted")
+    assert [t.get_text() for t in observed.get_xticklabels()] == ["B", "A"]
+    assert [t.get_text() for t in observed.get_yticklabels()] == ["gene3", "gene1"]
+    effects = screen.uns["unlasting"]["effects"].set_index(["gene", "condition"])
+    for panel, column in ((observed, "observed"), (predicted, "predicted")):
+        mesh = panel.collections[0]
+        expected = [[effects.loc[(g, c), column] for c in ("B", "A")] for g in ("gene3", "gene1")]
+        np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(2, 2), expected)
+        assert mesh.get_clim() == observed.collections[0].get_clim()
+        assert mesh.get_clim()[0] == -mesh.get_clim()[1]
+
+
+def test_embedding_has_three_groups_and_arrows_from_source_to_generated(screen):
+    panel = pl.embedding(screen, "A", n_arrows=1000, show=False)[0, 0]
+    assert [len(c.get_offsets()) for c in panel.collections if not isinstance(c, Quiver)] == [60, 60, 60]
+    frame = screen.uns["unlasting"]["embedding"]
+    generated = frame[(frame["group"] == "generated") & (frame["condition"] == "A")]
+    arrows = next(c for c in panel.collections if isinstance(c, Quiver))
+    np.testing.assert_allclose(arrows.X + arrows.U, generated["x"])
+    np.testing.assert_allclose(arrows.Y, generated["source_y"])
+    assert "of variance" in panel.get_xlabel()
+
+
+def test_embedding_without_sources_or_arrows_has_none(screen):
+    panel = pl.embedding(screen, "A", n_arrows=0, show=False)[0, 0]
+    assert not any(isinstance(c, Quiver) for c in panel.collections)
+    screen.uns["unlasting"]["embedding"][["source_x", "source_y"]] = np.nan
+    panel = pl.embedding(screen, "A", show=False)[0, 0]
+    assert not any(isinstance(c, Quiver) for c in panel.collections)
+    assert [t.get_text() for t in panel.get_legend().get_texts()] == ["control", "observed", "generated"]
+
+
+def test_embedding_shows_the_first_conditions(screen):
+    axes = pl.embedding(screen, n_conditions=2, show=False).ravel()
+    assert [a.get_title() for a in axes] == list(screen.uns["unlasting"]["embedding"]["condition"].unique()[1:3])
+
+
+def test_rank_shows_the_top_with_open_points_for_unseen_conditions(screen):
+    frame = screen.uns["unlasting"]["rank"]
+    frame["seen"] = [True, False, True]
+    axes = pl.rank(screen, n=2, show=False)
+    assert [t.get_text() for t in axes.get_yticklabels()] == list(frame["condition"][:2])
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["seen in training", "not seen"]
+    unseen = next(c for c in axes.collections if c.get_label() == "not seen")
+    assert same_color(unseen.get_facecolor()[0], "white")
+    np.testing.assert_allclose(unseen.get_offsets()[0], [frame["score"][1], 1])
+    assert "E-distance" in axes.get_xlabel()
+
+
+def test_dose_response_has_a_line_per_group_and_the_control_level(screen):
+    axes = pl.dose_response(screen, "A", "gene0", show=False)[0, 0]
+    assert axes.get_xscale() == "log"
+    assert "uM" in axes.get_xlabel()
+    assert [line.get_label() for line in axes.lines] == ["control", "observed", "generated"]
+    np.testing.assert_allclose(axes.lines[1].get_xdata(), [0.1, 1.0])
+
+
+def test_grn_shows_the_neighbours_with_widths_and_origins(screen):
+    axes = pl.grn(screen, "gene0", show=False)
+    names = {text.get_text() for text in axes.texts}
+    assert names == {"gene0", "gene1", "gene2", "TARGET"}
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["coexpression", "go", "not measured"]
+    widths = np.concatenate([c.get_linewidths() for c in axes.collections if hasattr(c, "get_segments")])
+    assert len(widths) == 3
+    assert widths.max() == pytest.approx(3.4)
+    assert {t.get_text() for t in pl.grn(screen, "gene0", n_neighbours=1, show=False).texts} == {"gene0", "gene1"}
+
+
+def test_grn_prefers_attention(screen):
+    edges = screen.uns["unlasting"]["grn"]["edges"]
+    edges["attention"] = [0.1, 0.1, 0.9, 0.2, 0.1, 0.1]
+    axes = pl.grn(screen, "gene0", n_neighbours=1, show=False)
+    assert {text.get_text() for text in axes.texts} == {"gene0", "TARGET"}
+    assert "attention" in axes.get_legend().get_title().get_text()
+
+
+def test_grn_names_what_is_not_there(screen):
+    with pytest.raises(ValueError, match="Did you mean 'gene2"):
+        pl.grn(screen, "gene2x")
+    with pytest.raises(ValueError, match="no neighbour"):
+        pl.grn(screen, "LONELY")
+
+
+def test_history_has_a_panel_per_network_with_training_and_validation(screen):
+    axes = pl.history(MODEL, show=False)
+    assert [a.get_title() for a in axes] == ["Denoiser", "Mask network"]
+    for panel in axes:
+        assert [line.get_label() for line in panel.lines] == ["train loss", "validation score"]
+        assert panel.get_xlabel() == "epoch"
+
+
+def test_history_of_one_network_or_none():
+    half = SimpleNamespace(history={"mask_train_loss_step": MODEL.history["mask_train_loss"]})
+    assert [a.get_title() for a in pl.history(half, show=False)] == ["Mask network"]
+    with pytest.raises(ValueError, match="model.train"):
+        pl.history(SimpleNamespace(history=None))
+
+
+def test_several_panels_cannot_be_put_into_free_axes(screen):
+    figure = plt.figure()
+    with pytest.raises(ValueError, match="plt.subplots"):
+        pl.bimodal_genes(screen, "A", ax=figure.add_axes([0, 0, 1, 1]))
+    assert len(pl.bimodal_genes(screen, "A", "gene0", ax=figure.add_axes([0, 0, 1, 1]), show=False)) == 1
