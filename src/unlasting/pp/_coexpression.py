@@ -1,0 +1,49 @@
+"""Which genes vary together, without making the whole matrix dense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+BLOCK_ENTRIES = 2**24
+"""Size of the blocks of the correlation matrix: 128 MB in double precision."""
+
+
+def correlated_pairs(matrix: Any, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the pairs of genes whose Pearson correlation is at least `threshold` in absolute value.
+
+    Parameters
+    ----------
+    matrix
+        Expression, shape `(n_cells, n_genes)`.
+    threshold
+        Smallest absolute correlation.
+
+    Returns
+    -------
+    First gene, second gene and correlation of each pair, each of shape `(n_pairs,)`, in both directions, without
+    pairs of a gene with itself. A gene that does not vary has no pairs.
+    """
+    columns = sparse.csc_matrix(matrix, dtype=np.float64)
+    n_cells, n_genes = columns.shape
+    mean = np.asarray(columns.mean(axis=0)).ravel()
+    second = np.asarray(columns.multiply(columns).mean(axis=0)).ravel()
+    variance = second - mean**2
+    varies = variance > 1e-12 * np.maximum(second, np.finfo(float).tiny)
+    scale = np.zeros(n_genes)
+    scale[varies] = 1 / np.sqrt(variance[varies])
+    rows = columns.T.tocsr()  # (n_genes, n_cells)
+    block = max(1, BLOCK_ENTRIES // n_genes)
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for start in range(0, n_genes, block):
+        stop = min(start + block, n_genes)
+        product = (rows[start:stop] @ columns).toarray() / n_cells  # (block, n_genes)
+        correlation = (product - np.outer(mean[start:stop], mean)) * np.outer(scale[start:stop], scale)
+        first, second_gene = np.nonzero(np.abs(correlation) >= threshold)
+        keep = (first + start != second_gene) & varies[first + start] & varies[second_gene]
+        first, second_gene = first[keep], second_gene[keep]
+        found.append((first + start, second_gene, np.clip(correlation[first, second_gene], -1, 1)))
+    sources, targets, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return sources, targets, values

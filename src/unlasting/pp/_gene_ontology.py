@@ -1,0 +1,58 @@
+"""Similarity of genes from their Gene Ontology annotations, shipped with the package."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.resources import as_file, files
+
+import numpy as np
+from scipy import sparse
+
+
+@lru_cache(maxsize=1)
+def annotations() -> tuple[np.ndarray, sparse.csr_matrix]:
+    """Read the shipped annotations: gene names, and which gene has which term, shape `(n_genes, n_terms)`."""
+    with as_file(files("unlasting.pp") / "_data" / "go_human.npz") as path, np.load(path) as stored:
+        genes = np.array(stored["genes"].tobytes().decode().split("\n"), dtype=object)
+        indices, indptr = stored["indices"].astype(np.int32), stored["indptr"]
+        shape = (len(genes), len(stored["terms"]))
+    return genes, sparse.csr_matrix((np.ones(len(indices)), indices, indptr), shape=shape)
+
+
+@lru_cache(maxsize=4)
+def embedding(n_components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Embed every annotated gene, so that genes of one process are close.
+
+    Terms are weighted by how rare they are (tf-idf), and the matrix is reduced by a truncated singular value
+    decomposition with a fixed seed.
+
+    Returns
+    -------
+    Gene names, and a row of length 1 for each, shape `(n_genes, n_components)`, float32.
+    """
+    genes, annotated = annotations()
+    return genes, reduced(tf_idf(annotated), n_components)
+
+
+def tf_idf(annotated: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Weigh each term by the logarithm of how rare it is, and give each row length 1."""
+    n_genes = annotated.shape[0]
+    rarity = np.log(n_genes / np.maximum(np.asarray(annotated.sum(axis=0)).ravel(), 1))
+    return unit_rows(annotated @ sparse.diags(rarity))
+
+
+def unit_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Give each row that is not zero length 1."""
+    length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+    return sparse.csr_matrix(sparse.diags(1 / np.where(length > 0, length, 1)) @ matrix)
+
+
+def reduced(matrix: sparse.csr_matrix, n_components: int) -> np.ndarray:
+    """Reduce rows to their leading singular directions, each row of length 1, float32."""
+    from sklearn.utils.extmath import randomized_svd
+
+    n_components = min(n_components, min(matrix.shape))
+    left, values, _ = randomized_svd(matrix, n_components, n_iter=4, random_state=0)
+    rows = left * values
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.where(length > 0, length, 1)).astype(np.float32)

@@ -1,0 +1,169 @@
+"""The graph of genes that a model passes messages over, and what is known about its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from os import PathLike
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unlasting._constants import TRAIN, UNS_KEY
+from unlasting._keys import ScreenKeys, split_hash
+from unlasting._logging import logger
+from unlasting._perturbation import parse_labels
+from unlasting.pp._checks import require_log_normalised, require_whole
+from unlasting.pp._coexpression import correlated_pairs
+from unlasting.pp._priors import Prior, read_prior, similar_pairs
+
+COEXPRESSION = "coexpression"
+
+
+def grn(
+    adata: AnnData,
+    *,
+    prior: str | PathLike[str] | pd.DataFrame | None = "go",
+    targets: str | Iterable[str] | None = None,
+    min_correlation: float = 0.3,
+    min_similarity: float = 0.5,
+    max_neighbors: int = 20,
+    n_components: int = 256,
+    perturbation_key: str | None = None,
+    control: str | None = None,
+    split_key: str | None = None,
+    delimiter: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Build the graph of genes from co-expression and a prior.
+
+    The nodes are the measured genes, in their order, and then the targets that are not measured, which have no
+    expression but take part in the graph. Edges join genes that vary together in the training cells, and genes that
+    the prior relates. The prior also gives an embedding to every gene that it knows, from which a model predicts
+    targets that it was never trained on.
+
+    Parameters
+    ----------
+    adata
+        The screen after :func:`unlasting.pp.prepare`: log-normalised `X`, shape `(n_cells, n_genes)`.
+    prior
+        What relates genes beyond this screen:
+
+        - `"go"`: Gene Ontology annotations of human genes, shipped with the package.
+        - a DataFrame of edges with the columns `source` and `target`, and optionally `weight` and `sign`.
+        - a DataFrame with one row of numbers per gene, the names as its index.
+        - the folder of an scGPT checkpoint (`vocab.json` and `best_model.pt`); scGPT need not be installed.
+        - `None`: co-expression only. Targets that were never trained cannot be told apart then.
+    targets
+        Further targets that may be asked for later, beside those in the labels.
+    min_correlation
+        Smallest absolute Pearson correlation of a co-expression edge.
+    min_similarity
+        Smallest cosine similarity of a prior edge; edges given as a frame are taken as they are.
+    max_neighbors
+        Number of prior edges that each gene may choose by similarity.
+    n_components
+        Dimension of the embedding that is made from annotations or edges; a given matrix keeps its own.
+    perturbation_key
+        Column of `obs` with the perturbation labels.
+    control
+        Label of unperturbed cells.
+    split_key
+        Column of `obs` with `train`, `val` or `test`; only `train` cells are looked at.
+    delimiter
+        What separates the targets of a combination.
+    copy
+        Return a changed copy, and leave `adata` as it is.
+
+    Returns
+    -------
+    `None`, or the copy. Updates the following fields:
+
+    - `adata.uns["unlasting"]["grn"]`: `nodes`, the names; `edges`, a frame with `source`, `target`, `weight` (the
+      correlation, the similarity or the signed weight of the prior) and `origin` (`coexpression`, `go` or `prior`;
+      an edge found both ways is listed as `coexpression`); `report`, what was found.
+    - `adata.uns["unlasting"]["target_embedding"]`: `names`, `matrix` (rows of length 1) and `origin`, for every gene
+      that the prior knows. Absent without a prior.
+    - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    TypeError, ValueError, FileNotFoundError
+        If the prior cannot be read, `X` is not log-normalised or there are no training cells.
+    """
+    adata = adata.copy() if copy else adata
+    require_whole(adata, "grn")
+    keys = ScreenKeys.read(
+        adata, perturbation_key=perturbation_key, control=control, split_key=split_key, delimiter=delimiter
+    )
+    for argument, threshold in (("min_correlation", min_correlation), ("min_similarity", min_similarity)):
+        if not 0 < threshold <= 1:
+            raise ValueError(f"`{argument}` is {threshold}; it must be above 0 and at most 1.")
+    for argument, number in (("max_neighbors", max_neighbors), ("n_components", n_components)):
+        if number < 1:
+            raise ValueError(f"`{argument}` is {number}; it must be at least 1.")
+    labels, split = keys.labels(adata), keys.split(adata)
+    in_training = np.ones(adata.n_obs, dtype=bool) if split is None else split == TRAIN
+    if not in_training.any():
+        raise ValueError(f"No cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`, so nothing can be fitted.")
+    require_log_normalised(adata)
+
+    genes = adata.var_names.astype(str).to_numpy(dtype=object)
+    asked = _targets([*labels, *([targets] if isinstance(targets, str) else targets or ())], keys)
+    unmeasured = sorted(asked - set(genes))
+    nodes = np.array([*genes, *unmeasured], dtype=object)
+    first, second, correlation = correlated_pairs(adata.X[in_training], min_correlation)
+    parts = [_frame(nodes[first], nodes[second], correlation, COEXPRESSION)]
+    aliases: dict[str, str] = {}
+    known: Prior | None = None
+    if prior is not None:
+        known, aliases = read_prior(prior, n_components).with_aliases(nodes)
+        parts.append(_prior_edges(known, nodes, min_similarity, max_neighbors))
+    edges = pd.concat(parts, ignore_index=True)
+    twice = edges.duplicated(["source", "target"])
+    without = sorted(asked - set(known.names)) if known is not None else sorted(asked)
+    report = {
+        "n_nodes": len(nodes),
+        "n_edges": {str(origin): int(n) for origin, n in edges["origin"].value_counts().items()},
+        "n_found_both_ways": int(twice.sum()),
+        "unmeasured_targets": np.array(unmeasured, dtype=str),
+        "targets_without_prior": np.array(without, dtype=str),
+        "aliases": aliases,
+        "split_hash": split_hash(adata.obs_names, split),
+    }
+    stored = adata.uns.setdefault(UNS_KEY, {})
+    stored["grn"] = {"nodes": nodes, "edges": edges[~twice].reset_index(drop=True), "report": report}
+    stored.pop("target_embedding", None)
+    if known is not None:
+        stored["target_embedding"] = {"names": known.names, "matrix": known.matrix, "origin": known.origin}
+    keys.write(adata)
+    counts = ", ".join(f"{n} edges by {origin}" for origin, n in report["n_edges"].items()) or "no edges"
+    logger.info("pp.grn: %d nodes (%d targets are not measured), %s.", len(nodes), len(unmeasured), counts)
+    if known is not None and without:
+        logger.info("pp.grn: the prior does not know %d targets: %s.", len(without), ", ".join(without))
+    return adata if copy else None
+
+
+def _targets(labels: Iterable[object], keys: ScreenKeys) -> set[str]:
+    """Collect the names of all targets in labels."""
+    parsed = parse_labels(labels, control=keys.control, delimiter=keys.delimiter, argument="targets")
+    return {name for perturbation in parsed.values() for name in perturbation.targets}
+
+
+def _prior_edges(prior: Prior, nodes: np.ndarray, min_similarity: float, max_neighbors: int) -> pd.DataFrame:
+    """Get the edges of the prior among the nodes."""
+    if prior.edges is not None:
+        inside = prior.edges["source"].isin(nodes) & prior.edges["target"].isin(nodes)
+        return prior.edges[inside].assign(origin=prior.origin)
+    place = {name: row for row, name in enumerate(prior.names)}
+    names = np.array([name for name in nodes if name in place], dtype=object)
+    rows = prior.matrix[[place[name] for name in names]]
+    first, second, similarity = similar_pairs(names, rows, min_similarity, max_neighbors)
+    return _frame(names[first], names[second], similarity, prior.origin)
+
+
+def _frame(source: np.ndarray, target: np.ndarray, weight: np.ndarray, origin: str) -> pd.DataFrame:
+    """Put edges of one origin into a frame."""
+    return pd.DataFrame({"source": source, "target": target, "weight": weight, "origin": origin})

@@ -1,0 +1,169 @@
+"""From raw counts to log-normalised highly variable genes, fitted on the training cells alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import scanpy as sc
+from anndata import AnnData
+from scipy import sparse
+
+from unlasting._constants import COUNTS_LAYER, TRAIN, UNS_KEY
+from unlasting._keys import ScreenKeys, split_hash
+from unlasting._logging import logger
+from unlasting._perturbation import nearest_name, parse_labels
+from unlasting.pp._checks import counts_of, require_whole, row_sums
+
+
+def prepare(
+    adata: AnnData,
+    *,
+    n_top_genes: int = 2000,
+    min_cells: int = 5,
+    library_size_key: str | None = None,
+    target_sum: float | None = None,
+    perturbation_key: str | None = None,
+    control: str | None = None,
+    split_key: str | None = None,
+    delimiter: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Normalise raw counts and keep the genes to be modelled.
+
+    Counts are divided by the library size, scaled to `target_sum` and log-transformed (`log1p`); then the highly
+    variable genes are kept, and every measured target. The scale and the genes are found from the training cells
+    (those that :func:`unlasting.pp.split` labelled `train`; without a split, all cells).
+
+    Parameters
+    ----------
+    adata
+        The screen, with raw counts in `X`, shape `(n_cells, n_genes)`.
+    n_top_genes
+        Number of highly variable genes. With fewer genes, all stay.
+    min_cells
+        Genes seen in fewer training cells are left out, unless they are targets.
+    library_size_key
+        Column of `obs` with the library size of each cell, where `X` holds only a part of the measured genes.
+        By default the sum of the counts of the cell.
+    target_sum
+        The library size to which all cells are scaled; by default the median of the training cells.
+    perturbation_key
+        Column of `obs` with the perturbation labels.
+    control
+        Label of unperturbed cells.
+    split_key
+        Column of `obs` with `train`, `val` or `test`.
+    delimiter
+        What separates the targets of a combination.
+    copy
+        Return a changed copy, and leave `adata` as it is.
+
+    Returns
+    -------
+    `None`, or the copy. Updates the following fields:
+
+    - `adata.X`: log-normalised expression, CSR float32, of the kept genes only.
+    - `adata.layers["counts"]`: the raw counts of the kept genes.
+    - `adata.uns["unlasting"]["prepare"]`: what was done: `target_sum`, `library_size_key`, `n_top_genes`,
+      `min_cells`, the number of `genes_kept` and of `genes_before`, `counts_layer`, and the `split_hash` of the
+      split it was fitted on.
+    - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    ValueError
+        If `X` does not hold raw counts, cells have none, or there are no training cells.
+    """
+    adata = adata.copy() if copy else adata
+    require_whole(adata, "prepare")
+    keys = ScreenKeys.read(
+        adata, perturbation_key=perturbation_key, control=control, split_key=split_key, delimiter=delimiter
+    )
+    for argument, value in (("n_top_genes", n_top_genes), ("min_cells", min_cells)):
+        if value < 1:
+            raise ValueError(f"`{argument}` is {value}; it must be at least 1.")
+    if target_sum is not None and not target_sum > 0:
+        raise ValueError(f"`target_sum` is {target_sum}; it must be positive.")
+    labels, split = keys.labels(adata), keys.split(adata)
+    in_training = np.ones(adata.n_obs, dtype=bool) if split is None else split == TRAIN
+    if not in_training.any():
+        raise ValueError(f"No cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`, so nothing can be fitted.")
+    counts = counts_of(adata)
+    size = _library_size(adata, counts, library_size_key)
+    target_sum = float(np.median(size[in_training]) if target_sum is None else target_sum)
+    expression = counts.copy()
+    expression.data *= np.repeat(target_sum / size, np.diff(counts.indptr)).astype(np.float32)
+    np.log1p(expression.data, out=expression.data)
+
+    parsed = parse_labels(labels, control=keys.control, delimiter=keys.delimiter)
+    targets = {name for perturbation in parsed.values() for name in perturbation.targets}
+    is_target = np.asarray(adata.var_names.isin(sorted(targets)))
+    keep = is_target | _variable(expression[in_training], n_top_genes, min_cells)
+    if not keep.any():
+        raise ValueError(
+            f"None of the {adata.n_vars} genes is seen in {min_cells} of the {int(in_training.sum())} training cells. "
+            "Lower `min_cells`."
+        )
+
+    n_before = adata.n_vars
+    expression, counts = expression[:, keep], counts[:, keep]
+    adata._inplace_subset_var(keep)
+    adata.X = expression
+    adata.layers[COUNTS_LAYER] = counts
+    adata.uns.setdefault(UNS_KEY, {})["prepare"] = {
+        "target_sum": target_sum,
+        "library_size_key": library_size_key or "",
+        "n_top_genes": n_top_genes,
+        "min_cells": min_cells,
+        "genes_before": n_before,
+        "genes_kept": adata.n_vars,
+        "counts_layer": COUNTS_LAYER,
+        "split_hash": split_hash(adata.obs_names, split),
+    }
+    keys.write(adata)
+    logger.info(
+        "pp.prepare: %d of %d genes kept (%d of %d targets are measured), scaled to %g counts per cell.",
+        adata.n_vars,
+        n_before,
+        int(is_target.sum()),
+        len(targets),
+        target_sum,
+    )
+    return adata if copy else None
+
+
+def _library_size(adata: AnnData, counts: sparse.csr_matrix, key: str | None) -> np.ndarray:
+    """Get the library size of every cell, shape `(n_cells,)`, all positive."""
+    if key is None:
+        size = row_sums(counts)
+        empty = int((size == 0).sum())
+        if empty:
+            raise ValueError(
+                f"{empty} cells have no counts (the first: {adata.obs_names[int(np.argmin(size))]!r}). "
+                "Remove them with `scanpy.pp.filter_cells(adata, min_counts=1)`, before `pp.split`."
+            )
+        return size
+    if key not in adata.obs:
+        raise KeyError(
+            f"`library_size_key` is {key!r}, but `adata.obs` has no such column."
+            f"{nearest_name(key, map(str, adata.obs.columns))}"
+        )
+    size = np.asarray(adata.obs[key], dtype=np.float64)
+    bad = ~(np.isfinite(size) & (size > 0))
+    if bad.any():
+        raise ValueError(
+            f"`adata.obs[{key!r}]` holds {int(bad.sum())} values that are no library size (the first is "
+            f"{size[bad][0]}, of cell {adata.obs_names[int(np.argmax(bad))]!r}); each must be positive."
+        )
+    return size
+
+
+def _variable(expression: sparse.csr_matrix, n_top_genes: int, min_cells: int) -> np.ndarray:
+    """Choose the highly variable of the genes that enough cells show, shape `(n_genes,)`."""
+    chosen = np.asarray(expression.getnnz(axis=0)).ravel() >= min_cells
+    if chosen.sum() > n_top_genes:
+        seen = AnnData(expression[:, chosen])
+        ranked = sc.pp.highly_variable_genes(seen, n_top_genes=n_top_genes, flavor="seurat", inplace=False)
+        chosen[chosen] = np.asarray(ranked["highly_variable"])
+    return chosen
