@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import FunctionType
 
 import pytest
@@ -95,3 +96,11 @@ def test_says_what_comes_back(name):
         return
     if len(parameters(value)) > 0 and name.count(".") == 1:
         assert re.search(r"^(Returns|Yields)\n-+\n", text, re.M), f"{name} does not say what it returns"
+
+
+def test_the_api_page_lists_everything():
+    page = Path(__file__).parents[1] / "docs" / "api.md"
+    listed = set(re.findall(r"^   ((?:\w+\.)?\w+)$", page.read_text(encoding="utf-8"), re.M))
+    public = {name for name in USER_FACING if name.count(".") == 1} - {"model.UnlastingModel"}
+    assert public | {"UnlastingModel"} <= listed, f"docs/api.md lacks {sorted(public - listed)}"
+    assert all(name in ALL or name == "UnlastingModel" for name in listed), f"docs/api.md lists what is gone: {listed}"
