@@ -244,7 +244,7 @@ def named_genes(names: Sequence[str], genes: pd.Index, argument: str) -> np.ndar
 def _from_layer(adata: AnnData, observed: Cells, layer: str | None) -> Cells:
     if layer not in adata.layers:
         raise KeyError(
-            f"`adata.layers` has no {layer!r} (it has {sorted(adata.layers)}). Run `model.predict(adata)` first, name "
+            f"`adata.layers` has no {layer!r} (it has {[name for name in adata.layers if name]}). Run `model.predict(adata)` first, name "
             "another `layer`, or pass generated cells as `predictions`."
         )
     matrix = adata.layers[layer]
