@@ -10,7 +10,7 @@ from scipy import sparse
 
 
 @lru_cache(maxsize=1)
-def annotations() -> tuple[np.ndarray, sparse.csr_matrix]:
+def annotated_genes() -> tuple[np.ndarray, sparse.csr_matrix]:
     """Read the shipped annotations: gene names, and which gene has which term, shape `(n_genes, n_terms)`."""
     with as_file(files("unlasting.pp") / "_data" / "go_human.npz") as path, np.load(path) as stored:
         genes = np.array(stored["genes"].tobytes().decode().split("\n"), dtype=object)
@@ -30,7 +30,7 @@ def embedding(n_components: int) -> tuple[np.ndarray, np.ndarray]:
     -------
     Gene names, and a row of length 1 for each, shape `(n_genes, n_components)`, float32.
     """
-    genes, annotated = annotations()
+    genes, annotated = annotated_genes()
     return genes, reduced(tf_idf(annotated), n_components)
 
 

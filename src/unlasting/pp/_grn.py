@@ -124,9 +124,10 @@ def grn(
     edges = pd.concat(parts, ignore_index=True)
     twice = edges.duplicated(["source", "target"])
     without = sorted(asked - set(known.names)) if known is not None else sorted(asked)
+    n_edges = {str(origin): int(n) for origin, n in edges["origin"].value_counts().items()}
     report = {
         "n_nodes": len(nodes),
-        "n_edges": {str(origin): int(n) for origin, n in edges["origin"].value_counts().items()},
+        "n_edges": n_edges,
         "n_found_both_ways": int(twice.sum()),
         "unmeasured_targets": np.array(unmeasured, dtype=str),
         "targets_without_prior": np.array(without, dtype=str),
@@ -139,7 +140,7 @@ def grn(
     if known is not None:
         stored["target_embedding"] = {"names": known.names, "matrix": known.matrix, "origin": known.origin}
     keys.write(adata)
-    counts = ", ".join(f"{n} edges by {origin}" for origin, n in report["n_edges"].items()) or "no edges"
+    counts = ", ".join(f"{n} edges by {origin}" for origin, n in n_edges.items()) or "no edges"
     logger.info("pp.grn: %d nodes (%d targets are not measured), %s.", len(nodes), len(unmeasured), counts)
     if known is not None and without:
         logger.info("pp.grn: the prior does not know %d targets: %s.", len(without), ", ".join(without))

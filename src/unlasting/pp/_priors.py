@@ -115,7 +115,7 @@ def similar_pairs(
             near = np.flatnonzero(values >= min_similarity)
             # Rounding hides that two genes are equally near: compare five digits, then names.
             near = near[np.argsort(-np.round(values[near], 5), kind="stable")][:max_neighbors]
-            for other in near:
+            for other in near.tolist():
                 chosen[min(row, other), max(row, other)] = float(values[other])
     pairs = np.array(sorted(chosen), dtype=np.int64).reshape(-1, 2)
     weights = np.array([chosen[first, second] for first, second in pairs.tolist()], dtype=np.float64)

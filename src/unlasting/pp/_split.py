@@ -150,7 +150,9 @@ def split(
         labels=labels,
         cell_types=keys.cell_types(adata),
         batches=keys.batches(adata),
-        perturbations=parse_labels(labels, control=keys.control, delimiter=keys.delimiter),
+        perturbations={
+            str(k): p for k, p in parse_labels(labels, control=keys.control, delimiter=keys.delimiter).items()
+        },
         control=keys.control,
     )
     named = {TEST: _names(test), VAL: _names(val)}
