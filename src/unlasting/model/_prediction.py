@@ -88,7 +88,7 @@ class PredictionMixin(SourcesMixin):
         adata = self._resolve(adata)
         if copy:
             adata = adata.copy()
-        labels = self.keys.labels(adata)
+        labels = self._labels(adata)
         chosen = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
         if chosen.dtype == bool:
             chosen = np.flatnonzero(chosen)
@@ -172,7 +172,7 @@ class PredictionMixin(SourcesMixin):
             sources = self._training_controls()
         else:
             controls = self._resolve(controls)
-            self._require_controls(self.keys.labels(controls), "controls")
+            self._require_controls(self._labels(controls), "controls")
             sources = self._as_sources(controls, np.arange(controls.n_obs))
         rows = sources.rows_by_cell_type(cell_type, batch)
         rng = np.random.default_rng(_seed(seed))
@@ -268,7 +268,7 @@ class PredictionMixin(SourcesMixin):
         self._require_trained()
         adata = self._resolve(adata)
         labels = (
-            self.keys.labels(adata)
+            self._labels(adata)
             if perturbation is None
             else np.full(adata.n_obs, self._canonical([perturbation])[0], dtype=object)
         )

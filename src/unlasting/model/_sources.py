@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from unlasting._constants import TEST
-from unlasting._perturbation import nearest_name
+from unlasting._perturbation import canonical_labels, nearest_name
 from unlasting.data import POOL, SPLIT, expression, fit_statistics
 from unlasting.nn import ControlPools
 
@@ -87,6 +87,11 @@ def draw(rng: np.random.Generator, rows: np.ndarray, n: int) -> tuple[np.ndarray
 class SourcesMixin:
     """Find the cells that a prediction starts from."""
 
+    def _labels(self, adata: AnnData) -> np.ndarray:
+        """Get the canonical label of every cell; given cells need not hold a control."""
+        column = self.keys.column(adata, "perturbation_key")
+        return canonical_labels(column, control=self.keys.control, delimiter=self.keys.delimiter)
+
     def _as_sources(self, adata: AnnData, rows: np.ndarray) -> SourceCells:
         """Take cells as sources; pools that the model does not know are fitted from their own control cells."""
         cell_type, batch = self.keys.cell_types(adata), self.keys.batches(adata)
@@ -113,7 +118,7 @@ class SourcesMixin:
                 f"({sorted(set(trained))}). The default preset takes a new cell type from its control cells."
             )
         chosen = (
-            (self.keys.labels(adata) == self.keys.control)
+            (self._labels(adata) == self.keys.control)
             & (self.keys.cell_types(adata) == cell_type)
             & (self.keys.batches(adata) == batch)
         )
@@ -151,7 +156,7 @@ class SourcesMixin:
         -------
         The sources, the row of the source of every cell, and how many cells came from it before.
         """
-        labels = self.keys.labels(adata)
+        labels = self._labels(adata)
         own_rows = np.flatnonzero(labels == self.keys.control)
         sources = self._as_sources(adata, own_rows)
         if adata is self.adata:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -74,7 +75,8 @@ class TrainingMixin:
         show_progress
             Whether a progress bar is shown for each network.
         **trainer_kwargs
-            For :class:`scvi.train.Trainer`, such as `strategy="ddp"` or `precision="bf16-mixed"`.
+            For :class:`scvi.train.Trainer`, such as `strategy="ddp"`, `precision="bf16-mixed"` or further
+            `callbacks`.
 
         Returns
         -------
@@ -130,6 +132,7 @@ class TrainingMixin:
         early_stopping_patience: int,
         show_progress: bool,
         seed: int | None,
+        callbacks: Sequence[pl.Callback] = (),
         **trainer_kwargs: Any,
     ) -> bool:
         """Train one network, and say whether it came to its end."""
@@ -148,7 +151,7 @@ class TrainingMixin:
         plan = NetworkPlan(self.module, name, training, training.max_steps)
         keep_best = KeepBest()
         accelerator, devices, device = parse_device_args(accelerator, devices, return_device="torch")
-        callbacks: list[pl.Callback] = [keep_best]
+        callbacks = [keep_best, *callbacks]
         if show_progress:
             callbacks.append(NetworkProgressBar(name.replace("_", " ")))
         if early_stopping and len(parts[1]):
@@ -174,7 +177,7 @@ class TrainingMixin:
                 callbacks=callbacks,
                 **trainer_kwargs,
             )
-        interrupted = False
+        interrupted, handler = False, signal.getsignal(signal.SIGINT)
         try:
             with _quiet_lightning():
                 trainer.fit(plan, splitter)
@@ -182,6 +185,7 @@ class TrainingMixin:
                     trainer.validate(plan, splitter.val_dataloader(), verbose=False)  # the last steps count as well
         except (KeyboardInterrupt, SystemExit):
             interrupted = True
+            signal.signal(signal.SIGINT, handler)  # Lightning leaves Ctrl-C without effect
         interrupted = interrupted or trainer.interrupted
         keep_best.restore(plan)
         self.module.eval()
