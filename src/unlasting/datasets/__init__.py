@@ -1,6 +1,7 @@
-"""Screens: shipped with the package, and simulated with a known truth."""
+"""Screens: shipped with the package, downloaded, and simulated with a known truth."""
 
+from unlasting.datasets._download import adamson, norman, sciplex3
 from unlasting.datasets._shipped import kang, norman_mini, papalexi
 from unlasting.datasets._simulate import simulate_screen
 
-__all__ = ["kang", "norman_mini", "papalexi", "simulate_screen"]
+__all__ = ["adamson", "kang", "norman", "norman_mini", "papalexi", "sciplex3", "simulate_screen"]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 CHAIN_WEIGHT = 1.5
-LARGEST_ACTIVITY = 3.0
+LARGEST_ACTIVITY = 2.0
 
 
 @dataclass(frozen=True)

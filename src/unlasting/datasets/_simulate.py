@@ -205,16 +205,13 @@ def _pairs(targets: list[str], n_combos: int, rng: np.random.Generator) -> list[
 
 def _responder_fractions(responders: float | Sequence[float], targets: list[str], inert: list[str]) -> dict[str, float]:
     """Give every target its fraction of responding cells."""
-    given = (
-        np.broadcast_to(np.asarray(responders, dtype=float), (len(targets),))
-        if np.ndim(responders) == 0
-        else responders
-    )
+    each = np.full(len(targets), responders) if np.ndim(responders) == 0 else np.asarray(responders)
+    given = each.astype(float).tolist()
     if len(given) != len(targets) or not all(0 <= value <= 1 for value in given):
         raise ValueError(
             f"`responders` must be a fraction from 0 to 1, or one for each of the {len(targets)} targets; it is {responders}."
         )
-    return dict(zip(targets, map(float, given), strict=True)) | dict.fromkeys(inert, 1.0)
+    return dict(zip(targets, given, strict=True)) | dict.fromkeys(inert, 1.0)
 
 
 def _synthetic(
@@ -238,7 +235,8 @@ def _synthetic(
     share = np.exp(usual[:, measured])
     share /= share.sum(axis=1, keepdims=True)
     depth = mean_counts * measured.sum() * np.exp(depth_sd * rng.standard_normal(n_cells) - depth_sd**2 / 2)
-    rate = depth[:, None] * share[kind] * np.exp(state[:, measured])
+    activity = np.exp(state[:, measured])
+    rate = depth[:, None] * share[kind] * activity / activity.mean(axis=0)
     return np.array([f"type{i + 1}" for i in range(n_cell_types)])[kind], noise, rate
 
 
