@@ -138,4 +138,13 @@ def test_errors_name_the_way_out(planted_screen):
         tl.rank(adata, gene_sets={"a": ["ENSG1"]})
     with pytest.raises(ValueError, match="no way to go"):
         tl.rank(adata, toward=adata[adata.obs["perturbation"] == "control"].copy(), conditions="half")
+    with pytest.raises(ValueError, match="min_cells=1000"):
+        tl.rank(adata, min_cells=1000)
     assert "unlasting" not in adata.uns
+
+
+def test_few_cells_are_left_out(planted_screen):
+    adata = planted_screen(30)
+    few = np.flatnonzero(adata.obs["perturbation"] == "half")[5:]
+    adata.layers["unlasting"][few] = np.nan
+    assert set(tl.rank(adata)["condition"]) == {"all", "none"}

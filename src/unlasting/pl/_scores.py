@@ -110,7 +110,7 @@ def scores(
     for i, name in enumerate(names):
         style = {
             "color": PALETTE[i % len(PALETTE)],
-            "marker": MARKERS[i % len(MARKERS)],
+            "marker": MARKERS[(i + i // len(PALETTE)) % len(MARKERS)],
             "markersize": 5,
             "linestyle": "none",
             **kwargs,
@@ -126,19 +126,8 @@ def scores(
     axes.set_xlim(right=LIMIT + 0.05 if far else None)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), rows)
-    label = "Normalised score (0: noise floor, 1: no effect)"
-    dress(axes, title=f"{metric}, {gene_set} genes", xlabel=label + ("\n▸ beyond the axis" if far else ""))
-    if silent:
-        axes.annotate(
-            f"{silent} conditions without a signal left out",
-            (1, 0),
-            xycoords="axes fraction",
-            xytext=(0, -38 if far else -26),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=8,
-            color=LINE,
-        )
+    notes = ["▸ beyond the axis"] * far + [f"{silent} without a signal left out"] * bool(silent)
+    label = "\n".join(["Normalised score (0: noise floor, 1: no effect)", *(["; ".join(notes)] if notes else [])])
+    dress(axes, title=f"{metric}, {gene_set} genes", xlabel=label)
     legend_beside(axes, title="predictor")
     return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)

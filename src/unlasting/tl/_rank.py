@@ -26,6 +26,7 @@ def rank(
     n_top_genes: int = 50,
     seed_key: str = "unlasting_seed",
     n_bootstraps: int = 200,
+    min_cells: int = 10,
     max_cells: int = 500,
     key_added: str = "rank",
     seed: int = 0,
@@ -66,6 +67,8 @@ def rank(
         Column of generated cells that tells several runs apart.
     n_bootstraps
         Number of bootstrap samples of generated and control cells.
+    min_cells
+        Conditions with fewer generated or control cells are left out, and the log says so.
     max_cells
         Largest number of cells drawn from the controls and from each condition and run.
     key_added
@@ -92,7 +95,8 @@ def rank(
     KeyError
         If the layer, a label column or a named gene is missing.
     ValueError
-        If `toward` is empty or does not differ from the controls, or no pathway has a gene in the panel.
+        If `toward` is empty or does not differ from the controls, no pathway has a gene in the panel, or no
+        condition has `min_cells` cells.
     """
     groups = Groups.read(
         adata,
@@ -109,10 +113,14 @@ def rank(
     pathways = _pathway_members(gene_sets, groups.genes)
     rng = np.random.default_rng(seed)
     rows = []
+    left_out: list[str] = []
     enriched: list[pd.DataFrame] = []
     for condition in chosen:
         controls = groups.observed.values(sample(groups.control_rows(condition.cell_type), max_cells, rng))
         runs = [groups.generated.values(sample(r, max_cells, rng)) for r in _runs(groups, condition, seed_key)]
+        if min(len(controls), *map(len, runs)) < min_cells:
+            left_out.append(str(condition))
+            continue
         direction = None if toward is None else _direction(toward, groups.genes, controls.mean(axis=0))
         score, low, high = _score(runs, controls, direction, n_bootstraps, rng)
         rows.append(
@@ -131,6 +139,10 @@ def rank(
         if pathways:
             t = t_scores(np.concatenate(runs), controls)
             enriched.append(_enrichment(condition, t, pathways, groups.genes, n_top_genes))
+    if left_out:
+        logger.info("Left out, with fewer than %d generated or control cells: %s.", min_cells, ", ".join(left_out))
+    if not rows:
+        raise ValueError(f"No condition has `min_cells={min_cells}` generated and control cells.")
     frame = pd.DataFrame(rows).sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
     results = {key_added: frame}
     if enriched:
