@@ -6,6 +6,10 @@ import os
 from importlib.metadata import metadata
 from typing import Any
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.ext.napoleon.docstring import NumpyDocstring
+
 info = metadata("unlasting")
 project = info["Name"]
 author = "The unlasting authors"
@@ -16,7 +20,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
@@ -34,6 +37,7 @@ napoleon_google_docstring = False
 napoleon_numpy_docstring = True
 napoleon_use_rtype = False
 typehints_defaults = "comma"
+typehints_document_rtype_none = False
 always_use_bars_union = True
 
 bibtex_bibfiles = ["references.bib"]
@@ -45,7 +49,9 @@ nb_execution_mode = "off"  # notebooks are committed with their results
 
 html_theme = "sphinx_book_theme"
 html_title = project
-html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2}
+html_theme_options = {"navbar_persistent": [], "navigation_with_keys": False, "show_toc_level": 2}
+html_math_renderer = "mathml"  # read by the browser itself, with no script from another site
+toc_object_entries_show_parents = "hide"
 
 # Links to other projects need the network, which a build must not: they are made where the site is published.
 if os.environ.get("READTHEDOCS"):
@@ -61,8 +67,8 @@ if os.environ.get("READTHEDOCS"):
         "scvi": ("https://docs.scvi-tools.org/en/stable", None),
     }
 
-# Names of other projects need no target; names of this one do.
-nitpick_ignore_regex = [(r"py:.*", r"(?!unlasting\b).*")]
+# Names of other projects, and private ones of this, need no target; public names do.
+nitpick_ignore_regex = [(r"py:.*", r"(?!unlasting\b).*"), (r"py:.*", r"unlasting\..*\b_\w+.*")]
 
 
 def skip_foreign_members(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
@@ -72,6 +78,28 @@ def skip_foreign_members(app: Any, what: str, name: str, obj: Any, skip: bool, o
     return True if module and not module.startswith("unlasting") else None
 
 
+def returns_as_text(self: Any, section: str) -> list[str]:
+    """Leave what is returned as it was written: types are in the signature, and keys that are written are a list."""
+    lines = self._dedent(self._consume_to_next_section())
+    return self._format_block(":returns: ", lines[1:] if lines[:1] == [":"] else lines)  # autodoc-typehints adds ":"
+
+
+def visit_math(self: Any, node: nodes.math) -> None:
+    """Write a formula in a line as MathML."""
+    self.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def visit_math_block(self: Any, node: nodes.math_block) -> None:
+    """Write a formula of its own as MathML; a wide one can be scrolled."""
+    self.body.append(
+        f'<div class="formula" style="margin: 1em 0; overflow-x: auto">{tex2mathml(node.astext(), as_block=True)}</div>'
+    )
+    raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
     """Connect the above."""
     app.connect("autodoc-skip-member", skip_foreign_members)
+    app.add_html_math_renderer("mathml", inline_renderers=(visit_math, None), block_renderers=(visit_math_block, None))
+    NumpyDocstring._parse_returns_section = returns_as_text
