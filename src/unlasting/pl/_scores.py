@@ -126,8 +126,10 @@ def scores(
     axes.set_xlim(right=LIMIT + 0.05 if far else None)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), rows)
-    notes = ["▸ beyond the axis"] * far + [f"{silent} without a signal left out"] * bool(silent)
-    label = "\n".join(["Normalised score (0: noise floor, 1: no effect)", *(["; ".join(notes)] if notes else [])])
+    notes = ["▸ beyond the axis"] if far else []
+    if silent:
+        notes.append(f"{silent} without a signal left out")
+    label = "\n".join(["Normalised score (0: noise floor, 1: no effect)", "; ".join(notes)]).strip()
     dress(axes, title=f"{metric}, {gene_set} genes", xlabel=label)
     legend_beside(axes, title="predictor")
     return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
