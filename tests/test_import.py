@@ -33,9 +33,8 @@ def test_import_loads_nothing_heavy():
     assert loaded("import unlasting", HEAVY + OPTIONAL) == []
 
 
-@pytest.mark.parametrize("name", unlasting.__all__)
-def test_every_public_name_is_there_and_silent(name):
-    assert run(f"import unlasting; unlasting.{name}") == ""
+def test_every_public_name_is_there_and_silent():
+    assert run("from unlasting import *") == ""
 
 
 def test_no_name_needs_an_optional_package():
