@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scanpy as sc
+from sklearn.metrics import roc_auc_score
 
-from unlasting import tl
+from unlasting import datasets, tl
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
@@ -77,3 +79,25 @@ def test_errors_name_the_way_out(planted_screen):
         tl.responders(adata, min_cells=500)
     assert list(adata.obs.columns) == columns
     assert "unlasting" not in adata.uns
+
+
+def test_scores_separate_the_responders_of_a_simulated_screen():
+    adata = datasets.simulate_screen(n_cells=300, responders=0.5, seed=1)
+    sc.pp.normalize_total(adata)
+    sc.pp.log1p(adata)
+    adata.layers["unlasting"] = adata.X.copy()
+    tl.responders(adata, conditions=[f"T{i}" for i in range(1, 10)])
+    for label, cells in adata.obs.groupby("perturbation", observed=True):
+        if str(label).startswith("T"):
+            area = roc_auc_score(cells["responder"].astype(bool), cells["unlasting_responders_score"])
+            assert area > 0.9, label
+
+
+def test_real_knockouts_with_and_without_an_effect():
+    adata = datasets.papalexi()
+    sc.pp.normalize_total(adata)
+    sc.pp.log1p(adata)
+    adata.layers["unlasting"] = adata.X
+    found = tl.responders(adata).set_index("condition")["responders_observed"]
+    assert (found[["IFNGR1", "IFNGR2", "JAK2", "STAT1"]] > 0.7).all()
+    assert (found[["ATF2", "CAV1", "CD86", "ETV7", "MARCH8", "STAT5A"]] < 0.05).all()
