@@ -16,6 +16,9 @@ from unlasting.model._sources import SourceCells
 from unlasting.module import UnlastingModule
 from unlasting.nn import ConditionTensors, ControlPools
 
+_NEW_NOISE = 0.1
+"""How much of a further replicate's latent is drawn anew, so that no two cells are the same; the first has none."""
+
 
 class Carrier:
     """Carries source cells to any conditions; a source is encoded once for all of them.
@@ -136,6 +139,8 @@ class Carrier:
             mask = module.carry_mask(source_mask, *probabilities, uniform)
         else:
             mask = (uniform < after).to(x0.dtype)
+        share = torch.as_tensor(replicate > 0, device=device)[:, None] * _NEW_NOISE
+        latent = (1.0 - share**2).sqrt() * latent + share * eps
         if module.preset.denoiser.mask_as_input:
             latent = torch.where(source_mask > 0, latent, eps)
         tensors = self.conditions[torch.as_tensor(condition, device=device)]

@@ -180,6 +180,5 @@ class SourcesMixin:
                 raise ValueError(
                     f"There are no control cells of cell type {cell_type!r} (batch {batch!r}) to start from. Add some."
                 )
-            drawn, before = draw(rng, candidates, len(cells))
-            source[cells], replicate[cells] = drawn, before + 1  # replicate 0 is the control cell's own
+            source[cells], replicate[cells] = draw(rng, candidates, len(cells))
         return sources, source, replicate

@@ -188,7 +188,8 @@ class SharedGraphAttention(nn.Module):
         # The softmax does not change under a shift that is common to the edges of a target: an upper bound of its
         # scores is cheaper than their maximum and keeps the exponential from overflowing just as well.
         bound = functional.leaky_relu(of_source.amax(-1, keepdim=True) + of_target, 0.2).detach()
-        return torch.exp(functional.leaky_relu(edges, 0.2) - bound.index_select(-1, self.graph.target))
+        below = functional.leaky_relu(edges, 0.2) - bound.index_select(-1, self.graph.target)
+        return torch.exp(below.clamp(min=-80.0))  # no target is left with zero weight in all
 
     def forward(self, features: Tensor) -> Tensor:
         """Let every node attend to its neighbours and to itself.

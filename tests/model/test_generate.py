@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pytest
+
+from unlasting.model import UnlastingModel
+
+QUIET = {"show_progress": False}
+
+
+def test_a_new_anndata_with_provenance(either, tmp_path):
+    new = either.generate(["G7", "TFX+G3", "control"], n_cells=15, seed=3, **QUIET)
+    assert new.n_obs == 3 * 2 * 15
+    assert list(new.var_names) == list(either.adata.var_names)
+    counts = new.obs.groupby(["perturbation", "cell_type"], observed=True).size()
+    assert set(counts) == {15}
+    assert set(new.obs["perturbation"]) == {"G7", "G3+TFX", "control"}
+    assert new.obs_names.is_unique
+
+    source = either.adata.obs.loc[new.obs["unlasting_source"].astype(str)]
+    assert (source["perturbation"] == "control").all()
+    assert (source["unlasting_split"] == "train").all()
+    assert (source["cell_type"].to_numpy() == new.obs["cell_type"].to_numpy()).all()
+    cells = new.X.toarray()
+    assert np.isfinite(cells).all()
+    assert (cells >= 0).all()
+
+    made = new.uns["unlasting"]["generated"]
+    assert made["seed"] == 3
+    assert made["preset"] == either._preset_name
+    assert (made["solver"], made["n_steps"]) == (either.preset.solver, either.preset.n_steps)
+    assert list(made["unseen_targets"]) == []
+    new.write_h5ad(tmp_path / "new.h5ad")
+    read = anndata.read_h5ad(tmp_path / "new.h5ad")
+    assert read.uns["unlasting"]["generated"]["version"] == made["version"]
+    assert read.uns["unlasting"]["keys"]["cell_type_key"] == "cell_type"
+
+
+def test_more_cells_than_controls_and_every_one_is_another(either):
+    new = either.generate("TFX", n_cells=400, cell_type="B", seed=0, **QUIET)
+    sources = new.obs["unlasting_source"].nunique()
+    assert sources < 100
+    cells = new.X.toarray()
+    assert len(np.unique(cells, axis=0)) == 400
+    pairs = new.obs[["unlasting_source", "unlasting_replicate"]].astype(str)
+    assert not pairs.duplicated().any()
+
+
+def test_a_cell_does_not_depend_on_its_chunk_or_its_neighbours(either):
+    whole = either.generate(["G3", "G7"], n_cells=40, seed=1, **QUIET)
+    chunks = either.generate(["G3", "G7"], n_cells=40, seed=1, batch_size=7, **QUIET)
+    turned = either.generate(["G7", "G3"], n_cells=40, seed=1, **QUIET)
+    assert (whole.obs["unlasting_source"] == chunks.obs["unlasting_source"]).all()
+    np.testing.assert_array_equal(whole.X.toarray() > 0, chunks.X.toarray() > 0)
+    np.testing.assert_allclose(whole.X.toarray(), chunks.X.toarray(), atol=1e-5)
+    for label in ("G3", "G7"):
+        one, other = (a[a.obs["perturbation"] == label].X.toarray() for a in (whole, turned))
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_seed_decides(either):
+    one, same, other = (either.generate("G3", 20, seed=s, **QUIET) for s in (5, 5, 6))
+    np.testing.assert_array_equal(one.X.toarray(), same.X.toarray())
+    assert one.obs.equals(same.obs)
+    assert not np.array_equal(one.X.toarray(), other.X.toarray())
+
+
+def test_a_pair_has_no_order(either):
+    one, other = (either.generate(label, 10, **QUIET) for label in ("G3+TFX", "TFX+G3"))
+    np.testing.assert_array_equal(one.X.toarray(), other.X.toarray())
+    assert set(one.obs["perturbation"]) == set(other.obs["perturbation"]) == {"G3+TFX"}
+
+
+def test_labels_are_read_like_those_of_the_screen(model):
+    new = model.generate(["G3+ctrl", "G3", "TFX + G3+G7"], 5, **QUIET)
+    assert list(dict.fromkeys(new.obs["perturbation"])) == ["G3", "G3+G7+TFX"]
+
+
+@pytest.mark.parametrize(
+    ("label", "unseen"), [("G11", ["G11"]), ("NEW1", ["NEW1"]), ("NEW2", ["NEW2"]), ("G11+G3", ["G11"])]
+)
+def test_targets_that_were_never_trained(model, label, unseen):
+    """A measured one, one that only the prior knows, one that is only a node, and a pair with a trained one."""
+    new = model.generate(label, 10, **QUIET)
+    made = new.uns["unlasting"]["generated"]
+    assert np.isfinite(new.X.toarray()).all()
+    assert list(made["unseen_targets"]) == unseen
+    assert list(made["unseen_conditions"]) == ["+".join(sorted(label.split("+")))]
+    assert ((new.obs["unlasting_support"] >= 0) & (new.obs["unlasting_support"] < 1)).all()
+
+
+def test_support_says_what_an_answer_rests_on(model):
+    support = {
+        label: float(model.generate(label, 1, cell_type="B", **QUIET).obs["unlasting_support"].iloc[0])
+        for label in ("G3", "G3+TFX", "control", "NEW1", "NEW2")
+    }
+    assert support["G3"] == support["G3+TFX"] == support["control"] == pytest.approx(1.0)
+    assert 0.5 < support["NEW1"] < 1.0  # the prior finds it like G3
+    assert support["NEW2"] == 0.0  # of this, nothing is known
+
+
+def test_an_untrained_target_with_a_double_in_the_prior_acts_like_it(model):
+    mean = {
+        label: model.generate(label, 150, seed=0, **QUIET).X.toarray().mean(0) for label in ("control", "G3", "NEW1")
+    }
+    others = np.r_[0:3, 4:60]  # G3 itself is a node, NEW1 is none
+    of_g3, of_new = ((mean[label] - mean["control"])[others] for label in ("G3", "NEW1"))
+    assert np.corrcoef(of_g3, of_new)[0, 1] > 0.5
+
+
+def test_trained_conditions_are_not_called_unseen(model):
+    made = model.generate(["G3", "G3+TFX", "G7+TFX"], 2, **QUIET).uns["unlasting"]["generated"]
+    assert list(made["unseen_targets"]) == []
+    assert list(made["unseen_conditions"]) == ["G7+TFX"]
+
+
+def test_given_controls_are_started_from(either, controls):
+    few = controls[:6].copy()
+    new = either.generate("G3", 9, controls=few, **QUIET)
+    assert set(new.obs["unlasting_source"]) <= set(few.obs_names)
+    assert set(new.obs["cell_type"]) == set(few.obs["cell_type"])
+
+
+def test_a_cell_type_that_was_not_trained_starts_from_its_own_controls(model, controls, screen):
+    other = screen(seed=1, n_cells=300)
+    other = other[other.obs["perturbation"] == "control"].copy()
+    other.obs["cell_type"] = "NK"
+    other.obs_names = [f"nk{i}" for i in range(other.n_obs)]
+    new = model.generate(["TFX", "control"], 50, controls=other, **QUIET)
+    assert set(new.obs["cell_type"]) == {"NK"}
+    assert set(new.obs["unlasting_source"]) <= set(other.obs_names)
+    null = new[new.obs["perturbation"] == "control"]
+    before = other[null.obs["unlasting_source"].astype(str)].X.toarray()
+    assert np.array_equal(null.X.toarray() > 0, before > 0)
+    assert np.abs(null.X.toarray() - before).max() < 2e-3 * float(model.module.statistics.x_max)
+
+
+def test_the_published_preset_knows_cell_types_by_index(paper_model, controls):
+    controls.obs["cell_type"] = "NK"
+    with pytest.raises(ValueError, match="'NK' was not trained.*default preset"):
+        paper_model.generate("G3", 5, controls=controls, **QUIET)
+
+
+def test_screens_without_cell_types_and_batches(build, screen):
+    adata = screen(n_cells=300)
+    del adata.obs["cell_type"]
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace({"control": "NT", "G3+TFX": "G3;TFX"})
+    model = build(adata, train=5, cell_type_key=None, control="NT", delimiter=";")
+    new = model.generate(["TFX;G3", "NT"], 12, **QUIET)
+    assert list(new.obs["perturbation"].unique()) == ["G3;TFX", "NT"]
+    assert "cell_type" not in new.obs
+    assert model.predict(copy=True, **QUIET).layers["unlasting"].shape == adata.shape
+
+
+def test_with_and_without_a_knocked_out_node(build, screen):
+    model = build(screen(n_cells=200), train=3, mode="activation")
+    assert isinstance(model, UnlastingModel)
+    assert not model.preset.denoiser.knock_out
+    assert model.generate("G3", 4, **QUIET).n_obs == 8
+
+
+def test_a_model_says_what_it_is(model, capsys):
+    repr(model)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "5 conditions, 3 trained targets, 60 genes, 62 nodes" in shown
