@@ -220,6 +220,10 @@ def test_errors_name_the_way_out(planted_screen):
     no_controls.obs["unlasting_split"] = "test"
     with pytest.raises(ValueError, match="no training control cells"):
         tl.bimodality(no_controls)
+    twice = adata.copy()
+    twice.obs_names = ["cell0", *adata.obs_names[:-1]]
+    with pytest.raises(ValueError, match="'cell0' more than once"):
+        tl.bimodality(twice)
     with pytest.raises(ValueError, match="empty"):
         tl.bimodality(adata[:0].copy())
     assert dict(adata.uns) == before

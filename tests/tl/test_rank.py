@@ -24,8 +24,27 @@ def test_effects_are_unbiased_energy_distances(planted_screen, storage):
     layer = np.asarray(layer.todense() if hasattr(layer, "todense") else layer)
     x = layer[adata.obs["perturbation"] == "half"]
     y = dense[adata.obs["perturbation"] == "control"]
+    # pairs of cells with the same source are left out
+    source = adata.obs.loc[adata.obs["perturbation"] == "half", "unlasting_source"].to_numpy()
+    control = adata.obs_names[adata.obs["perturbation"] == "control"].to_numpy()
+    means = [
+        np.mean([d for i, row in enumerate(cdist(a, b)) for j, d in enumerate(row) if s[i] != t[j]])
+        for a, b, s, t in ((x, y, source, control), (x, x, source, source), (y, y, control, control))
+    ]
+    assert frame.loc["half", "score"] == pytest.approx(2 * means[0] - means[1] - means[2], rel=1e-8)
+
+    del adata.obs["unlasting_source"]
+    frame = tl.rank(adata).set_index("condition")
     within = [cdist(a, a).sum() / (len(a) * (len(a) - 1)) for a in (x, y)]
     assert frame.loc["half", "score"] == pytest.approx(2 * cdist(x, y).mean() - sum(within), rel=1e-8)
+
+
+def test_a_perturbation_that_returns_its_source_cells_has_no_effect(planted_screen):
+    adata = planted_screen(100)
+    adata.layers["unlasting"] = adata[adata.obs["unlasting_source"].to_numpy()].X.copy()
+    frame = tl.rank(adata)
+    assert ((frame["low"] < 0) & (frame["high"] > 0)).all()
+    assert frame["score"].abs().max() < 0.03
 
 
 def test_order_and_intervals(planted_screen):

@@ -70,6 +70,17 @@ def test_a_condition_that_was_never_observed_takes_its_direction_from_generated_
     assert "unlasting_responders_generated" not in adata.obs
 
 
+def test_copies_of_control_cells_do_not_respond_to_an_unseen_perturbation(planted_screen):
+    found = []
+    for seed in range(6):
+        adata = planted_screen(200, seed=seed)
+        unseen = adata[adata.obs["perturbation"] == "half"].copy()
+        unseen.X = adata[unseen.obs["unlasting_source"].to_numpy()].X.copy()
+        frame = tl.responders(adata[adata.obs["perturbation"] != "half"].copy(), predictions=unseen)
+        found.append(frame["score_generated"].iloc[0])
+    assert np.mean(found) == pytest.approx(0, abs=0.15)
+
+
 def test_errors_name_the_way_out(planted_screen):
     adata = planted_screen(30)
     columns = list(adata.obs.columns)

@@ -180,10 +180,8 @@ def _placed(cells: Cells, rows: np.ndarray, group: str, place: _Map) -> pd.DataF
 
 def _with_sources(frame: pd.DataFrame, groups: Groups, rows: np.ndarray, source_key: str, place: _Map) -> pd.DataFrame:
     """Add where the source cells of the generated cells are."""
-    if source_key not in groups.generated.obs:
-        return frame.assign(source="", source_x=np.nan, source_y=np.nan)
-    sources = np.asarray(groups.generated.obs[source_key].astype(object))[rows]
-    found = groups.observed.names.get_indexer(sources)
+    found = groups.source_rows(rows, source_key)
     distinct = np.unique(found[found >= 0])
     places = _placed(groups.observed, distinct, "control", place).set_index(distinct)[["x", "y"]].reindex(found)
-    return frame.assign(source=sources, source_x=places["x"].to_numpy(), source_y=places["y"].to_numpy())
+    names = np.where(found >= 0, np.asarray(groups.observed.names, dtype=object)[found], "")
+    return frame.assign(source=names, source_x=places["x"].to_numpy(), source_y=places["y"].to_numpy())

@@ -121,10 +121,16 @@ class Groups:
         KeyError
             If the layer, a label column or genes of the screen are missing.
         ValueError
-            If `X` holds raw counts, or there is no generated cell.
+            If `X` holds raw counts, names are not unique, or there is no generated cell.
         """
         if adata.n_obs == 0 or adata.n_vars == 0:
             raise ValueError("`adata` is empty: it needs at least one cell and one gene.")
+        for argument, names in (("obs_names", adata.obs_names), ("var_names", adata.var_names)):
+            if not names.is_unique:
+                raise ValueError(
+                    f"`adata.{argument}` holds {names[names.duplicated()][0]!r} more than once. Make names unique, for "
+                    f"example by `adata.{argument}_make_unique()`."
+                )
         keys = ScreenKeys.read(adata, **overrides)
         split = keys.split(adata)
         observed = Cells(
@@ -198,6 +204,12 @@ class Groups:
                 )
             self._controls[cell_type] = rows
         return self._controls[cell_type]
+
+    def source_rows(self, rows: np.ndarray, source_key: str) -> np.ndarray:
+        """Find the observed cells from which generated cells came, -1 where that is unknown."""
+        if source_key not in self.generated.obs:
+            return np.full(len(rows), -1)
+        return self.observed.names.get_indexer(np.asarray(self.generated.obs[source_key].astype(object))[rows])
 
     def observed_rows(self, condition: Condition) -> np.ndarray:
         """Find the observed cells to compare with: the `test` cells of a condition, or all if it has none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ def rank(
     gene_sets: Mapping[str, Sequence[str]] | None = None,
     n_top_genes: int = 50,
     seed_key: str = "unlasting_seed",
+    source_key: str = "unlasting_source",
     n_bootstraps: int = 200,
     min_cells: int = 10,
     max_cells: int = 500,
@@ -65,6 +67,9 @@ def rank(
         Number of genes taken for `gene_sets`.
     seed_key
         Column of generated cells that tells several runs apart.
+    source_key
+        Column with the name of the control cell from which each generated cell came. Two cells that go back to the
+        same control cell are no pair in an E-distance: they are alike for that reason alone.
     n_bootstraps
         Number of bootstrap samples of generated and control cells.
     min_cells
@@ -116,12 +121,14 @@ def rank(
     left_out: list[str] = []
     enriched: list[pd.DataFrame] = []
     for condition in chosen:
-        controls = groups.observed.values(sample(groups.control_rows(condition.cell_type), max_cells, rng))
-        runs = [groups.generated.values(sample(r, max_cells, rng)) for r in _runs(groups, condition, seed_key)]
-        if min(len(controls), *map(len, runs)) < min_cells:
+        control_rows = sample(groups.control_rows(condition.cell_type), max_cells, rng)
+        run_rows = [sample(rows, max_cells, rng) for rows in _runs(groups, condition, seed_key)]
+        if min(len(control_rows), *map(len, run_rows)) < min_cells:
             left_out.append(str(condition))
             continue
-        direction = None if toward is None else _direction(toward, groups.genes, controls.mean(axis=0))
+        controls = _Sample(groups.observed.values(control_rows), control_rows)
+        runs = [_Sample(groups.generated.values(rows), _sources(groups, rows, source_key)) for rows in run_rows]
+        direction = None if toward is None else _direction(toward, groups.genes, controls.values.mean(axis=0))
         score, low, high = _score(runs, controls, direction, n_bootstraps, rng)
         rows.append(
             {
@@ -130,14 +137,14 @@ def rank(
                 "score": score,
                 "low": low,
                 "high": high,
-                "n_cells": sum(map(len, runs)),
+                "n_cells": sum(map(len, run_rows)),
                 "n_runs": len(runs),
                 "seen": bool((groups.split[groups.observed.rows(condition)] == TRAIN).any()),
                 "criterion": criterion,
             }
         )
         if pathways:
-            t = t_scores(np.concatenate(runs), controls)
+            t = t_scores(np.concatenate([run.values for run in runs]), controls.values)
             enriched.append(_enrichment(condition, t, pathways, groups.genes, n_top_genes))
     if left_out:
         logger.info("Left out, with fewer than %d generated or control cells: %s.", min_cells, ", ".join(left_out))
@@ -185,6 +192,19 @@ def _direction(toward: AnnData | Sequence[str] | pd.Series, genes: pd.Index, con
     return direction
 
 
+class _Sample(NamedTuple):
+    """Cells with the row of the observed cell that each goes back to (its own, if it was observed)."""
+
+    values: np.ndarray
+    sources: np.ndarray
+
+
+def _sources(groups: Groups, rows: np.ndarray, source_key: str) -> np.ndarray:
+    """Get the source of each generated cell; unknown ones are all different."""
+    found = groups.source_rows(rows, source_key)
+    return np.where(found >= 0, found, -1 - np.arange(len(rows)))
+
+
 def _runs(groups: Groups, condition: Condition, seed_key: str) -> list[np.ndarray]:
     """Find the rows of each run of the model."""
     rows = groups.generated.rows(condition)
@@ -195,8 +215,8 @@ def _runs(groups: Groups, condition: Condition, seed_key: str) -> list[np.ndarra
 
 
 def _score(
-    runs: list[np.ndarray],
-    controls: np.ndarray,
+    runs: list[_Sample],
+    controls: _Sample,
     direction: np.ndarray | None,
     n_bootstraps: int,
     rng: np.random.Generator,
@@ -216,24 +236,24 @@ def _score(
 
 
 def _weighted_scores(
-    cells: np.ndarray, controls: np.ndarray, direction: np.ndarray | None, n_rows: int, rng: np.random.Generator
+    cells: _Sample, controls: _Sample, direction: np.ndarray | None, n_rows: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Score the sample and its bootstraps, shape `(n_rows,)`, from one pass over the cells."""
     x, y = (
-        np.vstack([np.ones(len(block)), rng.multinomial(len(block), np.full(len(block), 1 / len(block)), n_rows - 1)])
-        for block in (cells, controls)
+        np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), n_rows - 1)])
+        for n in (len(cells.values), len(controls.values))
     )  # (n_rows, n_cells), (n_rows, n_controls): how often each cell was drawn
     if direction is not None:
-        return x @ (cells @ direction) / len(cells) - y @ (controls @ direction) / len(controls)
-    between = np.einsum("bi,bi->b", x @ euclidean_distances(cells, controls), y) / (len(cells) * len(controls))
-    return 2 * between - _within(x, euclidean_distances(cells)) - _within(y, euclidean_distances(controls))
+        return x @ (cells.values @ direction) / x.shape[1] - y @ (controls.values @ direction) / y.shape[1]
+    between = _mean_distances(cells, controls, x, y)
+    return 2 * between - _mean_distances(cells, cells, x, x) - _mean_distances(controls, controls, y, y)
 
 
-def _within(weights: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Mean distance between two different cells; copies of one cell in a bootstrap are no pair."""
-    total = np.einsum("bi,bi->b", weights @ distances, weights)
-    pairs = weights.sum(axis=1) ** 2 - (weights**2).sum(axis=1)
-    return total / np.maximum(pairs, 1)
+def _mean_distances(a: _Sample, b: _Sample, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Mean distance over the pairs of cells that do not go back to the same cell, for every row of weights."""
+    pair = a.sources[:, None] != b.sources[None, :]
+    total = np.einsum("rb,rb->r", x @ (euclidean_distances(a.values, b.values) * pair), y)
+    return total / np.maximum(np.einsum("rb,rb->r", x @ pair, y), 1)
 
 
 def _pathway_members(gene_sets: Mapping[str, Sequence[str]] | None, genes: pd.Index) -> dict[str, np.ndarray]:

@@ -31,6 +31,7 @@ def responders(
     n_genes: int = 50,
     false_positives: float = 0.05,
     min_cells: int = 20,
+    source_key: str = "unlasting_source",
     key_added: str = "responders",
     seed: int = 0,
     perturbation_key: str | None = None,
@@ -48,7 +49,7 @@ def responders(
     that fraction is; a weak effect labels few cells rather than all.
 
     The cells are dealt at random into two halves, and each half is scored with the direction of the other.
-    Otherwise noise alone would part perturbed cells from controls.
+    Otherwise noise alone would part perturbed cells from controls. A generated cell goes with its source cell.
 
     The direction comes from the observed cells of the condition (all of them: nothing of a model is judged
     here), or, where the condition was never observed, from the generated cells.
@@ -69,6 +70,8 @@ def responders(
         Fraction of the control cells that may pass for responders.
     min_cells
         Fewest cells from which a direction is taken; cells of smaller conditions stay unlabelled.
+    source_key
+        Column with the name of the control cell from which each generated cell came, if there is one.
     key_added
         Prefix of the columns, and where under `uns["unlasting"]` the frame goes.
     seed
@@ -121,7 +124,7 @@ def responders(
     rng = np.random.default_rng(seed)
     rows = []
     for condition in groups.conditions(conditions):
-        found = _one_condition(groups, condition, n_genes, min_cells, false_positives, rng)
+        found = _one_condition(groups, condition, n_genes, min_cells, false_positives, source_key, rng)
         if found is None:
             continue
         row, of_observed, of_generated = found
@@ -169,16 +172,21 @@ def _one_condition(
     n_genes: int,
     min_cells: int,
     false_positives: float,
+    source_key: str,
     rng: np.random.Generator,
 ) -> tuple[dict[str, object], tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
-    control = groups.observed.values(groups.control_rows(condition.cell_type))
+    control_rows, generated_rows = groups.control_rows(condition.cell_type), groups.generated.rows(condition)
+    control = groups.observed.values(control_rows)
     observed = groups.observed.values(groups.observed.rows(condition))
-    generated = groups.generated.values(groups.generated.rows(condition))
+    generated = groups.generated.values(generated_rows)
     reference = "observed" if len(observed) >= min_cells else "generated"
     if min(len(control), len(observed if reference == "observed" else generated)) < min_cells:
         return None
     cells = {"control": control, "observed": observed, "generated": generated}
-    scores = _cross_scores(cells, reference, n_genes, rng)
+    half = {name: rng.permutation(len(block)) % 2 == 0 for name, block in cells.items()}
+    source = pd.Index(control_rows).get_indexer(groups.source_rows(generated_rows, source_key))
+    half["generated"] = np.where(source >= 0, half["control"][source], half["generated"])
+    scores = _cross_scores(cells, half, reference, n_genes)
     threshold = np.quantile(scores["control"], 1 - false_positives)
     responds = {name: found > threshold for name, found in scores.items()}
     row: dict[str, object] = {
@@ -196,10 +204,9 @@ def _one_condition(
 
 
 def _cross_scores(
-    cells: dict[str, np.ndarray], reference: str, n_genes: int, rng: np.random.Generator
+    cells: dict[str, np.ndarray], half: dict[str, np.ndarray], reference: str, n_genes: int
 ) -> dict[str, np.ndarray]:
     """Score each half of the cells of every group along the direction of the other half, in control s.d."""
-    half = {name: rng.permutation(len(block)) % 2 == 0 for name, block in cells.items()}
     scores = {name: np.zeros(len(block)) for name, block in cells.items()}
     for first in (True, False):
         control, perturbed = (cells[name][half[name] == first] for name in ("control", reference))
