@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-_SAMPLED_ROWS = 2_000
+_BLOCK = 8_192
 
 
 def expression(adata: AnnData, layer: str | None) -> Any:
@@ -27,10 +27,14 @@ def expression(adata: AnnData, layer: str | None) -> Any:
     return adata.layers[layer]
 
 
-def _values(matrix: Any) -> np.ndarray:
-    """Get the stored values of some rows."""
-    rows = matrix[: min(_SAMPLED_ROWS, matrix.shape[0])] if matrix.shape[0] > _SAMPLED_ROWS else matrix[:]
-    return np.asarray(rows.data if sparse.issparse(rows) else rows).ravel()
+def _values(matrix: Any) -> Iterator[np.ndarray]:
+    """Get the stored values, in blocks of rows where they are not in memory in one piece."""
+    if sparse.issparse(matrix):
+        yield matrix.data
+        return
+    for start in range(0, matrix.shape[0], _BLOCK):
+        rows = matrix[start : start + _BLOCK]
+        yield np.asarray(rows.data if sparse.issparse(rows) else rows).ravel()
 
 
 def check_screen(adata: AnnData, layer: str | None) -> None:
@@ -64,18 +68,20 @@ def check_log_normalised(matrix: Any) -> None:
     ValueError
         If values are missing, negative, infinite, or whole numbers as counts are.
     """
-    values = _values(matrix)
-    if not np.isfinite(values).all():
-        raise ValueError("The expression matrix holds NaN or infinite values. Remove or replace them first.")
-    if (values < 0).any():
-        raise ValueError(
-            "The expression matrix holds negative values, as scaled data do. Log-normalised counts are expected: "
-            "start from raw counts and call `unlasting.pp.prepare(adata)`."
-        )
-    positive = values[values > 0]
-    if positive.size == 0:
+    only_zeros = only_whole = True
+    for values in _values(matrix):
+        if not np.isfinite(values).all():
+            raise ValueError("The expression matrix holds NaN or infinite values. Remove or replace them first.")
+        if (values < 0).any():
+            raise ValueError(
+                "The expression matrix holds negative values, as scaled data do. Log-normalised counts are expected: "
+                "start from raw counts and call `unlasting.pp.prepare(adata)`."
+            )
+        only_zeros = only_zeros and not values.any()
+        only_whole = only_whole and bool((values == np.round(values)).all())
+    if only_zeros:
         raise ValueError("The expression matrix holds only zeros.")
-    if np.all(positive == np.round(positive)):
+    if only_whole:
         raise ValueError(
             "The expression matrix holds whole numbers only, as raw counts do. Log-normalised values are expected: "
             "call `unlasting.pp.prepare(adata)` first."

@@ -83,15 +83,20 @@ class PredictionMixin(SourcesMixin):
         ValueError
             If genes are missing or in another order, a perturbation is unknown, or cells that are to be perturbed
             are no controls.
+        IndexError
+            If `indices` are out of range.
         """
         self._require_trained()
         adata = self._resolve(adata)
         if copy:
             adata = adata.copy()
         labels = self._labels(adata)
-        chosen = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
-        if chosen.dtype == bool:
-            chosen = np.flatnonzero(chosen)
+        chosen = np.arange(adata.n_obs)
+        if indices is not None:
+            try:
+                chosen = chosen[np.asarray(indices)]
+            except IndexError as error:
+                raise IndexError(f"`indices` do not fit the {adata.n_obs} cells of `adata`: {error}.") from error
         if perturbation is None:
             sources, source, replicate = self._pair(adata, _seed(seed))
             source, replicate = source[chosen], replicate[chosen]
@@ -160,12 +165,14 @@ class PredictionMixin(SourcesMixin):
         RuntimeError
             If the model is not trained.
         ValueError
-            If nothing is known of a target, a cell type has no control cells, or `n_cells` is not positive.
+            If nothing is known of a target, none is named, a cell type has no control cells, or `n_cells` is not positive.
         """
         self._require_trained()
         if n_cells < 1:
             raise ValueError(f"`n_cells` is {n_cells}; at least 1 is needed.")
         labels = self._canonical([perturbations] if isinstance(perturbations, str) else list(perturbations))
+        if not len(labels):
+            raise ValueError("`perturbations` is empty; name at least one, such as 'A' or 'A+B'.")
         labels = np.array(list(dict.fromkeys(labels)), dtype=object)
         conditions = self._tensors(labels)
         if controls is None:

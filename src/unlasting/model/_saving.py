@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -66,7 +66,7 @@ class SavingMixin:
             "registry": _to_json(self.registry_, arrays, "registry"),
             "history": {k: [frame.index.tolist(), frame.iloc[:, 0].tolist()] for k, frame in _history(self).items()},
         }
-        building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        building = _new_folder(target)
         try:
             # A tensor that two entries share is written for each, as safetensors asks.
             save_file({k: v.clone() for k, v in {**tensors, **arrays}.items()}, building / _TENSORS)
@@ -147,12 +147,19 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _new_folder(target: Path) -> Path:
+    """Make an empty folder beside another, with the usual permissions."""
+    folder = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    folder.mkdir()
+    return folder
+
+
 def _replace_folder(building: Path, target: Path) -> None:
     """Move a finished folder to its place; an older one goes only when the new one stands."""
     if not target.exists():
         building.rename(target)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    aside = _new_folder(target)
     target.rename(aside / "old")
     try:
         building.rename(target)
@@ -170,7 +177,8 @@ def _read_description(folder: Path, name: str) -> dict[str, Any]:
         description = json.loads((folder / _JSON).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"`{_JSON}` in {str(folder)!r} is damaged ({error}). Save the model again.") from error
-    if not isinstance(description, dict) or description.get("class") != name or "format" not in description:
+    needed = {"format", "unlasting_version", "preset", "options", "is_trained", "var_names", "registry", "sha256"}
+    if not isinstance(description, dict) or description.get("class") != name or needed - set(description):
         raise ValueError(f"`{_JSON}` in {str(folder)!r} does not describe a saved {name}.")
     if description["format"] > FORMAT:
         raise ValueError(

@@ -258,10 +258,10 @@ def _check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str)
         raise ValueError(
             f"No perturbed cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`: there is nothing to learn from."
         )
-    pools = np.array([f"{c}\0{b}" for c, b in zip(keys.cell_types(adata), keys.batches(adata), strict=True)])
-    without = sorted(set(pools) - set(pools[in_training & is_control]))
+    pools = list(zip(keys.cell_types(adata), keys.batches(adata), strict=True))
+    without = sorted(set(pools) - {pools[row] for row in np.flatnonzero(in_training & is_control)})
     if without:
-        cell_type, batch = without[0].split("\0")
+        cell_type, batch = without[0]
         named = [f"`cell_type_key` {cell_type!r}"] * bool(keys.cell_type_key)
         named += [f"`batch_key` {batch!r}"] * bool(keys.batch_key)
         raise ValueError(
@@ -285,6 +285,12 @@ def _check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str)
             raise ValueError(
                 f"The graph in `adata.uns['unlasting']['grn']` has {len(nodes)} nodes that do not begin with the "
                 f"{adata.n_vars} genes of `adata` in their order. Call `pp.grn(adata)` after the last change of genes."
+            )
+        strange = sorted({*graph["edges"]["source"], *graph["edges"]["target"]} - set(nodes))
+        if strange:
+            raise ValueError(
+                f"The graph in `adata.uns['unlasting']['grn']` has edges at {strange[:5]}, which are no nodes of it. "
+                "Call `pp.grn(adata)`, or add them to its nodes."
             )
         lost = sorted(
             {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args, get_type_hints
 
 from unlasting._perturbation import nearest_name
 from unlasting.nn import Architecture
@@ -70,6 +70,11 @@ class Preset:
         The number K of control cells behind these rates.
     hide_identity
         Share of training cells whose targets' identities have to be guessed from the prior.
+
+    Raises
+    ------
+    ValueError
+        If an entry is none of its choices, or a number is too small.
     """
 
     denoiser: Architecture = field(default_factory=Architecture)
@@ -85,6 +90,15 @@ class Preset:
     mask_threshold: float = 0.5
     n_mask_controls: int = 500
     hide_identity: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            value, allowed = getattr(self, name), get_args(kind)
+            if allowed and value not in allowed:
+                raise ValueError(f"`{name}` is {value!r}; choose one of {list(allowed)}.")
+        for name in ("n_steps", "n_mask_controls"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; at least 1 is needed.")
 
     @classmethod
     def named(cls, name: str) -> Preset:

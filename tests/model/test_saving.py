@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from unlasting.model import UnlastingModel, _saving
+
+QUIET = {"show_progress": False}
+READ_ALONE = """
+import sys, warnings
+warnings.filterwarnings("ignore")
+import anndata
+from unlasting.model import UnlastingModel
+folder, controls, out = sys.argv[1:]
+model = UnlastingModel.load(folder, adata=False, accelerator="cpu")
+cells = model.generate(["G3+TFX", "NEW2"], 12, seed=4, controls=anndata.read_h5ad(controls), show_progress=False)
+cells.write_h5ad(out)
+"""
+
+
+@pytest.fixture
+def folder(either, tmp_path):
+    either.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def damage(folder, **changes) -> None:
+    description = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**description, **changes}))
+
+
+def load(folder, adata=False):
+    return UnlastingModel.load(folder, adata=adata, accelerator="cpu")
+
+
+def test_the_loaded_model_generates_the_same_cells(either, folder, screen):
+    expected = either.generate(["G3+TFX", "NEW2"], 12, seed=4, **QUIET)
+    adata = screen()
+    loaded = load(folder, adata)
+    cells = loaded.generate(["G3+TFX", "NEW2"], 12, seed=4, **QUIET)
+    np.testing.assert_array_equal(cells.X.toarray(), expected.X.toarray())
+    assert cells.obs.equals(expected.obs)
+    assert loaded.preset == either.preset
+    assert set(loaded.history) == set(either.history)
+    for name, frame in either.history.items():
+        np.testing.assert_allclose(loaded.history[name].to_numpy(dtype=float), frame.to_numpy(dtype=float))
+    np.testing.assert_array_equal(
+        loaded.predict(indices=range(30), seed=1, copy=True, **QUIET).layers["unlasting"],
+        either.predict(indices=range(30), seed=1, copy=True, **QUIET).layers["unlasting"],
+    )
+
+
+def test_without_an_anndata_it_takes_controls(either, folder, controls):
+    expected = either.generate("G3", 10, seed=4, controls=controls, **QUIET)
+    loaded = load(folder)
+    cells = loaded.generate("G3", 10, seed=4, controls=controls, **QUIET)
+    np.testing.assert_array_equal(cells.X.toarray(), expected.X.toarray())
+    assert list(cells.var_names) == list(controls.var_names)
+    with pytest.raises(ValueError, match="loaded without an AnnData: give the control cells"):
+        loaded.generate("G3", 10, **QUIET)
+    with pytest.raises(ValueError, match="loaded without an AnnData"):
+        loaded.predict(**QUIET)
+    with pytest.raises(RuntimeError, match="Load it with one to train it"):
+        loaded.train(1)
+
+
+def test_a_new_process_generates_the_same_cells(model, tmp_path, controls):
+    import anndata
+
+    model.save(tmp_path / "model")
+    controls.write_h5ad(tmp_path / "controls.h5ad")
+    paths = [str(tmp_path / name) for name in ("model", "controls.h5ad", "out.h5ad")]
+    subprocess.run([sys.executable, "-c", READ_ALONE, *paths], check=True, capture_output=True)
+    expected = model.generate(["G3+TFX", "NEW2"], 12, seed=4, controls=controls, **QUIET)
+    cells = anndata.read_h5ad(tmp_path / "out.h5ad")
+    np.testing.assert_array_equal(cells.X.toarray(), expected.X.toarray())
+    assert list(cells.obs["unlasting_source"]) == list(expected.obs["unlasting_source"])
+
+
+def test_the_anndata_can_be_saved_along(build, screen, tmp_path):
+    model = build(screen(n_cells=150), train=3)
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = load(tmp_path / "model", None)
+    one, other = (m.generate("G3", 5, **QUIET).X.toarray() for m in (model, loaded))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_loaded_model_trains_on(build, screen, tmp_path):
+    adata = screen(n_cells=200)
+    model = build(adata, train=5)
+    model.save(tmp_path / "model")
+    loaded = load(tmp_path / "model", screen(n_cells=200))
+    before = {k: v.clone() for k, v in loaded.module.denoiser.state_dict().items()}
+    loaded.train(5, accelerator="cpu", **QUIET)
+    assert any(not torch.equal(v, before[k]) for k, v in loaded.module.denoiser.state_dict().items())
+    assert len(loaded.history["denoiser_train_loss"]) > len(model.history["denoiser_train_loss"])
+    loaded.save(tmp_path / "model", overwrite=True)
+    assert load(tmp_path / "model").is_trained
+
+
+def test_a_loaded_model_keeps_its_statistics_and_split_of_conditions(model, folder, screen):
+    """Cells that look different do not change a model that is trained."""
+    other = screen(seed=5)
+    loaded = load(folder, other)
+    assert loaded.vocabulary.trained == model.vocabulary.trained
+    if loaded.preset == model.preset:
+        for name, value in model.module.state_dict().items():
+            assert torch.equal(loaded.module.state_dict()[name], value), name
+
+
+def test_nothing_in_the_folder_runs_code(folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "tensors.safetensors"]
+    json.loads((folder / "model.json").read_text())
+    safetensors.torch.load_file(folder / "tensors.safetensors")
+
+
+def test_others_may_read_the_folder_as_any_other(folder, tmp_path):
+    (tmp_path / "plain").mkdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_an_untrained_model_can_be_saved(build, screen, tmp_path):
+    build(screen(n_cells=100)).save(tmp_path / "model")
+    loaded = load(tmp_path / "model", screen(n_cells=100))
+    with pytest.raises(RuntimeError, match=r"not trained yet. Call `model.train\(\)`"):
+        loaded.generate("G3", **QUIET)
+
+
+def test_options_are_saved(build, screen, tmp_path):
+    adata = screen(n_cells=100)
+    UnlastingModel.setup_anndata(adata, cell_type_key="cell_type", mode="activation")
+    model = UnlastingModel(adata, width=24, n_steps=3, use_grn=False)
+    model.save(tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert loaded.preset == model.preset
+    assert (loaded.preset.denoiser.width, loaded.preset.n_steps, loaded.preset.denoiser.use_grn) == (24, 3, False)
+    assert not loaded.preset.denoiser.knock_out
+
+
+# -- what goes wrong
+
+
+def test_an_existing_folder_is_not_overwritten_unasked(either, folder):
+    before = (folder / "model.json").read_bytes()
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        either.save(folder)
+    assert (folder / "model.json").read_bytes() == before
+    either.save(folder, overwrite=True)
+    load(folder)
+
+
+def test_a_full_disk_leaves_the_old_save(model, tmp_path, monkeypatch):
+    model.save(tmp_path / "model")
+
+    def full(*args, **kwargs) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_saving, "save_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            model.save(tmp_path / "model", overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(_saving.Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            model.save(tmp_path / "model", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]  # nothing half-written is left behind
+    assert load(tmp_path / "model").is_trained
+
+
+def test_a_folder_that_cannot_be_moved_leaves_the_old_save(model, tmp_path, monkeypatch):
+    model.save(tmp_path / "model")
+    rename = _saving.Path.rename
+
+    def refuse(self, target):
+        if (self / "model.json").exists() and self.name != "old" and target == tmp_path / "model":
+            raise PermissionError("no")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_saving.Path, "rename", refuse)
+        with pytest.raises(PermissionError):
+            model.save(tmp_path / "model", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert load(tmp_path / "model").is_trained
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no saved model"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"`model.json` and `tensors.safetensors`"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("position", [100, -100])
+def test_damaged_tensors(folder, position):
+    path = folder / "tensors.safetensors"
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"`tensors.safetensors`.*damaged"):
+        load(folder)
+
+
+def test_truncated_tensors(folder):
+    path = folder / "tensors.safetensors"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"`tensors.safetensors`.*damaged"):
+        load(folder)
+
+
+def test_a_truncated_description(folder):
+    path = folder / "model.json"
+    path.write_text(path.read_text()[:300])
+    with pytest.raises(ValueError, match=r"`model.json` in .* is damaged"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"class": "UnlastingModel", "format": 1}', '{"class": "SCVI"}'])
+def test_a_foreign_description(folder, content):
+    (folder / "model.json").write_text(content)
+    with pytest.raises(ValueError, match=r"`model.json`.*(describe a saved UnlastingModel|damaged)"):
+        load(folder)
+
+
+def test_another_class(folder):
+    damage(folder, **{"class": "SCVI"})
+    with pytest.raises(ValueError, match="does not describe a saved UnlastingModel"):
+        load(folder)
+
+
+def test_a_later_format(folder):
+    damage(folder, format=99, unlasting_version="9.9")
+    with pytest.raises(ValueError, match=r"saved by unlasting 9\.9 in format 99.*Update unlasting"):
+        load(folder)
+
+
+def test_another_panel_of_genes(folder, screen):
+    adata = screen()
+    with pytest.raises(ValueError, match="1 of the 60 genes of the model are missing, 'G59'"):
+        load(folder, adata[:, :-1].copy())
+    with pytest.raises(ValueError, match="not those of the model in the same order"):
+        load(folder, adata[:, ::-1].copy())
