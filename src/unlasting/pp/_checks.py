@@ -65,7 +65,10 @@ def counts_of(adata: AnnData) -> sparse.csr_matrix:
             f"`adata.X` holds fractions (such as {fractional[0]:g}), as normalised or log-transformed data do. "
             "Raw counts are expected: put them back, for example with `adata.X = adata.layers['counts'].copy()`."
         )
-    return counts.astype(np.float32)
+    counts = counts.astype(np.float32)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    return counts
 
 
 def require_log_normalised(adata: AnnData) -> None:

@@ -142,7 +142,13 @@ def grn(
     keys.write(adata)
     counts = ", ".join(f"{n} edges by {origin}" for origin, n in n_edges.items()) or "no edges"
     logger.info("pp.grn: %d nodes (%d targets are not measured), %s.", len(nodes), len(unmeasured), counts)
-    if known is not None and without:
+    if known is not None and not np.isin(nodes, known.names).any():
+        logger.warning(
+            "pp.grn: the prior knows none of the genes (the first is %r, the prior holds names such as %r).",
+            nodes[0],
+            known.names[0],
+        )
+    elif known is not None and without:
         logger.info("pp.grn: the prior does not know %d targets: %s.", len(without), ", ".join(without))
     return adata if copy else None
 

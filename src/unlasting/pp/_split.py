@@ -221,8 +221,9 @@ def _require_parts(
     empty = sorted(part for part in {TRAIN} | held_out if not count[part])
     if empty:
         raise ValueError(
-            f"The part {empty[0]!r} would hold no perturbed cell: train, val and test have "
-            f"{count[TRAIN]}, {count[VAL]} and {count[TEST]} perturbations. Hold out fewer, or set `val_fraction=0`."
+            f"The part {empty[0]!r} would hold no perturbed cell: train, val and test would have "
+            f"{count[TRAIN]}, {count[VAL]} and {count[TEST]} perturbations. Change what is held out, or set "
+            "`val_fraction=0` to do without validation."
         )
     if not (~screen.perturbed & (parts == TRAIN)).any():
         raise ValueError("No control cell would be left for training. Lower `test_fraction`.")

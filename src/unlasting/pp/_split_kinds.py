@@ -88,7 +88,7 @@ class Draw:
         if n_test + n_val > len(free) or left < 1:
             rare = len(known) - len(names)
             raise ValueError(
-                f"There are {len(known)} perturbed {what}s, {rare} of them with fewer than {self.min_cells} cells. "
+                f"There are {len(known)} {what}s with perturbed cells, {rare} of them with fewer than {self.min_cells}. "
                 f"This split asks for {n_test or len(self.test or ())} in test and {n_val or len(self.val or ())} in "
                 f"val, which leaves {max(left, 0)} for training, and at least 1 is needed in each part. Lower "
                 "`test_fraction` or `min_cells`, set `val_fraction=0`, or use `kind='random'`."
@@ -111,17 +111,10 @@ def by_cells(screen: Screen, draw: Draw) -> np.ndarray:
         groups.setdefault(key, []).append(cell)
     for _, cells in sorted(groups.items()):
         order = draw.rng.permutation(cells)
-        n_test = round(draw.test_fraction * len(cells))
-        n_val = round(draw.val_fraction * len(cells))
-        n_val = max(0, min(n_val, len(cells) - 1 - n_test))
+        n_test = min(round(draw.test_fraction * len(cells)), len(cells) - 1)
+        n_val = min(round(draw.val_fraction * len(cells)), len(cells) - 1 - n_test)
         part[order[:n_test]] = TEST
         part[order[n_test : n_test + n_val]] = VAL
-    for name, fraction in ((TEST, draw.test_fraction), (VAL, draw.val_fraction)):
-        if fraction > 0 and not (part == name).any():
-            raise ValueError(
-                f"All {len(groups)} conditions are too small for a {name!r} part: {fraction:g} of the largest "
-                f"({max(map(len, groups.values()))} cells) is less than one cell. Raise `{name}_fraction`, or set it to 0."
-            )
     return part
 
 

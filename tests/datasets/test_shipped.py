@@ -1,0 +1,43 @@
+"""The shipped screens: what their documentation says, and a licence with each."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from unlasting import datasets
+from unlasting._perturbation import parse_labels
+
+SHIPPED = {
+    "papalexi": (16093, 299, 1912, 25),
+    "norman_mini": (3375, 500, 100, 33),
+    "kang": (2800, 14053, 1310, 1),
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_screens_are_raw_counts_with_labels(name: str) -> None:
+    adata = getattr(datasets, name)()
+    n_cells, n_genes, n_controls, n_conditions = SHIPPED[name]
+    assert adata.shape == (n_cells, n_genes)
+    assert sparse.issparse(adata.X)
+    assert (adata.X.data == np.rint(adata.X.data)).all()
+    assert (adata.obs["perturbation"] == "control").sum() == n_controls
+    parsed = parse_labels(adata.obs["perturbation"])
+    assert len({p.targets for p in parsed.values()} - {()}) == n_conditions
+    assert adata.obs_names.is_unique
+    assert adata.var_names.is_unique
+    assert adata.uns["unlasting"] == {"dataset": name}
+
+
+def test_every_shipped_file_is_attributed_and_they_are_small() -> None:
+    for folder in ("datasets", "pp"):
+        data = files(f"unlasting.{folder}") / "_data"
+        notice = (data / "README.md").read_text(encoding="utf-8")
+        shipped = [path for path in data.iterdir() if path.name.endswith((".h5ad", ".npz"))]
+        assert shipped
+        assert all(path.name in notice for path in shipped)
+        assert sum(len(path.read_bytes()) for path in shipped) < 8e6

@@ -1,0 +1,318 @@
+"""The graph of genes: against numpy, whatever the order of the genes, and every form of prior."""
+
+from __future__ import annotations
+
+import json
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.metrics.pairwise import cosine_similarity
+
+from unlasting import datasets, pp
+from unlasting.pp import _coexpression, _gene_ontology, _priors
+
+
+def screen(**options) -> AnnData:
+    adata = datasets.simulate_screen(n_cells=40, n_controls=120, n_genes=60, **options)
+    pp.split(adata, "unseen_perturbation")
+    pp.prepare(adata)
+    return adata
+
+
+def pairs(adata: AnnData, origin: str | None = None) -> dict[tuple[str, str], float]:
+    edges = adata.uns["unlasting"]["grn"]["edges"]
+    edges = edges if origin is None else edges[edges["origin"] == origin]
+    return dict(zip(zip(edges["source"], edges["target"], strict=True), edges["weight"], strict=True))
+
+
+def test_coexpression_is_the_correlation_of_training_cells() -> None:
+    adata = screen()
+    pp.grn(adata, prior=None, min_correlation=0.15)
+    matrix = adata.X[(adata.obs["unlasting_split"] == "train").to_numpy()].toarray().astype(float)
+    correlation = np.corrcoef(matrix.T)
+    genes = adata.var_names
+    expected = {
+        (genes[i], genes[j]): correlation[i, j]
+        for i in range(len(genes))
+        for j in range(len(genes))
+        if i != j and abs(correlation[i, j]) >= 0.15
+    }
+    found = pairs(adata)
+    assert found.keys() == expected.keys()
+    assert len(found) > 20
+    np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()), atol=1e-10)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), block=st.integers(1, 200), dense=st.booleans())
+def test_blocks_and_forms_do_not_change_the_correlation(seed: int, block: int, dense: bool) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = rng.poisson(1.0, size=(30, 12)) * rng.uniform(0.5, 2, size=12)
+    matrix[:, 3] = 2.5  # never varies
+    matrix[:, 4] = 0
+    matrix[:, 5] = matrix[:, 6]
+    whole = np.corrcoef(np.delete(matrix, [3, 4], axis=1).T)
+    size = _coexpression.BLOCK_ENTRIES
+    try:
+        _coexpression.BLOCK_ENTRIES = block
+        first, second, value = _coexpression.correlated_pairs(
+            matrix if dense else sparse.csr_matrix(matrix), threshold=0.2
+        )
+    finally:
+        _coexpression.BLOCK_ENTRIES = size
+    kept = np.delete(np.arange(12), [3, 4])
+    np.fill_diagonal(whole, 0)
+    expected = {(kept[i], kept[j]) for i, j in zip(*np.nonzero(np.abs(whole) >= 0.2), strict=True)}
+    assert set(zip(first, second, strict=True)) == expected
+    place = {gene: i for i, gene in enumerate(kept)}
+    np.testing.assert_allclose(
+        value, [whole[place[i], place[j]] for i, j in zip(first, second, strict=True)], atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("prior", ["go", "edges", "matrix", None])
+def test_the_order_of_the_genes_does_not_matter(prior: str | None) -> None:
+    adata = datasets.papalexi()
+    adata = adata[::8].copy()
+    pp.prepare(adata)
+    rng = np.random.default_rng(0)
+    names = [*adata.var_names, "IFNGR1", "SPI1"]
+    given_prior = {
+        "edges": pd.DataFrame({"source": rng.choice(names, 300), "target": rng.choice(names, 300)}),
+        "matrix": pd.DataFrame(rng.normal(size=(len(names), 6)), index=names),
+    }.get(prior, prior)
+    order = rng.permutation(adata.n_vars)
+    permuted = adata[:, order].copy()
+    for screen_ in (adata, permuted):
+        pp.grn(screen_, prior=given_prior, min_correlation=0.2, max_neighbors=3)
+    first, second = pairs(adata), pairs(permuted)
+    assert first.keys() == second.keys()
+    np.testing.assert_allclose([first[pair] for pair in second], list(second.values()), atol=1e-6)
+    nodes, moved = (screen_.uns["unlasting"]["grn"]["nodes"] for screen_ in (adata, permuted))
+    assert list(nodes[order]) == list(moved[: adata.n_vars])
+    assert list(nodes[adata.n_vars :]) == list(moved[adata.n_vars :])
+
+
+def test_nodes_are_the_genes_in_order_and_then_the_unmeasured_targets() -> None:
+    adata = datasets.papalexi()
+    pp.prepare(adata)
+    pp.grn(adata, prior=None, targets=["TP53", "JAK1+STAT1"])
+    stored = adata.uns["unlasting"]["grn"]
+    unmeasured = sorted((set(adata.obs["perturbation"]) | {"TP53", "JAK1"}) - set(adata.var_names) - {"control"})
+    assert list(stored["nodes"]) == [*adata.var_names, *unmeasured]
+    assert len(unmeasured) == 18
+    assert list(stored["report"]["unmeasured_targets"]) == unmeasured
+    assert "target_embedding" not in adata.uns["unlasting"]
+
+
+def test_go_knows_the_pathways_and_targets_without_a_label() -> None:
+    adata = datasets.papalexi()
+    pp.prepare(adata)
+    pp.grn(adata)
+    embedding = adata.uns["unlasting"]["target_embedding"]
+    row = {name: i for i, name in enumerate(embedding["names"])}
+    assert embedding["matrix"].dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embedding["matrix"], axis=1), 1, atol=1e-5)
+
+    def similarity(a: str, b: str) -> float:
+        return float(embedding["matrix"][row[a]] @ embedding["matrix"][row[b]])
+
+    assert similarity("IFNGR1", "IFNGR2") > 0.5
+    assert similarity("STAT1", "STAT2") > 0.3
+    assert similarity("IFNGR2", "CAV1") < 0.3
+    assert similarity("MARCH8", "MARCHF8") == pytest.approx(1, abs=1e-5)
+    assert "TP53" in row
+    report = adata.uns["unlasting"]["grn"]["report"]
+    assert report["aliases"]["MARCH8"] == "MARCHF8"
+    assert len(report["targets_without_prior"]) == 0
+    assert ("IFNGR1", "IFNGR2") in pairs(adata, "go")
+
+
+def test_the_reduction_keeps_what_the_annotations_say() -> None:
+    genes, annotated = _gene_ontology.annotated_genes()
+    weighted = _gene_ontology.tf_idf(annotated)
+    names, matrix = _gene_ontology.embedding(256)
+    row = {name: i for i, name in enumerate(genes)}
+    chosen = [
+        row[name] for name in ("IFNGR1", "IFNGR2", "JAK2", "STAT1", "SMAD4", "CAV1", "IRF1", "IRF7", "SPI1", "MYC")
+    ]
+    exact = cosine_similarity(weighted[chosen])[np.triu_indices(10, 1)]
+    kept = (matrix[chosen] @ matrix[chosen].T)[np.triu_indices(10, 1)]
+    assert np.corrcoef(exact, kept)[0, 1] > 0.6
+    assert list(names) == list(genes)
+
+
+def test_a_target_that_the_prior_does_not_know_is_named() -> None:
+    adata = datasets.norman_mini()
+    pp.prepare(adata, library_size_key="ncounts_full")
+    pp.grn(adata)
+    assert list(adata.uns["unlasting"]["grn"]["report"]["targets_without_prior"]) == ["IER5L"]
+
+
+def test_a_signed_graph_gives_edges_and_embeddings_beyond_the_panel() -> None:
+    adata = screen()
+    prior = pd.DataFrame(
+        {
+            "source": ["T1", "T1", "X", "Y", "Y", "G1"],
+            "target": ["G1", "G2", "G2", "G7", "G8", "G1"],
+            "weight": [2.0, 1.0, 1.0, 1.0, 1.0, 9.0],
+            "sign": [1, -1, 1, 1, 1, 1],
+        }
+    )
+    pp.grn(adata, prior=prior, targets="X", min_correlation=0.99)
+    assert pairs(adata, "prior") == {("T1", "G1"): 2.0, ("T1", "G2"): -1.0, ("X", "G2"): 1.0}
+    embedding = adata.uns["unlasting"]["target_embedding"]
+    assert set(embedding["names"]) == {"T1", "X", "Y", "G1", "G2", "G7", "G8"}
+    row = {name: embedding["matrix"][i] for i, name in enumerate(embedding["names"])}
+    assert abs(row["T1"] @ row["X"]) > 0.1  # joined by G2
+    assert abs(row["T1"] @ row["Y"]) < 1e-4  # in another part of the graph
+    assert "T2" in adata.uns["unlasting"]["grn"]["report"]["targets_without_prior"]
+
+
+def test_the_network_of_a_simulated_screen_is_a_prior() -> None:
+    adata = screen()
+    edges = adata.uns["simulation"]["edges"]
+    pp.grn(adata, prior=edges)
+    nodes = set(adata.uns["unlasting"]["grn"]["nodes"])
+    wanted = {(s, t) for s, t in zip(edges["source"], edges["target"], strict=True) if {s, t} <= nodes}
+    assert wanted <= set(pairs(adata))
+
+
+@pytest.mark.parametrize("max_neighbors", [1, 3, 100])
+def test_edges_of_an_embedding_join_the_nearest_above_the_threshold(max_neighbors: int) -> None:
+    adata = screen()
+    rng = np.random.default_rng(2)
+    names = [*adata.var_names[:30], "T1", "T2", "elsewhere"]
+    frame = pd.DataFrame(rng.normal(size=(len(names), 4)), index=names)
+    frame.iloc[5] = 0
+    frame = frame[~frame.index.duplicated()]
+    pp.grn(adata, prior=frame, min_similarity=0.6, max_neighbors=max_neighbors, min_correlation=1.0)
+    nodes = list(adata.uns["unlasting"]["grn"]["nodes"])
+    inside = [name for name in nodes if name in frame.index and frame.loc[name].any()]
+    similarity = pd.DataFrame(cosine_similarity(frame.loc[inside]), inside, inside)
+    expected = set()
+    for name in inside:
+        others = similarity[name].drop(name).sort_values(ascending=False).head(max_neighbors)
+        for other in others.index[others >= 0.6]:
+            expected |= {(name, other), (other, name)}
+    found = pairs(adata, "prior")
+    assert set(found) == expected
+    np.testing.assert_allclose(list(found.values()), [similarity.loc[pair] for pair in found], atol=1e-5)
+    assert frame.index[5] not in adata.uns["unlasting"]["target_embedding"]["names"]
+    assert "elsewhere" in adata.uns["unlasting"]["target_embedding"]["names"]
+
+
+def test_similar_pairs_breaks_ties_by_name() -> None:
+    names = np.array(["b", "d", "a", "c"], dtype=object)
+    first, second, _ = _priors.similar_pairs(names, np.ones((4, 1), dtype=np.float32), 0.5, 1)
+    found = {tuple(sorted((names[i], names[j]))) for i, j in zip(first, second, strict=True)}
+    assert found == {("a", "b"), ("a", "c"), ("a", "d")}
+
+
+def checkpoint(folder, *, wrapped: bool = False, norm: bool = True) -> np.ndarray:
+    """Write a folder as scGPT does; the gene embedding that its encoder would give."""
+    genes = ["<pad>", "T1", "T2", "G1", "G2", "<cls>"]
+    (folder / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(genes)}))
+    torch.manual_seed(0)
+    embedding, encoder_norm = torch.nn.Embedding(6, 8), torch.nn.LayerNorm(8)
+    torch.nn.init.normal_(encoder_norm.weight)
+    prefix = "module." if wrapped else ""
+    state = {f"{prefix}encoder.embedding.weight": embedding.weight.detach()}
+    if norm:
+        state |= {f"{prefix}encoder.enc_norm.{key}": value for key, value in encoder_norm.state_dict().items()}
+    torch.save({"model_state_dict": state} if wrapped else state, folder / "best_model.pt")
+    with torch.no_grad():
+        return (encoder_norm(embedding.weight) if norm else embedding.weight)[1:5].numpy()
+
+
+@pytest.mark.parametrize(("wrapped", "norm"), [(False, True), (True, True), (False, False)])
+def test_an_scgpt_checkpoint_is_read(tmp_path, wrapped: bool, norm: bool) -> None:
+    expected = checkpoint(tmp_path, wrapped=wrapped, norm=norm)
+    adata = screen()
+    pp.grn(adata, prior=tmp_path)
+    embedding = adata.uns["unlasting"]["target_embedding"]
+    assert list(embedding["names"]) == ["T1", "T2", "G1", "G2"]
+    np.testing.assert_allclose(
+        embedding["matrix"], expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6
+    )
+
+
+def test_a_foreign_or_incomplete_checkpoint_is_refused(tmp_path) -> None:
+    adata = screen()
+    with pytest.raises(FileNotFoundError, match="neither 'go' nor an existing folder"):
+        pp.grn(adata, prior="reactome")
+    with pytest.raises(FileNotFoundError, match="must hold 'vocab.json' and 'best_model.pt'"):
+        pp.grn(adata, prior=tmp_path)
+    checkpoint(tmp_path)
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "best_model.pt")
+    with pytest.raises(ValueError, match="has no 'encoder.embedding.weight'"):
+        pp.grn(adata, prior=tmp_path)
+    torch.save({"encoder.embedding.weight": torch.ones(2, 3)}, tmp_path / "best_model.pt")
+    with pytest.raises(ValueError, match="do not belong together"):
+        pp.grn(adata, prior=tmp_path)
+    assert "grn" not in adata.uns["unlasting"]
+
+
+FAULTY_INDEX = pd.DataFrame(np.ones((2, 2)), index=["G1", "G1"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prior": 3}, "`prior` is a int. Give 'go', None"),
+        ({"prior": FAULTY_INDEX}, "'G1' more than once"),
+        ({"prior": pd.DataFrame({"a": ["x"]}, index=["G1"])}, "must hold numbers only"),
+        ({"prior": pd.DataFrame({"a": [np.nan]}, index=["G1"])}, "NaN or infinite"),
+        ({"prior": pd.DataFrame({"a": [0.0]}, index=["G1"])}, "no gene with values other than zero"),
+        ({"prior": pd.DataFrame({"source": [], "target": []})}, "`prior` has no edges"),
+        ({"prior": pd.DataFrame({"source": ["a"], "target": [None]})}, "without a source or a target"),
+        ({"prior": pd.DataFrame({"source": ["a"], "target": ["b"], "weight": [np.inf]})}, "in 'weight' or 'sign'"),
+        ({"min_correlation": 0}, "`min_correlation` is 0"),
+        ({"min_similarity": 1.5}, "`min_similarity` is 1.5"),
+        ({"max_neighbors": 0}, "`max_neighbors` is 0"),
+        ({"targets": ["A++B"]}, "`targets` holds labels that cannot be read"),
+        ({"control": "contro"}, "Did you mean 'control'"),
+    ],
+)
+def test_faults_are_named_and_nothing_is_written(arguments: dict, message: str) -> None:
+    adata = screen()
+    with pytest.raises((TypeError, ValueError), match=message):
+        pp.grn(adata, **arguments)
+    assert "grn" not in adata.uns["unlasting"]
+
+
+def test_raw_counts_and_faulty_values_are_refused() -> None:
+    adata = screen()
+    for matrix, message in (
+        (adata.layers["counts"], "whole numbers only, as raw counts do"),
+        (adata.X.toarray() - 1, "negative values, as scaled data do"),
+        (adata.X.toarray() * np.nan, "NaN or infinite"),
+    ):
+        wrong = adata.copy()
+        wrong.X = matrix
+        with pytest.raises(ValueError, match=message):
+            pp.grn(wrong, prior=None)
+
+
+def test_what_is_written_survives_a_file_and_a_second_call_replaces_it(tmp_path) -> None:
+    adata = screen()
+    copied = pp.grn(adata, prior=adata.uns["simulation"]["edges"], copy=True)
+    assert "grn" not in adata.uns["unlasting"]
+    copied.write_h5ad(tmp_path / "screen.h5ad")
+    again = anndata.read_h5ad(tmp_path / "screen.h5ad")
+    stored, read = copied.uns["unlasting"], again.uns["unlasting"]
+    assert list(read["grn"]["nodes"]) == list(stored["grn"]["nodes"])
+    pd.testing.assert_frame_equal(
+        read["grn"]["edges"].reset_index(drop=True), stored["grn"]["edges"], check_dtype=False
+    )
+    np.testing.assert_array_equal(read["target_embedding"]["matrix"], stored["target_embedding"]["matrix"])
+    assert read["grn"]["report"]["split_hash"] == read["split"]["hash"]
+    pp.grn(again, prior=None)
+    assert "target_embedding" not in again.uns["unlasting"]

@@ -1,0 +1,213 @@
+"""Preparation: against scanpy and by hand, from training cells only, and what is refused."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pytest
+import scanpy as sc
+from anndata import AnnData
+from scipy import sparse
+
+from unlasting import datasets, pp
+
+
+def screen(**options) -> AnnData:
+    adata = datasets.simulate_screen(n_cells=40, n_controls=120, n_genes=60, **options)
+    pp.split(adata, "unseen_perturbation")
+    return adata
+
+
+def dense(matrix) -> np.ndarray:
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+
+
+def test_expression_is_log_normalised_to_the_median_of_training_cells() -> None:
+    adata = screen()
+    counts = dense(adata.X).astype(float)
+    in_training = (adata.obs["unlasting_split"] == "train").to_numpy()
+    median = np.median(counts.sum(1)[in_training])
+    pp.prepare(adata)
+    kept = adata.var_names
+    assert adata.uns["unlasting"]["prepare"]["target_sum"] == median
+    place = [list(screen().var_names).index(gene) for gene in kept]
+    expected = np.log1p(counts / counts.sum(1, keepdims=True) * median)[:, place]
+    np.testing.assert_allclose(dense(adata.X), expected, rtol=1e-5)
+    np.testing.assert_array_equal(dense(adata.layers["counts"]), counts[:, place])
+    assert isinstance(adata.X, sparse.csr_matrix)
+    assert adata.X.dtype == np.float32
+
+
+def test_a_given_library_size_is_used() -> None:
+    adata = screen()
+    counts = dense(adata.X).astype(float)
+    size = np.random.default_rng(0).uniform(500, 2000, adata.n_obs)
+    adata.obs["library"] = size
+    pp.prepare(adata, library_size_key="library", target_sum=1e4, min_cells=1)
+    np.testing.assert_allclose(dense(adata.X), np.log1p(counts / size[:, None] * 1e4), rtol=1e-5)
+
+
+def test_variable_genes_are_those_of_scanpy_on_training_cells_and_the_targets() -> None:
+    adata = screen()
+    train = adata[adata.obs["unlasting_split"] == "train"].copy()
+    names = list(adata.var_names)
+    sc.pp.normalize_total(train, target_sum=float(np.median(dense(train.X).sum(1))))
+    sc.pp.log1p(train)
+    seen = np.asarray((dense(train.X) > 0).sum(0)) >= 5
+    train = train[:, seen].copy()
+    sc.pp.highly_variable_genes(train, n_top_genes=20, flavor="seurat")
+    targets = {t for label in adata.obs["perturbation"].unique() for t in label.split("+")} & set(names)
+    expected = set(train.var_names[train.var["highly_variable"]]) | targets
+    pp.prepare(adata, n_top_genes=20)
+    assert set(adata.var_names) == expected
+    assert list(adata.var_names) == [name for name in names if name in expected]
+    assert len(targets) > 0
+
+
+def test_fewer_genes_than_asked_for_all_stay_but_the_unseen() -> None:
+    adata = screen()
+    matrix = dense(adata.X)
+    in_training = (adata.obs["unlasting_split"] == "train").to_numpy()
+    gene, target = list(adata.var_names).index("G1"), list(adata.var_names).index("N1")
+    matrix[:, [gene, target]] = 0
+    matrix[np.flatnonzero(in_training)[:4], gene] = 1  # one cell too few
+    adata.X = matrix
+    pp.prepare(adata)
+    assert adata.n_vars == 59
+    assert "N1" in adata.var_names
+
+
+def test_nothing_fitted_knows_the_cells_that_are_held_out() -> None:
+    adata, changed = screen(), screen()
+    held_out = (changed.obs["unlasting_split"] != "train").to_numpy()
+    matrix = dense(changed.X)
+    matrix[held_out] = np.random.default_rng(1).poisson(50, size=(held_out.sum(), changed.n_vars))
+    changed.X = matrix
+    for screen_ in (adata, changed):
+        pp.prepare(screen_, n_top_genes=20)
+        pp.grn(screen_, prior=None, min_correlation=0.1)
+    assert list(adata.var_names) == list(changed.var_names)
+    assert adata.uns["unlasting"]["prepare"] == changed.uns["unlasting"]["prepare"]
+    first, second = (screen_.uns["unlasting"]["grn"]["edges"] for screen_ in (adata, changed))
+    assert len(first) > 0
+    assert first.equals(second)
+    train = (~held_out)[:, None]
+    np.testing.assert_array_equal(dense(adata.X) * train, dense(changed.X) * train)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csc_matrix, sparse.csr_array, "int", "double"])
+def test_every_form_of_counts_gives_the_same(form) -> None:
+    adata, other = screen(), screen()
+    matrix = dense(other.X)
+    other.X = matrix.astype({"int": np.int64, "double": np.float64}[form]) if isinstance(form, str) else form(matrix)
+    for screen_ in (adata, other):
+        pp.prepare(screen_)
+    np.testing.assert_array_equal(dense(adata.X), dense(other.X))
+
+
+def test_explicit_zeros_are_not_counts() -> None:
+    adata = screen()
+    matrix = dense(adata.X)
+    matrix[:, 0] = 0
+    stored = sparse.csr_matrix(np.where(matrix == 0, 1, matrix).astype(np.float32))
+    stored.data[stored.toarray().ravel() != matrix.ravel()] = 0
+    gene = adata.var_names[0]
+    adata.X = stored
+    pp.prepare(adata, perturbation_key="perturbation")
+    assert gene not in adata.var_names or gene[0] in "TN"
+
+
+def test_without_a_split_every_cell_is_looked_at() -> None:
+    adata = datasets.simulate_screen(n_cells=30, n_controls=50)
+    size = dense(adata.X).sum(1)
+    pp.prepare(adata)
+    assert adata.uns["unlasting"]["prepare"]["target_sum"] == np.median(size)
+
+
+def test_what_is_written_survives_a_file_and_a_copy_leaves_the_screen(tmp_path) -> None:
+    adata = screen()
+    prepared = pp.prepare(adata, n_top_genes=20, copy=True)
+    assert adata.n_vars == 60
+    assert "prepare" not in adata.uns["unlasting"]
+    prepared.write_h5ad(tmp_path / "screen.h5ad")
+    again = anndata.read_h5ad(tmp_path / "screen.h5ad").uns["unlasting"]["prepare"]
+    assert again["split_hash"] == prepared.uns["unlasting"]["split"]["hash"]
+    assert again["genes_kept"] == prepared.n_vars
+    assert again["counts_layer"] == "counts"
+    assert again["library_size_key"] == ""
+
+
+def spoil(value: float):
+    def change(adata: AnnData) -> None:
+        matrix = dense(adata.X)
+        matrix[3, 4] = value
+        adata.X = matrix
+
+    return change
+
+
+def empty_cell(adata: AnnData) -> None:
+    matrix = dense(adata.X)
+    matrix[3] = 0
+    adata.X = matrix
+
+
+def repeat_gene(adata: AnnData) -> None:
+    adata.var_names = ["G1", *adata.var_names[1:]]
+
+
+def no_training(adata: AnnData) -> None:
+    adata.obs["unlasting_split"] = "test"
+
+
+def strange_split(adata: AnnData) -> None:
+    adata.obs["unlasting_split"] = "training"
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (spoil(np.nan), {}, "1 NaN or infinite"),
+        (spoil(np.inf), {}, "1 NaN or infinite"),
+        (spoil(-1), {}, "negative values .the smallest is -1"),
+        (spoil(0.5), {}, r"fractions \(such as 0.5\), as normalised"),
+        (empty_cell, {}, "1 cells have no counts .the first: 'cell3'.*filter_cells"),
+        (repeat_gene, {}, "'G1' more than once"),
+        (no_training, {}, "No cell is labelled 'train'"),
+        (strange_split, {}, "only 'train', 'val' and 'test' are allowed"),
+        (None, {"n_top_genes": 0}, "`n_top_genes` is 0"),
+        (None, {"target_sum": -1.0}, "`target_sum` is -1.0"),
+        (None, {"library_size_key": "respondr"}, "Did you mean 'responder'"),
+        (None, {"library_size_key": "bad"}, "no library size .the first is nan, of cell 'cell0'"),
+        (None, {"perturbation_key": "perturbaton"}, "Did you mean 'perturbation'"),
+        (None, {"control": "ctl"}, "No cell of .* carries the control label"),
+        (None, {"min_cells": 10_000}, None),
+    ],
+)
+def test_faults_are_named_and_nothing_is_written(change, arguments: dict, message: str | None) -> None:
+    adata = screen()
+    adata.obs["bad"] = np.nan
+    if change is not None:
+        change(adata)
+    before = adata.copy()
+    if message is None:
+        pp.prepare(adata, **arguments)  # the targets stay, seen or not
+        assert set(adata.var_names) <= {f"T{i}" for i in range(1, 10)} | {"N1"}
+        return
+    with pytest.raises((ValueError, KeyError), match=message):
+        pp.prepare(adata, **arguments)
+    assert adata.shape == before.shape
+    np.testing.assert_array_equal(dense(adata.X), dense(before.X))
+    assert set(adata.uns["unlasting"]) == set(before.uns["unlasting"])
+
+
+def test_preparing_twice_views_and_backed_files_are_refused(tmp_path) -> None:
+    adata = screen()
+    with pytest.raises(ValueError, match="view of another AnnData"):
+        pp.prepare(adata[:100])
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    with pytest.raises(ValueError, match="to_memory"):
+        pp.prepare(anndata.read_h5ad(tmp_path / "screen.h5ad", backed="r"))
+    pp.prepare(adata)
+    with pytest.raises(ValueError, match="put them back"):
+        pp.prepare(adata)
