@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 GROUPS = ("control", "observed", "generated")
 CLEAR_SEPARATION = 2.0
 DENSITY_POINTS = 80
+MIN_FOR_DENSITY = 5
 DENSITY_COLUMNS = ["condition", "cell_type", "gene", "group", "value", "density"]
 
 
@@ -101,7 +102,7 @@ def bimodality(
 
     - `adata.uns["unlasting"][key_added]`: the frame.
     - `adata.uns["unlasting"][key_added + "_density"]`: frame with `condition`, `cell_type`, `gene`, `group`, `value`,
-      `density` of the expressed values (area 1), and the zeros in the frame above.
+      `density` of the expressed values (area 1; from 5 of them on).
 
     Raises
     ------
@@ -142,7 +143,7 @@ def bimodality(
             gene = {"condition": condition.perturbation, "cell_type": condition.cell_type, "gene": groups.genes[place]}
             columns = {name: block[:, place] for name, block in values.items()}
             rows.append({**gene, "t": t[place], **_describe(columns, min_cells, dip_test)})
-            curves += [pd.DataFrame({**gene, "group": name, **curve}) for name, curve in _densities(columns, min_cells)]
+            curves += [pd.DataFrame({**gene, "group": name, **curve}) for name, curve in _densities(columns)]
     if left_out:
         logger.info("Left out, with fewer than %d cells in a group: %s.", min_cells, ", ".join(left_out))
     if not rows:
@@ -275,13 +276,13 @@ def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
     return order.drop(columns="kind").reset_index(drop=True)
 
 
-def _densities(columns: dict[str, np.ndarray], min_expressed: int) -> list[tuple[str, dict[str, np.ndarray]]]:
+def _densities(columns: dict[str, np.ndarray]) -> list[tuple[str, dict[str, np.ndarray]]]:
     top = max(values.max() for values in columns.values())
     grid = np.linspace(0, 1.15 * top, DENSITY_POINTS)
     curves = []
     for name, values in columns.items():
         expressed = values[values > 0]
-        if len(expressed) >= min_expressed and np.ptp(expressed) > 0:
+        if len(expressed) >= MIN_FOR_DENSITY and np.ptp(expressed) > 0:
             kernel = stats.gaussian_kde(expressed)
             # what a kernel would put below zero is folded back: expression is positive
             curves.append((name, {"value": grid, "density": kernel(grid) + kernel(-grid)}))
