@@ -24,7 +24,7 @@ def embedding(n_components: int) -> tuple[np.ndarray, np.ndarray]:
     """Embed every annotated gene, so that genes of one process are close.
 
     Terms are weighted by how rare they are (tf-idf), and the matrix is reduced by a truncated singular value
-    decomposition with a fixed seed.
+    decomposition with a fixed seed, which also brings together genes whose terms often go together.
 
     Returns
     -------
@@ -48,11 +48,14 @@ def unit_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def reduced(matrix: sparse.csr_matrix, n_components: int) -> np.ndarray:
-    """Reduce rows to their leading singular directions, each row of length 1, float32."""
+    """Reduce rows to their leading singular directions, each row of length 1, float32.
+
+    Directions are scaled by the square root of their singular value: by the value itself the first few, which tell
+    well studied genes from the others, would swamp the rest.
+    """
     from sklearn.utils.extmath import randomized_svd
 
-    n_components = min(n_components, min(matrix.shape))
-    left, values, _ = randomized_svd(matrix, n_components, n_iter=4, random_state=0)
-    rows = left * values
+    left, values, _ = randomized_svd(matrix, min(n_components, *matrix.shape), n_iter=4, random_state=0)
+    rows = left * np.sqrt(values)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return (rows / np.where(length > 0, length, 1)).astype(np.float32)

@@ -26,7 +26,7 @@ def grn(
     prior: str | PathLike[str] | pd.DataFrame | None = "go",
     targets: str | Iterable[str] | None = None,
     min_correlation: float = 0.3,
-    min_similarity: float = 0.5,
+    min_similarity: float = 0.4,
     max_neighbors: int = 20,
     n_components: int = 256,
     perturbation_key: str | None = None,
