@@ -77,6 +77,21 @@ def test_perturbed_cells_and_counterfactuals_have_one_distribution(simulated) ->
     assert np.mean(np.array(p_values) < 0.01) < 0.03
 
 
+def test_with_the_library_size_other_genes_stay_as_they_are(simulated) -> None:
+    adata, truth = simulated
+    adata = adata.copy()
+    unchanged = (adata.uns["simulation"]["effects"].loc["T1"] == 0).to_numpy()
+    control = (adata.obs["perturbation"] == "control").to_numpy()
+    counterfactual = adata[control].copy()
+    counterfactual.X = truth["T1"]
+    pp.prepare(adata, library_size_key="library_size", target_sum=300, min_cells=1)
+    pp.prepare(counterfactual, library_size_key="library_size", target_sum=300, min_cells=1, control="control")
+    shared = [gene for gene in simulated[0].var_names[unchanged] if gene in counterfactual.var_names]
+    before, after = adata[control, shared].X.toarray(), counterfactual[:, shared].X.toarray()
+    np.testing.assert_array_equal(before, after)
+    assert len(shared) > 50
+
+
 def test_a_silenced_target_has_no_counts_in_responders(simulated) -> None:
     adata, _ = simulated
     measured = next(f"T{i}" for i in range(1, 10) if f"T{i}" in adata.var_names)

@@ -83,7 +83,9 @@ def simulate_screen(
 
     Returns
     -------
-    The screen: raw counts in `X`, `obs["perturbation"]`, `obs["cell_type"]`, `obs["responder"]`, and in
+    The screen: raw counts in `X`, `obs["perturbation"]`, `obs["cell_type"]`, `obs["responder"]`,
+    `obs["library_size"]` (of the cell before the perturbation: with it, :func:`unlasting.pp.prepare` does not mistake
+    what changes for depth), and in
     `uns["simulation"]` the `edges` of the network (`source`, `target`, `weight`: a prior for :func:`unlasting.pp.grn`),
     the `effects` (natural logarithm of the change of each measured gene in a responding cell of average state, one row
     per perturbation) and the `parameters`.
@@ -119,12 +121,12 @@ def simulate_screen(
     conditions = np.repeat([CONTROL, *labels], [n_controls] + [n_cells] * len(labels))
     total = len(conditions)
     if base is None:
-        cell_types, noise, rate = _synthetic(
+        cell_types, library_size, noise, rate = _synthetic(
             network, total, n_cell_types, mean_counts, depth_sd, noise_sd, measured, rng
         )
         counts = rng.poisson(rate)
     else:
-        cell_types, counts, rate = _real(base, total, int(measured.sum()), rng)
+        cell_types, library_size, counts, rate = _real(base, total, int(measured.sum()), rng)
         noise = np.zeros((total, len(network.names)))
     # One draw per cell and gene decides all its fates: common random numbers.
     luck = rng.uniform(size=counts.shape)
@@ -147,7 +149,12 @@ def simulate_screen(
     adata = AnnData(
         sparse.csr_matrix(matrix, dtype=np.float32),
         obs=pd.DataFrame(
-            {"perturbation": conditions.astype(str), "cell_type": cell_types, "responder": responder},
+            {
+                "perturbation": conditions.astype(str),
+                "cell_type": cell_types,
+                "responder": responder,
+                "library_size": library_size,
+            },
             index=[f"cell{i}" for i in range(total)],
         ),
         var=pd.DataFrame(index=network.names[measured].astype(str)),
@@ -223,8 +230,8 @@ def _synthetic(
     noise_sd: float,
     measured: np.ndarray,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw cell types `(n_cells,)`, states `(n_cells, n_nodes)` and expected counts `(n_cells, n_measured)`."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw cell types and depth, both `(n_cells,)`, states `(n_cells, n_nodes)` and expected counts `(n_cells, n_measured)`."""
     n_nodes = len(network.names)
     usual = rng.normal(0, 1, size=n_nodes) + np.where(
         rng.uniform(size=(n_cell_types, n_nodes)) < 0.3, rng.normal(0, 1, size=(n_cell_types, n_nodes)), 0
@@ -237,13 +244,13 @@ def _synthetic(
     depth = mean_counts * measured.sum() * np.exp(depth_sd * rng.standard_normal(n_cells) - depth_sd**2 / 2)
     activity = np.exp(state[:, measured])
     rate = depth[:, None] * share[kind] * activity / activity.mean(axis=0)
-    return np.array([f"type{i + 1}" for i in range(n_cell_types)])[kind], noise, rate
+    return np.array([f"type{i + 1}" for i in range(n_cell_types)])[kind], depth, noise, rate
 
 
 def _real(
     base: AnnData, n_cells: int, n_genes: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw real cells: types `(n_cells,)`, counts and expected counts, both `(n_cells, n_genes)`."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw real cells: types and library sizes, both `(n_cells,)`, counts and expected counts, both `(n_cells, n_genes)`."""
     if base.n_obs < n_cells or base.n_vars < n_genes:
         raise ValueError(
             f"`base` has {base.n_obs} cells x {base.n_vars} genes; this screen needs {n_cells} cells and {n_genes} genes. "
@@ -262,7 +269,7 @@ def _real(
         own = matrix[kinds == kind]
         share = own.sum(axis=0) / max(own.sum(), 1)
         rate[kinds == kind] = own.sum(axis=1, keepdims=True) * share
-    return kinds, matrix, rate
+    return kinds, np.asarray(counts.sum(axis=1)).ravel()[cells], matrix, rate
 
 
 def _changed(counts: np.ndarray, rate: np.ndarray, change: np.ndarray, luck: np.ndarray) -> np.ndarray:

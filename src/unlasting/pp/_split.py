@@ -113,7 +113,8 @@ def split(
     --------
     >>> import unlasting as ul
     >>> adata = ul.datasets.papalexi()
-    >>> ul.pp.split(adata, "leave_one_out", test="STAT1")
+    >>> ul.pp.split(adata, "leave_one_out", test="STAT1")  # doctest: +ELLIPSIS
+    INFO ...
     >>> adata.uns["unlasting"]["split"]["test_conditions"].tolist()
     ['STAT1']
     """
