@@ -35,7 +35,7 @@ def published(name: str, n: int = 30) -> AnnData:
         var["ensembl_id"] = ["id gene_short_name", "ENSG1", "ENSG2", "ENSG3", "ENSG4"]
         var.index = ["nan", "nan-1", "nan-2", "nan-3", "nan-4"]
     else:
-        obs["celltype"] = "lymphoblasts"
+        obs["cell_line"] = "K562"
     counts = np.random.default_rng(0).poisson(2, size=(len(obs), 5)) + np.arange(5)
     return AnnData(counts.astype(np.float32), obs=obs, var=var)
 
@@ -82,7 +82,7 @@ def archive(tmp_path, monkeypatch):
 def test_labels_are_harmonised_and_the_screen_can_be_split(archive, tmp_path, name: str, labels: dict) -> None:
     adata = getattr(datasets, name)(cache=tmp_path / "cache")
     assert adata.obs["perturbation"].value_counts().to_dict() == labels
-    assert set(adata.obs["cell_type"]) == ({"A549", "K562"} if name == "sciplex3" else {"lymphoblasts"})
+    assert set(adata.obs["cell_type"]) == ({"A549", "K562"} if name == "sciplex3" else {"K562"})
     assert adata.uns["unlasting"]["dataset"] == name
     pp.split(adata, "unseen_perturbation", test_fraction=0.3, val_fraction=0)
     pp.prepare(adata)

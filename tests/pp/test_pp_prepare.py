@@ -179,6 +179,11 @@ def strange_split(adata: AnnData) -> None:
         (None, {"target_sum": -1.0}, "`target_sum` is -1.0"),
         (None, {"library_size_key": "respondr"}, "Did you mean 'responder'"),
         (None, {"library_size_key": "bad"}, "no library size .the first is nan, of cell 'cell0'"),
+        (
+            None,
+            {"library_size_key": "perturbation"},
+            "no library size .the first is T1|no library size .the first is control",
+        ),
         (None, {"perturbation_key": "perturbaton"}, "Did you mean 'perturbation'"),
         (None, {"control": "ctl"}, "No cell of .* carries the control label"),
         (None, {"min_cells": 10_000}, None),

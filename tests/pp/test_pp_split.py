@@ -127,7 +127,7 @@ def test_unseen_combinations_have_so_many_singles_in_training(n_seen: int, seed:
 
 def test_a_named_combination_is_held_out() -> None:
     adata = combo_screen()
-    pp.split(adata, "unseen_combo", test="B+A", val=["D+E"])
+    pp.split(adata, "unseen_combo", test=["B+A", "A+B"], val="D+E")
     found = parts(adata)
     assert found["A+B"] == {"test"}
     assert found["D+E"] == {"val"}
@@ -152,6 +152,8 @@ def test_a_cell_type_without_controls_is_not_drawn() -> None:
     for seed in range(8):
         pp.split(adata, "unseen_cell_type", cell_type_key="kind", seed=seed)
         assert (adata.obs.loc[adata.obs["kind"] == "type0", "unlasting_split"] == "train").all()
+    with pytest.raises(ValueError, match="'type0' has no control cells"):
+        pp.split(adata, "unseen_cell_type", cell_type_key="kind", test="type0")
 
 
 def test_rare_conditions_are_not_drawn_but_may_be_named() -> None:

@@ -137,21 +137,19 @@ def sciplex3(*, cache: str | PathLike[str] | None = None) -> AnnData:
     ----------
     Srivatsan et al. (2020), Science 367, 45-51; harmonised by Peidli et al. (2024), Nature Methods 21, 531-540.
     """
-    adata = _with_own_genes(_load("sciplex3", cache, _drug_label, cell_type="cell_line"))
+    adata = _with_own_genes(_load("sciplex3", cache, _drug_label))
     dose = adata.obs["dose_value"].astype(float).to_numpy() / 1000  # published in nM
     adata.obs["dose"] = np.where(adata.obs["perturbation"] == CONTROL, 0.0, dose)
     ScreenKeys(cell_type_key="cell_type", delimiter=" + ").write(adata)
     return adata
 
 
-def _load(
-    name: str, cache: str | PathLike[str] | None, label: Callable[[str], str], cell_type: str = "celltype"
-) -> AnnData:
+def _load(name: str, cache: str | PathLike[str] | None, label: Callable[[str], str]) -> AnnData:
     """Download if need be, read, translate the labels, and drop the cells that have none."""
     adata = anndata.read_h5ad(_fetch(SOURCES[name], cache))
     published = adata.obs["perturbation"].astype(object)
     labels = np.array([label(str(value).strip()) if value == value else "" for value in published], dtype=object)
-    types = adata.obs[cell_type].astype(object).to_numpy() if cell_type in adata.obs else np.full(adata.n_obs, name)
+    types = adata.obs["cell_line"].astype(object).to_numpy()
     known = (labels != "") & np.array([value == value and value not in (None, "nan") for value in types])
     adata.obs["published_label"] = published.astype(str)
     adata.obs["perturbation"] = labels.astype(str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
@@ -149,12 +150,12 @@ def _library_size(adata: AnnData, counts: sparse.csr_matrix, key: str | None) ->
             f"`library_size_key` is {key!r}, but `adata.obs` has no such column."
             f"{nearest_name(key, map(str, adata.obs.columns))}"
         )
-    size = np.asarray(adata.obs[key], dtype=np.float64)
+    size = pd.to_numeric(adata.obs[key], errors="coerce").to_numpy(dtype=np.float64)
     bad = ~(np.isfinite(size) & (size > 0))
     if bad.any():
         raise ValueError(
             f"`adata.obs[{key!r}]` holds {int(bad.sum())} values that are no library size (the first is "
-            f"{size[bad][0]}, of cell {adata.obs_names[int(np.argmax(bad))]!r}); each must be positive."
+            f"{adata.obs[key].iloc[int(np.argmax(bad))]}, of cell {adata.obs_names[int(np.argmax(bad))]!r}); each must be positive."
         )
     return size
 

@@ -191,14 +191,14 @@ def split(
 
 
 def _names(names: str | Sequence[str] | None) -> list[str] | None:
-    """Read one name or several."""
-    return None if names is None else [names] if isinstance(names, str) else [str(name) for name in names]
+    """Read one name or several, each once."""
+    return None if names is None else [names] if isinstance(names, str) else list(dict.fromkeys(map(str, names)))
 
 
 def _canonical(names: list[str] | None, keys: ScreenKeys) -> list[str] | None:
     """Write named perturbations as the labels are written, `B+A` as `A+B`."""
     grammar = {"control": keys.control, "delimiter": keys.delimiter}
-    return None if names is None else [Perturbation.parse(name, **grammar).label(**grammar) for name in names]
+    return _names(None if names is None else [Perturbation.parse(name, **grammar).label(**grammar) for name in names])
 
 
 def _reference(adata: AnnData) -> dict[str, Any]:

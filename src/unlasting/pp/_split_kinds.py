@@ -229,6 +229,11 @@ def combinations_of_kind(
 def by_cell_type(screen: Screen, draw: Draw, n_shots: int) -> np.ndarray:
     """Hold out the perturbed cells of whole cell types, but for `n_shots` cells of each perturbation."""
     with_controls = set(screen.cell_types[~screen.perturbed])
+    bare = [name for name in (*(draw.test or ()), *(draw.val or ())) if name in set(screen.cell_types) - with_controls]
+    if bare:
+        raise ValueError(
+            f"The cell type {bare[0]!r} has no control cells, from which every prediction starts; it cannot be held out."
+        )
     known = set(screen.cell_types[screen.perturbed]) & with_controls
     frequent = set(screen.frequent(screen.cell_types, draw.min_cells)) & with_controls
     part = draw.parts(frequent, known, "cell type")
