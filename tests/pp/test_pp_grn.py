@@ -17,6 +17,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from unlasting import datasets, pp
 from unlasting.pp import _coexpression, _gene_ontology, _priors
+from unlasting.pp._graph_embedding import graph_embedding
 
 
 def screen(**options) -> AnnData:
@@ -158,21 +159,23 @@ def test_a_target_that_the_prior_does_not_know_is_named() -> None:
 
 def test_a_signed_graph_gives_edges_and_embeddings_beyond_the_panel() -> None:
     adata = screen()
+    shared = [f"G{i}" for i in range(1, 7)]
     prior = pd.DataFrame(
         {
-            "source": ["T1", "T1", "X", "Y", "Y", "G1"],
-            "target": ["G1", "G2", "G2", "G7", "G8", "G1"],
-            "weight": [2.0, 1.0, 1.0, 1.0, 1.0, 9.0],
-            "sign": [1, -1, 1, 1, 1, 1],
+            "source": ["T1"] * 6 + ["X"] * 6 + ["Y"] * 6 + ["Y", "G1"],
+            "target": [*shared, *shared, *shared, "elsewhere", "G1"],
+            "weight": [2.0] * 6 + [1.0] * 12 + [1.0, 9.0],
+            "sign": [-1] * 6 + [1] * 14,
         }
     )
-    pp.grn(adata, prior=prior, targets="X", min_correlation=0.99)
-    assert pairs(adata, "prior") == {("T1", "G1"): 2.0, ("T1", "G2"): -1.0, ("X", "G2"): 1.0}
+    pp.grn(adata, prior=prior, targets="X", min_correlation=1)
+    expected = {("T1", gene): -2.0 for gene in shared} | {("X", gene): 1.0 for gene in shared}
+    assert pairs(adata, "prior") == expected  # neither a loop nor what is outside the nodes
     embedding = adata.uns["unlasting"]["target_embedding"]
-    assert set(embedding["names"]) == {"T1", "X", "Y", "G1", "G2", "G7", "G8"}
+    assert set(embedding["names"]) == {"T1", "X", "Y", "elsewhere", *shared}
     row = {name: embedding["matrix"][i] for i, name in enumerate(embedding["names"])}
-    assert abs(row["T1"] @ row["X"]) > 0.1  # joined by G2
-    assert abs(row["T1"] @ row["Y"]) < 1e-4  # in another part of the graph
+    assert row["X"] @ row["Y"] > 0.3
+    assert row["X"] @ row["T1"] < -0.2  # the same genes, with opposite signs
     assert "T2" in adata.uns["unlasting"]["grn"]["report"]["targets_without_prior"]
 
 
@@ -183,6 +186,34 @@ def test_the_network_of_a_simulated_screen_is_a_prior() -> None:
     nodes = set(adata.uns["unlasting"]["grn"]["nodes"])
     wanted = {(s, t) for s, t in zip(edges["source"], edges["target"], strict=True) if {s, t} <= nodes}
     assert wanted <= set(pairs(adata))
+
+
+def test_a_graph_is_embedded_by_what_genes_reach_and_what_reaches_them() -> None:
+    rng = np.random.default_rng(0)
+    n = 25
+    graph = np.where(rng.uniform(size=(n, n)) < 0.1, rng.normal(size=(n, n)), 0)
+    np.fill_diagonal(graph, 0)
+    step = graph / np.abs(graph[graph != 0]).mean()
+    sides = []
+    for one in (step, step.T):
+        out, into = (one != 0).sum(1), (one != 0).sum(0)
+        two = one @ np.diag(np.maximum(out, 1) ** -0.5) @ one
+        rarity = np.maximum(np.log(n / (1 + into)), 0.1)
+        sides.append(((np.eye(n) + one + two) / np.sqrt(1 + out)[:, None]) * rarity)
+    left, values, _ = np.linalg.svd(np.hstack(sides))
+    for k in (5, n - 1):
+        expected = cosine_similarity(left[:, :k] * values[:k])
+        found = graph_embedding(sparse.csr_matrix(graph), k)
+        np.testing.assert_allclose(found @ found.T, expected, atol=1e-5)
+
+
+def test_neighbours_in_a_chain_of_regulation_are_similar() -> None:
+    adata = screen()
+    pp.grn(adata, prior=adata.uns["simulation"]["edges"])
+    embedding = adata.uns["unlasting"]["target_embedding"]
+    row = {name: embedding["matrix"][i] for i, name in enumerate(embedding["names"])}
+    for first, second, other in (("T1", "T2", "T5"), ("T2", "T3", "T8"), ("T4", "T5", "T1")):
+        assert row[first] @ row[second] > 0.2 + row[first] @ row[other]
 
 
 @pytest.mark.parametrize("max_neighbors", [1, 3, 100])
@@ -288,7 +319,7 @@ def test_faults_are_named_and_nothing_is_written(arguments: dict, message: str) 
     assert "grn" not in adata.uns["unlasting"]
 
 
-def test_raw_counts_and_faulty_values_are_refused() -> None:
+def test_raw_counts_and_faulty_values_are_refused(tmp_path) -> None:
     adata = screen()
     for matrix, message in (
         (adata.layers["counts"], "whole numbers only, as raw counts do"),
@@ -299,6 +330,12 @@ def test_raw_counts_and_faulty_values_are_refused() -> None:
         wrong.X = matrix
         with pytest.raises(ValueError, match=message):
             pp.grn(wrong, prior=None)
+    wrong.X = None
+    with pytest.raises(ValueError, match="`adata.X` is empty"):
+        pp.grn(wrong, prior=None)
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    with pytest.raises(ValueError, match="to_memory"):
+        pp.grn(anndata.read_h5ad(tmp_path / "screen.h5ad", backed="r"), prior=None)
 
 
 def test_what_is_written_survives_a_file_and_a_second_call_replaces_it(tmp_path) -> None:

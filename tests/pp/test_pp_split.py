@@ -201,6 +201,14 @@ def test_what_is_written_survives_a_file(tmp_path) -> None:
     assert ScreenKeys.read(again).split_key == "part"
 
 
+def test_a_backed_screen_can_be_split(tmp_path) -> None:
+    combo_screen().write_h5ad(tmp_path / "screen.h5ad")
+    adata = anndata.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    pp.split(adata, "random")
+    expected = pp.split(combo_screen(), "random", copy=True)
+    assert list(adata.obs["unlasting_split"]) == list(expected.obs["unlasting_split"])
+
+
 def test_a_copy_leaves_the_screen_as_it_is() -> None:
     adata = combo_screen()
     changed = pp.split(adata, "random", copy=True)

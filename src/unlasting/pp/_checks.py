@@ -44,10 +44,7 @@ def counts_of(adata: AnnData) -> sparse.csr_matrix:
     ValueError
         If `X` holds anything but finite whole numbers from zero, or a cell has no counts.
     """
-    if adata.isbacked:
-        raise ValueError("`adata` is backed by a file. Read it into memory first: `adata = adata.to_memory()`.")
-    if adata.X is None:
-        raise ValueError("`adata.X` is empty; raw counts are expected there.")
+    _require_matrix(adata)
     counts = sparse.csr_matrix(adata.X)
     values = counts.data
     if not np.isfinite(values).all():
@@ -79,6 +76,7 @@ def require_log_normalised(adata: AnnData) -> None:
     ValueError
         If values are missing, negative, infinite, or whole numbers only, as raw counts are.
     """
+    _require_matrix(adata)
     values = adata.X.data if sparse.issparse(adata.X) else np.asarray(adata.X)
     if not np.isfinite(values).all():
         raise ValueError("`adata.X` holds NaN or infinite values. Remove or replace them first.")
@@ -87,6 +85,14 @@ def require_log_normalised(adata: AnnData) -> None:
         raise ValueError(
             f"`adata.X` holds {held}. Log-normalised values are expected: call `unlasting.pp.prepare(adata)` on raw counts."
         )
+
+
+def _require_matrix(adata: AnnData) -> None:
+    """Refuse an AnnData whose `X` is not in memory."""
+    if adata.isbacked:
+        raise ValueError("`adata` is backed by a file. Read it into memory first: `adata = adata.to_memory()`.")
+    if adata.X is None:
+        raise ValueError("`adata.X` is empty; expression is expected there.")
 
 
 def row_sums(matrix: Any) -> np.ndarray:

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from unlasting.pp import _gene_ontology
+from unlasting.pp._graph_embedding import graph_embedding
 
 GO = "go"
 RENAMED = ((re.compile(r"^MARCH(\d+)$"), r"MARCHF\1"), (re.compile(r"^SEPT(\d+)$"), r"SEPTIN\1"))
@@ -124,7 +125,7 @@ def similar_pairs(
 
 
 def _from_edges(edges: pd.DataFrame, n_components: int) -> Prior:
-    """Read a graph, and embed its genes by the neighbours that they share."""
+    """Read a graph, and embed its genes."""
     if edges.empty:
         raise ValueError("`prior` has no edges.")
     if edges[["source", "target"]].isna().any(axis=None):
@@ -136,15 +137,11 @@ def _from_edges(edges: pd.DataFrame, n_components: int) -> Prior:
         raise ValueError("`prior` holds NaN or infinite values in 'weight' or 'sign'. Remove or replace them first.")
     frame = pd.DataFrame({"source": source, "target": target, "weight": weight * np.sign(sign)})
     frame = frame[frame["source"] != frame["target"]].drop_duplicates(["source", "target"])
-    names, place = np.unique(np.concatenate([source, target]).astype(str), return_inverse=True)
-    n_genes = len(names)
-    row = dict(zip(names, range(n_genes), strict=True))
-    first, second = frame["source"].map(row).to_numpy(), frame["target"].map(row).to_numpy()
-    directed = sparse.csr_matrix((frame["weight"], (first, second)), shape=(n_genes, n_genes))
-    graph = directed + directed.T + sparse.identity(n_genes)
-    degree = np.asarray(abs(graph).sum(axis=1)).ravel()
-    normalised = sparse.diags(degree**-0.5) @ graph @ sparse.diags(degree**-0.5)
-    matrix = _gene_ontology.reduced(sparse.csr_matrix(normalised), n_components)
+    names = np.unique(np.concatenate([source, target]).astype(str))
+    row = dict(zip(names, range(len(names)), strict=True))
+    ends = frame["source"].map(row).to_numpy(), frame["target"].map(row).to_numpy()
+    graph = sparse.csr_matrix((frame["weight"], ends), shape=(len(names), len(names)))
+    matrix = graph_embedding(graph, n_components)
     return Prior("prior", names.astype(object), matrix, frame.reset_index(drop=True))
 
 
