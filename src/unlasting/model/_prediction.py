@@ -392,7 +392,17 @@ class PredictionMixin(SourcesMixin):
         return self.registry_["setup_args"]["layer"]
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> list[str]:
-        """Get the genes of the model, in its order."""
+        """Get the genes of the model, in its order.
+
+        Parameters
+        ----------
+        legacy_mudata_format
+            Without effect: scvi-tools passes it to every model.
+
+        Returns
+        -------
+        Names, shape `(n_genes,)`.
+        """
         if self.adata is not None:
             return list(self.adata.var_names)
         return list(self.var_names_)
