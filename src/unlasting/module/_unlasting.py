@@ -199,8 +199,8 @@ class UnlastingModule(nn.Module):
     @torch.no_grad()
     def average(self, name: NetworkName, decay: float) -> None:
         """Move the averaged weights of one network towards its weights."""
-        for averaged, trained in zip(self.averaged[name].parameters(), getattr(self, name).parameters(), strict=True):
-            averaged.lerp_(trained.detach(), 1.0 - decay)
+        averaged, trained = (list(network.parameters()) for network in (self.averaged[name], getattr(self, name)))
+        torch._foreach_lerp_(averaged, trained, 1.0 - decay)
 
     # -- the bridge
 

@@ -62,6 +62,7 @@ class NetworkPlan(pl.LightningModule):
             lr=options.lr,
             weight_decay=options.weight_decay,
             betas=(0.9, 0.99),
+            fused=True,
         )
 
         def factor(step: int) -> float:
