@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unlasting._constants import SPLIT_KEY, SPLITS, UNS_KEY
-from unlasting._perturbation import canonical_labels, nearest_name
+from unlasting._perturbation import GEARS_CONTROL_PART, Perturbation, nearest_name, parse_labels, split_label
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,6 +34,12 @@ class ScreenKeys:
         Column of `obs` with `train`, `val` or `test`.
     delimiter
         What separates the targets of a combination.
+    dose_key
+        Column of `obs` with the doses of drugs in uM: a number, or text such as `1+0.5` in the order of the drugs in
+        the label. What it holds for controls, gene targets and stimuli is ignored.
+    smiles_key
+        Column of `obs` with the SMILES of drugs. For a combination: one for each part of the label, separated by `|`
+        and empty for what is no drug; not needed where its drugs are known from other cells.
     """
 
     perturbation_key: str = "perturbation"
@@ -42,6 +48,8 @@ class ScreenKeys:
     batch_key: str | None = None
     split_key: str = SPLIT_KEY
     delimiter: str = "+"
+    dose_key: str | None = None
+    smiles_key: str | None = None
 
     @classmethod
     def read(cls, adata: AnnData, **overrides: Any) -> ScreenKeys:
@@ -68,27 +76,136 @@ class ScreenKeys:
                 f"`{argument}` is {key!r}, but `adata.obs` has no such column "
                 f"(it has {list(map(str, adata.obs.columns))}).{nearest_name(str(key), map(str, adata.obs.columns))}"
             )
-        return np.asarray(adata.obs[key].astype(object))
+        column = adata.obs[key].astype(object)
+        return np.asarray(column.where(column.notna(), None))
 
-    def labels(self, adata: AnnData) -> np.ndarray:
-        """Get the canonical perturbation label of every cell, shape `(n_cells,)`.
+    @property
+    def grammar(self) -> dict[str, str]:
+        """How labels are written: `control` and `delimiter`."""
+        return {"control": self.control, "delimiter": self.delimiter}
+
+    def perturbations(self, adata: AnnData) -> np.ndarray:
+        """Get the perturbation of every cell with its doses, shape `(n_cells,)`; equal ones are the same object.
 
         Raises
         ------
         KeyError
-            If `obs` has no such column.
+            If `obs` lacks a column.
         ValueError
-            If a label cannot be read, or no cell carries the control label.
+            If a label or a dose cannot be read, or a drug has no dose.
         """
-        raw = self.column(adata, "perturbation_key")
-        labels = canonical_labels(raw, control=self.control, delimiter=self.delimiter)
+        labels = self.column(adata, "perturbation_key")
+        doses = np.full(adata.n_obs, None) if self.dose_key is None else self.column(adata, "dose_key")
+        parse_labels(labels, **self.grammar)
+        drugs = None if self.dose_key is None else self.drugs(adata)
+        parsed: dict[tuple[object, object], Perturbation] = {}
+        faults: dict[str, None] = {}
+        cells = list(zip(labels, doses, strict=True))
+        for label, dose in dict.fromkeys(cells):
+            try:
+                parsed[label, dose] = Perturbation.parse(label, dose, **self.grammar, drugs=drugs)
+            except ValueError as error:
+                faults[str(error)] = None
+                continue
+            if drugs is not None:
+                faults |= dict.fromkeys(
+                    f"{name!r} has none in some cells." for name in parsed[label, dose].undosed(drugs)
+                )
+        if faults:
+            more = f" There are {len(faults) - 20} more." if len(faults) > 20 else ""
+            raise ValueError(f"`dose_key={self.dose_key!r}` holds wrong doses: {' '.join(list(faults)[:20])}{more}")
+        same = {p: p for p in parsed.values()}
+        found = np.empty(adata.n_obs, dtype=object)
+        found[:] = [same[parsed[cell]] for cell in cells]
+        return found
+
+    def labels(self, adata: AnnData) -> np.ndarray:
+        """Get the canonical perturbation label of every cell, shape `(n_cells,)`. A drug at dose 0 is not in it.
+
+        Raises
+        ------
+        KeyError
+            If `obs` lacks a column.
+        ValueError
+            If a label or a dose cannot be read, or no cell is a control.
+        """
+        labels = _written(self.perturbations(adata), lambda p: p.label(**self.grammar))
         if not (labels == self.control).any():
+            raw = sorted(set(map(str, self.column(adata, "perturbation_key"))))
             raise ValueError(
                 f"No cell of `adata.obs[{self.perturbation_key!r}]` carries the control label "
-                f"`control={self.control!r}`.{nearest_name(self.control, sorted(set(map(str, raw))))} "
+                f"`control={self.control!r}`.{nearest_name(self.control, raw)} "
                 "Unperturbed cells are needed: every prediction starts from them."
             )
         return labels
+
+    def doses(self, adata: AnnData) -> np.ndarray:
+        """Get the canonical doses of every cell in uM as text, shape `(n_cells,)`.
+
+        One part for each target of the canonical label, in its order: `0.1` for one drug, `1+0.5` for two, `+0.5` for a
+        gene and a drug. Empty for controls, gene targets and stimuli, and everywhere without a `dose_key`.
+
+        Raises
+        ------
+        KeyError
+            If `obs` lacks a column.
+        ValueError
+            If a label or a dose cannot be read, or a drug has no dose.
+        """
+        return _written(self.perturbations(adata), Perturbation.dose_text)
+
+    def smiles(self, adata: AnnData) -> dict[str, str]:
+        """Get the SMILES of every drug by name, as the column of `smiles_key` has them; none without this key.
+
+        Raises
+        ------
+        KeyError
+            If `obs` lacks a column.
+        ValueError
+            If a drug has two SMILES, or those of a combination cannot be told apart.
+        """
+        if self.smiles_key is None:
+            return {}
+        cells = zip(self.column(adata, "perturbation_key"), self.column(adata, "smiles_key"), strict=True)
+        known: dict[str, str] = {}
+        faults: list[str] = []
+        combinations: list[tuple[list[str], str]] = []
+        for label, text in dict.fromkeys(cells):
+            names = [
+                part for part in split_label(label, **self.grammar) if part not in (self.control, GEARS_CONTROL_PART)
+            ]
+            given = [part.strip() for part in str(text or "").split("|")]
+            if not names or not any(given):
+                continue
+            if len(given) != len(names):
+                combinations.append((names, str(text)))
+                continue
+            for name, smiles in zip(names, given, strict=True):
+                if smiles and known.setdefault(name, smiles) != smiles:
+                    faults.append(f"{name!r} has two: {known[name]!r} and {smiles!r}.")
+        for names, text in combinations:
+            of_names = [known[name] for name in names if name in known]
+            if len(of_names) < len(names) and sorted(of_names) != sorted(part.strip() for part in text.split("|")):
+                faults.append(
+                    f"{self.delimiter.join(names)!r} has {text!r}, which does not say to which part it belongs: "
+                    "write one for each part, separated by '|'."
+                )
+        if faults:
+            raise ValueError(
+                f"`smiles_key={self.smiles_key!r}` holds SMILES that cannot be used: {' '.join(faults[:20])}"
+            )
+        return known
+
+    def drugs(self, adata: AnnData) -> frozenset[str] | None:
+        """Get the names of drugs and their canonical SMILES; `None` where nothing says what is a drug.
+
+        A drug is what :func:`unlasting.pp.molecules` knows, or has a SMILES in the column of `smiles_key`.
+        """
+        molecules = adata.uns.get(UNS_KEY, {}).get("molecules")
+        if molecules is None and self.smiles_key is None:
+            return None
+        stored = [] if molecules is None else [*molecules["drugs"], *molecules["smiles"]]
+        return frozenset({*map(str, stored), *self.smiles(adata)})
 
     def cell_types(self, adata: AnnData) -> np.ndarray:
         """Get the cell type of every cell, or one empty name for all, shape `(n_cells,)`."""
@@ -119,6 +236,13 @@ class ScreenKeys:
                 f"`adata.obs[{self.split_key!r}]` holds {strange[:5]}; only 'train', 'val' and 'test' are allowed."
             )
         return split
+
+
+def _written(found: np.ndarray, write: Callable[[Perturbation], str]) -> np.ndarray:
+    """Write each distinct perturbation once, shape `(n_cells,)`."""
+    distinct = {id(p): p for p in found}
+    text = {key: write(p) for key, p in distinct.items()}
+    return np.array([text[id(p)] for p in found], dtype=object)
 
 
 def split_hash(obs_names: Iterable[str], split: np.ndarray | None) -> str:

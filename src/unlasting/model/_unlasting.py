@@ -94,7 +94,7 @@ class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin, BaseModelClass
         setup = self.registry_["setup_args"]
         if setup["mode"] != "knockout":
             self.preset = self.preset.replace(knock_out=False)
-        self.keys = ScreenKeys(**{f.name: setup[f.name] for f in dataclasses.fields(ScreenKeys)})
+        self.keys = ScreenKeys(**{f.name: setup[f.name] for f in dataclasses.fields(ScreenKeys) if f.name in setup})
         graph, perturbations = self._state(GRAPH), self._state(PERTURBATION)
         self.vocabulary = TargetVocabulary(
             nodes=list(graph["nodes"]),
