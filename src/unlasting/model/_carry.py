@@ -135,8 +135,8 @@ class Carrier:
         if module.preset.mask_rule == "bridge":
             before = torch.stack([self._table(p, -1) for p in pool])
             depth = module.depth(source_mask, pools.depth_mean, pools.depth_sd)
-            probabilities = (module.probability_at_depth(log_odds, depth) for log_odds in (before, after))
-            mask = module.carry_mask(source_mask, *probabilities, uniform)
+            p0, p1 = (module.probability_at_depth(log_odds, depth) for log_odds in (before, after))
+            mask = module.carry_mask(source_mask, p0, p1, uniform)
         else:
             mask = (uniform < after).to(x0.dtype)
         share = torch.as_tensor(replicate > 0, device=device)[:, None] * _NEW_NOISE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from unlasting.data import (
 )
 from unlasting.model._carry import Carrier
 from unlasting.model._sources import SourceCells, SourcesMixin, draw
-from unlasting.nn import ConditionTensors
+from unlasting.nn import ConditionTensors, Denoiser
 
 DEFAULT_BATCH_SIZE = 512
 
@@ -392,7 +392,17 @@ class PredictionMixin(SourcesMixin):
         return self.registry_["setup_args"]["layer"]
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> list[str]:
-        """Get the genes of the model, in its order."""
+        """Get the genes of the model, in its order.
+
+        Parameters
+        ----------
+        legacy_mudata_format
+            Without effect: scvi-tools passes it to every model.
+
+        Returns
+        -------
+        Names, shape `(n_genes,)`.
+        """
         if self.adata is not None:
             return list(self.adata.var_names)
         return list(self.var_names_)
@@ -439,7 +449,7 @@ class PredictionMixin(SourcesMixin):
 
     def _support(self, conditions: ConditionTensors) -> np.ndarray:
         """Get how much of each condition's embedding comes from trained targets, shape `(n_conditions,)`."""
-        encoder = self.module.averaged["denoiser"].condition
+        encoder = cast(Denoiser, self.module.averaged["denoiser"]).condition
         if encoder is None:
             known = (conditions.identity >= 0) | ~conditions.filled
             return known.all(-1).float().numpy()

@@ -9,7 +9,7 @@ import shutil
 import uuid
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import pandas as pd
@@ -20,13 +20,14 @@ from safetensors.torch import load_file, save_file
 
 from unlasting._compat import parse_device_args
 from unlasting.data import check_genes
+from unlasting.model._base import ModelBase
 
 FORMAT: Final = 1
 _JSON: Final = "model.json"
 _TENSORS: Final = "tensors.safetensors"
 
 
-class SavingMixin:
+class SavingMixin(ModelBase):
     """`save` and `load`."""
 
     def save(self, dir_path: str | os.PathLike[str], overwrite: bool = False, save_anndata: bool = False) -> None:
@@ -85,7 +86,7 @@ class SavingMixin:
         adata: AnnData | bool | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
-    ) -> SavingMixin:
+    ) -> Self:
         """Read a model that :meth:`save` wrote.
 
         Parameters

@@ -14,6 +14,7 @@ from scipy import sparse
 from unlasting._constants import TEST
 from unlasting._perturbation import canonical_labels, nearest_name
 from unlasting.data import POOL, SPLIT, expression, fit_statistics
+from unlasting.model._base import ModelBase
 from unlasting.nn import ControlPools
 
 
@@ -48,10 +49,12 @@ class SourceCells:
     def followed_by(self, others: SourceCells) -> SourceCells:
         """Append other cells."""
         return SourceCells(
-            sparse.vstack([self.matrix, others.matrix], format="csr"),
-            *(np.concatenate([getattr(self, k), getattr(others, k)]) for k in ("names", "cell_type", "batch")),
-            np.concatenate([self.pool, others.pool + len(self.pools)]),
-            ControlPools.concatenate([self.pools, others.pools]),
+            matrix=sparse.vstack([self.matrix, others.matrix], format="csr"),
+            names=np.concatenate([self.names, others.names]),
+            cell_type=np.concatenate([self.cell_type, others.cell_type]),
+            batch=np.concatenate([self.batch, others.batch]),
+            pool=np.concatenate([self.pool, others.pool + len(self.pools)]),
+            pools=ControlPools.concatenate([self.pools, others.pools]),
         )
 
     def rows_by_cell_type(self, cell_type: str | Sequence[str] | None, batch: str | None) -> dict[str, np.ndarray]:
@@ -84,7 +87,7 @@ def draw(rng: np.random.Generator, rows: np.ndarray, n: int) -> tuple[np.ndarray
     return drawn, np.repeat(np.arange(rounds), len(rows))[:n]
 
 
-class SourcesMixin:
+class SourcesMixin(ModelBase):
     """Find the cells that a prediction starts from."""
 
     def _labels(self, adata: AnnData) -> np.ndarray:
@@ -170,7 +173,7 @@ class SourcesMixin:
         source, replicate = np.full(adata.n_obs, -1), np.zeros(adata.n_obs, dtype=int)
         source[own_rows] = np.arange(len(own_rows))
         rng = np.random.default_rng(seed)
-        pairs = np.array(list(zip(self.keys.cell_types(adata), self.keys.batches(adata), strict=True)), dtype=object)
+        pairs = np.column_stack([self.keys.cell_types(adata), self.keys.batches(adata)])
         for cell_type, batch in sorted(set(map(tuple, pairs[source < 0]))):
             cells = np.flatnonzero((source < 0) & (pairs[:, 0] == cell_type) & (pairs[:, 1] == batch))
             candidates = np.flatnonzero(usable & (sources.cell_type == cell_type) & (sources.batch == batch))

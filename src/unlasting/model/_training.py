@@ -21,6 +21,7 @@ from scvi.train import Trainer
 from unlasting._compat import parse_device_args
 from unlasting._logging import logger
 from unlasting.data import PERTURBATION, POOL, SPLIT
+from unlasting.model._base import ModelBase
 from unlasting.module import NetworkName, NetworkTraining
 from unlasting.train import KeepBest, NetworkPlan, NetworkProgressBar
 
@@ -28,7 +29,7 @@ _VALIDATIONS = 25
 """How often a network is validated on its way to `max_steps`."""
 
 
-class TrainingMixin:
+class TrainingMixin(ModelBase):
     """`train`, for both networks."""
 
     def train(

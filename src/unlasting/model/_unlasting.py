@@ -11,12 +11,11 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
-from scvi.model.base import BaseModelClass
 
 from unlasting._constants import SPLIT_KEY, UNS_KEY
 from unlasting._keys import ScreenKeys, split_hash
 from unlasting._logging import logger
-from unlasting._perturbation import Perturbation, parse_labels
+from unlasting._perturbation import parse_labels
 from unlasting.data import (
     GRAPH,
     PERTURBATION,
@@ -40,7 +39,7 @@ from unlasting.nn import ScreenStatistics
 MODES = ("knockout", "knockdown", "activation")
 
 
-class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin, BaseModelClass):
+class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
     r"""Predict single cells under perturbations, measured or not.
 
     A control cell is encoded to a Gaussian latent by the probability-flow ODE of a diffusion model of unperturbed
@@ -118,13 +117,6 @@ class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin, BaseModelClass
             f"{self.summary_stats['n_nodes']} nodes, {self.summary_stats['n_edges']} edges"
         )
         self.init_params_ = self._get_init_params(locals())
-
-    def _state(self, field: str) -> dict[str, Any]:
-        """Get the vocabulary of a registered field."""
-        return self.registry_["field_registries"][field]["state_registry"]
-
-    def _parse(self, label: object) -> Perturbation:
-        return Perturbation.parse(label, control=self.keys.control, delimiter=self.keys.delimiter)
 
     def _fit_statistics(self) -> ScreenStatistics:
         n_conditions, n_pools = self.summary_stats["n_conditions"], self.summary_stats["n_pools"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,10 +78,11 @@ class UnlastingModule(nn.Module):
         self.averaged = nn.ModuleDict(
             {"denoiser": copy.deepcopy(self.denoiser), "mask_network": copy.deepcopy(self.mask_network)}
         ).requires_grad_(False)
-        if preset.coordinates == "angle":
-            self.coordinates = AngleCoordinates(self.statistics.base, self.statistics.scale)
-        else:
-            self.coordinates = NoiseCoordinates()
+        self.coordinates = (
+            AngleCoordinates(self.statistics.base, self.statistics.scale)
+            if preset.coordinates == "angle"
+            else NoiseCoordinates()
+        )
         self.schedule = (
             CosineSchedule(float(statistics.typical_scale)) if preset.schedule == "cosine" else LinearBetaSchedule()
         )
@@ -90,6 +91,10 @@ class UnlastingModule(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.statistics.base.device
+
+    @property
+    def _averaged_mask_network(self) -> MaskNetwork:
+        return cast(MaskNetwork, self.averaged["mask_network"])
 
     def conditions(self, codes: Tensor) -> ConditionTensors:
         """Get registered conditions by their codes, shape `(n_cells,)`."""
@@ -138,7 +143,8 @@ class UnlastingModule(nn.Module):
         -------
         Shape `()`.
         """
-        n, random = x0.shape[0], {"generator": generator, "device": x0.device}
+        n = x0.shape[0]
+        random: dict[str, Any] = {"generator": generator, "device": x0.device}
         conditions, pools, mask = self.conditions(condition), self.pools()[pool], self.is_expressed(x0)
         t = self.schedule.sample_times(n, generator)
         log_snr = self.schedule.log_snr(t)[:, None]
@@ -165,8 +171,8 @@ class UnlastingModule(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Get the binary cross-entropy of the mask; parameters as in :meth:`denoising_loss`."""
-        random = {"generator": generator, "device": x0.device}
-        network = self.averaged["mask_network"] if averaged else self.mask_network
+        random: dict[str, Any] = {"generator": generator, "device": x0.device}
+        network = self._averaged_mask_network if averaged else self.mask_network
         hidden = torch.rand(x0.shape[0], **random) < (self.preset.hide_identity if hide is None else hide)
         if self.preset.control_signal == "cell":
             pools = self.pools()[pool]
@@ -255,7 +261,7 @@ class UnlastingModule(nn.Module):
 
     def probability_at_depth(self, log_odds: Tensor, depth: Tensor) -> Tensor:
         """Get the probability of every gene in cells of a depth, never quite 0 or 1, `(n_cells, n_genes)`."""
-        return torch.sigmoid(self.averaged["mask_network"].at_depth(log_odds, depth)).clamp(1e-3, 1.0 - 1e-3)
+        return torch.sigmoid(self._averaged_mask_network.at_depth(log_odds, depth)).clamp(1e-3, 1.0 - 1e-3)
 
     def published_mask_rate(self, controls: Tensor, condition: ConditionTensors, cell_type: Tensor) -> Tensor:
         """Get the rate of every gene from K control cells on the [0, 1] scale, shape `(n_genes,)`."""

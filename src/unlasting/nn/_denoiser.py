@@ -108,7 +108,7 @@ class Denoiser(nn.Module):
 
         if self.architecture.mask_as_input:
             # A silent gene is unobserved: the network is told so, and does not see the noise that stands in for it.
-            per_gene = (state * mask, mask, control)
+            per_gene: tuple[Tensor, ...] = (state * mask, mask, control)
             features = self.block_in(torch.cat(per_gene[:2], dim=-1))
         else:
             per_gene = (state, control)

@@ -87,8 +87,11 @@ def one_cell_type(frame: pd.DataFrame, cell_type: str | None) -> pd.DataFrame:
 
 
 def condition_names(frame: pd.DataFrame) -> pd.Series:
-    """Name each condition by its perturbation, with the cell type where there is more than one."""
+    """Name each condition by its perturbation and dose, with the cell type where there is more than one."""
     names = frame["condition"].astype(str)
+    if "dose" in frame:
+        doses = frame["dose"].astype(str)
+        names = names.where(doses == "", names + " " + doses + " uM")
     if "cell_type" not in frame or frame["cell_type"].nunique() < 2:
         return names
     return names + ", " + frame["cell_type"].astype(str)

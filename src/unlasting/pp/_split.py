@@ -113,8 +113,7 @@ def split(
     --------
     >>> import unlasting as ul
     >>> adata = ul.datasets.papalexi()
-    >>> ul.pp.split(adata, "leave_one_out", test="STAT1")  # doctest: +ELLIPSIS
-    INFO ...
+    >>> ul.pp.split(adata, "leave_one_out", test="STAT1")
     >>> adata.uns["unlasting"]["split"]["test_conditions"].tolist()
     ['STAT1']
     """

@@ -10,9 +10,10 @@ import pandas as pd
 from scipy import stats
 from sklearn.mixture import GaussianMixture
 
+from unlasting._cells import Condition, sample
 from unlasting._constants import PREDICTION_KEY
 from unlasting._logging import logger
-from unlasting.tl._groups import Condition, Groups, named_genes, sample, store, t_scores
+from unlasting.tl._groups import Groups, named_genes, store, t_scores
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,7 +22,7 @@ GROUPS = ("control", "observed", "generated")
 CLEAR_SEPARATION = 2.0
 DENSITY_POINTS = 80
 MIN_FOR_DENSITY = 5
-DENSITY_COLUMNS = ["condition", "cell_type", "gene", "group", "value", "density"]
+DENSITY_COLUMNS = ["condition", "cell_type", "dose", "gene", "group", "value", "density"]
 
 
 def bimodality(
@@ -29,7 +30,7 @@ def bimodality(
     *,
     layer: str = PREDICTION_KEY,
     predictions: AnnData | None = None,
-    conditions: Iterable[str | tuple[str, str]] | None = None,
+    conditions: Iterable[str | tuple[str, ...]] | None = None,
     genes: Sequence[str] | None = None,
     n_genes: int = 20,
     min_cells: int = 20,
@@ -62,7 +63,7 @@ def bimodality(
     predictions
         Generated cells as an AnnData of their own, from any model, instead of `layer`.
     conditions
-        Perturbations, or pairs of perturbation and cell type. All conditions with generated cells if `None`.
+        Perturbations, or tuples of perturbation, cell type and dose. All conditions with generated cells if `None`.
     genes
         Genes to describe. If `None`, the `n_genes` genes with the largest absolute Welch t between the observed
         cells of the condition and the training controls.
@@ -84,7 +85,7 @@ def bimodality(
     -------
     A frame with one row for each condition and gene: first the genes that are bimodal in observed and generated
     cells, by ascending `error`, then the missed ones, then those that are not bimodal. Columns are `condition`,
-    `cell_type`, `gene`, `t`, `bimodal_control`, `bimodal_observed`, `bimodal_generated` (BIC prefers two components,
+    `cell_type`, `dose`, `gene`, `t`, `bimodal_control`, `bimodal_observed`, `bimodal_generated` (BIC prefers two components,
     which lie more than 2 s.d. apart), `recovered` (observed and generated), `error` (mean absolute difference between
     generated and observed in `sarle`, `zero_fraction` and `responders`), `error_no_effect` (the same for the controls
     in place of generated cells), and for each group, as `<statistic>_<group>`:
@@ -101,8 +102,8 @@ def bimodality(
     Updates the following fields:
 
     - `adata.uns["unlasting"][key_added]`: the frame.
-    - `adata.uns["unlasting"][key_added + "_density"]`: frame with `condition`, `cell_type`, `gene`, `group`, `value`,
-      `density` of the expressed values (area 1; from 5 of them on).
+    - `adata.uns["unlasting"][key_added + "_density"]`: frame with `condition`, `cell_type`, `dose`, `gene`, `group`,
+      `value`, `density` of the expressed values (area 1; from 5 of them on).
 
     Raises
     ------
@@ -140,7 +141,7 @@ def bimodality(
         t = t_scores(values["observed"], values["control"])
         places = np.argsort(-np.abs(t), kind="stable")[:n_genes] if chosen is None else chosen
         for place in places:
-            gene = {"condition": condition.perturbation, "cell_type": condition.cell_type, "gene": groups.genes[place]}
+            gene = {**condition.columns(), "gene": groups.genes[place]}
             columns = {name: block[:, place] for name, block in values.items()}
             rows.append({**gene, "t": t[place], **_describe(columns, min_cells, dip_test)})
             curves += [pd.DataFrame({**gene, "group": name, **curve}) for name, curve in _densities(columns)]
@@ -272,7 +273,7 @@ def _error(row: dict[str, Any], name: str) -> float:
 
 def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
     order = frame.assign(kind=2 - frame["bimodal_observed"].astype(int) - frame["recovered"].astype(int))
-    order = order.sort_values(["kind", "error", "condition", "cell_type", "gene"], kind="stable")
+    order = order.sort_values(["kind", "error", "condition", "cell_type", "dose", "gene"], kind="stable")
     return order.drop(columns="kind").reset_index(drop=True)
 
 

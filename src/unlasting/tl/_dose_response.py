@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from unlasting._cells import Cells
 from unlasting._constants import PREDICTION_KEY
-from unlasting.tl._groups import Cells, Groups, named_genes, store, t_scores
+from unlasting.tl._groups import Groups, named_genes, store, t_scores
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -85,10 +86,10 @@ def dose_response(
     )
     chosen = None if genes is None else named_genes(genes, groups.genes, "genes")
     rows = []
-    for condition in groups.conditions(drugs):
-        control_values = groups.observed.values(groups.control_rows(condition.cell_type))
+    for drug, cell_type in dict.fromkeys((c.perturbation, c.cell_type) for c in groups.conditions(drugs)):
+        control_values = groups.observed.values(groups.control_rows(cell_type))
         by_dose = {
-            name: _by_dose(cells, cells.rows(condition), dose_key)
+            name: _by_dose(cells, cells.rows_at_any_dose(drug, cell_type), dose_key)
             for name, cells in (("observed", groups.observed), ("generated", groups.generated))
         }
         doses = by_dose["observed"] or by_dose["generated"]
@@ -103,8 +104,8 @@ def dose_response(
                 for dose, values in sorted(curve.items()):
                     rows.append(
                         {
-                            "drug": condition.perturbation,
-                            "cell_type": condition.cell_type,
+                            "drug": drug,
+                            "cell_type": cell_type,
                             "gene": groups.genes[place],
                             "group": name,
                             "dose": dose,

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
+from unlasting._cells import Cells, sample
 from unlasting._constants import PREDICTION_KEY, TRAIN
-from unlasting.tl._groups import Cells, Groups, sample, store
+from unlasting.tl._groups import Groups, store
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,7 +24,7 @@ def embedding(
     *,
     layer: str = PREDICTION_KEY,
     predictions: AnnData | None = None,
-    conditions: Iterable[str | tuple[str, str]] | None = None,
+    conditions: Iterable[str | tuple[str, ...]] | None = None,
     method: Literal["pca", "umap"] = "pca",
     n_components: int = 30,
     max_cells: int = 20_000,
@@ -50,7 +51,7 @@ def embedding(
     predictions
         Generated cells as an AnnData of their own, from any model, instead of `layer`.
     conditions
-        Perturbations, or pairs of perturbation and cell type. All conditions with generated cells if `None`. The
+        Perturbations, or tuples of perturbation, cell type and dose. All conditions with generated cells if `None`. The
         map itself does not depend on it.
     method
         `"pca"`: the first two principal components. `"umap"`: two dimensions from `n_components` principal components.
@@ -72,7 +73,7 @@ def embedding(
     -------
     A frame with one row for each cell, controls first, then condition by condition, those whose generated cells are
     farthest from the controls first: `cell`, `group` (`control`, `observed`, `generated`), `condition`,
-    `cell_type`, `x`, `y`, and for generated cells `source`, `source_x`, `source_y` (missing where unknown).
+    `cell_type`, `dose`, `x`, `y`, and for generated cells `source`, `source_x`, `source_y` (missing where unknown).
 
     Updates the following fields:
 
@@ -122,10 +123,10 @@ def embedding(
 
 def _farthest_first(frame: pd.DataFrame) -> pd.DataFrame:
     """Put the controls first, then the conditions by how far the mean of their generated cells is from controls."""
-    means = frame.groupby(["group", "cell_type", "condition"])[["x", "y"]].mean()
-    control = means.loc["control"].droplevel("condition")
+    means = frame.groupby(["group", "cell_type", "condition", "dose"])[["x", "y"]].mean()
+    control = means.loc["control"].droplevel(["condition", "dose"])
     moved = means.loc["generated"].sub(control, level="cell_type").pow(2).sum(axis=1)
-    places = moved.reindex(pd.MultiIndex.from_frame(frame[["cell_type", "condition"]])).fillna(np.inf)
+    places = moved.reindex(pd.MultiIndex.from_frame(frame[["cell_type", "condition", "dose"]])).fillna(np.inf)
     return frame.iloc[np.argsort(-places.to_numpy(), kind="stable")].reset_index(drop=True)
 
 
@@ -172,6 +173,7 @@ def _placed(cells: Cells, rows: np.ndarray, group: str, place: _Map) -> pd.DataF
             "group": group,
             "condition": cells.labels[rows],
             "cell_type": cells.cell_types[rows],
+            "dose": cells.doses[rows],
             "x": coordinates[:, 0],
             "y": coordinates[:, 1],
         }

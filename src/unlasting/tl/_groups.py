@@ -4,87 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from unlasting._cells import Cells, Condition, read_doses
 from unlasting._constants import TEST, TRAIN, UNS_KEY
 from unlasting._keys import ScreenKeys
 from unlasting._perturbation import canonical_labels, nearest_name
-
-
-class Condition(NamedTuple):
-    """A perturbation in a cell type; the cell type is empty where a screen has only one."""
-
-    perturbation: str
-    cell_type: str
-
-    def __str__(self) -> str:
-        """Name the condition in a message."""
-        return f"{self.perturbation} in {self.cell_type}" if self.cell_type else self.perturbation
-
-
-@dataclass(frozen=True)
-class Cells:
-    """A matrix of cells with their labels.
-
-    Parameters
-    ----------
-    matrix
-        Log-normalised expression, shape `(n_cells, n_genes)`, genes in the order of the screen after `columns`.
-    columns
-        Where the genes of the screen are in `matrix`, shape `(n_genes,)`.
-    names
-        Names of the cells.
-    labels, cell_types
-        Canonical perturbation and cell type of every cell, shape `(n_cells,)`.
-    obs
-        The table of the cells.
-    present
-        Whether there is a cell at all (`predict` leaves rows without a generated cell empty), shape `(n_cells,)`.
-    origin
-        How an error message calls the matrix.
-    """
-
-    matrix: Any
-    columns: np.ndarray
-    names: pd.Index
-    labels: np.ndarray
-    cell_types: np.ndarray
-    obs: pd.DataFrame
-    present: np.ndarray
-    origin: str
-
-    def rows(self, condition: Condition) -> np.ndarray:
-        """Find the cells of a condition."""
-        return np.flatnonzero(
-            self.present & (self.labels == condition.perturbation) & (self.cell_types == condition.cell_type)
-        )
-
-    def values(self, rows: np.ndarray, genes: np.ndarray | None = None) -> np.ndarray:
-        """Get expression as a dense float64 array, shape `(len(rows), n_genes)`.
-
-        Raises
-        ------
-        ValueError
-            If a value is missing or infinite.
-        """
-        # sorted rows because a backed file reads them in order only
-        order = np.argsort(rows, kind="stable")
-        columns = self.columns if genes is None else self.columns[genes]
-        block = self.matrix[rows[order]][:, columns]
-        block = block.toarray() if sparse.issparse(block) else np.asarray(block)
-        values = np.empty(block.shape, dtype=np.float64)
-        values[order] = block
-        if not np.isfinite(values).all():
-            raise ValueError(
-                f"{self.origin} holds missing or infinite values (for example in cell "
-                f"{self.names[rows[~np.isfinite(values).all(axis=1)][0]]!r}). Remove or correct these cells."
-            )
-        return values
 
 
 @dataclass(frozen=True)
@@ -133,17 +63,7 @@ class Groups:
                 )
         keys = ScreenKeys.read(adata, **overrides)
         split = keys.split(adata)
-        observed = Cells(
-            matrix=adata.X,
-            columns=np.arange(adata.n_vars),
-            names=adata.obs_names,
-            labels=keys.labels(adata),
-            cell_types=keys.cell_types(adata),
-            obs=adata.obs,
-            present=np.ones(adata.n_obs, dtype=bool),
-            origin="`adata.X`",
-        )
-        _refuse_counts(observed)
+        observed = Cells.read(adata, keys)
         generated = (
             _from_layer(adata, observed, layer) if predictions is None else _from_other(adata, predictions, keys)
         )
@@ -158,28 +78,27 @@ class Groups:
             split=np.full(adata.n_obs, TRAIN, dtype=object) if split is None else split,
         )
 
-    def conditions(self, wanted: Iterable[str | tuple[str, str]] | None = None) -> list[Condition]:
+    def conditions(self, wanted: Iterable[str | tuple[str, ...]] | None = None) -> list[Condition]:
         """List the conditions with generated cells, or those of them that are `wanted`.
+
+        A name stands for all cell types and doses, a pair of perturbation and cell type for all doses.
 
         Raises
         ------
         ValueError
             If no cell was generated for a wanted condition.
         """
-        cells = self.generated
-        found = sorted(
-            {Condition(p, c) for p, c in zip(cells.labels[cells.present], cells.cell_types[cells.present], strict=True)}
-        )
+        found = list(self.generated.conditions)
         if wanted is None:
             return found
         chosen: list[Condition] = []
         for entry in [wanted] if isinstance(wanted, str) else wanted:
-            name, cell_type = (entry, None) if isinstance(entry, str) else entry
+            name, *rest = [entry] if isinstance(entry, str) else entry
             label = canonical_labels([name], control=self.keys.control, delimiter=self.keys.delimiter)[0]
-            matches = [c for c in found if c.perturbation == label and cell_type in (None, c.cell_type)]
+            matches = [c for c in found if c[: 1 + len(rest)] == (label, *map(str, rest))]
             if not matches:
                 raise ValueError(
-                    f"`conditions` names {entry!r}, for which {cells.origin} holds no generated cells."
+                    f"`conditions` names {entry!r}, for which {self.generated.origin} holds no generated cells."
                     + nearest_name(str(name), [c.perturbation for c in found])
                 )
             chosen += matches
@@ -231,11 +150,6 @@ def store(adata: AnnData, **results: Any) -> None:
     adata.uns[UNS_KEY] = {**adata.uns.get(UNS_KEY, {}), **results}
 
 
-def sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw at most `n` rows without replacement, in their old order."""
-    return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
-
-
 def named_genes(names: Sequence[str], genes: pd.Index, argument: str) -> np.ndarray:
     """Find the columns of named genes.
 
@@ -269,6 +183,7 @@ def _from_layer(adata: AnnData, observed: Cells, layer: str | None) -> Cells:
         names=adata.obs_names,
         labels=observed.labels,
         cell_types=observed.cell_types,
+        doses=observed.doses,
         obs=adata.obs,
         present=~np.isnan(first[:, 0]),
         origin=f"`adata.layers[{layer!r}]`",
@@ -276,6 +191,9 @@ def _from_layer(adata: AnnData, observed: Cells, layer: str | None) -> Cells:
 
 
 def _from_other(adata: AnnData, predictions: AnnData, keys: ScreenKeys) -> Cells:
+    if not predictions.var_names.is_unique:
+        repeated = predictions.var_names[predictions.var_names.duplicated()][0]
+        raise ValueError(f"`predictions.var_names` holds {repeated!r} more than once. Make names unique.")
     columns = predictions.var_names.get_indexer(adata.var_names)
     if (columns < 0).any():
         raise KeyError(
@@ -294,20 +212,8 @@ def _from_other(adata: AnnData, predictions: AnnData, keys: ScreenKeys) -> Cells
             keys.column(predictions, "perturbation_key"), control=keys.control, delimiter=keys.delimiter
         ),
         cell_types=keys.cell_types(predictions),
+        doses=read_doses(predictions, keys),
         obs=predictions.obs,
         present=np.ones(predictions.n_obs, dtype=bool),
         origin="`predictions`",
     )
-
-
-def _refuse_counts(cells: Cells) -> None:
-    head = cells.values(np.arange(min(500, len(cells.names))))
-    if (head < 0).any():
-        raise ValueError(
-            f"{cells.origin} holds negative values. Log-normalised expression is needed; run `pp.prepare`."
-        )
-    if head.any() and (head == np.round(head)).all():
-        raise ValueError(
-            f"{cells.origin} holds whole numbers, which look like raw counts. Log-normalised expression is needed; "
-            "run `pp.prepare`."
-        )

@@ -11,9 +11,10 @@ from anndata import AnnData
 from scipy import stats
 from sklearn.metrics.pairwise import euclidean_distances
 
+from unlasting._cells import Condition, sample
 from unlasting._constants import PREDICTION_KEY, TRAIN
 from unlasting._logging import logger
-from unlasting.tl._groups import Condition, Groups, named_genes, sample, store, t_scores
+from unlasting.tl._groups import Groups, named_genes, store, t_scores
 
 
 def rank(
@@ -21,7 +22,7 @@ def rank(
     *,
     layer: str = PREDICTION_KEY,
     predictions: AnnData | None = None,
-    conditions: Iterable[str | tuple[str, str]] | None = None,
+    conditions: Iterable[str | tuple[str, ...]] | None = None,
     toward: AnnData | Sequence[str] | pd.Series | None = None,
     gene_sets: Mapping[str, Sequence[str]] | None = None,
     n_top_genes: int = 50,
@@ -52,7 +53,7 @@ def rank(
     predictions
         Generated cells as an AnnData of their own (from `model.generate`, or any model), instead of `layer`.
     conditions
-        Perturbations, or pairs of perturbation and cell type. All conditions with generated cells if `None`.
+        Perturbations, or tuples of perturbation, cell type and dose. All conditions with generated cells if `None`.
     toward
         What is scored. `None`: the size of the effect, as the unbiased E-distance to the controls (no square root;
         around 0 without an effect). Otherwise a wanted state: an AnnData of cells in that state (the score is the
@@ -85,7 +86,7 @@ def rank(
 
     Returns
     -------
-    A frame sorted by descending `score`: `condition`, `cell_type`, `score`, `low` and `high` (95 % interval: Student's
+    A frame sorted by descending `score`: `condition`, `cell_type`, `dose`, `score`, `low` and `high` (95 % interval: Student's
     t over runs if there are several, else percentiles of the bootstrap), `n_cells`, `n_runs`, `seen` (whether
     the condition has training cells), and `criterion` (what was scored: `effect`, `state`, `gene set` or `signature`).
 
@@ -93,7 +94,7 @@ def rank(
 
     - `adata.uns["unlasting"][key_added]`: the frame.
     - `adata.uns["unlasting"][key_added + "_pathways"]`: with `gene_sets`, a frame with `condition`, `cell_type`,
-      `pathway`, `n_overlap`, `n_genes`, `p_value`, `p_adjusted` and `genes`, sorted within each condition.
+      `dose`, `pathway`, `n_overlap`, `n_genes`, `p_value`, `p_adjusted` and `genes`, sorted within each condition.
 
     Raises
     ------
@@ -132,8 +133,7 @@ def rank(
         score, low, high = _score(runs, controls, direction, n_bootstraps, rng)
         rows.append(
             {
-                "condition": condition.perturbation,
-                "cell_type": condition.cell_type,
+                **condition.columns(),
                 "score": score,
                 "low": low,
                 "high": high,
@@ -279,8 +279,7 @@ def _enrichment(
         shared = top[np.isin(top, members)]
         rows.append(
             {
-                "condition": condition.perturbation,
-                "cell_type": condition.cell_type,
+                **condition.columns(),
                 "pathway": name,
                 "n_overlap": len(shared),
                 "n_genes": len(members),
@@ -289,5 +288,5 @@ def _enrichment(
             }
         )
     frame = pd.DataFrame(rows)
-    frame.insert(6, "p_adjusted", stats.false_discovery_control(frame["p_value"]))
+    frame.insert(7, "p_adjusted", stats.false_discovery_control(frame["p_value"]))
     return frame.sort_values(["p_value", "pathway"], kind="stable")

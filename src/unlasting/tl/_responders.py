@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from unlasting._cells import Condition
 from unlasting._constants import PREDICTION_KEY
-from unlasting.tl._groups import Condition, Groups, store, t_scores
+from unlasting.tl._groups import Groups, store, t_scores
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,7 +28,7 @@ def responders(
     *,
     layer: str = PREDICTION_KEY,
     predictions: AnnData | None = None,
-    conditions: Iterable[str | tuple[str, str]] | None = None,
+    conditions: Iterable[str | tuple[str, ...]] | None = None,
     n_genes: int = 50,
     false_positives: float = 0.05,
     min_cells: int = 20,
@@ -63,7 +64,7 @@ def responders(
     predictions
         Generated cells as an AnnData of their own, from any model, instead of `layer`.
     conditions
-        Perturbations, or pairs of perturbation and cell type. All conditions with generated cells if `None`.
+        Perturbations, or tuples of perturbation, cell type and dose. All conditions with generated cells if `None`.
     n_genes
         Number of genes that make up the direction.
     false_positives
@@ -81,7 +82,7 @@ def responders(
 
     Returns
     -------
-    A frame with one row for each condition: `condition`, `cell_type`, `direction_from` (`observed` or `generated`),
+    A frame with one row for each condition: `condition`, `cell_type`, `dose`, `direction_from` (`observed` or `generated`),
     `n_observed`, `n_generated`, the fractions `responders_observed` and `responders_generated` in excess of the false
     positives, `(labelled - false_positives) / (1 - false_positives)` and at least 0 (where responders and controls
     overlap, these are lower bounds), and the mean scores `score_observed` and `score_generated` in control s.d.
@@ -190,8 +191,7 @@ def _one_condition(
     threshold = np.quantile(scores["control"], 1 - false_positives)
     responds = {name: found > threshold for name, found in scores.items()}
     row: dict[str, object] = {
-        "condition": condition.perturbation,
-        "cell_type": condition.cell_type,
+        **condition.columns(),
         "direction_from": reference,
         "n_observed": len(observed),
         "n_generated": len(generated),

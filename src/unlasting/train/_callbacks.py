@@ -21,7 +21,7 @@ class KeepBest(Callback):
         self.seen_step = 0
         self._weights: dict[str, Tensor] | None = None
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Remember the weights if they are the best so far."""
         self.seen_step = trainer.global_step
         score = trainer.callback_metrics.get(pl_module.validation_score)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
@@ -53,7 +54,7 @@ class NetworkPlan(pl.LightningModule):
         """Name of the validation score in the history."""
         return f"{self.prefix}_validation_score"
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Set AdamW up, with a short rise and a linear fall of the learning rate."""
         options = self.training_options
         optimizer = torch.optim.AdamW(

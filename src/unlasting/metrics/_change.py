@@ -1,0 +1,89 @@
+"""How well the mean change is predicted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from unlasting.metrics._matrices import Matrix, check_genes, mean_profile
+
+
+def pearson_change(
+    predicted: Matrix, observed: Matrix, control: Matrix, *, observed_control: Matrix | None = None
+) -> float:
+    """Compute the correlation over genes of the predicted and the observed mean change.
+
+    Parameters
+    ----------
+    predicted
+        Predicted cells, shape `(n_cells, n_genes)`, or their mean profile, shape `(n_genes,)`.
+    observed
+        Observed cells or their mean profile, likewise.
+    control
+        What the change is measured from: control cells or a mean profile, likewise. With the mean of the training
+        perturbations in place of controls, the score asks how *this* perturbation differs from others.
+    observed_control
+        Other control cells, from which the observed change is measured. A shared control correlates the two changes
+        by its own noise; disjoint halves of the controls do not. If `None`, `control`.
+
+    Returns
+    -------
+    Pearson's correlation; NaN if one of the changes is the same in all genes, as that of a prediction without an
+    effect.
+
+    Raises
+    ------
+    TypeError
+        If an argument does not hold real numbers.
+    ValueError
+        If an argument is empty or holds missing or infinite values, or the numbers of genes differ.
+    """
+    first, second = _changes(predicted, observed, control, observed_control)
+    # rounding leaves a constant vector with a tiny variance
+    smallest = 1e-12 * max(float(np.abs(profile).max()) for profile in (first, second))
+    first, second = first - first.mean(), second - second.mean()
+    if min(np.abs(first).max(), np.abs(second).max()) <= smallest:
+        return float("nan")
+    return float(np.clip(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)), -1.0, 1.0))
+
+
+def mse_change(
+    predicted: Matrix, observed: Matrix, control: Matrix, *, observed_control: Matrix | None = None
+) -> float:
+    """Compute the mean over genes of the squared error of the mean change.
+
+    Parameters
+    ----------
+    predicted
+        Predicted cells, shape `(n_cells, n_genes)`, or their mean profile, shape `(n_genes,)`.
+    observed
+        Observed cells or their mean profile, likewise.
+    control
+        What the change is measured from: control cells or a mean profile, likewise.
+    observed_control
+        Other control cells, from which the observed change is measured. If `None`, `control`, which then cancels.
+
+    Returns
+    -------
+    The mean squared error, in the squared unit of the data.
+
+    Raises
+    ------
+    TypeError
+        If an argument does not hold real numbers.
+    ValueError
+        If an argument is empty or holds missing or infinite values, or the numbers of genes differ.
+    """
+    first, second = _changes(predicted, observed, control, observed_control)
+    return float(np.mean((first - second) ** 2))
+
+
+def _changes(predicted: Any, observed: Any, control: Any, observed_control: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Get the predicted and the observed mean change, each of shape `(n_genes,)`."""
+    given = {"predicted": predicted, "observed": observed, "control": control, "observed_control": observed_control}
+    means = {name: mean_profile(cells, name) for name, cells in given.items() if cells is not None}
+    for name, mean in means.items():
+        check_genes(len(means["predicted"]), len(mean), "predicted", name)
+    base = means["control"]
+    return means["predicted"] - base, means["observed"] - means.get("observed_control", base)

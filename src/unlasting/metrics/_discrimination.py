@@ -1,0 +1,117 @@
+"""Whether predictions of different conditions are told apart."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from sklearn.metrics import pairwise_distances
+
+from unlasting.metrics._matrices import as_matrix, dense
+
+Discrimination = Literal["l1", "l2", "cosine"]
+
+
+def discrimination_score(
+    predicted: np.ndarray,
+    observed: np.ndarray,
+    *,
+    distance: Discrimination = "l1",
+    excluded: np.ndarray | None = None,
+) -> np.ndarray:
+    """Compute, for each condition, how near its own truth is to its prediction among the truths of all conditions.
+
+    Parameters
+    ----------
+    predicted
+        Predicted mean changes, one row per condition, shape `(n_conditions, n_genes)`.
+    observed
+        Observed mean changes of the same conditions in the same order.
+    distance
+        How effects are compared: `l1`, `l2` or `cosine`.
+    excluded
+        Genes that are left out for a condition, shape `(n_conditions, n_genes)`, boolean. Without its own target,
+        a knock-out is harder to tell.
+
+    Returns
+    -------
+    `1 - rank / n_conditions` with the rank counted from 0, shape `(n_conditions,)`: 1 if the own truth is the nearest,
+    `1 / n_conditions` if it is the farthest, and `(n_conditions + 1) / (2 n_conditions)` on average by chance. Ties
+    share their mean rank, so that predicting no effect scores as chance under `cosine`.
+
+    Raises
+    ------
+    TypeError
+        If a matrix does not hold real numbers.
+    ValueError
+        If the shapes differ, a value is missing or infinite, or `distance` is unknown.
+
+    Notes
+    -----
+    It is cell-eval's `discrimination_score`, which leaves out each condition's target gene (`excluded`) and breaks
+    ties by order.
+    """
+    if distance not in ("l1", "l2", "cosine"):
+        raise ValueError(f"`distance` is {distance!r}, but it is one of 'l1', 'l2' and 'cosine'.")
+    predicted, observed = _effects(predicted, observed)
+    if excluded is None:
+        distances = pairwise_distances(predicted, observed, metric=distance)
+    else:
+        excluded = np.asarray(excluded, dtype=bool)
+        if excluded.shape != predicted.shape:
+            raise ValueError(f"`excluded` has the shape {excluded.shape}, but `predicted` has {predicted.shape}.")
+        distances = np.vstack(
+            [
+                pairwise_distances(row[~left_out][None, :], observed[:, ~left_out], metric=distance)
+                for row, left_out in zip(predicted, excluded, strict=True)
+            ]
+        )
+    own = np.diagonal(distances)[:, None]
+    rank = (distances < own).sum(axis=1) + ((distances == own).sum(axis=1) - 1) / 2
+    return 1 - rank / len(predicted)
+
+
+def perturbation_spread(predicted: np.ndarray, observed: np.ndarray | None = None) -> float:
+    """Compute how much the effects of conditions differ: whether all predictions are the same.
+
+    Parameters
+    ----------
+    predicted
+        Predicted mean changes, one row per condition, shape `(n_conditions, n_genes)`.
+    observed
+        Observed mean changes of the same conditions. If `None`, the spread is absolute.
+
+    Returns
+    -------
+    The mean Euclidean distance of effects from their mean, in the unit of the data; or with `observed`, as a fraction
+    of the observed one: 0 if all predictions are the same, 1 if they differ as much as the truth. NaN if the truth
+    does not differ.
+
+    Raises
+    ------
+    TypeError
+        If a matrix does not hold real numbers.
+    ValueError
+        If there are fewer than two conditions, the shapes differ, or a value is missing or infinite.
+    """
+    if observed is None:
+        return _spread(dense(as_matrix(predicted, "predicted", min_cells=2)))
+    first, second = _effects(predicted, observed, min_conditions=2)
+    spread = _spread(second)
+    return _spread(first) / spread if spread > 0 else float("nan")
+
+
+def _spread(effects: np.ndarray) -> float:
+    return float(np.linalg.norm(effects - effects.mean(axis=0), axis=1).mean())
+
+
+def _effects(predicted: np.ndarray, observed: np.ndarray, min_conditions: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Check effects, and that both are of the same conditions and genes."""
+    first = dense(as_matrix(predicted, "predicted", min_cells=min_conditions)).astype(np.float64)
+    second = dense(as_matrix(observed, "observed", min_cells=min_conditions)).astype(np.float64)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"`predicted` has the shape {first.shape} and `observed` {second.shape}. Both need the same conditions and "
+            "genes in the same order."
+        )
+    return first, second

@@ -1,0 +1,116 @@
+"""What every metric asks of its input, and the way through it block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy import sparse
+
+Matrix: TypeAlias = np.ndarray | sparse.sparray | sparse.spmatrix
+
+BLOCK_VALUES = 2**21
+"""About how many values of a matrix are dense at a time."""
+
+
+def as_matrix(values: Any, argument: str, *, min_cells: int = 1) -> Matrix:
+    """Check a matrix of cells and get it as float32 or float64, dense or in CSR or CSC form.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold real numbers.
+    ValueError
+        If it is not two-dimensional, too small, or holds missing or infinite values.
+    """
+    if sparse.issparse(values):
+        matrix = values if values.format in ("csr", "csc") else values.tocsr()
+    else:
+        matrix = np.asarray(values)
+    if matrix.dtype not in (np.float32, np.float64):
+        if matrix.dtype.kind not in "biuf":
+            raise TypeError(f"`{argument}` holds {matrix.dtype} values, but real numbers are needed.")
+        matrix = matrix.astype(np.float32 if matrix.dtype == np.float16 else np.float64)
+    if matrix.ndim != 2:
+        raise ValueError(
+            f"`{argument}` has {matrix.ndim} dimensions, but a matrix of cells and genes is needed. A single cell is "
+            "a matrix with one row."
+        )
+    n_cells, n_genes = matrix.shape
+    if n_cells < min_cells or n_genes < 1:
+        raise ValueError(
+            f"`{argument}` has the shape {(n_cells, n_genes)}, but at least {min_cells} "
+            f"{'cell' if min_cells == 1 else 'cells'} and one gene are needed."
+        )
+    stored = matrix.data if sparse.issparse(matrix) else matrix
+    if not np.isfinite(stored).all():
+        raise ValueError(f"`{argument}` holds missing or infinite values. Remove or correct these cells.")
+    return matrix
+
+
+def as_pair(predicted: Any, observed: Any, *, min_cells: int = 1) -> tuple[Matrix, Matrix]:
+    """Check predicted and observed cells, and that both have the same genes.
+
+    Raises
+    ------
+    TypeError
+        If one does not hold real numbers.
+    ValueError
+        If one is unfit, or the numbers of genes differ.
+    """
+    first = as_matrix(predicted, "predicted", min_cells=min_cells)
+    second = as_matrix(observed, "observed", min_cells=min_cells)
+    check_genes(first.shape[1], second.shape[1], "predicted", "observed")
+    return first, second
+
+
+def check_genes(first: int, second: int, *arguments: str) -> None:
+    """Refuse different numbers of genes.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
+    if first != second:
+        raise ValueError(
+            f"`{arguments[0]}` has {first} genes and `{arguments[1]}` has {second}. Both need the same genes in the "
+            "same order."
+        )
+
+
+def dense(block: Any) -> np.ndarray:
+    """Get a block of a matrix as an array."""
+    return block.toarray() if sparse.issparse(block) else block
+
+
+def slices(n: int, width: int) -> list[slice]:
+    """Cut a range into slices of a width."""
+    return [slice(start, min(start + width, n)) for start in range(0, n, width)]
+
+
+def row_blocks(matrix: Matrix) -> Iterator[np.ndarray]:
+    """Go through the cells of a matrix: dense blocks of shape `(n_cells_of_block, n_genes)`, not to be written to."""
+    for rows in slices(matrix.shape[0], max(1, BLOCK_VALUES // matrix.shape[1])):
+        yield dense(matrix[rows])
+
+
+def by_gene(matrix: Any) -> Matrix:
+    """Get a matrix with one row per gene, from which rows can be taken."""
+    return matrix.T.tocsr() if sparse.issparse(matrix) else matrix.T
+
+
+def gene_blocks(*matrices: Matrix) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """Go through the genes of matrices side by side: dense copies of shape `(n_genes_of_block, n_cells)`."""
+    turned = [by_gene(matrix) for matrix in matrices]
+    n_cells = max(matrix.shape[1] for matrix in turned)
+    for genes in slices(turned[0].shape[0], max(1, BLOCK_VALUES // n_cells)):
+        yield genes, [np.array(dense(matrix[genes]), order="C") for matrix in turned]
+
+
+def mean_profile(values: Any, argument: str) -> np.ndarray:
+    """Get the mean of cells, or check one that is given, in float64, shape `(n_genes,)`."""
+    if not sparse.issparse(values) and np.ndim(values) == 1:
+        values = np.asarray(values)[None, :]
+    return np.asarray(as_matrix(values, argument).mean(axis=0, dtype=np.float64)).ravel()
