@@ -36,10 +36,13 @@ class ScreenKeys:
         What separates the targets of a combination.
     dose_key
         Column of `obs` with the doses of drugs in uM: a number, or text such as `1+0.5` in the order of the drugs in
-        the label. What it holds for controls, gene targets and stimuli is ignored.
+        the label. What it holds for controls, gene targets and stimuli is ignored, where something says what is a
+        drug: `smiles_key`, or :func:`unlasting.pp.molecules`.
     smiles_key
         Column of `obs` with the SMILES of drugs. For a combination: one for each part of the label, separated by `|`
         and empty for what is no drug; not needed where its drugs are known from other cells.
+    known_drugs
+        Names of the drugs, where a model knows them whatever an AnnData says. Not recorded.
     """
 
     perturbation_key: str = "perturbation"
@@ -50,6 +53,7 @@ class ScreenKeys:
     delimiter: str = "+"
     dose_key: str | None = None
     smiles_key: str | None = None
+    known_drugs: frozenset[str] | None = None
 
     @classmethod
     def read(cls, adata: AnnData, **overrides: Any) -> ScreenKeys:
@@ -60,7 +64,8 @@ class ScreenKeys:
 
     def write(self, adata: AnnData) -> None:
         """Record the keys in `uns["unlasting"]["keys"]` (an absent key is an empty string, which h5ad can hold)."""
-        adata.uns.setdefault(UNS_KEY, {})["keys"] = {k: v or "" for k, v in asdict(self).items()}
+        keys = {k: v or "" for k, v in asdict(self).items() if k != "known_drugs"}
+        adata.uns.setdefault(UNS_KEY, {})["keys"] = keys
 
     def column(self, adata: AnnData, argument: str) -> np.ndarray:
         """Get the values of the `obs` column that `argument` (such as `"perturbation_key"`) names.
@@ -95,9 +100,10 @@ class ScreenKeys:
             If a label or a dose cannot be read, or a drug has no dose.
         """
         labels = self.column(adata, "perturbation_key")
-        doses = np.full(adata.n_obs, None) if self.dose_key is None else self.column(adata, "dose_key")
-        parse_labels(labels, **self.grammar)
-        drugs = None if self.dose_key is None else self.drugs(adata)
+        only_controls = all(p.is_control for p in parse_labels(labels, **self.grammar).values())
+        without = self.dose_key is None or only_controls  # which may come without this column
+        doses = np.full(adata.n_obs, None) if without else self.column(adata, "dose_key")
+        drugs = None if without else self.drugs(adata)
         parsed: dict[tuple[object, object], Perturbation] = {}
         faults: dict[str, None] = {}
         cells = list(zip(labels, doses, strict=True))
@@ -201,6 +207,8 @@ class ScreenKeys:
 
         A drug is what :func:`unlasting.pp.molecules` knows, or has a SMILES in the column of `smiles_key`.
         """
+        if self.known_drugs is not None:
+            return self.known_drugs
         molecules = adata.uns.get(UNS_KEY, {}).get("molecules")
         if molecules is None and self.smiles_key is None:
             return None
