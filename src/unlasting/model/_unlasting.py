@@ -31,6 +31,7 @@ from unlasting.data import (
     split_codes,
 )
 from unlasting.model._prediction import PredictionMixin
+from unlasting.model._preparation import PreparationMixin, preparation_of
 from unlasting.model._saving import SavingMixin
 from unlasting.model._training import TrainingMixin
 from unlasting.module import Preset, UnlastingModule
@@ -39,7 +40,7 @@ from unlasting.nn import ScreenStatistics
 MODES = ("knockout", "knockdown", "activation")
 
 
-class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
+class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMixin):
     r"""Predict single cells under perturbations, measured or not.
 
     A control cell is encoded to a Gaussian latent by the probability-flow ODE of a diffusion model of unperturbed
@@ -110,6 +111,7 @@ class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
             len(self.vocabulary.trained),
             torch.as_tensor(np.unique(self._state(POOL)["cell_types"].astype(str), return_inverse=True)[1]),
         )
+        self.preparation_ = {} if adata is None else preparation_of(adata)
         self._preset_name, self._options = preset, options
         self._model_summary_string = (
             f"UnlastingModel with preset {preset!r}: {self.summary_stats['n_conditions']} conditions, "
