@@ -103,8 +103,13 @@ class Cells:
 
     @cached_property
     def conditions(self) -> Mapping[Condition, np.ndarray]:
-        """The rows of every condition that has cells, controls included, in sorted order."""
-        rows = np.flatnonzero(self.present)
+        """The rows of every condition that has cells, controls included.
+
+        Conditions and the cells of each are in the order of their names, so that no draw depends on the order of rows.
+        """
+        names = np.asarray(self.names, dtype=str)
+        rows = np.argsort(names, kind="stable")
+        rows = rows[self.present[rows]]
         frame = pd.DataFrame({"p": self.labels[rows], "c": self.cell_types[rows], "d": self.doses[rows]})
         return {Condition(*map(str, key)): rows[i] for key, i in sorted(frame.groupby(["p", "c", "d"]).indices.items())}
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unlasting._chemistry import smiles_by_name
 from unlasting._constants import SPLIT_KEY, SPLITS, UNS_KEY
-from unlasting._perturbation import GEARS_CONTROL_PART, Perturbation, nearest_name, parse_labels, split_label
+from unlasting._perturbation import Perturbation, nearest_name, parse_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,7 +40,7 @@ class ScreenKeys:
         the label. What it holds for controls, gene targets and stimuli is ignored, where something says what is a
         drug: `smiles_key`, or :func:`unlasting.pp.molecules`.
     smiles_key
-        Column of `obs` with the SMILES of drugs. For a combination: one for each part of the label, separated by `|`
+        Column of `obs` with the SMILES of drugs. For a combination: one for each part of the label, separated by `..`
         and empty for what is no drug; not needed where its drugs are known from other cells.
     known_drugs
         Names of the drugs, where a model knows them whatever an AnnData says. Not recorded.
@@ -161,46 +162,25 @@ class ScreenKeys:
         return _written(self.perturbations(adata), Perturbation.dose_text)
 
     def smiles(self, adata: AnnData) -> dict[str, str]:
-        """Get the SMILES of every drug by name, as the column of `smiles_key` has them; none without this key.
+        """Get a SMILES of every drug by name, as the column of `smiles_key` has it; none without this key.
 
         Raises
         ------
         KeyError
             If `obs` lacks a column.
         ValueError
-            If a drug has two SMILES, or those of a combination cannot be told apart.
+            If the SMILES of a combination cannot be told apart.
         """
         if self.smiles_key is None:
             return {}
-        cells = zip(self.column(adata, "perturbation_key"), self.column(adata, "smiles_key"), strict=True)
-        known: dict[str, str] = {}
-        faults: list[str] = []
-        combinations: list[tuple[list[str], str]] = []
-        for label, text in dict.fromkeys(cells):
-            names = [
-                part for part in split_label(label, **self.grammar) if part not in (self.control, GEARS_CONTROL_PART)
-            ]
-            given = [part.strip() for part in str(text or "").split("|")]
-            if not names or not any(given):
-                continue
-            if len(given) != len(names):
-                combinations.append((names, str(text)))
-                continue
-            for name, smiles in zip(names, given, strict=True):
-                if smiles and known.setdefault(name, smiles) != smiles:
-                    faults.append(f"{name!r} has two: {known[name]!r} and {smiles!r}.")
-        for names, text in combinations:
-            of_names = [known[name] for name in names if name in known]
-            if len(of_names) < len(names) and sorted(of_names) != sorted(part.strip() for part in text.split("|")):
-                faults.append(
-                    f"{self.delimiter.join(names)!r} has {text!r}, which does not say to which part it belongs: "
-                    "write one for each part, separated by '|'."
-                )
+        columns = (self.column(adata, argument) for argument in ("perturbation_key", "smiles_key"))
+        found, faults = smiles_by_name(*columns, **self.grammar)
         if faults:
             raise ValueError(
-                f"`smiles_key={self.smiles_key!r}` holds SMILES that cannot be used: {' '.join(faults[:20])}"
+                f"`smiles_key={self.smiles_key!r}` holds combinations whose SMILES cannot be told apart: separate them by "
+                f"'..', in the order of the label. {'; '.join(faults[:20])}."
             )
-        return known
+        return {name: texts[0] for name, texts in found.items() if any(texts)}
 
     def drugs(self, adata: AnnData) -> frozenset[str] | None:
         """Get the names of drugs and their canonical SMILES; `None` where nothing says what is a drug.

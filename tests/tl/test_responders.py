@@ -25,7 +25,7 @@ def test_planted_responders_are_found_almost_as_if_their_genes_were_known(plante
         known = oracle[half] > np.quantile(np.asarray(adata.X[:, :6].sum(axis=1)).ravel()[control], 0.95)
         found = (adata.obs.loc[half, column] == "responder").to_numpy()
         assert found[responds].mean() > known[responds].mean() - 0.07
-        assert found[~responds].mean() < 0.1
+        assert found[~responds].mean() < 0.15  # 5 % of as few as 30 cells
 
 
 def test_no_effect_gives_no_responders_beyond_the_false_positives(planted_screen):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from sklearn.metrics import pairwise_distances
+from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import cosine_distances
 
 from unlasting.metrics._matrices import as_matrix, dense
 
@@ -55,14 +56,14 @@ def discrimination_score(
         raise ValueError(f"`distance` is {distance!r}, but it is one of 'l1', 'l2' and 'cosine'.")
     predicted, observed = _effects(predicted, observed)
     if excluded is None:
-        distances = pairwise_distances(predicted, observed, metric=distance)
+        distances = _distances(predicted, observed, distance)
     else:
         excluded = np.asarray(excluded, dtype=bool)
         if excluded.shape != predicted.shape:
             raise ValueError(f"`excluded` has the shape {excluded.shape}, but `predicted` has {predicted.shape}.")
         distances = np.vstack(
             [
-                pairwise_distances(row[~left_out][None, :], observed[:, ~left_out], metric=distance)
+                _distances(row[~left_out][None, :], observed[:, ~left_out], distance)
                 for row, left_out in zip(predicted, excluded, strict=True)
             ]
         )
@@ -99,6 +100,13 @@ def perturbation_spread(predicted: np.ndarray, observed: np.ndarray | None = Non
     first, second = _effects(predicted, observed, min_conditions=2)
     spread = _spread(second)
     return _spread(first) / spread if spread > 0 else float("nan")
+
+
+def _distances(predicted: np.ndarray, observed: np.ndarray, distance: Discrimination) -> np.ndarray:
+    """Compare effects; one that is zero everywhere is at cosine distance 1 from all."""
+    if distance == "cosine":
+        return cosine_distances(predicted, observed)
+    return cdist(predicted, observed, {"l1": "cityblock", "l2": "euclidean"}[distance])
 
 
 def _spread(effects: np.ndarray) -> float:

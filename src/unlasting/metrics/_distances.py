@@ -104,8 +104,9 @@ def e_distance(
 
     Notes
     -----
-    The default is the formula that the method's paper prints; its tables are `unbiased=True, sqrt=True`. pertpy's
-    `edistance` uses squared distances and means over all pairs unless told otherwise: `squared=True`.
+    The default is the formula in the text of :cite:t:`chi2025unlasting`; the tables there are `unbiased=True,
+    sqrt=True`. pertpy's `edistance` averages over all pairs as well; where it uses squared distances
+    (`cell_wise_metric="sqeuclidean"`, the default in some releases), it is `squared=True`.
     """
     predicted, observed = as_pair(predicted, observed, min_cells=2 if unbiased else 1)
     if max_cells is not None:
@@ -127,7 +128,7 @@ def mmd(
 ) -> float:
     r"""Compute the squared maximum mean discrepancy of two samples of cells under a Gaussian kernel.
 
-    The kernel is :math:`k(x, y) = \exp(-\|x - y\|^2 / 2 \sigma^2)`.
+    It is that of :cite:t:`gretton2012mmd` with the kernel :math:`k(x, y) = \exp(-\|x - y\|^2 / 2 \sigma^2)`.
 
     Parameters
     ----------

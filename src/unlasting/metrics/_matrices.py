@@ -15,7 +15,7 @@ BLOCK_VALUES = 2**21
 
 
 def as_matrix(values: Any, argument: str, *, min_cells: int = 1) -> Matrix:
-    """Check a matrix of cells and get it as float32 or float64, dense or in CSR or CSC form.
+    """Check a matrix of cells and get it as float32 or float64, dense or in CSR form.
 
     Raises
     ------
@@ -24,10 +24,7 @@ def as_matrix(values: Any, argument: str, *, min_cells: int = 1) -> Matrix:
     ValueError
         If it is not two-dimensional, too small, or holds missing or infinite values.
     """
-    if sparse.issparse(values):
-        matrix = values if values.format in ("csr", "csc") else values.tocsr()
-    else:
-        matrix = np.asarray(values)
+    matrix = values.tocsr() if sparse.issparse(values) else np.asarray(values)
     if matrix.dtype not in (np.float32, np.float64):
         if matrix.dtype.kind not in "biuf":
             raise TypeError(f"`{argument}` holds {matrix.dtype} values, but real numbers are needed.")
@@ -97,7 +94,7 @@ def row_blocks(matrix: Matrix) -> Iterator[np.ndarray]:
 
 
 def by_gene(matrix: Any) -> Matrix:
-    """Get a matrix with one row per gene, from which rows can be taken."""
+    """Get a matrix with one row per gene, from which genes are taken without going through all of it."""
     return matrix.T.tocsr() if sparse.issparse(matrix) else matrix.T
 
 
@@ -106,7 +103,7 @@ def gene_blocks(*matrices: Matrix) -> Iterator[tuple[slice, list[np.ndarray]]]:
     turned = [by_gene(matrix) for matrix in matrices]
     n_cells = max(matrix.shape[1] for matrix in turned)
     for genes in slices(turned[0].shape[0], max(1, BLOCK_VALUES // n_cells)):
-        yield genes, [np.array(dense(matrix[genes]), order="C") for matrix in turned]
+        yield genes, [dense(m[genes]) if sparse.issparse(m) else np.array(m[genes], order="C") for m in turned]
 
 
 def mean_profile(values: Any, argument: str) -> np.ndarray:

@@ -38,7 +38,7 @@ class Metric:
     best_value
         The value of a perfect prediction from infinitely many cells.
     unit
-        Its unit: `expression` is that of the data.
+        Its unit: `expression` is that of the data, `1` none.
     needs
         Names of the arguments of `function`: `predicted`, `observed`, `control`, `observed_control` are cells,
         `reference` is the mean profile of the training perturbations; `predicted_score`, `predicted_lfc`,

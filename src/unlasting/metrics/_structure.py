@@ -7,6 +7,8 @@ import numpy as np
 from unlasting.metrics._matrices import BLOCK_VALUES, Matrix, as_pair, by_gene, dense, gene_blocks, row_blocks, slices
 from unlasting.metrics._per_gene import emd_per_gene
 
+MAX_BLOCK_GENES = 1024
+
 
 def zero_fraction_error(predicted: Matrix, observed: Matrix) -> float:
     """Compute the mean over genes of the absolute error in the share of cells that do not express a gene.
@@ -125,7 +127,8 @@ def correlation_error(predicted: Matrix, observed: Matrix) -> float:
     if n < 2:
         return float("nan")
     samples = by_gene(predicted), by_gene(observed)
-    blocks = slices(n, max(1, BLOCK_VALUES // max(cells.shape[1] for cells in samples)))
+    n_cells = max(cells.shape[1] for cells in samples)
+    blocks = slices(n, min(MAX_BLOCK_GENES, max(1, BLOCK_VALUES // n_cells)))
     total = 0.0
     for i, rows in enumerate(blocks):
         left = [_standardised(cells, chosen[rows]) for cells in samples]

@@ -27,6 +27,7 @@ from unlasting.data import (
     fit_statistics,
 )
 from unlasting.model._prediction import PredictionMixin
+from unlasting.model._preparation import PreparationMixin, preparation_of
 from unlasting.model._saving import SavingMixin
 from unlasting.model._setup import check_setup, make_graph, report_kinds
 from unlasting.model._training import TrainingMixin
@@ -34,7 +35,7 @@ from unlasting.module import Preset, UnlastingModule
 from unlasting.nn import ScreenStatistics
 
 
-class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
+class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMixin):
     r"""Predict single cells under perturbations, measured or not.
 
     A control cell is encoded to a Gaussian latent by the probability-flow ODE of a diffusion model of unperturbed
@@ -106,6 +107,7 @@ class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
             torch.as_tensor(np.unique(self._state(POOL)["cell_types"].astype(str), return_inverse=True)[1]),
             torch.as_tensor(graph["molecules"]) if len(graph["molecules"]) else None,
         )
+        self.preparation_ = {} if adata is None else preparation_of(adata)
         self._preset_name, self._options = preset, options
         self._model_summary_string = (
             f"UnlastingModel with preset {preset!r}: {self.summary_stats['n_conditions']} conditions, "

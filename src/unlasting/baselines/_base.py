@@ -1,0 +1,117 @@
+"""What the baselines share."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unlasting._cells import Condition
+from unlasting._constants import UNS_KEY
+from unlasting.baselines._protocol import NoPrediction
+from unlasting.baselines._training_cells import TrainingCells
+
+
+class Baseline:
+    """A predictor that reads the training cells when it is asked."""
+
+    def fit(self, adata: AnnData, **labels: Any) -> Self:
+        """Find the training cells.
+
+        Parameters
+        ----------
+        adata
+            The screen, log-normalised, shape `(n_cells, n_genes)`. Cells labelled `val` or `test` are not looked at.
+        **labels
+            Names of columns and the like (`perturbation_key`, `control`, `cell_type_key`, `split_key`, `delimiter`),
+            if other than recorded by `pp` or `setup_anndata`.
+
+        Returns
+        -------
+        The baseline itself.
+
+        Raises
+        ------
+        KeyError
+            If a column is missing.
+        ValueError
+            If a label cannot be read, there are no controls, or `X` holds raw counts.
+        """
+        self.training_ = TrainingCells(adata, **labels)
+        return self
+
+    def predict(self, condition: Condition | str, n_cells: int, *, seed: int = 0) -> np.ndarray:
+        """Give cells of a condition.
+
+        Parameters
+        ----------
+        condition
+            Perturbation, cell type and dose, or the name of a perturbation alone.
+        n_cells
+            How many cells are wanted.
+        seed
+            The same seed gives the same cells.
+
+        Returns
+        -------
+        Log-normalised cells, genes in the order of the screen, shape `(n_cells, n_genes)`; fewer rows if there are
+        no more training cells to draw from.
+
+        Raises
+        ------
+        RuntimeError
+            If `fit` was not called.
+        NoPrediction
+            If the baseline has nothing to say about this condition.
+        """
+        if not hasattr(self, "training_"):
+            raise RuntimeError(f"This {type(self).__name__} is not fitted: call `fit(adata)` first.")
+        condition = Condition(condition) if isinstance(condition, str) else condition
+        rows, shift = self._rows(condition), self._shift(condition)
+        rng = np.random.default_rng(seed)
+        cells = self.training_.cells.values(rng.permutation(rows)[:n_cells], dtype=np.float32)
+        return cells if shift is None else cells + shift.astype(np.float32)
+
+    def _rows(self, condition: Condition) -> np.ndarray:
+        """Find the cells to draw from: the training controls, unless a baseline knows better."""
+        return self.training_.controls(condition.cell_type)
+
+    def _shift(self, condition: Condition) -> np.ndarray | None:
+        """Compute what is added to every cell, shape `(n_genes,)`, if anything."""
+        return None
+
+
+def embedding_of(adata: AnnData, given: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Get the embedding of targets, names as its index: the given one, or else that of `pp.grn`.
+
+    Raises
+    ------
+    ValueError
+        If the given one repeats a name, or holds missing or infinite values.
+    """
+    if given is not None:
+        if not given.index.is_unique:
+            raise ValueError(f"`embedding` holds {given.index[given.index.duplicated()][0]!r} more than once.")
+        if not np.isfinite(given.to_numpy(dtype=np.float64)).all():
+            raise ValueError("`embedding` holds missing or infinite values. Remove or replace these rows.")
+        return given
+    stored = adata.uns.get(UNS_KEY, {}).get("target_embedding")
+    return None if stored is None else pd.DataFrame(stored["matrix"], index=stored["names"])
+
+
+def rows_of(embedding: pd.DataFrame | None, targets: tuple[str, ...]) -> np.ndarray:
+    """Add up the rows of targets.
+
+    Raises
+    ------
+    NoPrediction
+        If a target has no row.
+    """
+    if embedding is None:
+        raise NoPrediction("there is no embedding of targets (`pp.grn` with a prior makes one)")
+    unknown = [target for target in targets if target not in embedding.index]
+    if unknown:
+        raise NoPrediction(f"the embedding does not know {', '.join(unknown)}")
+    return embedding.loc[list(targets)].to_numpy(dtype=np.float64).sum(axis=0)

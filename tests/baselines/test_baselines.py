@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+from sklearn.linear_model import Ridge
+
+from unlasting.baselines import (
+    BASELINES,
+    Additive,
+    Condition,
+    Linear,
+    MeanShift,
+    ModelPredictor,
+    NearestTarget,
+    NoEffect,
+    NoPrediction,
+    Pooled,
+)
+
+
+def _dense(adata: AnnData, **where: str) -> np.ndarray:
+    chosen = np.logical_and.reduce([adata.obs[key] == value for key, value in where.items()])
+    return adata.X[np.flatnonzero(chosen)].toarray().astype(np.float64)
+
+
+def _effect(adata: AnnData, name: str, cell_type: str) -> np.ndarray:
+    of_type = {"cell_type": cell_type, "unlasting_split": "train"}
+    control = _dense(adata, perturbation="control", **of_type).mean(axis=0)
+    return _dense(adata, perturbation=name, **of_type).mean(axis=0) - control
+
+
+def _same_cells(found: np.ndarray, expected: np.ndarray) -> None:
+    """Compare two sets of cells, whatever their order."""
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(*(cells[np.lexsort(cells.T)] for cells in (found, expected)), rtol=1e-5, atol=1e-6)
+
+
+TRAINED = ("A", "B", "C", "A+B")
+
+
+def test_no_effect_gives_the_training_controls_of_the_cell_type(screen):
+    cells = NoEffect().fit(screen).predict(Condition("D", "two"), 1000)
+    _same_cells(cells, _dense(screen, perturbation="control", cell_type="two"))
+    assert cells.dtype == np.float32
+
+
+def test_mean_shift_adds_the_mean_over_trained_perturbations(screen):
+    cells = MeanShift().fit(screen).predict(Condition("D", "one"), 1000)
+    shift = np.mean([_effect(screen, name, "one") for name in TRAINED], axis=0)
+    _same_cells(cells, _dense(screen, perturbation="control", cell_type="one") + shift)
+
+
+def test_mean_shift_of_an_unseen_cell_type_is_the_mean_over_the_trained_types(screen):
+    cells = MeanShift().fit(screen).predict(Condition("A", "new"), 1000)
+    shift = np.mean([_effect(screen, name, t) for name in TRAINED for t in ("one", "two")], axis=0)
+    _same_cells(cells, _dense(screen, perturbation="control", cell_type="new") + shift)
+
+
+def test_pooled_gives_all_perturbed_training_cells(screen):
+    fitted = Pooled().fit(screen)
+    in_two = np.vstack([_dense(screen, perturbation=name, cell_type="two") for name in TRAINED])
+    _same_cells(fitted.predict(Condition("D", "two"), 1000), in_two)
+    everywhere = np.vstack([_dense(screen, perturbation=n, cell_type=t) for n in TRAINED for t in ("one", "two")])
+    _same_cells(fitted.predict(Condition("A", "new"), 1000), everywhere)
+
+
+def test_additive_sums_the_singles(screen):
+    fitted = Additive().fit(screen)
+    shift = _effect(screen, "B", "one") + _effect(screen, "C", "one")
+    expected = _dense(screen, perturbation="control", cell_type="one") + shift
+    _same_cells(fitted.predict(Condition("B+C", "one"), 1000), expected)
+    with pytest.raises(NoPrediction, match="no combination"):
+        fitted.predict(Condition("A", "one"), 10)
+    with pytest.raises(NoPrediction, match="D alone is not trained"):
+        fitted.predict(Condition("A+D", "one"), 10)
+
+
+def test_nearest_target_is_the_other_one_with_the_largest_cosine(screen):
+    fitted = NearestTarget().fit(screen)
+    # D is at cosine .8 from A and .96 from C
+    _same_cells(fitted.predict(Condition("D", "one"), 1000), _dense(screen, perturbation="C", cell_type="one"))
+    # A itself is trained, and left out: A+B at cosine .71 is nearer than C at .6
+    _same_cells(fitted.predict(Condition("A", "one"), 1000), _dense(screen, perturbation="A+B", cell_type="one"))
+    with pytest.raises(NoPrediction, match="does not know X"):
+        fitted.predict(Condition("X", "one"), 10)
+    with pytest.raises(NoPrediction, match="in this cell type"):
+        fitted.predict(Condition("A", "new"), 10)
+    other = pd.DataFrame([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0]], index=["A", "B", "D"])
+    cells = NearestTarget(other).fit(screen).predict(Condition("D", "one"), 1000)
+    _same_cells(cells, _dense(screen, perturbation="B", cell_type="one"))
+
+
+def test_nearest_target_needs_a_prior(screen):
+    del screen.uns["unlasting"]["target_embedding"]
+    with pytest.raises(NoPrediction, match=r"pp\.grn"):
+        NearestTarget().fit(screen).predict(Condition("D", "one"), 10)
+
+
+def test_linear_is_ridge_with_the_penalty_that_leaves_one_out_best(screen):
+    embedding = pd.DataFrame(np.random.default_rng(1).normal(size=(4, 2)), index=["A", "B", "C", "D"])
+    fitted = Linear(embedding).fit(screen)
+    features = np.array([embedding.loc[name.split("+")].sum(axis=0) for name in TRAINED])
+    changes = np.array([_effect(screen, name, "one") for name in TRAINED])
+    errors = {}
+    for penalty in np.logspace(-3, 4, 15):
+        left_out = [np.arange(4) != i for i in range(4)]
+        predicted = [
+            Ridge(penalty).fit(features[kept], changes[kept]).predict(features[[i]])[0]
+            for i, kept in enumerate(left_out)
+        ]
+        errors[penalty] = np.mean((np.array(predicted) - changes) ** 2)
+    best = Ridge(min(errors, key=errors.get)).fit(features, changes)
+    shift = best.predict(embedding.loc[["D"]].to_numpy())[0]
+    cells = fitted.predict(Condition("D", "one"), 1000)
+    _same_cells(cells, _dense(screen, perturbation="control", cell_type="one") + shift)
+
+
+def test_linear_knows_measured_genes_without_a_prior_and_others_with_it(screen):
+    assert len(Linear().fit(screen).predict(Condition("D", "one"), 5)) == 5
+    del screen.uns["unlasting"]["target_embedding"]
+    fitted = Linear().fit(screen)
+    with pytest.raises(NoPrediction, match="does not know D"):
+        fitted.predict(Condition("D", "one"), 5)
+    # only A, B and A+B are measured
+    assert len(fitted.predict(Condition("gene0", "one"), 5)) == 5
+
+
+def test_linear_recovers_a_linear_law():
+    rng = np.random.default_rng(0)
+    names = [f"T{i}" for i in range(40)]
+    embedding = pd.DataFrame(rng.normal(size=(40, 3)), index=names)
+    changes = embedding.to_numpy() @ rng.normal(size=(3, 8)) * 0.2
+    labels = np.repeat(["control", *names], 5)
+    values = 5 + np.repeat(np.vstack([np.zeros(8), changes]), 5, axis=0) + 0.01
+    obs = pd.DataFrame(
+        {"perturbation": labels, "unlasting_split": "train"}, index=[f"c{i}" for i in range(len(labels))]
+    )
+    obs.loc[obs["perturbation"].isin(names[30:]), "unlasting_split"] = "test"
+    fitted = Linear(embedding).fit(AnnData(values, obs=obs))
+    for i in range(30, 40):
+        np.testing.assert_allclose(fitted.predict(Condition(names[i]), 1)[0], 5.01 + changes[i], atol=0.02)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("condition", [Condition("D", "one"), Condition("B+C", "two"), Condition("A", "new")], ids=str)
+def test_nothing_of_other_cells_enters(screen, name, condition):
+    changed = screen.copy()
+    strange = np.flatnonzero(screen.obs["unlasting_split"] != "train")
+    dense = changed.X.toarray()
+    dense[strange] = np.random.default_rng(9).gamma(3, size=(len(strange), changed.n_vars))
+    changed.X = sparse.csr_matrix(dense)
+    cells = []
+    for adata in (screen, changed):
+        try:
+            cells.append(BASELINES[name]().fit(adata).predict(condition, 8, seed=3))
+        except NoPrediction as error:
+            cells.append(str(error))
+    np.testing.assert_array_equal(*cells)
+
+
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "nearest dose"])
+def test_order_of_rows_and_genes_does_not_matter(screen, name):
+    rng = np.random.default_rng(5)
+    rows, genes = rng.permutation(screen.n_obs), rng.permutation(screen.n_vars)
+    condition = Condition("B+C", "one")
+    found = BASELINES[name]().fit(screen).predict(condition, 6, seed=1)
+    other = BASELINES[name]().fit(screen[rows][:, genes].copy()).predict(condition, 6, seed=1)
+    np.testing.assert_allclose(other, found[:, genes], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "nearest dose"])
+def test_dense_and_sparse_are_the_same_and_the_seed_decides(screen, name):
+    condition = Condition("B+C", "one")
+    fitted = BASELINES[name]().fit(screen)
+    found = fitted.predict(condition, 6, seed=1)
+    assert found.shape == (6, screen.n_vars)
+    np.testing.assert_array_equal(found, fitted.predict(condition, 6, seed=1))
+    assert not np.array_equal(found, fitted.predict(condition, 6, seed=2))
+    dense = screen.copy()
+    dense.X = dense.X.toarray()
+    np.testing.assert_allclose(BASELINES[name]().fit(dense).predict(condition, 6, seed=1), found, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_fitting_leaves_the_screen_as_it_was(screen, name):
+    before = screen.copy()
+    BASELINES[name]().fit(screen)
+    assert screen.uns.keys() == before.uns.keys()
+    pd.testing.assert_frame_equal(screen.obs, before.obs)
+    np.testing.assert_array_equal(screen.X.toarray(), before.X.toarray())
+
+
+def test_other_names_of_columns(screen):
+    renamed = screen.copy()
+    renamed.obs = renamed.obs.rename(columns={"perturbation": "guide", "unlasting_split": "part"})
+    renamed.obs["guide"] = renamed.obs["guide"].astype(object).replace({"control": "NT", "A+B": "A|B", "B+C": "B|C"})
+    labels = {"perturbation_key": "guide", "control": "NT", "split_key": "part", "delimiter": "|"}
+    found = Additive().fit(renamed, **labels).predict(Condition("B|C", "one"), 6)
+    np.testing.assert_allclose(found, Additive().fit(screen).predict(Condition("B+C", "one"), 6), rtol=1e-5, atol=1e-6)
+
+
+def test_a_cell_type_without_controls_is_missing(screen):
+    adata = screen[screen.obs["cell_type"] != "new"].copy()
+    with pytest.raises(NoPrediction, match="controls"):
+        NoEffect().fit(adata).predict(Condition("A", "new"), 5)
+
+
+def test_errors_name_the_way_out(screen):
+    with pytest.raises(RuntimeError, match=r"NoEffect is not fitted: call `fit"):
+        NoEffect().predict("A", 5)
+    repeated = pd.DataFrame([[1.0], [2.0]], index=["A", "A"])
+    with pytest.raises(ValueError, match="'A' more than once"):
+        Linear(repeated).fit(screen)
+    with pytest.raises(ValueError, match="missing or infinite"):
+        NearestTarget(pd.DataFrame([[np.nan]], index=["A"])).fit(screen)
+    two = screen[screen.obs["perturbation"].isin(["control", "A", "B"])].copy()
+    with pytest.raises(NoPrediction, match="fewer than 3"):
+        Linear().fit(two).predict(Condition("A", "one"), 5)
+
+
+class _Recorder:
+    """A model that tells how it was asked."""
+
+    def __init__(self, adata: AnnData) -> None:
+        self.adata = adata
+        adata.obs["touched"] = 1
+
+    def generate(self, perturbation: str, n_cells: int, **options: object) -> AnnData:
+        if perturbation == "X":
+            raise ValueError("nothing is known of 'X'")
+        self.asked = (perturbation, n_cells, options)
+        return self.adata[:n_cells, ::-1].copy()
+
+
+def test_a_model_answers_in_the_order_of_the_genes(screen):
+    predictor = ModelPredictor(_Recorder).fit(screen)
+    cells = predictor.predict(Condition("A", "one"), 4, seed=7)
+    np.testing.assert_array_equal(cells, screen.X[:4].toarray())
+    assert predictor.model_.asked == ("A", 4, {"seed": 7, "cell_type": "one"})
+    assert "touched" not in screen.obs
+    with pytest.raises(NoPrediction, match="nothing is known of 'X'"):
+        predictor.predict(Condition("X"), 4)
