@@ -19,6 +19,7 @@ FLOORS = {
     "_logging": 0,
     "_compat": 0,
     "_cells": 0,
+    "_chemistry": 0,
     "diffusion": 1,
     "metrics": 1,
     "nn": 2,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unlasting._chemistry import smiles_by_name
 from unlasting._constants import SPLIT_KEY, SPLITS, UNS_KEY
-from unlasting._perturbation import GEARS_CONTROL_PART, Perturbation, nearest_name, parse_labels, split_label
+from unlasting._perturbation import Perturbation, nearest_name, parse_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,10 +37,13 @@ class ScreenKeys:
         What separates the targets of a combination.
     dose_key
         Column of `obs` with the doses of drugs in uM: a number, or text such as `1+0.5` in the order of the drugs in
-        the label. What it holds for controls, gene targets and stimuli is ignored.
+        the label. What it holds for controls, gene targets and stimuli is ignored, where something says what is a
+        drug: `smiles_key`, or :func:`unlasting.pp.molecules`.
     smiles_key
-        Column of `obs` with the SMILES of drugs. For a combination: one for each part of the label, separated by `|`
+        Column of `obs` with the SMILES of drugs. For a combination: one for each part of the label, separated by `..`
         and empty for what is no drug; not needed where its drugs are known from other cells.
+    known_drugs
+        Names of the drugs, where a model knows them whatever an AnnData says. Not recorded.
     """
 
     perturbation_key: str = "perturbation"
@@ -50,6 +54,7 @@ class ScreenKeys:
     delimiter: str = "+"
     dose_key: str | None = None
     smiles_key: str | None = None
+    known_drugs: frozenset[str] | None = None
 
     @classmethod
     def read(cls, adata: AnnData, **overrides: Any) -> ScreenKeys:
@@ -60,7 +65,8 @@ class ScreenKeys:
 
     def write(self, adata: AnnData) -> None:
         """Record the keys in `uns["unlasting"]["keys"]` (an absent key is an empty string, which h5ad can hold)."""
-        adata.uns.setdefault(UNS_KEY, {})["keys"] = {k: v or "" for k, v in asdict(self).items()}
+        keys = {k: v or "" for k, v in asdict(self).items() if k != "known_drugs"}
+        adata.uns.setdefault(UNS_KEY, {})["keys"] = keys
 
     def column(self, adata: AnnData, argument: str) -> np.ndarray:
         """Get the values of the `obs` column that `argument` (such as `"perturbation_key"`) names.
@@ -95,9 +101,10 @@ class ScreenKeys:
             If a label or a dose cannot be read, or a drug has no dose.
         """
         labels = self.column(adata, "perturbation_key")
-        doses = np.full(adata.n_obs, None) if self.dose_key is None else self.column(adata, "dose_key")
-        parse_labels(labels, **self.grammar)
-        drugs = None if self.dose_key is None else self.drugs(adata)
+        only_controls = all(p.is_control for p in parse_labels(labels, **self.grammar).values())
+        without = self.dose_key is None or only_controls  # which may come without this column
+        doses = np.full(adata.n_obs, None) if without else self.column(adata, "dose_key")
+        drugs = None if without else self.drugs(adata)
         parsed: dict[tuple[object, object], Perturbation] = {}
         faults: dict[str, None] = {}
         cells = list(zip(labels, doses, strict=True))
@@ -155,52 +162,33 @@ class ScreenKeys:
         return _written(self.perturbations(adata), Perturbation.dose_text)
 
     def smiles(self, adata: AnnData) -> dict[str, str]:
-        """Get the SMILES of every drug by name, as the column of `smiles_key` has them; none without this key.
+        """Get a SMILES of every drug by name, as the column of `smiles_key` has it; none without this key.
 
         Raises
         ------
         KeyError
             If `obs` lacks a column.
         ValueError
-            If a drug has two SMILES, or those of a combination cannot be told apart.
+            If the SMILES of a combination cannot be told apart.
         """
         if self.smiles_key is None:
             return {}
-        cells = zip(self.column(adata, "perturbation_key"), self.column(adata, "smiles_key"), strict=True)
-        known: dict[str, str] = {}
-        faults: list[str] = []
-        combinations: list[tuple[list[str], str]] = []
-        for label, text in dict.fromkeys(cells):
-            names = [
-                part for part in split_label(label, **self.grammar) if part not in (self.control, GEARS_CONTROL_PART)
-            ]
-            given = [part.strip() for part in str(text or "").split("|")]
-            if not names or not any(given):
-                continue
-            if len(given) != len(names):
-                combinations.append((names, str(text)))
-                continue
-            for name, smiles in zip(names, given, strict=True):
-                if smiles and known.setdefault(name, smiles) != smiles:
-                    faults.append(f"{name!r} has two: {known[name]!r} and {smiles!r}.")
-        for names, text in combinations:
-            of_names = [known[name] for name in names if name in known]
-            if len(of_names) < len(names) and sorted(of_names) != sorted(part.strip() for part in text.split("|")):
-                faults.append(
-                    f"{self.delimiter.join(names)!r} has {text!r}, which does not say to which part it belongs: "
-                    "write one for each part, separated by '|'."
-                )
+        columns = (self.column(adata, argument) for argument in ("perturbation_key", "smiles_key"))
+        found, faults = smiles_by_name(*columns, **self.grammar)
         if faults:
             raise ValueError(
-                f"`smiles_key={self.smiles_key!r}` holds SMILES that cannot be used: {' '.join(faults[:20])}"
+                f"`smiles_key={self.smiles_key!r}` holds combinations whose SMILES cannot be told apart: separate them by "
+                f"'..', in the order of the label. {'; '.join(faults[:20])}."
             )
-        return known
+        return {name: texts[0] for name, texts in found.items() if any(texts)}
 
     def drugs(self, adata: AnnData) -> frozenset[str] | None:
         """Get the names of drugs and their canonical SMILES; `None` where nothing says what is a drug.
 
         A drug is what :func:`unlasting.pp.molecules` knows, or has a SMILES in the column of `smiles_key`.
         """
+        if self.known_drugs is not None:
+            return self.known_drugs
         molecules = adata.uns.get(UNS_KEY, {}).get("molecules")
         if molecules is None and self.smiles_key is None:
             return None

@@ -124,6 +124,26 @@ def test_without_a_split_every_cell_is_looked_at() -> None:
     assert adata.uns["unlasting"]["prepare"]["target_sum"] == np.median(size)
 
 
+def test_genes_asked_for_are_kept_in_their_order() -> None:
+    adata, chosen = screen(), screen()
+    genes = list(adata.var_names[[30, 2, 17]])
+    pp.prepare(adata)
+    pp.prepare(chosen, genes=genes)
+    assert list(chosen.var_names) == genes
+    np.testing.assert_array_equal(dense(chosen.X), dense(adata[:, genes].X))
+    assert chosen.uns["unlasting"]["prepare"]["target_sum"] == adata.uns["unlasting"]["prepare"]["target_sum"]
+
+
+def test_with_genes_and_scale_given_neither_controls_nor_training_cells_are_needed() -> None:
+    adata = screen()
+    held_out = adata[(adata.obs["unlasting_split"] == "test") & (adata.obs["perturbation"] != "control")].copy()
+    genes = list(adata.var_names[:5])
+    pp.prepare(adata, genes=genes, target_sum=500.0)
+    pp.prepare(held_out, genes=genes, target_sum=500.0)
+    np.testing.assert_array_equal(dense(held_out.X), dense(adata[held_out.obs_names].X))
+    assert held_out.uns["unlasting"]["prepare"]["split_hash"] == ""
+
+
 def test_what_is_written_survives_a_file_and_a_copy_leaves_the_screen(tmp_path) -> None:
     adata = screen()
     prepared = pp.prepare(adata, n_top_genes=20, copy=True)
@@ -176,6 +196,9 @@ def strange_split(adata: AnnData) -> None:
         (no_training, {}, "No cell is labelled 'train'"),
         (strange_split, {}, "only 'train', 'val' and 'test' are allowed"),
         (None, {"n_top_genes": 0}, "`n_top_genes` is 0"),
+        (None, {"genes": []}, "`genes` is empty"),
+        (None, {"genes": ["T1", "T2", "T1"]}, "`genes` names 'T1' more than once"),
+        (None, {"genes": ["T1", "TT2"]}, "1 of the 2 `genes` are not among.*'TT2' the first. Did you mean 'T2'"),
         (None, {"target_sum": -1.0}, "`target_sum` is -1.0"),
         (None, {"library_size_key": "respondr"}, "Did you mean 'responder'"),
         (None, {"library_size_key": "bad"}, "no library size .the first is nan, of cell 'cell0'"),

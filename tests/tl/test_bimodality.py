@@ -12,24 +12,8 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 
 from unlasting import tl
-from unlasting.tl._bimodality import responder_fractions, sarle_coefficient, two_modes
-
-
-def test_sarle_coefficient_of_known_distributions():
-    rng = np.random.default_rng(0)
-    assert sarle_coefficient(rng.normal(size=200_000)) == pytest.approx(1 / 3, abs=0.01)
-    assert sarle_coefficient(rng.uniform(size=200_000)) == pytest.approx(5 / 9, abs=0.01)
-    assert sarle_coefficient(rng.integers(0, 2, 200_000).astype(float)) == pytest.approx(1, abs=0.01)
-    assert np.isnan(sarle_coefficient(np.ones(10)))
-    assert np.isnan(sarle_coefficient(np.arange(3.0)))
-
-
-def test_sarle_coefficient_agrees_with_pandas():
-    values = np.random.default_rng(1).gamma(2, size=57)
-    n = len(values)
-    skewness, kurtosis = pd.Series(values).skew(), pd.Series(values).kurt()
-    expected = (skewness**2 + 1) / (kurtosis + 3 * (n - 1) ** 2 / ((n - 2) * (n - 3)))
-    assert sarle_coefficient(values) == pytest.approx(expected, rel=1e-10)
+from unlasting.metrics import sarle_coefficient
+from unlasting.tl._bimodality import responder_fractions, two_modes
 
 
 @given(st.floats(0.1, 10), st.floats(-50, 50), st.integers(0, 1000))

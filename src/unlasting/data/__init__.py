@@ -1,7 +1,7 @@
 """From AnnData to tensors."""
 
 from unlasting.data._cells import check_genes, check_log_normalised, check_screen, expression
-from unlasting.data._conditions import TargetVocabulary
+from unlasting.data._conditions import KINDS, TargetVocabulary
 from unlasting.data._fields import (
     GRAPH,
     PERTURBATION,
@@ -18,6 +18,7 @@ from unlasting.data._statistics import fit_statistics, row_blocks
 
 __all__ = [
     "GRAPH",
+    "KINDS",
     "PERTURBATION",
     "POOL",
     "SPLIT",

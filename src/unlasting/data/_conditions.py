@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
 import torch
 
 from unlasting._perturbation import Perturbation, nearest_name
-from unlasting.nn import ConditionTensors
+from unlasting.nn import DRUG, GENE, NO_DOSE, STIMULUS, ConditionTensors
+
+KINDS: Final = {GENE: "gene targets", DRUG: "drugs", STIMULUS: "stimuli"}
+
+Target = tuple[int, str]
+"""Kind and name of a target; a drug goes by its canonical SMILES, so that two names of a molecule are one."""
 
 
 @dataclass(frozen=True)
@@ -26,34 +33,96 @@ class TargetVocabulary:
         Names of the genes that the prior knows.
     embedding
         Their embeddings, rows of length one, shape `(n_embedded, n_features)`.
+    drugs
+        Canonical SMILES of every drug by its name.
+    smiles
+        Canonical SMILES of the molecules.
+    molecules
+        Their embeddings, rows of length one, shape `(n_molecules, n_molecule_features)`.
     """
 
     nodes: Sequence[str]
     trained: Sequence[str]
     embedded: Sequence[str]
     embedding: np.ndarray
+    drugs: Mapping[str, str]
+    smiles: Sequence[str]
+    molecules: np.ndarray
 
-    def similarity(self, targets: Sequence[str]) -> np.ndarray:
-        """Get the prior similarity to every trained target, `-inf` where the prior knows either not.
+    @classmethod
+    def read(cls, graph: Mapping[str, Any], trained: Sequence[str]) -> TargetVocabulary:
+        """Take it from the registered graph and the names of the trained targets."""
+        return cls(
+            nodes=list(graph["nodes"]),
+            trained=list(trained),
+            embedded=list(graph["embedded"]),
+            embedding=graph["embedding"],
+            drugs=dict(zip(graph["drugs"], graph["drug_smiles"], strict=True)),
+            smiles=list(graph["smiles"]),
+            molecules=graph["molecules"],
+        )
+
+    @cached_property
+    def names_of_drugs(self) -> frozenset[str]:
+        """Everything that names a drug."""
+        return frozenset({*self.drugs, *self.smiles})
+
+    @cached_property
+    def names_of_genes(self) -> frozenset[str]:
+        """Every gene of the graph or the prior."""
+        return frozenset({*self.nodes, *self.embedded})
+
+    def target(self, name: str) -> Target:
+        """Say what a name is: a drug where it names one, else a gene where graph or prior know it, else a stimulus."""
+        if name in self.names_of_drugs:
+            return DRUG, self.drugs.get(name, name)
+        return (GENE if name in self.names_of_genes else STIMULUS), name
+
+    @cached_property
+    def trained_targets(self) -> list[Target]:
+        """The trained targets in the order of their learnt identities."""
+        return sorted({self.target(name) for name in self.trained})
+
+    def similarity(self, targets: Sequence[Target]) -> np.ndarray:
+        """Get the prior similarity to every trained target, `-inf` where nothing is known of either.
+
+        Genes are compared by the prior and drugs by their molecules; nothing relates one kind to another.
 
         Returns
         -------
         Shape `(n_targets, n_trained)`.
         """
-        row = {name: i for i, name in enumerate(self.embedded)}
-        similarity = np.full((len(targets), len(self.trained)), -np.inf, dtype=np.float32)
-        known = [i for i, name in enumerate(targets) if name in row]
-        known_trained = [j for j, name in enumerate(self.trained) if name in row]
-        if known and known_trained:
-            ours = self.embedding[[row[targets[i]] for i in known]]
-            theirs = self.embedding[[row[self.trained[j]] for j in known_trained]]
-            similarity[np.ix_(known, known_trained)] = ours @ theirs.T
+        similarity = np.full((len(targets), len(self.trained_targets)), -np.inf, dtype=np.float32)
+        for kind, names, matrix in ((GENE, self.embedded, self.embedding), (DRUG, self.smiles, self.molecules)):
+            row = {(kind, name): i for i, name in enumerate(names)}
+            known = [i for i, target in enumerate(targets) if target in row]
+            known_trained = [j for j, target in enumerate(self.trained_targets) if target in row]
+            if known and known_trained:
+                ours = matrix[[row[targets[i]] for i in known]]
+                theirs = matrix[[row[self.trained_targets[j]] for j in known_trained]]
+                similarity[np.ix_(known, known_trained)] = ours @ theirs.T
         return similarity
 
-    def unknown(self, targets: Sequence[str]) -> list[str]:
-        """Get the targets of which neither graph nor prior nor training cells know anything."""
-        known = {*self.nodes, *self.trained, *self.embedded}
-        return sorted({name for name in targets if name not in known})
+    def require_known(self, perturbations: Sequence[Perturbation]) -> None:
+        """Refuse targets of which nothing is known.
+
+        Raises
+        ------
+        ValueError
+            If there are any.
+        """
+        known = set(self.trained_targets)
+        names = sorted({name for p in perturbations for name in p.targets})
+        unknown = [n for n in names if (target := self.target(n))[0] == STIMULUS and target not in known]
+        if unknown:
+            raise ValueError(
+                f"Nothing is known of the target {unknown[0]!r}"
+                + (f" and {len(unknown) - 1} more ({unknown[1:6]})" if len(unknown) > 1 else "")
+                + f": it was not trained, it is no gene of the panel, and the prior has no embedding for it."
+                f"{nearest_name(unknown[0], {*self.names_of_genes, *self.drugs, *self.trained})} Give a gene to "
+                "`pp.grn(..., targets=[...])` before training, with a prior that knows it, and a drug with its SMILES to "
+                "`pp.molecules`. A stimulus has to be trained."
+            )
 
     def tensors(self, perturbations: Sequence[Perturbation]) -> ConditionTensors:
         """Write perturbations as tensors.
@@ -70,33 +139,44 @@ class TargetVocabulary:
         Raises
         ------
         ValueError
-            If nothing at all is known of a target.
+            If a combination names a molecule twice.
         """
-        targets = sorted({name for p in perturbations for name in p.targets})
-        unknown = self.unknown(targets)
-        if unknown:
-            names = {*self.nodes, *self.trained, *self.embedded}
-            raise ValueError(
-                f"Nothing is known of the target {unknown[0]!r}"
-                + (f" and {len(unknown) - 1} more ({unknown[1:6]})" if len(unknown) > 1 else "")
-                + f": it was not trained, it is no gene of the panel, and the prior has no embedding for it."
-                f"{nearest_name(unknown[0], names)} Give it to `pp.grn(..., targets=[...])` before training, with a "
-                "prior that knows it."
-            )
+        for perturbation in perturbations:
+            self._require_different(perturbation)
+        names = sorted({name for p in perturbations for name in p.targets})
+        targets = [self.target(name) for name in names]
         n_slots = max([len(p.targets) for p in perturbations], default=0) or 1
-        place = {name: i for i, name in enumerate(targets)}
-        node = {name: i for i, name in enumerate(self.nodes)}
-        trained = {name: i for i, name in enumerate(self.trained)}
+        place = {name: i for i, name in enumerate(names)}
         index = np.full((len(perturbations), n_slots), -1, dtype=np.int64)
+        dose = np.full(index.shape, NO_DOSE, dtype=np.float32)
         for row, perturbation in enumerate(perturbations):
             index[row, : len(perturbation.targets)] = [place[name] for name in perturbation.targets]
+            for slot, uM in enumerate(perturbation.doses):
+                if uM is not None:
+                    dose[row, slot] = np.log1p(uM)
+
+        def rows(of: Sequence[Target]) -> np.ndarray:
+            where = {target: i for i, target in enumerate(of)}
+            return np.array([*(where.get(target, -1) for target in targets), -1])[index]
+
         # One more row for empty slots, which the index -1 finds.
-        similarity = np.vstack([self.similarity(targets), np.full((1, len(self.trained)), -np.inf)])
-        nodes = np.array([node.get(name, -1) for name in targets] + [-1])
-        identities = np.array([trained.get(name, -1) for name in targets] + [-1])
+        similarity = np.vstack([self.similarity(targets), np.full((1, len(self.trained_targets)), -np.inf)])
         return ConditionTensors(
-            node=torch.from_numpy(nodes[index]),
-            identity=torch.from_numpy(identities[index]),
+            kind=torch.from_numpy(np.array([*(kind for kind, _ in targets), -1])[index]),
+            node=torch.from_numpy(rows([(GENE, name) for name in self.nodes])),
+            molecule=torch.from_numpy(rows([(DRUG, smiles) for smiles in self.smiles])),
+            dose=torch.from_numpy(dose),
+            identity=torch.from_numpy(rows(self.trained_targets)),
             similarity=torch.from_numpy(similarity[index].astype(np.float32)),
-            filled=torch.from_numpy(index >= 0),
         )
+
+    def _require_different(self, perturbation: Perturbation) -> None:
+        """Refuse a combination that names a molecule twice: it would count as two."""
+        first: dict[Target, str] = {}
+        for name in perturbation.targets:
+            other = first.setdefault(self.target(name), name)
+            if other != name:
+                raise ValueError(
+                    f"{other!r} and {name!r} are one molecule, {self.target(name)[1]!r}, and a combination can hold it "
+                    "only once. Name it once, at the sum of the doses."
+                )

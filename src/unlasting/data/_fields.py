@@ -90,7 +90,8 @@ def split_codes(adata: AnnData, keys: ScreenKeys) -> np.ndarray:
     )
     if not (codes == SPLITS.index(VAL)).any():
         rng = np.random.default_rng(0)
-        group = keys.labels(adata) + "\0" + keys.cell_types(adata) + "\0" + keys.batches(adata)
+        parts = (keys.labels(adata), keys.doses(adata), keys.cell_types(adata), keys.batches(adata))
+        group = np.array(["\0".join(cell) for cell in zip(*parts, strict=True)], dtype=object)
         for label in sorted(set(group)):
             cells = np.flatnonzero((group == label) & (codes == SPLITS.index(TRAIN)))
             codes[rng.permutation(cells)[: int(_VAL_SHARE * len(cells))]] = SPLITS.index(VAL)
@@ -112,30 +113,34 @@ class SplitField(_CodeField):
 
 
 class PerturbationField(_CodeField):
-    """The perturbation of every cell; conditions that occur, and which targets occur in training cells."""
+    """The perturbation of every cell; conditions that occur, and which targets occur in training cells.
+
+    A condition is a label at a dose; the first is the control.
+    """
 
     @property
     def registry_key(self) -> str:
         return PERTURBATION
 
     def state(self, adata: AnnData) -> dict[str, Any]:
-        labels = self.keys.labels(adata)
-        in_training = set(labels[split_codes(adata, self.keys) == SPLITS.index(TRAIN)])
-        trained = {name for label in in_training for name in self.parse(label).targets}
-        others = sorted(set(labels) - {self.keys.control})
+        found = self.keys.perturbations(adata)
+        in_training = set(found[split_codes(adata, self.keys) == SPLITS.index(TRAIN)])
+        conditions = sorted({*found, Perturbation()}, key=lambda p: (p.targets, p.dose_text()))
         return {
-            "conditions": np.array([self.keys.control, *others], dtype=object),
-            "trained_conditions": np.array(sorted(in_training), dtype=object),
-            "trained_targets": np.array(sorted(trained), dtype=object),
+            "conditions": np.array([p.label(**self.keys.grammar) for p in conditions], dtype=object),
+            "doses": np.array([p.dose_text() for p in conditions], dtype=object),
+            "is_trained": np.array([p in in_training for p in conditions]),
+            "trained_targets": np.array(sorted({name for p in in_training for name in p.targets}), dtype=object),
         }
 
     def codes(self, adata: AnnData, state: dict[str, Any]) -> np.ndarray:
-        place = {label: code for code, label in enumerate(state["conditions"])}
-        return np.array([place.get(label, -1) for label in self.keys.labels(adata)])
+        place = {p: code for code, p in enumerate(self.conditions(state))}
+        return np.array([place.get(p, -1) for p in self.keys.perturbations(adata)])
 
-    def parse(self, label: object) -> Perturbation:
-        """Read one label."""
-        return Perturbation.parse(label, control=self.keys.control, delimiter=self.keys.delimiter)
+    def conditions(self, state: dict[str, Any]) -> list[Perturbation]:
+        """Read the registered conditions."""
+        written = zip(state["conditions"], state["doses"], strict=True)
+        return [Perturbation.parse(label, dose or None, **self.keys.grammar) for label, dose in written]
 
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
         return {
@@ -168,7 +173,7 @@ class PoolField(_CodeField):
 
 
 class GraphField(BaseAnnDataField):
-    """The gene regulatory network and the embeddings of targets, taken from `uns` into the registry."""
+    """The gene regulatory network and the embeddings of targets and molecules, taken from `uns` into the registry."""
 
     @property
     def registry_key(self) -> str:
@@ -198,12 +203,14 @@ class GraphField(BaseAnnDataField):
         place = {name: i for i, name in enumerate(nodes)}
         edges = stored["grn"]["edges"]
         index = [[place[name] for name in edges[end]] for end in ("source", "target")]
-        embedding = stored.get("target_embedding", {})
+        embedding, molecules = stored.get("target_embedding", {}), stored.get("molecules", {})
         return {
             "nodes": nodes,
             "edge_index": np.array(index, dtype=np.int64).reshape(2, -1),
             "embedded": np.asarray(embedding.get("names", []), dtype=object),
             "embedding": np.asarray(embedding.get("matrix", np.zeros((0, 1))), dtype=np.float32),
+            **{key: np.asarray(molecules.get(key, []), dtype=object) for key in ("drugs", "drug_smiles", "smiles")},
+            "molecules": np.asarray(molecules.get("matrix", np.zeros((0, 1))), dtype=np.float32),
         }
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def fit_statistics(
     control_code: int,
     n_conditions: int,
     n_pools: int,
+    use_mask: bool = True,
 ) -> ScreenStatistics:
     """Fit everything that is fixed before training; `test` cells are not read.
 
@@ -47,6 +48,8 @@ def fit_statistics(
         The code of the control among the conditions.
     n_conditions, n_pools
         Numbers of codes.
+    use_mask
+        Whether zeros are silent genes. If not, they count among the expressed values.
 
     Returns
     -------
@@ -74,6 +77,8 @@ def fit_statistics(
         log_detected[rows] = np.log(np.maximum(np.diff(block.indptr), 1))
 
     expressed, first, second = gene_sums[0], gene_sums[1] / largest, gene_sums[2] / largest**2
+    if not use_mask:
+        expressed = np.full(n_genes, float((split == 0).sum()))
     overall_mean = first.sum() / expressed.sum()
     base = (first + _PRIOR_CELLS * overall_mean) / (expressed + _PRIOR_CELLS)
     within = np.maximum(second - 2 * base * first + expressed * base**2, 0.0)

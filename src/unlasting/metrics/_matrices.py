@@ -103,7 +103,7 @@ def gene_blocks(*matrices: Matrix) -> Iterator[tuple[slice, list[np.ndarray]]]:
     turned = [by_gene(matrix) for matrix in matrices]
     n_cells = max(matrix.shape[1] for matrix in turned)
     for genes in slices(turned[0].shape[0], max(1, BLOCK_VALUES // n_cells)):
-        yield genes, [np.array(dense(matrix[genes]), order="C") for matrix in turned]
+        yield genes, [dense(m[genes]) if sparse.issparse(m) else np.array(m[genes], order="C") for m in turned]
 
 
 def mean_profile(values: Any, argument: str) -> np.ndarray:

@@ -39,7 +39,8 @@ def emd_per_gene(predicted: Matrix, observed: Matrix) -> np.ndarray:
         for block in blocks:
             block.sort(axis=1)
         x, y = blocks if n == m else (block[:, place] for block, place in zip(blocks, places, strict=True))
-        difference = np.abs(x - y)
+        difference = x - y
+        np.abs(difference, out=difference)
         found[genes] = difference.mean(axis=1, dtype=np.float64) if n == m else difference @ weights
     return found
 

@@ -20,6 +20,7 @@ class ModelBase(BaseModelClass):
     keys: ScreenKeys
     vocabulary: TargetVocabulary
     module: UnlastingModule
+    preparation_: dict[str, Any]
     history_: dict[str, pd.DataFrame] | None
     _preset_name: str
     _options: dict[str, Any]

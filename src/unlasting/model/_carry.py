@@ -52,7 +52,7 @@ class Carrier:
         self.module = module.eval()
         self.sources = sources
         self.conditions = conditions.to(module.device)
-        self.null = null_condition(self.conditions)
+        self.null = self.conditions.null()
         self.seed = seed
         self.batch_size = batch_size
         self.show_progress = show_progress
@@ -76,7 +76,8 @@ class Carrier:
         -------
         Log-normalised cells, shape `(n_cells, n_genes)`.
         """
-        self._encode(np.unique(source))
+        if self.module.preset.use_latent:
+            self._encode(np.unique(source))
         chunks = [slice(i, i + self.batch_size) for i in range(0, len(source), self.batch_size)]
         generated = [
             self._decode(source[chunk], replicate[chunk], condition[chunk])
@@ -121,6 +122,18 @@ class Carrier:
             self._tables[pool, condition] = table
         return self._tables[pool, condition]
 
+    def _mask(self, source: np.ndarray, condition: np.ndarray, source_mask: Tensor, uniform: Tensor) -> Tensor:
+        """Which genes the cells of one chunk express, (n_cells, n_genes)."""
+        module, pools = self.module, self.pools(source)
+        pool = self.sources.pool[source].tolist()
+        after = torch.stack([self._table(p, c) for p, c in zip(pool, condition.tolist(), strict=True)])
+        if module.preset.mask_rule != "bridge":
+            return (uniform < after).to(source_mask.dtype)
+        before = torch.stack([self._table(p, -1) for p in pool])
+        depth = module.depth(source_mask, pools.depth_mean, pools.depth_sd)
+        p0, p1 = (module.probability_at_depth(log_odds, depth) for log_odds in (before, after))
+        return module.carry_mask(source_mask, p0, p1, uniform)
+
     def _decode(self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray) -> sparse.csr_matrix:
         """Generate one chunk."""
         module, device = self.module, self.module.device
@@ -129,18 +142,12 @@ class Carrier:
         noise = cell_noise(names, replicate.tolist(), module.n_genes, self.seed)
         eps, uniform = (torch.from_numpy(part).to(device) for part in noise)
         source_mask = module.is_expressed(x0)
-        latent = torch.from_numpy(np.stack([self._latents[row] for row in source.tolist()])).to(device)
-        pool = self.sources.pool[source].tolist()
-        after = torch.stack([self._table(p, c) for p, c in zip(pool, condition.tolist(), strict=True)])
-        if module.preset.mask_rule == "bridge":
-            before = torch.stack([self._table(p, -1) for p in pool])
-            depth = module.depth(source_mask, pools.depth_mean, pools.depth_sd)
-            p0, p1 = (module.probability_at_depth(log_odds, depth) for log_odds in (before, after))
-            mask = module.carry_mask(source_mask, p0, p1, uniform)
-        else:
-            mask = (uniform < after).to(x0.dtype)
-        share = torch.as_tensor(replicate > 0, device=device)[:, None] * _NEW_NOISE
-        latent = (1.0 - share**2).sqrt() * latent + share * eps
+        mask = self._mask(source, condition, source_mask, uniform) if module.preset.use_mask else source_mask
+        latent = eps
+        if module.preset.use_latent:
+            encoded = torch.from_numpy(np.stack([self._latents[row] for row in source.tolist()])).to(device)
+            share = torch.as_tensor(replicate > 0, device=device)[:, None] * _NEW_NOISE
+            latent = (1.0 - share**2).sqrt() * encoded + share * eps
         if module.preset.denoiser.mask_as_input:
             latent = torch.where(source_mask > 0, latent, eps)
         tensors = self.conditions[torch.as_tensor(condition, device=device)]
@@ -148,15 +155,3 @@ class Carrier:
         values = module.decode(latent, mask, signal, tensors, pools.cell_type)
         cells = (values * mask).clamp(min=0.0) * module.statistics.x_max
         return sparse.csr_matrix(cells.float().cpu().numpy())
-
-
-def null_condition(conditions: ConditionTensors) -> ConditionTensors:
-    """Get the control in the form of other conditions, one row."""
-    device, slots = conditions.node.device, conditions.node.shape[1:]
-    empty = torch.full((1, *slots), -1, device=device)
-    return ConditionTensors(
-        node=empty,
-        identity=empty,
-        similarity=torch.full((1, *slots, conditions.similarity.shape[-1]), -torch.inf, device=device),
-        filled=torch.zeros((1, *slots), dtype=torch.bool, device=device),
-    )

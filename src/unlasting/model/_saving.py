@@ -64,6 +64,7 @@ class SavingMixin(ModelBase):
             "options": self._options,
             "is_trained": bool(self.is_trained_),
             "var_names": list(self.get_var_names()),
+            "preparation": _to_json(self.preparation_, arrays, "preparation"),
             "registry": _to_json(self.registry_, arrays, "registry"),
             "history": {k: [frame.index.tolist(), frame.iloc[:, 0].tolist()] for k, frame in _history(self).items()},
         }
@@ -126,6 +127,7 @@ class SavingMixin(ModelBase):
             given, None if given is not None else registry, preset=description["preset"], **description["options"]
         )
         model.var_names_ = description["var_names"]
+        model.preparation_ = description["preparation"]
         state = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
         model.module.load_state_dict(state)
         model.is_trained_ = description["is_trained"]
@@ -178,7 +180,17 @@ def _read_description(folder: Path, name: str) -> dict[str, Any]:
         description = json.loads((folder / _JSON).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"`{_JSON}` in {str(folder)!r} is damaged ({error}). Save the model again.") from error
-    needed = {"format", "unlasting_version", "preset", "options", "is_trained", "var_names", "registry", "sha256"}
+    needed = {
+        "format",
+        "unlasting_version",
+        "preset",
+        "options",
+        "is_trained",
+        "var_names",
+        "preparation",
+        "registry",
+        "sha256",
+    }
     if not isinstance(description, dict) or description.get("class") != name or needed - set(description):
         raise ValueError(f"`{_JSON}` in {str(folder)!r} does not describe a saved {name}.")
     if description["format"] > FORMAT:

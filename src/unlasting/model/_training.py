@@ -119,7 +119,7 @@ class TrainingMixin(ModelBase):
             "seed": settings.seed if seed is None else seed,
             **trainer_kwargs,
         }
-        if self._train_network("denoiser", of_denoiser, **options):
+        if self._train_network("denoiser", of_denoiser, **options) and preset.use_mask:
             self._train_network("mask_network", of_mask, **options)
 
     def _train_network(

@@ -13,9 +13,7 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 
 from unlasting._constants import SPLIT_KEY, UNS_KEY
-from unlasting._keys import ScreenKeys, split_hash
-from unlasting._logging import logger
-from unlasting._perturbation import parse_labels
+from unlasting._keys import ScreenKeys
 from unlasting.data import (
     GRAPH,
     PERTURBATION,
@@ -26,20 +24,18 @@ from unlasting.data import (
     PoolField,
     SplitField,
     TargetVocabulary,
-    check_screen,
     fit_statistics,
-    split_codes,
 )
 from unlasting.model._prediction import PredictionMixin
+from unlasting.model._preparation import PreparationMixin, preparation_of
 from unlasting.model._saving import SavingMixin
+from unlasting.model._setup import check_setup, make_graph, report_kinds
 from unlasting.model._training import TrainingMixin
 from unlasting.module import Preset, UnlastingModule
 from unlasting.nn import ScreenStatistics
 
-MODES = ("knockout", "knockdown", "activation")
 
-
-class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
+class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMixin):
     r"""Predict single cells under perturbations, measured or not.
 
     A control cell is encoded to a Gaussian latent by the probability-flow ODE of a diffusion model of unperturbed
@@ -93,23 +89,25 @@ class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
         setup = self.registry_["setup_args"]
         if setup["mode"] != "knockout":
             self.preset = self.preset.replace(knock_out=False)
-        self.keys = ScreenKeys(**{f.name: setup[f.name] for f in dataclasses.fields(ScreenKeys) if f.name in setup})
         graph, perturbations = self._state(GRAPH), self._state(PERTURBATION)
-        self.vocabulary = TargetVocabulary(
-            nodes=list(graph["nodes"]),
-            trained=list(perturbations["trained_targets"]),
-            embedded=list(graph["embedded"]),
-            embedding=graph["embedding"],
+        self.vocabulary = TargetVocabulary.read(graph, perturbations["trained_targets"])
+        self.keys = ScreenKeys(
+            **{f.name: setup[f.name] for f in dataclasses.fields(ScreenKeys) if f.name in setup},
+            known_drugs=self.vocabulary.names_of_drugs,
         )
+        conditions = PerturbationField(self.keys).conditions(perturbations)
+        self._refuse_what_the_preset_cannot(conditions)
         self.module = self._module_cls(
             self.preset,
             torch.as_tensor(graph["edge_index"]),
             len(graph["nodes"]),
             self._fit_statistics(),
-            self.vocabulary.tensors([self._parse(label) for label in perturbations["conditions"]]),
-            len(self.vocabulary.trained),
+            self.vocabulary.tensors(conditions),
+            len(self.vocabulary.trained_targets),
             torch.as_tensor(np.unique(self._state(POOL)["cell_types"].astype(str), return_inverse=True)[1]),
+            torch.as_tensor(graph["molecules"]) if len(graph["molecules"]) else None,
         )
+        self.preparation_ = {} if adata is None else preparation_of(adata)
         self._preset_name, self._options = preset, options
         self._model_summary_string = (
             f"UnlastingModel with preset {preset!r}: {self.summary_stats['n_conditions']} conditions, "
@@ -117,6 +115,21 @@ class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
             f"{self.summary_stats['n_nodes']} nodes, {self.summary_stats['n_edges']} edges"
         )
         self.init_params_ = self._get_init_params(locals())
+
+    def _refuse_what_the_preset_cannot(self, conditions: Sequence[Perturbation]) -> None:
+        """Refuse targets that cannot reach networks without a learnt embedding of perturbations."""
+        if self.preset.denoiser.condition_features:
+            return
+        targets = {self.vocabulary.target(name) for p in conditions for name in p.targets}
+        stimuli = sorted(name for kind, name in targets if kind == STIMULUS)
+        genes = sorted(name for kind, name in targets if kind == GENE)
+        if stimuli or (genes and not self.preset.denoiser.use_grn):
+            raise ValueError(
+                f"The published recipe (`condition_features=0`) knows gene targets by their node in the graph, and drugs. "
+                f"{(stimuli or genes)[:5]} cannot act in it"
+                + (": they are no genes that `pp.grn` knows, and no drugs." if stimuli else " with `use_grn=False`.")
+                + " The default preset takes them."
+            )
 
     def _fit_statistics(self) -> ScreenStatistics:
         n_conditions, n_pools = self.summary_stats["n_conditions"], self.summary_stats["n_pools"]
@@ -131,6 +144,7 @@ class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
             control_code=0,
             n_conditions=n_conditions,
             n_pools=n_pools,
+            use_mask=self.preset.use_mask,
         )
 
     @property
@@ -151,6 +165,8 @@ class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
         *,
         cell_type_key: str | None = None,
         batch_key: str | None = None,
+        dose_key: str | None = None,
+        smiles_key: str | None = None,
         layer: str | None = None,
         split_key: str = SPLIT_KEY,
         delimiter: str = "+",
@@ -168,13 +184,21 @@ class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
         adata
             Log-normalised cells (:func:`unlasting.pp.prepare`), shape `(n_cells, n_genes)`.
         perturbation_key
-            Column of `obs` with the target, `A+B` for combinations in any order, or the control label.
+            Column of `obs` with the target, `A+B` for combinations in any order, or the control label. A name that
+            :func:`unlasting.pp.molecules` knows is a drug; else a gene of the panel or the prior is a gene target; any
+            other is a stimulus, which can be predicted in other cell types, but not if it was never trained.
         control
             Label of unperturbed cells.
         cell_type_key
             Column of `obs` with the cell type. Every cell type needs control cells in training.
         batch_key
             Column of `obs` with the batch, where controls differ between batches.
+        dose_key
+            Column of `obs` with the doses of drugs in uM: a number, or text such as `1+0.5` in the order of the drugs.
+            What it holds for controls, genes and stimuli is ignored. Dose 0 is control. Without it, drugs have no dose.
+        smiles_key
+            Column of `obs` with the SMILES of drugs, as it was given to :func:`unlasting.pp.molecules`. Not needed after
+            it.
         layer
             Layer with the log-normalised values; `X` by default.
         split_key
@@ -200,8 +224,8 @@ class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
         KeyError
             If a column or layer is missing.
         ValueError
-            If labels cannot be read, values are not log-normalised, there are no control cells, the split has changed
-            since `pp.prepare` or `pp.grn`, or the graph does not fit the genes.
+            If labels or doses cannot be read, values are not log-normalised, there are no control cells, the split has
+            changed since `pp.prepare` or `pp.grn`, the graph does not fit the genes, or drugs have no molecule.
         """
         setup_method_args = cls._get_setup_method_args(
             adata=adata,
@@ -209,18 +233,24 @@ class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
             control=control,
             cell_type_key=cell_type_key,
             batch_key=batch_key,
+            dose_key=dose_key,
+            smiles_key=smiles_key,
             layer=layer,
             split_key=split_key,
             delimiter=delimiter,
             mode=mode,
             cls=cls,
         )
-        keys = ScreenKeys(perturbation_key, control, cell_type_key, batch_key, split_key, delimiter)
-        if "source_registry" not in kwargs:
-            _check_setup(adata, keys, layer, mode)
-            if "grn" not in adata.uns.get(UNS_KEY, {}):
-                _make_graph(adata, keys)
+        keys = ScreenKeys(perturbation_key, control, cell_type_key, batch_key, split_key, delimiter, dose_key, smiles_key)
+        saved = kwargs.get("source_registry")
+        if saved is None:
+            check_setup(adata, keys, layer, mode)
             keys.write(adata)
+            if "grn" not in adata.uns[UNS_KEY]:
+                make_graph(adata, keys)
+        else:
+            graph = saved["field_registries"][GRAPH]["state_registry"]
+            keys = dataclasses.replace(keys, known_drugs=frozenset({*graph["drugs"], *graph["smiles"]}))
         fields = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
             SplitField(keys),
@@ -231,87 +261,7 @@ class UnlastingModel(TrainingMixin, PredictionMixin, SavingMixin):
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
-
-
-def _check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) -> None:
-    """Refuse whatever cannot be trained on, before anything is written."""
-    if mode not in MODES:
-        raise ValueError(f"`mode` is {mode!r}; choose one of {list(MODES)}.")
-    check_screen(adata, layer)
-    labels, split = keys.labels(adata), keys.split(adata)
-    in_training = split_codes(adata, keys) == 0
-    is_control = labels == keys.control
-    if not (in_training & is_control).any():
-        raise ValueError(
-            f"No control cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`; training needs some. "
-            "`pp.split` labels them so."
-        )
-    if not (in_training & ~is_control).any():
-        raise ValueError(
-            f"No perturbed cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`: there is nothing to learn from."
-        )
-    pools = list(zip(keys.cell_types(adata), keys.batches(adata), strict=True))
-    without = sorted(set(pools) - {pools[row] for row in np.flatnonzero(in_training & is_control)})
-    if without:
-        cell_type, batch = without[0]
-        named = [f"`cell_type_key` {cell_type!r}"] * bool(keys.cell_type_key)
-        named += [f"`batch_key` {batch!r}"] * bool(keys.batch_key)
-        raise ValueError(
-            f"{len(without)} of {len(set(pools))} pools have no control cells in training, the first: "
-            f"{', '.join(named)}. Every prediction starts from controls of its own cell type and batch: add controls, "
-            "drop these cells, or set up without this key."
-        )
-    for step in ("prepare", "split", "grn"):
-        report = adata.uns.get(UNS_KEY, {}).get(step, {})
-        report = report.get("report", report)
-        recorded = report.get("split_hash", report.get("hash", "")) if isinstance(report, dict) else ""
-        if recorded and recorded != split_hash(adata.obs_names, split):
-            raise ValueError(
-                f"`adata.obs[{keys.split_key!r}]` or the cells have changed since `pp.{step}`: what it fitted may "
-                f"know the test cells. Run `pp.{step}` and the steps after it again on the raw counts."
-            )
-    graph = adata.uns.get(UNS_KEY, {}).get("grn")
-    if graph is not None:
-        nodes = np.asarray(graph["nodes"], dtype=object)
-        if list(nodes[: adata.n_vars]) != list(adata.var_names):
-            raise ValueError(
-                f"The graph in `adata.uns['unlasting']['grn']` has {len(nodes)} nodes that do not begin with the "
-                f"{adata.n_vars} genes of `adata` in their order. Call `pp.grn(adata)` after the last change of genes."
-            )
-        strange = sorted({*graph["edges"]["source"], *graph["edges"]["target"]} - set(nodes))
-        if strange:
-            raise ValueError(
-                f"The graph in `adata.uns['unlasting']['grn']` has edges at {strange[:5]}, which are no nodes of it. "
-                "Call `pp.grn(adata)`, or add them to its nodes."
-            )
-        lost = sorted(
-            {
-                name
-                for p in parse_labels(labels, control=keys.control, delimiter=keys.delimiter).values()
-                for name in p.targets
-            }
-            - set(nodes)
-        )
-        if lost:
-            raise ValueError(
-                f"The targets {lost[:5]} are no nodes of the graph in `adata.uns['unlasting']['grn']`. "
-                "Call `pp.grn(adata)` again, with the labels that the cells have now."
-            )
-
-
-def _make_graph(adata: AnnData, keys: ScreenKeys) -> None:
-    """Make a co-expression graph where the user made none."""
-    from unlasting import pp
-
-    logger.warning(
-        "`pp.grn` was not called: the graph is made from the co-expression of training cells alone, without a prior. "
-        "Trained perturbations can be predicted, targets that were never trained cannot be told apart."
-    )
-    pp.grn(
-        adata,
-        prior=None,
-        perturbation_key=keys.perturbation_key,
-        control=keys.control,
-        split_key=keys.split_key,
-        delimiter=keys.delimiter,
-    )
+        if saved is None:
+            states = {name: manager.get_state_registry(name) for name in (GRAPH, PERTURBATION)}
+            vocabulary = TargetVocabulary.read(states[GRAPH], states[PERTURBATION]["trained_targets"])
+            report_kinds(vocabulary, PerturbationField(keys).conditions(states[PERTURBATION]))

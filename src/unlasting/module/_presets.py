@@ -70,6 +70,10 @@ class Preset:
         The number K of control cells behind these rates.
     hide_identity
         Share of training cells whose targets' identities have to be guessed from the prior.
+    use_latent
+        Whether a cell is decoded from the encoded control cell, and not from noise.
+    use_mask
+        Whether there is a mask network. If not, all genes count as expressed, in the loss too.
 
     Raises
     ------
@@ -90,6 +94,8 @@ class Preset:
     mask_threshold: float = 0.5
     n_mask_controls: int = 500
     hide_identity: float = 0.3
+    use_latent: bool = True
+    use_mask: bool = True
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():

@@ -51,6 +51,8 @@ class UnlastingModule(nn.Module):
         Number of trained targets.
     cell_type_of_pool
         Index of the cell type of every pool of controls, shape `(n_pools,)`.
+    molecules
+        Embeddings of all molecules, shape `(n_molecules, n_features)`.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class UnlastingModule(nn.Module):
         conditions: ConditionTensors,
         n_trained: int,
         cell_type_of_pool: Tensor,
+        molecules: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.preset = preset
@@ -73,8 +76,11 @@ class UnlastingModule(nn.Module):
         n_cell_types = int(cell_type_of_pool.max()) + 1
         graph = SharedGraph(edge_index, n_nodes)
         sizes = (graph, self.n_genes, n_trained, n_cell_types)
-        self.denoiser = Denoiser(*sizes, preset.denoiser)
-        self.mask_network = MaskNetwork(*sizes, preset.mask_network)
+        self.denoiser = Denoiser(*sizes, preset.denoiser, molecules)
+        self.mask_network = MaskNetwork(*sizes, preset.mask_network, molecules)
+        for network in (self.denoiser, self.mask_network):
+            if network.condition is not None:
+                network.condition.start_at_doses_of(conditions)
         self.averaged = nn.ModuleDict(
             {"denoiser": copy.deepcopy(self.denoiser), "mask_network": copy.deepcopy(self.mask_network)}
         ).requires_grad_(False)
@@ -98,7 +104,7 @@ class UnlastingModule(nn.Module):
 
     def conditions(self, codes: Tensor) -> ConditionTensors:
         """Get registered conditions by their codes, shape `(n_cells,)`."""
-        if self._conditions.node.device != self.device:
+        if self._conditions.kind.device != self.device:
             self._conditions = self._conditions.to(self.device)
         return self._conditions[codes]
 
@@ -107,8 +113,8 @@ class UnlastingModule(nn.Module):
         return self.statistics.values().pools(self.cell_type_of_pool)
 
     def is_expressed(self, x0: Tensor) -> Tensor:
-        """Get 1 for expressed genes, else 0, `(n_cells, n_genes)`."""
-        return (x0 > 0).to(x0.dtype)
+        """Get 1 for expressed genes, else 0, `(n_cells, n_genes)`; without a mask network, all count as expressed."""
+        return (x0 > 0).to(x0.dtype) if self.preset.use_mask else torch.ones_like(x0)
 
     # -- training
 

@@ -1,14 +1,19 @@
 """The networks: graph attention, conditions, denoiser and mask network."""
 
 from unlasting.nn._architecture import Architecture
-from unlasting.nn._conditions import ConditionEncoder, ConditionTensors
+from unlasting.nn._conditions import DRUG, GENE, NO_DOSE, STIMULUS, ConditionEncoder, ConditionTensors, dose_gate
 from unlasting.nn._denoiser import Denoiser
 from unlasting.nn._graph_attention import SharedGraph, SharedGraphAttention, weighted_neighbour_sum
 from unlasting.nn._grn_block import GRNBlock
 from unlasting.nn._mask_network import MaskNetwork
+from unlasting.nn._molecules import MoleculeEncoder, MoleculeFusion
 from unlasting.nn._statistics import ControlPools, ScreenStatistics, StatisticsBuffers
 
 __all__ = [
+    "DRUG",
+    "GENE",
+    "NO_DOSE",
+    "STIMULUS",
     "Architecture",
     "ConditionEncoder",
     "ConditionTensors",
@@ -16,9 +21,12 @@ __all__ = [
     "Denoiser",
     "GRNBlock",
     "MaskNetwork",
+    "MoleculeEncoder",
+    "MoleculeFusion",
     "ScreenStatistics",
     "SharedGraph",
     "SharedGraphAttention",
     "StatisticsBuffers",
+    "dose_gate",
     "weighted_neighbour_sum",
 ]

@@ -28,6 +28,8 @@ class Architecture:
         Share of MLP features dropped in training.
     use_grn
         Whether there is a GRN block.
+    use_control_moments
+        Whether the networks see a control signal.
     knock_out
         Whether the nodes of the targets are zeroed. Activation and knock-down leave them.
     mask_as_input
@@ -49,6 +51,7 @@ class Architecture:
     condition_features: int = 64
     dropout: float = 0.0
     use_grn: bool = True
+    use_control_moments: bool = True
     knock_out: bool = True
     mask_as_input: bool = True
     cell_type_index: bool = False

@@ -10,6 +10,7 @@ from unlasting.nn._conditions import ConditionEncoder, ConditionTensors
 from unlasting.nn._graph_attention import SharedGraph
 from unlasting.nn._grn_block import GRNBlock
 from unlasting.nn._layers import ModulatedBlock, TimeEmbedding
+from unlasting.nn._molecules import MoleculeEncoder
 
 
 class Denoiser(nn.Module):
@@ -30,10 +31,19 @@ class Denoiser(nn.Module):
         Number of cell types known by an index.
     architecture
         Sizes and switches.
+    molecules
+        Embeddings of all molecules, shape `(n_molecules, n_features)`. Read only where perturbations have no learnt
+        embedding, as published.
     """
 
     def __init__(
-        self, graph: SharedGraph, n_genes: int, n_trained: int, n_cell_types: int, architecture: Architecture
+        self,
+        graph: SharedGraph,
+        n_genes: int,
+        n_trained: int,
+        n_cell_types: int,
+        architecture: Architecture,
+        molecules: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.architecture = architecture
@@ -42,6 +52,7 @@ class Denoiser(nn.Module):
         self.cell_type = nn.Embedding(n_cell_types, width) if architecture.cell_type_index else None
         conditioned = architecture.condition_features
         self.condition = ConditionEncoder(n_trained, conditioned) if conditioned else None
+        molecules = None if conditioned else molecules
         self.grn = (
             GRNBlock(
                 graph,
@@ -52,10 +63,13 @@ class Denoiser(nn.Module):
                 context_features=width,
                 condition_features=conditioned,
                 n_inputs=3 if architecture.mask_as_input else 2,
+                molecules=molecules,
             )
             if architecture.use_grn
             else None
         )
+        without_grn = molecules is not None and not architecture.use_grn
+        self.molecule = MoleculeEncoder(molecules, width) if without_grn else None
         self.block_in = nn.Linear((2 if architecture.mask_as_input else 1) * n_genes, width)
         self.of_control = nn.Linear(n_genes, width, bias=False)
         context = width + conditioned
@@ -100,6 +114,8 @@ class Denoiser(nn.Module):
         -------
         The prediction in the coordinates of the ODE, shape `(n_cells, n_genes)`.
         """
+        if not self.architecture.use_control_moments:
+            control = torch.zeros_like(control)
         embedded = self.time(t)  # (n_cells, width)
         if self.cell_type is not None:
             embedded = embedded + self.cell_type(cell_type)
@@ -114,13 +130,15 @@ class Denoiser(nn.Module):
             per_gene = (state, control)
             features = self.block_in(state)
         features = features + self.of_control(control)
+        if self.molecule is not None:
+            features = features + self.molecule(conditions)
         for block in self.block:
             features = block(features, context)
         if self.grn is not None:
             keep = conditions.keep_nodes(self.grn.gene_embedding.shape[0])
             if not self.architecture.knock_out:
                 keep = torch.ones_like(keep)
-            of_graph = self.grn(torch.stack(per_gene, dim=-1), keep, embedded, condition)
+            of_graph = self.grn(torch.stack(per_gene, dim=-1), keep, embedded, condition, conditions)
             features = torch.cat([features, of_graph], dim=-1)
         features = self.fuse(features)
         for block in self.decoder:

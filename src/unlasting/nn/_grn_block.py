@@ -6,15 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unlasting.nn._conditions import ConditionTensors
 from unlasting.nn._graph_attention import SharedGraph, SharedGraphAttention
+from unlasting.nn._molecules import MoleculeFusion
 
 
 class GRNBlock(nn.Module):
     r"""Two graph-attention layers over genes, with a read-out for every measured gene.
 
     A node starts as `Phi(g_i m_i, context) + delta(g_i, condition) + Psi(inputs_i)`. `m_i` is zero for a knocked-out
-    gene. `delta` is linear in the condition, so it vanishes for the control. Targets that are not measured are nodes
-    as well; they have no inputs and no read-out.
+    gene. `delta` is linear in the condition, so it vanishes for the control. The published form has no `delta`; given
+    molecules, it fuses the first term with theirs under a drug. Targets that are not measured are nodes as well; they
+    have no inputs and no read-out.
 
     Parameters
     ----------
@@ -34,6 +37,8 @@ class GRNBlock(nn.Module):
         Width of the embedding of the perturbation; 0 for none.
     n_inputs
         Number of inputs of every gene.
+    molecules
+        Embeddings of the molecules that are fused, shape `(n_molecules, n_features)`; none by default.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class GRNBlock(nn.Module):
         context_features: int,
         condition_features: int,
         n_inputs: int,
+        molecules: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.n_genes = n_genes
@@ -55,6 +61,7 @@ class GRNBlock(nn.Module):
         self.of_context = nn.Linear(context_features, gene_features) if context_features else None
         self.of_condition = nn.Linear(condition_features, 2 * gene_features, bias=False) if condition_features else None
         self.of_inputs = nn.Linear(n_inputs, gene_features)
+        self.fusion = MoleculeFusion(molecules, gene_features) if molecules is not None else None
         self.attention = nn.ModuleList(
             [
                 SharedGraphAttention(graph, gene_features, out_features, heads),
@@ -64,7 +71,14 @@ class GRNBlock(nn.Module):
         self.read_out = nn.Parameter(torch.randn(n_genes, out_features) * out_features**-0.5)
         self.read_out_bias = nn.Parameter(torch.zeros(n_genes))
 
-    def forward(self, inputs: Tensor, keep: Tensor, context: Tensor | None, condition: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        inputs: Tensor,
+        keep: Tensor,
+        context: Tensor | None,
+        condition: Tensor | None,
+        conditions: ConditionTensors,
+    ) -> Tensor:
         """Pass a batch through the graph.
 
         Parameters
@@ -76,7 +90,9 @@ class GRNBlock(nn.Module):
         context
             Shape `(n_cells, context_features)`.
         condition
-            Shape `(n_cells, condition_features)`.
+            The embedding of the perturbation, shape `(n_cells, condition_features)`.
+        conditions
+            The perturbation itself, of which molecules are read where they are fused.
 
         Returns
         -------
@@ -90,6 +106,8 @@ class GRNBlock(nn.Module):
         if self.of_condition is not None and condition is not None:
             scale, shift = self.of_condition(condition)[:, None].chunk(2, dim=-1)
             nodes = nodes + scale * self.gene_embedding + shift
+        if self.fusion is not None:
+            nodes = self.fusion(nodes, conditions)
         padding = (0, 0, 0, nodes.shape[1] - self.n_genes)
         nodes = nodes + functional.pad(self.of_inputs(inputs), padding)
         for layer in self.attention:

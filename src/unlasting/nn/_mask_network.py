@@ -10,6 +10,7 @@ from unlasting.nn._conditions import ConditionEncoder, ConditionTensors
 from unlasting.nn._graph_attention import SharedGraph
 from unlasting.nn._grn_block import GRNBlock
 from unlasting.nn._layers import ModulatedBlock
+from unlasting.nn._molecules import MoleculeEncoder
 
 
 class MaskNetwork(nn.Module):
@@ -30,16 +31,26 @@ class MaskNetwork(nn.Module):
         Number of cell types known by an index.
     architecture
         Sizes and switches.
+    molecules
+        Embeddings of all molecules, shape `(n_molecules, n_features)`. Read only where perturbations have no learnt
+        embedding, as published.
     """
 
     def __init__(
-        self, graph: SharedGraph, n_genes: int, n_trained: int, n_cell_types: int, architecture: Architecture
+        self,
+        graph: SharedGraph,
+        n_genes: int,
+        n_trained: int,
+        n_cell_types: int,
+        architecture: Architecture,
+        molecules: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.architecture = architecture
         width, conditioned = architecture.width, architecture.condition_features
         self.cell_type = nn.Embedding(n_cell_types, width) if architecture.cell_type_index else None
         self.condition = ConditionEncoder(n_trained, conditioned) if conditioned else None
+        molecules = None if conditioned else molecules
         self.grn = (
             GRNBlock(
                 graph,
@@ -50,10 +61,13 @@ class MaskNetwork(nn.Module):
                 context_features=width if architecture.cell_type_index else 0,
                 condition_features=conditioned,
                 n_inputs=1,
+                molecules=molecules,
             )
             if architecture.use_grn
             else None
         )
+        without_grn = molecules is not None and not architecture.use_grn
+        self.molecule = MoleculeEncoder(molecules, width) if without_grn else None
         self.of_control = nn.Linear(n_genes, width)
         self.block = ModulatedBlock(width, max(conditioned, 1), architecture.dropout)
         self.out = nn.Linear(width, n_genes)
@@ -88,18 +102,22 @@ class MaskNetwork(nn.Module):
         -------
         Shape `(n, n_genes)`.
         """
+        if not self.architecture.use_control_moments:
+            control = torch.zeros_like(control)
         condition = self.condition(conditions, hidden) if self.condition is not None else None
         embedded = self.cell_type(cell_type) if self.cell_type is not None else None
         features = self.of_control(control)
         if embedded is not None:
             features = features + embedded
+        if self.molecule is not None:
+            features = features + self.molecule(conditions)
         modulation = condition if condition is not None else features.new_zeros(features.shape[0], 1)
         out = log_odds + self.out(self.block(features, modulation))
         if self.grn is not None:
             keep = conditions.keep_nodes(self.grn.gene_embedding.shape[0])
             if not self.architecture.knock_out:
                 keep = torch.ones_like(keep)
-            out = out + self.grn(control[..., None], keep, embedded, condition)
+            out = out + self.grn(control[..., None], keep, embedded, condition, conditions)
         return out if self.direct is None or condition is None else out + self.direct(condition)
 
     def at_depth(self, log_odds: Tensor, depth: Tensor) -> Tensor:

@@ -55,7 +55,8 @@ def grn(
         - the folder of an scGPT checkpoint (`vocab.json` and `best_model.pt`); scGPT need not be installed.
         - `None`: co-expression only. Targets that were never trained cannot be told apart then.
     targets
-        Further targets that may be asked for later, beside those in the labels.
+        Further genes that may be asked for later, beside those in the labels. A label that is neither measured nor
+        known to the prior is taken for a stimulus, such as a cytokine, and is no node; name it here if it is a gene.
     min_correlation
         Smallest absolute Pearson correlation of a co-expression edge.
     min_similarity
@@ -111,15 +112,19 @@ def grn(
     require_log_normalised(adata)
 
     genes = adata.var_names.astype(str).to_numpy(dtype=object)
-    asked = _targets([*labels, *([targets] if isinstance(targets, str) else targets or ())], keys)
-    unmeasured = sorted(asked - set(genes))
-    nodes = np.array([*genes, *unmeasured], dtype=object)
-    first, second, correlation = correlated_pairs(adata.X[in_training], min_correlation)
-    parts = [_frame(nodes[first], nodes[second], correlation, COEXPRESSION)]
+    named = _targets([targets] if isinstance(targets, str) else targets or (), keys)
+    asked = (_targets(labels, keys) | named) - (keys.drugs(adata) or frozenset())
     aliases: dict[str, str] = {}
     known: Prior | None = None
     if prior is not None:
-        known, aliases = read_prior(prior, n_components).with_aliases(nodes)
+        known, aliases = read_prior(prior, n_components).with_aliases([*genes, *asked])
+    # A label that is neither measured nor known to the prior may be no gene at all, but a stimulus.
+    are_genes = asked if known is None else asked & {*known.names, *named}
+    unmeasured = sorted(are_genes - set(genes))
+    nodes = np.array([*genes, *unmeasured], dtype=object)
+    first, second, correlation = correlated_pairs(adata.X[in_training], min_correlation)
+    parts = [_frame(nodes[first], nodes[second], correlation, COEXPRESSION)]
+    if known is not None:
         parts.append(_prior_edges(known, nodes, min_similarity, max_neighbors))
     edges = pd.concat(parts, ignore_index=True)
     twice = edges.duplicated(["source", "target"])
@@ -149,7 +154,12 @@ def grn(
             known.names[0],
         )
     elif known is not None and without:
-        logger.info("pp.grn: the prior does not know %d targets: %s.", len(without), ", ".join(without))
+        logger.info(
+            "pp.grn: the prior does not know %d targets: %s. Those that are not measured count as stimuli; "
+            "name genes among them in `targets`.",
+            len(without),
+            ", ".join(without),
+        )
     return adata if copy else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import scanpy as sc
@@ -20,6 +22,7 @@ def prepare(
     *,
     n_top_genes: int = 2000,
     min_cells: int = 5,
+    genes: Sequence[str] | None = None,
     library_size_key: str | None = None,
     target_sum: float | None = None,
     perturbation_key: str | None = None,
@@ -32,7 +35,8 @@ def prepare(
 
     Counts are divided by the library size, scaled to `target_sum` and log-transformed (`log1p`); then the highly
     variable genes are kept, and every measured target. The scale and the genes are found from the training cells
-    (those that :func:`unlasting.pp.split` labelled `train`; without a split, all cells).
+    (those that :func:`unlasting.pp.split` labelled `train`; without a split, all cells). With `genes` and `target_sum`
+    nothing is left to be found, and any cells will do: see :meth:`unlasting.UnlastingModel.prepare`.
 
     Parameters
     ----------
@@ -42,6 +46,8 @@ def prepare(
         Number of highly variable genes. With fewer genes, all stay.
     min_cells
         Genes seen in fewer training cells are left out, unless they are targets.
+    genes
+        The genes to keep, in this order, in place of the highly variable ones and the targets.
     library_size_key
         Column of `obs` with the library size of each cell, where `X` holds only a part of the measured genes.
         By default the sum of the counts of the cell.
@@ -66,7 +72,7 @@ def prepare(
     - `adata.layers["counts"]`: the raw counts of the kept genes.
     - `adata.uns["unlasting"]["prepare"]`: what was done: `target_sum`, `library_size_key`, `n_top_genes`,
       `min_cells`, the number of `genes_kept` and of `genes_before`, `counts_layer`, and the `split_hash` of the
-      split it was fitted on.
+      split it was fitted on (empty if nothing was fitted).
     - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
 
     Raises
@@ -74,7 +80,7 @@ def prepare(
     KeyError
         If a column is missing.
     ValueError
-        If `X` does not hold raw counts, cells have none, or there are no training cells.
+        If `X` does not hold raw counts, cells have none, there are no training cells, or one of `genes` is not measured.
     """
     adata = adata.copy() if copy else adata
     require_whole(adata, "prepare")
@@ -86,10 +92,12 @@ def prepare(
             raise ValueError(f"`{argument}` is {value}; it must be at least 1.")
     if target_sum is not None and not target_sum > 0:
         raise ValueError(f"`target_sum` is {target_sum}; it must be positive.")
-    labels, split = keys.labels(adata), keys.split(adata)
+    is_fitted = genes is None or target_sum is None
+    split = keys.split(adata) if is_fitted else None
     in_training = np.ones(adata.n_obs, dtype=bool) if split is None else split == TRAIN
     if not in_training.any():
         raise ValueError(f"No cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`, so nothing can be fitted.")
+    targets = _targets(adata, keys) if genes is None else set()
     counts = counts_of(adata)
     size = _library_size(adata, counts, library_size_key)
     target_sum = float(np.median(size[in_training]) if target_sum is None else target_sum)
@@ -97,11 +105,12 @@ def prepare(
     expression.data *= np.repeat(target_sum / size, np.diff(counts.indptr)).astype(np.float32)
     np.log1p(expression.data, out=expression.data)
 
-    parsed = parse_labels(labels, control=keys.control, delimiter=keys.delimiter)
-    targets = {name for perturbation in parsed.values() for name in perturbation.targets}
     is_target = np.asarray(adata.var_names.isin(sorted(targets)))
-    keep = is_target | _variable(expression[in_training], n_top_genes, min_cells)
-    if not keep.any():
+    if genes is not None:
+        keep = _places(adata, genes)
+    else:
+        keep = np.flatnonzero(is_target | _variable(expression[in_training], n_top_genes, min_cells))
+    if not len(keep):
         raise ValueError(
             f"None of the {adata.n_vars} genes is seen in {min_cells} of the {int(in_training.sum())} training cells. "
             "Lower `min_cells`."
@@ -120,18 +129,40 @@ def prepare(
         "genes_before": n_before,
         "genes_kept": adata.n_vars,
         "counts_layer": COUNTS_LAYER,
-        "split_hash": split_hash(adata.obs_names, split),
+        "split_hash": split_hash(adata.obs_names, split) if is_fitted else "",
     }
     keys.write(adata)
     logger.info(
-        "pp.prepare: %d of %d genes kept (%d of %d targets are measured), scaled to %g counts per cell.",
+        "pp.prepare: %d of %d genes kept%s, scaled to %g counts per cell.",
         adata.n_vars,
         n_before,
-        int(is_target.sum()),
-        len(targets),
+        f" ({is_target.sum()} of {len(targets)} targets are measured)" if targets else "",
         target_sum,
     )
     return adata if copy else None
+
+
+def _targets(adata: AnnData, keys: ScreenKeys) -> set[str]:
+    """Collect the targets of all perturbations."""
+    parsed = parse_labels(keys.labels(adata), control=keys.control, delimiter=keys.delimiter)
+    return {name for perturbation in parsed.values() for name in perturbation.targets}
+
+
+def _places(adata: AnnData, genes: Sequence[str]) -> np.ndarray:
+    """Find the columns of the genes asked for, shape `(n_genes,)`."""
+    wanted = pd.Index(genes)
+    if not len(wanted):
+        raise ValueError("`genes` is empty; name at least one, or leave it out for the highly variable ones.")
+    if not wanted.is_unique:
+        raise ValueError(f"`genes` names {wanted[wanted.duplicated()][0]!r} more than once. Name every gene once.")
+    places = adata.var_names.get_indexer(wanted)
+    missing = wanted[places < 0]
+    if len(missing):
+        raise ValueError(
+            f"{len(missing)} of the {len(wanted)} `genes` are not among `adata.var_names`, {missing[0]!r} the first."
+            f"{nearest_name(missing[0], adata.var_names)}"
+        )
+    return places
 
 
 def _library_size(adata: AnnData, counts: sparse.csr_matrix, key: str | None) -> np.ndarray:

@@ -13,6 +13,7 @@ from sklearn.mixture import GaussianMixture
 from unlasting._cells import Condition, sample
 from unlasting._constants import PREDICTION_KEY
 from unlasting._logging import logger
+from unlasting.metrics import sarle_coefficient
 from unlasting.tl._groups import Groups, named_genes, store, t_scores
 
 if TYPE_CHECKING:
@@ -156,15 +157,6 @@ def bimodality(
     density = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=DENSITY_COLUMNS)
     store(adata, **{key_added: frame, f"{key_added}_density": density})
     return frame.copy()
-
-
-def sarle_coefficient(values: np.ndarray) -> float:
-    """Compute Sarle's bimodality coefficient with its finite-sample correction; NaN below 4 or for equal values."""
-    n = len(values)
-    if n < 4 or np.ptp(values) == 0:
-        return float("nan")
-    kurtosis = stats.kurtosis(values, bias=False) + 3 * (n - 1) ** 2 / ((n - 2) * (n - 3))
-    return float((stats.skew(values, bias=False) ** 2 + 1) / kurtosis)
 
 
 def two_modes(values: np.ndarray) -> dict[str, float]:

@@ -1,0 +1,179 @@
+"""Molecules as RDKit reads them: one SMILES for each, and in what they are alike. RDKit is optional."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from unlasting._perturbation import GEARS_CONTROL_PART, split_label
+
+RADIUS = 2
+N_BITS = 2048
+SMILES_DELIMITER = ".."
+"""Separates the SMILES of a combination: no SMILES contains two dots in a row, but many contain a plus or a dot."""
+
+_SALT_FORMERS = "Li,Na,K,Rb,Cs,Mg,Ca,Sr,Ba"
+
+
+def require_rdkit() -> Any:
+    """Import RDKit.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    try:
+        from rdkit import Chem
+    except ImportError as error:
+        raise ImportError(
+            "RDKit reads the structure of molecules, and is not installed. Install it with `pip install 'unlasting[drugs]'`."
+        ) from error
+    return Chem
+
+
+@cache
+def canonical_smiles(smiles: str) -> str:
+    """Write a molecule in one form, whatever the form in which it is given.
+
+    Salts and solvents are stripped (the largest fragment with carbon is kept) and charges neutralised where a proton
+    more or less does it. What has no carbon, such as arsenic trioxide, stays whole. Stereochemistry and isotopes
+    are kept; tautomers are different molecules.
+
+    Parameters
+    ----------
+    smiles
+        SMILES of the molecule.
+
+    Raises
+    ------
+    ImportError
+        If RDKit is not installed.
+    ValueError
+        If it is no SMILES.
+    """
+    chem = require_rdkit()
+    from rdkit import rdBase
+
+    with rdBase.BlockLogs():
+        molecule = chem.MolFromSmiles(smiles)
+        if molecule is None or not molecule.GetNumAtoms():
+            raise ValueError(f"{smiles!r} is no valid SMILES.")
+        if any(atom.GetAtomicNum() == 6 for atom in molecule.GetAtoms()):
+            for step in _strip_salts():
+                molecule = step(molecule)
+        return chem.MolToSmiles(molecule)
+
+
+@cache
+def _strip_salts() -> tuple[Any, ...]:
+    """Get the steps from a salt to its active molecule, each from molecule to molecule."""
+    chem = require_rdkit()
+    from rdkit.Chem.MolStandardize import rdMolStandardize as standardize
+
+    # Of all bonds to metals only those of sodium and the like, drawn as if they were covalent: cisplatin stays whole.
+    metals = standardize.MetalDisconnector()
+    metals.SetMetalNof(chem.MolFromSmarts(f"[{_SALT_FORMERS}]~[N,O,F]"))
+    metals.SetMetalNon(chem.MolFromSmarts(f"[{_SALT_FORMERS}]~[S,P,Cl,Br,I]"))
+    parameters: Any = standardize.CleanupParameters()
+    parameters.preferOrganic = True
+    parameters.largestFragmentChooserCountHeavyAtomsOnly = True
+    return (
+        metals.Disconnect,
+        standardize.LargestFragmentChooser(parameters).choose,
+        standardize.Uncharger().uncharge,
+    )
+
+
+def morgan_counts(smiles: Sequence[str]) -> np.ndarray:
+    """Count the circular substructures of each molecule, shape `(n_molecules, 2048)`."""
+    chem = require_rdkit()
+    from rdkit.Chem import rdFingerprintGenerator
+
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=N_BITS)
+    counts = [generator.GetCountFingerprintAsNumPy(chem.MolFromSmiles(each)) for each in smiles]
+    return np.array(counts, dtype=np.float32).reshape(-1, N_BITS)
+
+
+def tanimoto_similarity(smiles: Sequence[str]) -> np.ndarray:
+    """Compare the Morgan fingerprints of molecules pair by pair, shape `(n_molecules, n_molecules)`."""
+    present = (morgan_counts(smiles) > 0).astype(np.float32)
+    shared = present @ present.T
+    size = present.sum(axis=1)
+    return shared / (size[:, None] + size - shared)
+
+
+def murcko_scaffold(smiles: str) -> str:
+    """Get the SMILES of the Bemis-Murcko scaffold, its rings and what links them; empty where there is no ring."""
+    require_rdkit()
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
+    return str(MurckoScaffold.MurckoScaffoldSmiles(smiles=smiles, includeChirality=False))
+
+
+def smiles_by_name(
+    labels: Iterable[object], smiles: Iterable[object], *, control: str = "control", delimiter: str = "+"
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Find the SMILES that a column gives to each part of the labels.
+
+    For a combination, the SMILES stand in the order of the label and are separated by `..`; that of a gene is empty.
+    This is not needed where all of its drugs have theirs in other cells.
+
+    Parameters
+    ----------
+    labels, smiles
+        Label and SMILES of every cell, shape `(n_cells,)`. What stands beside the control label is ignored.
+    control
+        The label of unperturbed cells.
+    delimiter
+        What separates the parts of a label.
+
+    Returns
+    -------
+    The distinct SMILES of each part, as written: one empty text where the column says that it has none, and nothing
+    where values are missing. And the faults: combinations whose SMILES cannot be told apart.
+    """
+    found: dict[str, set[str]] = {}
+    unclear = []
+    for label, value in dict.fromkeys(zip(labels, smiles, strict=True)):
+        parts = split_label(label, control=control, delimiter=delimiter)
+        if len(parts) > 1:
+            parts = [part for part in parts if part not in (control, GEARS_CONTROL_PART)]
+        missing = value is None or value != value
+        given = [] if missing else [each.strip() for each in str(value).split(SMILES_DELIMITER)]
+        if given == [""]:
+            given *= len(parts)
+        if given and parts and len(given) != len(parts):
+            unclear.append((label, parts, given))
+            given = []
+        for place, part in enumerate(parts):
+            found.setdefault(part, set()).update(given[place : place + 1])
+    # An empty text beside a SMILES says no more than: not in these cells.
+    known = {part: sorted(texts - {""} or texts) for part, texts in found.items()}
+    faults = []
+    for label, parts, given in unclear:
+        drugs = [part for part in parts if any(known[part])]
+        told = len(given) == len(drugs) and all(any(text in known[part] for text in given) for part in drugs)
+        if len(drugs) < len(parts) and not told:
+            faults.append(f"{label!r} has {len(given)} SMILES for {len(parts)} names")
+    return known, sorted(faults)
+
+
+def one_molecule_each(found: Mapping[str, Iterable[str]]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Give each name the canonical form of the SMILES found for it, or an empty text; and list the faults by kind."""
+    names: dict[str, str] = {}
+    invalid, ambiguous = [], []
+    for name, texts in sorted(found.items()):
+        distinct = set()
+        for text in filter(None, texts):
+            try:
+                distinct.add(canonical_smiles(text))
+            except ValueError:
+                invalid.append(f"{text!r} of {name!r}")
+        if len(distinct) > 1:
+            ambiguous.append(f"{name!r} ({', '.join(sorted(distinct))})")
+        names[name] = min(distinct, default="")
+    return names, {"Invalid SMILES": invalid, "Different molecules under one name": ambiguous}

@@ -1,0 +1,129 @@
+"""What a screen has to be before it can be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from anndata import AnnData
+
+from unlasting._constants import UNS_KEY
+from unlasting._keys import ScreenKeys, split_hash
+from unlasting._logging import logger
+from unlasting._perturbation import Perturbation
+from unlasting.data import KINDS, TargetVocabulary, check_screen, split_codes
+from unlasting.nn import STIMULUS
+
+MODES = ("knockout", "knockdown", "activation")
+
+
+def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) -> None:
+    """Refuse whatever cannot be trained on, before anything is written."""
+    if mode not in MODES:
+        raise ValueError(f"`mode` is {mode!r}; choose one of {list(MODES)}.")
+    check_screen(adata, layer)
+    labels, split = keys.labels(adata), keys.split(adata)
+    perturbations = set(keys.perturbations(adata))
+    _check_drugs(adata, keys, perturbations)
+    in_training = split_codes(adata, keys) == 0
+    is_control = labels == keys.control
+    if not (in_training & is_control).any():
+        raise ValueError(
+            f"No control cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`; training needs some. "
+            "`pp.split` labels them so."
+        )
+    if not (in_training & ~is_control).any():
+        raise ValueError(
+            f"No perturbed cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`: there is nothing to learn from."
+        )
+    pools = list(zip(keys.cell_types(adata), keys.batches(adata), strict=True))
+    without = sorted(set(pools) - {pools[row] for row in np.flatnonzero(in_training & is_control)})
+    if without:
+        cell_type, batch = without[0]
+        named = [f"`cell_type_key` {cell_type!r}"] * bool(keys.cell_type_key)
+        named += [f"`batch_key` {batch!r}"] * bool(keys.batch_key)
+        raise ValueError(
+            f"{len(without)} of {len(set(pools))} pools have no control cells in training, the first: "
+            f"{', '.join(named)}. Every prediction starts from controls of its own cell type and batch: add controls, "
+            "drop these cells, or set up without this key."
+        )
+    for step in ("prepare", "split", "grn"):
+        report = adata.uns.get(UNS_KEY, {}).get(step, {})
+        report = report.get("report", report)
+        recorded = report.get("split_hash", report.get("hash", "")) if isinstance(report, dict) else ""
+        if recorded and recorded != split_hash(adata.obs_names, split):
+            raise ValueError(
+                f"`adata.obs[{keys.split_key!r}]` or the cells have changed since `pp.{step}`: what it fitted may "
+                f"know the test cells. Run `pp.{step}` and the steps after it again on the raw counts."
+            )
+    graph = adata.uns.get(UNS_KEY, {}).get("grn")
+    if graph is not None:
+        nodes = np.asarray(graph["nodes"], dtype=object)
+        if list(nodes[: adata.n_vars]) != list(adata.var_names):
+            raise ValueError(
+                f"The graph in `adata.uns['unlasting']['grn']` has {len(nodes)} nodes that do not begin with the "
+                f"{adata.n_vars} genes of `adata` in their order. Call `pp.grn(adata)` after the last change of genes."
+            )
+        strange = sorted({*graph["edges"]["source"], *graph["edges"]["target"]} - set(nodes))
+        if strange:
+            raise ValueError(
+                f"The graph in `adata.uns['unlasting']['grn']` has edges at {strange[:5]}, which are no nodes of it. "
+                "Call `pp.grn(adata)`, or add them to its nodes."
+            )
+        known = set(adata.uns[UNS_KEY].get("target_embedding", {}).get("names", ()))
+        lost = sorted((_names(perturbations) & known) - set(nodes) - (keys.drugs(adata) or frozenset()))
+        if lost:
+            raise ValueError(
+                f"The targets {lost[:5]} are no nodes of the graph in `adata.uns['unlasting']['grn']`. "
+                "Call `pp.grn(adata)` again, with the labels that the cells have now."
+            )
+
+
+def _check_drugs(adata: AnnData, keys: ScreenKeys, perturbations: set[Perturbation]) -> None:
+    """Refuse drugs without a molecule, and doses where nothing is a drug."""
+    stored = adata.uns.get(UNS_KEY, {}).get("molecules", {"drugs": (), "smiles": ()})
+    molecules = {*map(str, stored["drugs"]), *map(str, stored["smiles"])}
+    names = _names(perturbations)
+    without = sorted((names & set(keys.smiles(adata))) - molecules)
+    if without:
+        raise ValueError(
+            f"The drugs {without[:5]} have a SMILES in `smiles_key={keys.smiles_key!r}`, but `pp.molecules` does not know "
+            f"them. Call `pp.molecules(adata, smiles_key={keys.smiles_key!r})` with the labels that the cells have now."
+        )
+    if keys.dose_key is not None and not names & molecules:
+        raise ValueError(
+            f"`dose_key` is {keys.dose_key!r}, but no perturbation is a drug: only drugs have doses. Call "
+            "`pp.molecules(adata, smiles_key=...)` first, or set up without `dose_key`."
+        )
+
+
+def _names(perturbations: set[Perturbation]) -> set[str]:
+    """Collect the names of all targets."""
+    return {name for perturbation in perturbations for name in perturbation.targets}
+
+
+def make_graph(adata: AnnData, keys: ScreenKeys) -> None:
+    """Make a co-expression graph where the user made none."""
+    from unlasting import pp
+
+    logger.warning(
+        "`pp.grn` was not called: the graph is made from the co-expression of training cells alone, without a prior. "
+        "Trained perturbations can be predicted, targets that were never trained cannot be told apart."
+    )
+    pp.grn(
+        adata,
+        prior=None,
+        perturbation_key=keys.perturbation_key,
+        control=keys.control,
+        split_key=keys.split_key,
+        delimiter=keys.delimiter,
+    )
+
+
+def report_kinds(vocabulary: TargetVocabulary, perturbations: Iterable[Perturbation]) -> None:
+    """Say how many targets of each kind there are, and name the stimuli: a misspelt gene would be among them."""
+    targets = {vocabulary.target(name) for name in _names(set(perturbations))}
+    by_kind = {kind: sorted(name for of, name in targets if of == kind) for kind in KINDS}
+    counts = ", ".join(f"{len(names)} {KINDS[kind]}" for kind, names in by_kind.items())
+    stimuli = by_kind[STIMULUS]
+    logger.info("setup_anndata: %s%s.", counts, f" ({', '.join(stimuli[:10])})" if stimuli else "")

@@ -1,0 +1,199 @@
+"""Distances of whole cells agree with all pairs written out, and keep their laws."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import sparse
+from scipy.spatial.distance import cdist, pdist
+from sklearn.metrics.pairwise import rbf_kernel
+
+from unlasting._logging import logger
+from unlasting.metrics import _distances, e_distance, mean_distance, mmd
+
+VALUES = st.floats(-100, 100, width=32)
+
+
+def samples(n_genes: int = 3, n_cells: int = 6) -> st.SearchStrategy[np.ndarray]:
+    return st.integers(2, n_cells).flatmap(lambda n: arrays(np.float64, (n, n_genes), elements=VALUES))
+
+
+def all_pairs(x, y, *, unbiased=False, power=1):
+    """E-distance, written out."""
+    within = [(cdist(c, c) ** power).sum() / (len(c) * (len(c) - unbiased)) for c in (x, y)]
+    return 2 * (cdist(x, y) ** power).mean() - sum(within)
+
+
+def test_mean_distances_agree_with_all_pairs(given_pair) -> None:
+    x, y, exact_x, exact_y, tolerance = given_pair
+    assert mean_distance(x, y) == pytest.approx(cdist(exact_x, exact_y).mean(), rel=tolerance)
+    assert mean_distance(x) == pytest.approx(cdist(exact_x, exact_x).mean(), rel=tolerance)
+    assert mean_distance(x, y, squared=True) == pytest.approx((cdist(exact_x, exact_y) ** 2).mean(), rel=tolerance)
+    assert mean_distance(y, squared=True) == pytest.approx((cdist(exact_y, exact_y) ** 2).mean(), rel=tolerance)
+    if x.shape[0] > 1:
+        assert mean_distance(x, unbiased=True) == pytest.approx(pdist(exact_x).mean(), rel=tolerance)
+
+
+def test_mean_distances_do_not_depend_on_blocks(given_pair, monkeypatch) -> None:
+    x, y, exact_x, exact_y, tolerance = given_pair
+    monkeypatch.setattr(_distances, "MAX_BLOCK_CELLS", 4)
+    assert mean_distance(x, y) == pytest.approx(cdist(exact_x, exact_y).mean(), rel=tolerance)
+    assert mean_distance(y) == pytest.approx(cdist(exact_y, exact_y).mean(), rel=tolerance)
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-2, 0.1, 1.0, 10.0, 1e3, 1e5])
+def test_float32_cells_that_nearly_coincide(gap) -> None:
+    rng = np.random.default_rng(1)
+    center = 1e2 * rng.normal(size=(2, 40))
+    x = (np.repeat(center, 30, axis=0) + gap * rng.normal(size=(60, 40))).astype(np.float32)
+    tight = x[:30].astype(np.float64)
+    assert mean_distance(x) == pytest.approx(cdist(x.astype(float), x.astype(float)).mean(), rel=1e-4)
+    assert mean_distance(x[:30]) == pytest.approx(cdist(tight, tight).mean(), rel=1e-4)
+    assert mean_distance(x[:30], x[:30][::-1]) == pytest.approx(cdist(tight, tight).mean(), rel=1e-4)
+
+
+def test_e_distance_agrees_with_all_pairs(given_pair) -> None:
+    x, y, exact_x, exact_y, tolerance = given_pair
+    scale = cdist(exact_x, exact_y).mean()
+    assert e_distance(x, y) == pytest.approx(all_pairs(exact_x, exact_y), abs=tolerance * scale)
+    assert e_distance(x, y, squared=True) == pytest.approx(
+        all_pairs(exact_x, exact_y, power=2), abs=tolerance * scale**2
+    )
+    if min(x.shape[0], y.shape[0]) > 1:
+        unbiased = all_pairs(exact_x, exact_y, unbiased=True)
+        assert e_distance(x, y, unbiased=True) == pytest.approx(unbiased, abs=tolerance * scale)
+        assert e_distance(x, y, unbiased=True, sqrt=True) ** 2 == pytest.approx(max(unbiased, 0), abs=tolerance * scale)
+
+
+def test_squared_e_distance_is_the_distance_of_means(cells) -> None:
+    rng = np.random.default_rng(2)
+    x, y = cells(rng, 20, 5), cells(rng, 30, 5)
+    expected = 2 * ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum()
+    assert e_distance(x, y, squared=True) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize("bandwidth", [None, 0.8])
+def test_mmd_agrees_with_kernels_of_scikit_learn(given_pair, unbiased, bandwidth) -> None:
+    x, y, exact_x, exact_y, tolerance = given_pair
+    n, m = x.shape[0], y.shape[0]
+    if unbiased and min(n, m) == 1:
+        with pytest.raises(ValueError, match="at least 2 cells"):
+            mmd(x, y)
+        return
+    distances = pdist(np.vstack([exact_x, exact_y]))
+    distances = distances[distances > 0]
+    sigma = bandwidth or (np.median(distances) if len(distances) else 1.0)
+    within = 0.0
+    for exact, size in ((exact_x, n), (exact_y, m)):
+        kernel = rbf_kernel(exact, gamma=0.5 / sigma**2)
+        within += (kernel.sum() - size * unbiased) / (size * (size - unbiased))
+    expected = within - 2 * rbf_kernel(exact_x, exact_y, gamma=0.5 / sigma**2).mean()
+    assert mmd(x, y, unbiased=unbiased, bandwidth=bandwidth) == pytest.approx(expected, abs=10 * tolerance)
+
+
+def test_the_median_of_many_cells_comes_from_some_of_them(cells) -> None:
+    rng = np.random.default_rng(3)
+    x, y = cells(rng, 900, 6), cells(rng, 700, 6)
+    exact = mmd(x, y, bandwidth=float(np.median(pdist(np.vstack([x, y])))), unbiased=False)
+    assert mmd(x, y, unbiased=False) == pytest.approx(exact, rel=0.05)
+    assert mmd(x, y, seed=1) == mmd(x, y, seed=1)
+    assert mmd(x, y, seed=1) != mmd(x, y, seed=2)
+
+
+@given(samples(), samples())
+@settings(max_examples=60, deadline=None)
+def test_laws_of_distances(x, y) -> None:
+    scale = max(np.abs(x).max(), np.abs(y).max(), 1e-30)
+    for distance, unit in ((e_distance, scale), (lambda a, b: mmd(a, b, unbiased=False), 1.0)):
+        value = distance(x, y)
+        assert value >= -1e-7 * unit
+        assert distance(x, x) == pytest.approx(0, abs=1e-7 * unit)
+        assert distance(y, x) == pytest.approx(value, abs=1e-7 * unit)
+        assert distance(x[::-1], y) == pytest.approx(value, abs=1e-7 * unit)
+        assert distance(x[:, ::-1], y[:, ::-1]) == pytest.approx(value, abs=1e-7 * unit)
+    assert e_distance(3 * x + 7, 3 * y + 7) == pytest.approx(3 * e_distance(x, y), abs=1e-6 * (scale + 7))
+
+
+def test_unbiased_forms_are_zero_on_average() -> None:
+    rng = np.random.default_rng(4)
+    draws = rng.gamma(2.0, 0.5, (400, 2, 10, 4))
+    for distance in (e_distance, lambda a, b, unbiased=False: mmd(a, b, unbiased=unbiased, bandwidth=1.0)):
+        unbiased = np.array([distance(x, y, unbiased=True) for x, y in draws])
+        biased = np.array([distance(x, y, unbiased=False) for x, y in draws])
+        error = unbiased.std(ddof=1) / np.sqrt(len(draws))
+        assert abs(unbiased.mean()) < 3 * error
+        assert biased.mean() > 10 * error
+
+
+def test_a_cap_of_cells_is_stated(cells, monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(logger, "info", lambda message, *values: said.append(message % values))
+    rng = np.random.default_rng(5)
+    x, y = cells(rng, 40, 3), sparse.csr_array(cells(rng, 15, 3))
+    capped = e_distance(x, y, max_cells=20, seed=1)
+    assert said == ["E-distance from 20 of the 40 predicted cells (`max_cells`)."]
+    assert capped == e_distance(x, y, max_cells=20, seed=1)
+    assert capped != e_distance(x, y, max_cells=20, seed=2)
+    assert e_distance(x, y, max_cells=40) == e_distance(x, y)
+
+
+def test_memory_is_bounded() -> None:
+    n = 3000
+    x = sparse.random_array((n, 60), density=0.1, format="csr", dtype=np.float32, rng=np.random.default_rng(6))
+    tracemalloc.start()
+    mean_distance(x, x)
+    mmd(x, x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < n * n * 8 / 2, "half of a matrix of all distances"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: mean_distance(x[0]), "`x` has 1 dimensions"),
+        (lambda x: mean_distance(x[:0]), r"`x` has the shape \(0, 2\)"),
+        (lambda x: mean_distance(x[:, :0]), r"`x` has the shape \(3, 0\)"),
+        (lambda x: mean_distance(x[:1], unbiased=True), "at least 2 cells"),
+        (lambda x: mean_distance(x, x[:, :1]), "`x` has 2 genes and `y` has 1"),
+        (lambda x: e_distance(x, x[:, :1]), "`predicted` has 2 genes and `observed` has 1"),
+        (lambda x: e_distance(x, x[:1], unbiased=True), "`observed` has the shape"),
+        (lambda x: e_distance(x, x, max_cells=1), "`max_cells` is 1"),
+        (lambda x: e_distance(np.where(x > 1, np.nan, x), x), "`predicted` holds missing"),
+        (lambda x: e_distance(x, sparse.csr_array(np.where(x > 1, np.inf, x))), "`observed` holds missing"),
+        (lambda x: mmd(x, x, bandwidth=0), "`bandwidth` is 0"),
+        (lambda x: mmd(x, x, bandwidth=float("nan")), "`bandwidth` is nan"),
+    ],
+)
+def test_refusals(call, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(np.arange(6.0).reshape(3, 2))
+
+
+def test_text_is_refused() -> None:
+    with pytest.raises(TypeError, match="`predicted` holds <U1 values"):
+        e_distance(np.array([["a"]]), np.ones((1, 1)))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [np.int64, np.uint8, np.float16, np.ndarray.tolist, sparse.coo_array, sparse.lil_matrix, sparse.csc_array],
+    ids=lambda form: form.__name__,
+)
+def test_other_forms_are_converted(form) -> None:
+    assert mean_distance(form(np.array([[0, 3], [4, 0]]))) == pytest.approx(2.5)
+
+
+def test_the_input_stays_as_it_was(given_pair) -> None:
+    x, y, exact_x, exact_y, _ = given_pair
+    for function in (e_distance, lambda a, b: mmd(a, b, unbiased=False)):
+        function(x, y)
+    for given_values, exact in ((x, exact_x), (y, exact_y)):
+        values = given_values.toarray() if sparse.issparse(given_values) else given_values
+        np.testing.assert_array_equal(values.astype(np.float64), exact)

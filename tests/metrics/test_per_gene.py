@@ -1,0 +1,96 @@
+"""Distances gene by gene agree with scipy, and keep their laws."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import sparse, stats
+
+from unlasting.metrics import _matrices, emd, emd_per_gene, energy, energy_per_gene
+
+VALUES = st.floats(-100, 100, width=32)
+
+
+def samples(n_genes: int = 2, n_cells: int = 6) -> st.SearchStrategy[np.ndarray]:
+    return st.integers(1, n_cells).flatmap(lambda n: arrays(np.float64, (n, n_genes), elements=VALUES))
+
+
+def by_scipy(distance, x, y):
+    return np.array([distance(a, b) for a, b in zip(x.T, y.T, strict=True)])
+
+
+def test_emd_agrees_with_scipy(given_pair) -> None:
+    x, y, exact_x, exact_y, tolerance = given_pair
+    expected = by_scipy(stats.wasserstein_distance, exact_x, exact_y)
+    np.testing.assert_allclose(emd_per_gene(x, y), expected, rtol=tolerance, atol=1e-12)
+    assert emd(x, y) == pytest.approx(expected.mean(), rel=tolerance, abs=1e-12)
+
+
+def test_energy_agrees_with_scipy(given_pair) -> None:
+    x, y, exact_x, exact_y, tolerance = given_pair
+    expected = by_scipy(stats.energy_distance, exact_x, exact_y) ** 2
+    scale = max(np.abs(exact_x - exact_x.mean()).max(), 1e-12)
+    np.testing.assert_allclose(energy_per_gene(x, y), expected, rtol=tolerance, atol=1e-10 * scale)
+    assert energy(x, y) == pytest.approx(expected.mean(), rel=tolerance, abs=1e-10 * scale)
+
+
+def test_results_do_not_depend_on_blocks(given_pair, monkeypatch) -> None:
+    x, y, *_ = given_pair
+    expected = emd_per_gene(x, y), energy_per_gene(x, y)
+    monkeypatch.setattr(_matrices, "BLOCK_VALUES", 60)
+    np.testing.assert_allclose(emd_per_gene(x, y), expected[0], rtol=1e-9)
+    np.testing.assert_allclose(energy_per_gene(x, y), expected[1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 7), (6, 4), (10, 5), (97, 89)])
+def test_emd_of_unequal_numbers(n, m) -> None:
+    rng = np.random.default_rng(n)
+    x, y = rng.normal(size=(n, 4)), rng.normal(1, 2, size=(m, 4))
+    np.testing.assert_allclose(emd_per_gene(x, y), by_scipy(stats.wasserstein_distance, x, y), rtol=1e-12)
+
+
+@given(samples(), samples(), st.floats(-5, 5), st.floats(-50, 50))
+@settings(max_examples=100, deadline=None)
+def test_laws(x, y, factor, shift) -> None:
+    scale = 100 * (1 + abs(factor)) + abs(shift)
+    for per_gene in (emd_per_gene, energy_per_gene):
+        value = per_gene(x, y)
+        assert (value >= -1e-9 * scale).all()
+        np.testing.assert_allclose(per_gene(x, x), 0, atol=1e-9 * scale)
+        np.testing.assert_allclose(per_gene(y, x), value, atol=1e-9 * scale)
+        np.testing.assert_allclose(per_gene(x[::-1], y), value, atol=1e-9 * scale)
+        np.testing.assert_allclose(per_gene(x[:, ::-1], y[:, ::-1])[::-1], value, atol=1e-9 * scale)
+        np.testing.assert_allclose(per_gene(factor * x, factor * y), abs(factor) * value, atol=1e-9 * scale)
+        np.testing.assert_allclose(per_gene(x + shift, y + shift), value, atol=1e-9 * scale)
+    np.testing.assert_allclose(emd_per_gene(x, x + shift), abs(shift), atol=1e-9 * scale)
+    np.testing.assert_allclose(emd_per_gene(np.repeat(x, 3, axis=0), y), emd_per_gene(x, y), atol=1e-9 * scale)
+
+
+def test_unbiased_energy_is_zero_on_average() -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.gamma(2.0, 0.5, (600, 2, 8, 1))
+    unbiased = np.array([energy(x, y, unbiased=True) for x, y in draws])
+    biased = np.array([energy(x, y) for x, y in draws])
+    error = unbiased.std(ddof=1) / np.sqrt(len(draws))
+    assert abs(unbiased.mean()) < 3 * error
+    assert biased.mean() > 10 * error
+
+
+def test_unbiased_energy_needs_two_cells() -> None:
+    with pytest.raises(ValueError, match="`observed` has the shape"):
+        energy(np.ones((2, 1)), np.ones((1, 1)), unbiased=True)
+
+
+def test_memory_is_bounded() -> None:
+    shape = (2000, 6000)
+    x = sparse.random_array(shape, density=0.02, format="csr", dtype=np.float32, rng=np.random.default_rng(1))
+    tracemalloc.start()
+    emd(x, x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < shape[0] * shape[1] * 4, "the size of one dense sample"

@@ -1,0 +1,115 @@
+"""The registry tells what each metric needs, and which of two predictions is better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from unlasting.metrics import METRICS, Metric, e_distance, get_metric
+
+EXPECTED = {
+    "e_distance",
+    "emd",
+    "mmd",
+    "energy",
+    "pearson_change",
+    "pearson_change_centred",
+    "mse_change",
+    "zero_fraction_error",
+    "correlation_error",
+    "library_size_error",
+    "detected_genes_error",
+    "dispersion_error",
+    "bimodality_error",
+    "discrimination_score_l1",
+    "discrimination_score_l2",
+    "discrimination_score_cosine",
+    "perturbation_spread",
+    "de_overlap",
+    "de_direction",
+    "de_lfc_spearman",
+    "de_recall",
+}
+
+
+def differential(cells: np.ndarray, control: np.ndarray) -> dict[str, np.ndarray]:
+    test = stats.ttest_ind(cells, control, equal_var=False)
+    return {"score": test.statistic, "lfc": cells.mean(axis=0) - control.mean(axis=0), "pvalue": test.pvalue}
+
+
+@pytest.fixture(scope="module")
+def arguments() -> dict[str, dict[str, Any]]:
+    """Everything that a metric may need, for other cells of the truth and for a wrong prediction."""
+    rng = np.random.default_rng(0)
+    n, effects = 1500, np.where(rng.random((8, 15)) < 0.5, 0.0, rng.normal(0, 0.8, (8, 15)))
+
+    def draw(effect: np.ndarray) -> np.ndarray:
+        """Two modes per gene, a depth that all genes share, and zeros."""
+        modes = np.where(rng.random((n, 15)) < 0.5, 0.5, 1.5) + 0.1 * rng.normal(size=(n, 15))
+        return np.exp(effect) * rng.uniform(0.1, 1, (n, 1)) * modes * (rng.random((n, 15)) < 0.7)
+
+    control, observed_control, observed, right = (draw(e) for e in (0 * effects[0], 0 * effects[0], *effects[[0, 0]]))
+    shared = {
+        "observed": observed,
+        "control": control,
+        "observed_control": observed_control,
+        "reference": np.mean([draw(effect).mean(axis=0) for effect in effects], axis=0),
+        "observed_effects": effects,
+        **{f"observed_{name}": values for name, values in differential(observed, observed_control).items()},
+    }
+    return {
+        "right": {
+            **shared,
+            "predicted": right,
+            "predicted_effects": effects + 0.01,
+            **{f"predicted_{name}": values for name, values in differential(right, control).items()},
+        },
+        "wrong": {
+            **shared,
+            "predicted": 0.3 + rng.random((n, 15)),
+            "predicted_effects": 0.1 * rng.normal(size=(8, 15)),
+            **{f"predicted_{name}": values for name, values in differential(observed_control, control).items()},
+        },
+    }
+
+
+def compute(metric: Metric, given: dict[str, Any]) -> float:
+    return float(np.mean(metric.function(**{name: given[name] for name in metric.needs})))
+
+
+def test_holds_the_metrics_that_are_promised() -> None:
+    assert set(METRICS) == EXPECTED
+    assert all(name == metric.name for name, metric in METRICS.items())
+    assert all(metric.meaning and "\n" not in metric.meaning and metric.unit for metric in METRICS.values())
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
+def test_the_truth_comes_near_the_best_value_and_wins(metric, arguments) -> None:
+    right, wrong = (compute(metric, arguments[name]) for name in ("right", "wrong"))
+    assert abs(right - metric.best_value) < 0.1
+    assert abs(right - metric.best_value) < 0.5 * abs(wrong - metric.best_value)
+    assert metric.loss(right) < metric.loss(wrong)
+    losses = metric.loss(np.array([right, wrong]))
+    assert losses[0] < losses[1]
+
+
+def test_the_registered_e_distance_is_unbiased_and_not_rooted(arguments) -> None:
+    given = arguments["right"]
+    expected = e_distance(given["predicted"], given["observed"], unbiased=True)
+    assert compute(get_metric("e_distance"), given) == expected
+
+
+def test_a_best_value_in_between_is_lost_on_both_sides() -> None:
+    spread = get_metric("perturbation_spread")
+    assert spread.loss(1.0) == 0
+    assert spread.loss(0.5) == spread.loss(1.5) > 0
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(KeyError, match="no metric 'edistance'. Did you mean 'e_distance'"):
+        get_metric("edistance")
+    with pytest.raises(KeyError, match="no metric 'xyz'. Metrics are e_distance, emd"):
+        get_metric("xyz")
