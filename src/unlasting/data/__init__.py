@@ -2,6 +2,7 @@
 
 from unlasting.data._cells import check_genes, check_log_normalised, check_screen, expression
 from unlasting.data._conditions import KINDS, TargetVocabulary
+from unlasting.data._effects import fit_effects
 from unlasting.data._fields import (
     GRAPH,
     PERTURBATION,
@@ -32,6 +33,7 @@ __all__ = [
     "check_log_normalised",
     "check_screen",
     "expression",
+    "fit_effects",
     "fit_statistics",
     "row_blocks",
     "split_codes",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from unlasting._perturbation import Perturbation, nearest_name
+from unlasting.data._features import ConditionFeatures
 from unlasting.nn import DRUG, GENE, NO_DOSE, STIMULUS, ConditionTensors
 
 KINDS: Final = {GENE: "gene targets", DRUG: "drugs", STIMULUS: "stimuli"}
@@ -27,12 +28,14 @@ class TargetVocabulary:
     ----------
     nodes
         Names of the nodes of the graph, the measured genes first.
-    trained
-        Names of the targets that occur in training cells.
+    trained_conditions
+        The conditions of training cells, without the control.
     embedded
         Names of the genes that the prior knows.
     embedding
         Their embeddings, rows of length one, shape `(n_embedded, n_features)`.
+    features
+        What the prior says of them in detail, dense or sparse, shape `(n_embedded, n_prior_features)`.
     drugs
         Canonical SMILES of every drug by its name.
     smiles
@@ -42,25 +45,37 @@ class TargetVocabulary:
     """
 
     nodes: Sequence[str]
-    trained: Sequence[str]
+    trained_conditions: Sequence[Perturbation]
     embedded: Sequence[str]
     embedding: np.ndarray
+    features: Any
     drugs: Mapping[str, str]
     smiles: Sequence[str]
     molecules: np.ndarray
 
     @classmethod
-    def read(cls, graph: Mapping[str, Any], trained: Sequence[str]) -> TargetVocabulary:
-        """Take it from the registered graph and the names of the trained targets."""
+    def read(cls, graph: Mapping[str, Any], trained: Sequence[Perturbation]) -> TargetVocabulary:
+        """Take it from the registered graph and the trained conditions."""
         return cls(
             nodes=list(graph["nodes"]),
-            trained=list(trained),
+            trained_conditions=[p for p in trained if not p.is_control],
             embedded=list(graph["embedded"]),
             embedding=graph["embedding"],
+            features=graph["features"],
             drugs=dict(zip(graph["drugs"], graph["drug_smiles"], strict=True)),
             smiles=list(graph["smiles"]),
             molecules=graph["molecules"],
         )
+
+    @cached_property
+    def trained(self) -> list[str]:
+        """Names of the targets that occur in training cells."""
+        return sorted({name for p in self.trained_conditions for name in p.targets})
+
+    @cached_property
+    def condition_features(self) -> ConditionFeatures:
+        """Describes conditions by what is known of their targets."""
+        return ConditionFeatures(self, self.trained_conditions)
 
     @cached_property
     def names_of_drugs(self) -> frozenset[str]:
@@ -168,6 +183,7 @@ class TargetVocabulary:
             dose=torch.from_numpy(dose),
             identity=torch.from_numpy(rows(self.trained_targets)),
             similarity=torch.from_numpy(similarity[index].astype(np.float32)),
+            features=torch.from_numpy(self.condition_features(perturbations)),
         )
 
     def _require_different(self, perturbation: Perturbation) -> None:

@@ -137,10 +137,14 @@ class PerturbationField(_CodeField):
         place = {p: code for code, p in enumerate(self.conditions(state))}
         return np.array([place.get(p, -1) for p in self.keys.perturbations(adata)])
 
-    def conditions(self, state: dict[str, Any]) -> list[Perturbation]:
-        """Read the registered conditions."""
-        written = zip(state["conditions"], state["doses"], strict=True)
-        return [Perturbation.parse(label, dose or None, **self.keys.grammar) for label, dose in written]
+    def conditions(self, state: dict[str, Any], *, trained: bool = False) -> list[Perturbation]:
+        """Read the registered conditions, or those of them that were trained."""
+        written = zip(state["conditions"], state["doses"], state["is_trained"], strict=True)
+        return [
+            Perturbation.parse(label, dose or None, **self.keys.grammar)
+            for label, dose, is_trained in written
+            if is_trained or not trained
+        ]
 
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
         return {
@@ -204,11 +208,13 @@ class GraphField(BaseAnnDataField):
         edges = stored["grn"]["edges"]
         index = [[place[name] for name in edges[end]] for end in ("source", "target")]
         embedding, molecules = stored.get("target_embedding", {}), stored.get("molecules", {})
+        matrix = np.asarray(embedding.get("matrix", np.zeros((0, 1))), dtype=np.float32)
         return {
             "nodes": nodes,
             "edge_index": np.array(index, dtype=np.int64).reshape(2, -1),
             "embedded": np.asarray(embedding.get("names", []), dtype=object),
-            "embedding": np.asarray(embedding.get("matrix", np.zeros((0, 1))), dtype=np.float32),
+            "embedding": matrix,
+            "features": embedding.get("features", matrix),
             **{key: np.asarray(molecules.get(key, []), dtype=object) for key in ("drugs", "drug_smiles", "smiles")},
             "molecules": np.asarray(molecules.get("matrix", np.zeros((0, 1))), dtype=np.float32),
         }

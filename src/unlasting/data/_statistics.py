@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,33 @@ from unlasting.nn import ScreenStatistics
 _BLOCK = 8_192
 _PRIOR_CELLS = 10.0
 """How many cells' worth of the average gene a rarely expressed gene is shrunken with."""
+
+
+@dataclass(frozen=True)
+class MeasuredEffects:
+    """How the genes of trained conditions differ from the controls of their pool.
+
+    Parameters
+    ----------
+    condition, pool
+        Codes of the condition and the pool, shape `(n_measured,)`.
+    n_cells
+        Number of training cells, shape `(n_measured,)`.
+    noise
+        Variance of a shift whose variance over cells is 1, shape `(n_measured,)`.
+    shifts
+        Shifts of the log-odds of being expressed, of the mean of the expressed values in s.d., and of the log of their
+        s.d., shape `(n_measured, 3, n_genes)`.
+    expressed
+        Share of the training cells that express a gene, shape `(n_genes,)`.
+    """
+
+    condition: np.ndarray
+    pool: np.ndarray
+    n_cells: np.ndarray
+    noise: np.ndarray
+    shifts: np.ndarray
+    expressed: np.ndarray
 
 
 def row_blocks(matrix: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:
@@ -33,7 +61,7 @@ def fit_statistics(
     n_conditions: int,
     n_pools: int,
     use_mask: bool = True,
-) -> ScreenStatistics:
+) -> tuple[ScreenStatistics, MeasuredEffects]:
     """Fit everything that is fixed before training; `test` cells are not read.
 
     Parameters
@@ -53,57 +81,101 @@ def fit_statistics(
 
     Returns
     -------
-    The statistics. Moments come from training cells. The usual depth of a condition comes from its training cells,
-    or from its validation cells where it is held out: it is used for the validation score only then.
+    The statistics, and the effects of the trained conditions. Moments come from training cells. The usual depth of a
+    condition comes from its training cells, or from its validation cells where it is held out: it is used for the
+    validation score only then.
     """
-    n_genes = matrix.shape[1]
-    gene_sums = np.zeros((3, n_genes))  # number, sum and sum of squares of expressed values
-    control_sums = np.zeros((3, n_pools, n_genes))
-    n_controls = np.zeros(n_pools)
+    training = np.flatnonzero(split == 0)
+    groups = np.unique(condition[training] * n_pools + pool[training])
+    sums = np.zeros((3, len(groups), matrix.shape[1]))  # number, sum and sum of squares of expressed values
+    n_cells = np.zeros(len(groups))
     log_detected = np.zeros(len(condition))
     largest = 0.0
-    for rows, block in row_blocks(matrix, np.flatnonzero(split == 0)):
-        powers = [block.astype(bool).astype(float), block.astype(float), block.astype(float).power(2)]
+    for rows, block in row_blocks(matrix, training):
         largest = max(largest, float(block.max()))
         log_detected[rows] = np.log(np.maximum(np.diff(block.indptr), 1))
-        for which, power in enumerate(powers):
-            gene_sums[which] += np.asarray(power.sum(axis=0)).ravel()
-        for code in np.unique(pool[rows]):
-            chosen = (pool[rows] == code) & (condition[rows] == control_code)
-            n_controls[code] += chosen.sum()
-            for which, power in enumerate(powers):
-                control_sums[which, code] += np.asarray(power[chosen].sum(axis=0)).ravel()
+        group = np.searchsorted(groups, condition[rows] * n_pools + pool[rows])
+        members = sparse.csr_matrix((np.ones(len(rows)), (group, np.arange(len(rows)))), (len(groups), len(rows)))
+        n_cells += np.asarray(members.sum(axis=1)).ravel()
+        for which, power in enumerate((block.astype(bool), block, block.power(2))):
+            sums[which] += (members @ power.astype(float)).toarray()
     for rows, block in row_blocks(matrix, np.flatnonzero(split == 1)):
         log_detected[rows] = np.log(np.maximum(np.diff(block.indptr), 1))
-
-    expressed, first, second = gene_sums[0], gene_sums[1] / largest, gene_sums[2] / largest**2
+    sums[1] /= largest
+    sums[2] /= largest**2
     if not use_mask:
-        expressed = np.full(n_genes, float((split == 0).sum()))
-    overall_mean = first.sum() / expressed.sum()
-    base = (first + _PRIOR_CELLS * overall_mean) / (expressed + _PRIOR_CELLS)
-    within = np.maximum(second - 2 * base * first + expressed * base**2, 0.0)
-    overall_variance = within.sum() / expressed.sum()
-    scale = np.sqrt((within + _PRIOR_CELLS * overall_variance) / (expressed + _PRIOR_CELLS))
-    scale = np.maximum(scale, 0.1 * np.sqrt(overall_variance))
+        sums[0] = n_cells[:, None]
 
+    everything = _expressed_moments(sums.sum(axis=1))
+    is_control = groups // n_pools == control_code
+    of_pools = np.zeros((3, n_pools, matrix.shape[1]))
+    of_pools[:, groups[is_control] % n_pools] = sums[:, is_control]
+    n_controls = np.zeros(n_pools)
+    n_controls[groups[is_control] % n_pools] = n_cells[is_control]
+    base, scale = _expressed_moments(of_pools, *everything)
     counts = np.maximum(n_controls, 1.0)[:, None]
-    control_mean = control_sums[1] / largest / counts
-    control_variance = np.maximum(control_sums[2] / largest**2 / counts - control_mean**2, 0.0)
-    rate = (control_sums[0] + 0.5) / (counts + 1.0)
+    mean = of_pools[1] / counts
+    rate = _rate(of_pools[0], counts)
 
+    measured = ~is_control
+    of_group = groups[measured] % n_pools
+    effects = MeasuredEffects(
+        condition=groups[measured] // n_pools,
+        pool=of_group,
+        n_cells=n_cells[measured],
+        noise=1.0 / n_cells[measured] + 1.0 / np.maximum(n_controls[of_group], 1.0),
+        shifts=_shifts(sums[:, measured], n_cells[measured], base[of_group], scale[of_group], rate[of_group]),
+        expressed=_rate(sums[0].sum(axis=0), n_cells.sum()),
+    )
     depth_mean, depth_sd = _depth(log_detected, condition, pool, split, control_code, n_conditions, n_pools)
     tensors = (
         largest,
         base,
         scale,
-        np.exp((expressed * np.log(scale)).sum() / expressed.sum()),
-        control_mean,
-        np.sqrt(control_variance),
-        np.log(rate) - np.log1p(-rate),
+        np.exp((sums[0].sum(axis=0) * np.log(everything[1])).sum() / sums[0].sum()),
+        mean,
+        np.sqrt(np.maximum(of_pools[2] / counts - mean**2, 0.0)),
+        _log_odds(rate),
         depth_mean,
         depth_sd,
     )
-    return ScreenStatistics(*(torch.as_tensor(value, dtype=torch.float32) for value in tensors))
+    return ScreenStatistics(*(torch.as_tensor(value, dtype=torch.float32) for value in tensors)), effects
+
+
+def _expressed_moments(
+    sums: np.ndarray, usual_mean: np.ndarray | None = None, usual_scale: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and s.d. of expressed values, shrunken to the usual ones of the gene, or else of all genes."""
+    n, first, second = sums
+    if usual_mean is None or usual_scale is None:
+        total = n.sum()
+        usual_mean = np.asarray(first.sum() / total)
+        within = np.maximum(second - first**2 / np.maximum(n, 1.0), 0.0)
+        usual_scale = np.sqrt(within.sum() / total)
+    mean = (first + _PRIOR_CELLS * usual_mean) / (n + _PRIOR_CELLS)
+    within = np.maximum(second - 2 * mean * first + n * mean**2, 0.0)
+    scale = np.sqrt((within + _PRIOR_CELLS * usual_scale**2) / (n + _PRIOR_CELLS))
+    return mean, np.maximum(scale, 0.1 * usual_scale)
+
+
+def _rate(expressed: np.ndarray, n_cells: Any) -> np.ndarray:
+    """Rate of expression, kept off 0 and 1."""
+    return (expressed + 0.5) / (n_cells + 1.0)
+
+
+def _log_odds(rate: np.ndarray) -> np.ndarray:
+    return np.log(rate) - np.log1p(-rate)
+
+
+def _shifts(sums: np.ndarray, n_cells: np.ndarray, base: np.ndarray, scale: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    """Shifts of log-odds, of the mean in s.d. and of the log s.d. against the controls, (n_groups, 3, n_genes)."""
+    n, first, second = sums
+    # Two cells that are like the controls keep what was seen in a few cells from being infinite.
+    of_group = (n + 2.0 * rate) / (n_cells[:, None] + 2.0)
+    mean = (first + 2.0 * base) / (n + 2.0)
+    within = np.maximum(second - 2 * mean * first + n * mean**2, 0.0)
+    own_scale = np.sqrt((within + _PRIOR_CELLS * scale**2) / (n + _PRIOR_CELLS))
+    return np.stack([_log_odds(of_group) - _log_odds(rate), (mean - base) / scale, np.log(own_scale / scale)], axis=1)
 
 
 def _depth(

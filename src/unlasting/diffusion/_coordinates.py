@@ -9,12 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlasting.diffusion._schedule import alpha_sigma
 
 
-class Coordinates(nn.Module, ABC):
+class Coordinates(ABC):
     """A change of variables under which the probability-flow ODE is `d state / d clock = prediction`."""
 
     @abstractmethod
@@ -90,17 +90,15 @@ class AngleCoordinates(Coordinates):
     Parameters
     ----------
     base
-        Mean of the expressed values of each gene, shape `(n_genes,)`.
+        Mean of the expressed values of each gene, shape `(n_genes,)`, or of each gene in each cell's condition,
+        shape `(n_cells, n_genes)`.
     scale
-        Standard deviation of the expressed values of each gene, shape `(n_genes,)`.
+        Their standard deviation, of the same shape.
     """
 
     def __init__(self, base: Tensor, scale: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("base", base)
-        self.register_buffer("scale", scale)
-        self.base: Tensor
-        self.scale: Tensor
+        self.base = base
+        self.scale = scale
 
     def clock(self, log_snr: Tensor) -> Tensor:
         """Get the angle of every gene."""

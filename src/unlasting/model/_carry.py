@@ -105,7 +105,7 @@ class Carrier:
             x0, pools = self.cells(chunk), self.pools(chunk)
             signal = pools.mean if self.module.preset.control_signal == "pool" else torch.zeros_like(x0)
             null = self.null[torch.zeros(len(chunk), dtype=torch.long, device=x0.device)]
-            latent = self.module.encode(x0, torch.zeros_like(x0), signal, null, pools.cell_type)
+            latent = self.module.encode(x0, torch.zeros_like(x0), signal, null, pools)
             self._latents.update(zip(chunk.tolist(), latent.float().cpu().numpy(), strict=True))
 
     def _table(self, pool: int, condition: int) -> Tensor:
@@ -152,6 +152,6 @@ class Carrier:
             latent = torch.where(source_mask > 0, latent, eps)
         tensors = self.conditions[torch.as_tensor(condition, device=device)]
         signal = pools.mean if module.preset.control_signal == "pool" else x0
-        values = module.decode(latent, mask, signal, tensors, pools.cell_type)
+        values = module.decode(latent, mask, signal, tensors, pools)
         cells = (values * mask).clamp(min=0.0) * module.statistics.x_max
         return sparse.csr_matrix(cells.float().cpu().numpy())

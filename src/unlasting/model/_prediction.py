@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from unlasting.data import (
 )
 from unlasting.model._carry import Carrier
 from unlasting.model._sources import SourceCells, SourcesMixin, draw
-from unlasting.nn import ConditionTensors, Denoiser
+from unlasting.nn import ConditionTensors
 
 DEFAULT_BATCH_SIZE = 512
 
@@ -291,7 +291,7 @@ class PredictionMixin(SourcesMixin):
             signal = pools.mean if self.preset.control_signal == "pool" else torch.zeros_like(x0)
             of_cells = conditions.to(x0.device)[torch.as_tensor(condition[rows], device=x0.device)]
             noise = torch.from_numpy(eps).to(x0.device)
-            latents.append(self.module.encode(x0, noise, signal, of_cells, pools.cell_type).cpu().numpy())
+            latents.append(self.module.encode(x0, noise, signal, of_cells, pools).cpu().numpy())
         return np.concatenate(latents)
 
     @torch.inference_mode()
@@ -355,7 +355,7 @@ class PredictionMixin(SourcesMixin):
                 signal = torch.as_tensor(controls[rows], dtype=x_max.dtype, device=self.module.device) / x_max
             on = torch.from_numpy(mask[rows]).to(self.module.device)
             start = torch.from_numpy(latent[rows]).to(self.module.device)
-            values = self.module.decode(start, on, signal, conditions[once], pools.cell_type)
+            values = self.module.decode(start, on, signal, conditions[once], pools)
             cells.append(((values * on).clamp(min=0.0) * x_max).cpu().numpy())
         return np.concatenate(cells)
 
@@ -448,17 +448,9 @@ class PredictionMixin(SourcesMixin):
         return int(found[0])
 
     def _support(self, conditions: ConditionTensors) -> np.ndarray:
-        """Get how much of each condition's embedding comes from trained targets, shape `(n_conditions,)`."""
-        encoder = cast(Denoiser, self.module.averaged["denoiser"]).condition
-        if encoder is None:
-            known = (conditions.identity >= 0) | ~conditions.filled
-            return known.all(-1).float().numpy()
+        """Get how much of each condition's effect the training cells tell, shape `(n_conditions,)`."""
         with torch.inference_mode():
-            moved = conditions.to(self.module.device)
-            share = encoder.weights(moved).sum(-1)
-            filled = moved.filled.float()
-            mean = (share * filled).sum(-1) / filled.sum(-1).clamp(min=1.0)
-            return torch.where(moved.is_control(), 1.0, mean).cpu().numpy()
+            return self.module.effects.support(conditions.features.to(self.module.device)).cpu().numpy()
 
     def _provenance(self, labels: np.ndarray, seed: int) -> dict[str, Any]:
         """Say how cells were made, in what h5ad can hold."""
@@ -474,7 +466,7 @@ class PredictionMixin(SourcesMixin):
             "scale": "log-normalised, as the training cells",
             "unseen_targets": np.array(unseen, dtype=str),
             "unseen_conditions": np.array(
-                sorted(set(labels) - set(self._state(PERTURBATION)["trained_conditions"]) - {self.keys.control}),
+                sorted(set(labels) - set(self._state(PERTURBATION)["conditions"][self._state(PERTURBATION)["is_trained"]]) - {self.keys.control}),
                 dtype=str,
             ),
         }

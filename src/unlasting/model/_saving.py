@@ -17,6 +17,7 @@ import torch
 from anndata import AnnData
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from scipy import sparse
 
 from unlasting._compat import parse_device_args
 from unlasting.data import check_genes
@@ -220,6 +221,10 @@ def _to_json(value: Any, arrays: dict[str, torch.Tensor], name: str) -> Any:
             return {"__strings__": [str(v) for v in value]}
         arrays[name] = torch.from_numpy(np.ascontiguousarray(value))
         return {"__array__": name}
+    if sparse.issparse(value):
+        csr = value.tocsr()
+        parts = {"data": csr.data, "indices": csr.indices, "indptr": csr.indptr}
+        return {"__csr__": _to_json(parts, arrays, name), "shape": list(csr.shape)}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, list | tuple):
@@ -236,6 +241,9 @@ def _from_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
             return np.array(value["__strings__"], dtype=object)
         if "__array__" in value:
             return tensors[value["__array__"]].numpy()
+        if "__csr__" in value:
+            parts = _from_json(value["__csr__"], tensors)
+            return sparse.csr_matrix(tuple(parts[k] for k in ("data", "indices", "indptr")), shape=value["shape"])
         return {k: _from_json(v, tensors) for k, v in value.items()}
     if isinstance(value, list):
         return [_from_json(v, tensors) for v in value]

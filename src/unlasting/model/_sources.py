@@ -131,7 +131,7 @@ class SourcesMixin(ModelBase):
                 "Every prediction starts from controls: add some."
             )
         zeros = np.zeros(int(chosen.sum()), dtype=int)
-        fitted = fit_statistics(
+        fitted, _ = fit_statistics(
             expression(adata, self._layer)[np.flatnonzero(chosen)],
             condition=zeros,
             pool=zeros,

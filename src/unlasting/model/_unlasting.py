@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from scvi.data.fields import LayerField
 
 from unlasting._constants import SPLIT_KEY, UNS_KEY
 from unlasting._keys import ScreenKeys
+from unlasting._perturbation import Perturbation
 from unlasting.data import (
     GRAPH,
     PERTURBATION,
@@ -24,6 +26,7 @@ from unlasting.data import (
     PoolField,
     SplitField,
     TargetVocabulary,
+    fit_effects,
     fit_statistics,
 )
 from unlasting.model._prediction import PredictionMixin
@@ -32,7 +35,7 @@ from unlasting.model._saving import SavingMixin
 from unlasting.model._setup import check_setup, make_graph, report_kinds
 from unlasting.model._training import TrainingMixin
 from unlasting.module import Preset, UnlastingModule
-from unlasting.nn import ScreenStatistics
+from unlasting.nn import GENE, STIMULUS, EffectFit, ScreenStatistics
 
 
 class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMixin):
@@ -90,21 +93,25 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
         if setup["mode"] != "knockout":
             self.preset = self.preset.replace(knock_out=False)
         graph, perturbations = self._state(GRAPH), self._state(PERTURBATION)
-        self.vocabulary = TargetVocabulary.read(graph, perturbations["trained_targets"])
         self.keys = ScreenKeys(
             **{f.name: setup[f.name] for f in dataclasses.fields(ScreenKeys) if f.name in setup},
-            known_drugs=self.vocabulary.names_of_drugs,
+            known_drugs=frozenset({*graph["drugs"], *graph["smiles"]}),
         )
         conditions = PerturbationField(self.keys).conditions(perturbations)
+        self.vocabulary = TargetVocabulary.read(
+            graph, PerturbationField(self.keys).conditions(perturbations, trained=True)
+        )
         self._refuse_what_the_preset_cannot(conditions)
+        statistics, effects = self._fit_statistics()
         self.module = self._module_cls(
             self.preset,
             torch.as_tensor(graph["edge_index"]),
             len(graph["nodes"]),
-            self._fit_statistics(),
+            statistics,
             self.vocabulary.tensors(conditions),
             len(self.vocabulary.trained_targets),
             torch.as_tensor(np.unique(self._state(POOL)["cell_types"].astype(str), return_inverse=True)[1]),
+            effects,
             torch.as_tensor(graph["molecules"]) if len(graph["molecules"]) else None,
         )
         self.preparation_ = {} if adata is None else preparation_of(adata)
@@ -131,12 +138,18 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
                 + " The default preset takes them."
             )
 
-    def _fit_statistics(self) -> ScreenStatistics:
+    def _fit_statistics(self) -> tuple[ScreenStatistics, EffectFit]:
+        """Fit what needs no training, or make room for what was saved."""
         n_conditions, n_pools = self.summary_stats["n_conditions"], self.summary_stats["n_pools"]
+        trained, n_genes = self.vocabulary.trained_conditions, self.summary_stats["n_vars"]
+        described = self.vocabulary.condition_features
         if self.adata is None:
-            return ScreenStatistics.empty(self.summary_stats["n_vars"], n_pools, n_conditions)
+            return (
+                ScreenStatistics.empty(n_genes, n_pools, n_conditions),
+                EffectFit.empty(len(trained), len(described.kinds), n_pools, n_genes),
+            )
         codes = {name: np.asarray(self.adata_manager.get_from_registry(name)) for name in (PERTURBATION, POOL, SPLIT)}
-        return fit_statistics(
+        statistics, measured = fit_statistics(
             self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY),
             condition=codes[PERTURBATION].ravel(),
             pool=codes[POOL].ravel(),
@@ -146,6 +159,8 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
             n_pools=n_pools,
             use_mask=self.preset.use_mask,
         )
+        profiles = statistics.control_mean.double().numpy()
+        return statistics, fit_effects(described(trained), described.kinds, profiles, measured)
 
     @property
     def history(self) -> dict[str, Any] | None:
@@ -241,7 +256,9 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
             mode=mode,
             cls=cls,
         )
-        keys = ScreenKeys(perturbation_key, control, cell_type_key, batch_key, split_key, delimiter, dose_key, smiles_key)
+        keys = ScreenKeys(
+            perturbation_key, control, cell_type_key, batch_key, split_key, delimiter, dose_key, smiles_key
+        )
         saved = kwargs.get("source_registry")
         if saved is None:
             check_setup(adata, keys, layer, mode)
@@ -263,5 +280,6 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
         cls.register_manager(manager)
         if saved is None:
             states = {name: manager.get_state_registry(name) for name in (GRAPH, PERTURBATION)}
-            vocabulary = TargetVocabulary.read(states[GRAPH], states[PERTURBATION]["trained_targets"])
-            report_kinds(vocabulary, PerturbationField(keys).conditions(states[PERTURBATION]))
+            of_keys = PerturbationField(keys)
+            vocabulary = TargetVocabulary.read(states[GRAPH], of_keys.conditions(states[PERTURBATION], trained=True))
+            report_kinds(vocabulary, of_keys.conditions(states[PERTURBATION]))

@@ -70,6 +70,8 @@ class Preset:
         The number K of control cells behind these rates.
     hide_identity
         Share of training cells whose targets' identities have to be guessed from the prior.
+    use_effects
+        Whether the marginals of a condition start from its expected effect, of which the networks learn the rest.
     use_latent
         Whether a cell is decoded from the encoded control cell, and not from noise.
     use_mask
@@ -94,6 +96,7 @@ class Preset:
     mask_threshold: float = 0.5
     n_mask_controls: int = 500
     hide_identity: float = 0.3
+    use_effects: bool = True
     use_latent: bool = True
     use_mask: bool = True
 
@@ -169,6 +172,7 @@ PRESETS: Final = {
         control_signal="cell",
         mask_rule="threshold",
         hide_identity=0.0,
+        use_effects=False,
     ),
 }
 """Recipes by name: `default`, the identity bridge; `paper`, the published one."""

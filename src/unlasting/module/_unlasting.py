@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from unlasting.diffusion import (
     AngleCoordinates,
+    Coordinates,
     CosineSchedule,
     LinearBetaSchedule,
     NoiseCoordinates,
@@ -23,6 +24,9 @@ from unlasting.nn import (
     ConditionTensors,
     ControlPools,
     Denoiser,
+    EffectFit,
+    ExpectedEffects,
+    Marginals,
     MaskNetwork,
     ScreenStatistics,
     SharedGraph,
@@ -51,6 +55,8 @@ class UnlastingModule(nn.Module):
         Number of trained targets.
     cell_type_of_pool
         Index of the cell type of every pool of controls, shape `(n_pools,)`.
+    effects
+        What the conditions are expected to do.
     molecules
         Embeddings of all molecules, shape `(n_molecules, n_features)`.
     """
@@ -64,11 +70,12 @@ class UnlastingModule(nn.Module):
         conditions: ConditionTensors,
         n_trained: int,
         cell_type_of_pool: Tensor,
+        effects: EffectFit,
         molecules: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.preset = preset
-        self.n_genes = statistics.base.shape[0]
+        self.n_genes = statistics.base.shape[1]
         self.statistics = StatisticsBuffers(statistics)
         self.register_buffer("cell_type_of_pool", cell_type_of_pool)
         self.cell_type_of_pool: Tensor
@@ -84,11 +91,8 @@ class UnlastingModule(nn.Module):
         self.averaged = nn.ModuleDict(
             {"denoiser": copy.deepcopy(self.denoiser), "mask_network": copy.deepcopy(self.mask_network)}
         ).requires_grad_(False)
-        self.coordinates = (
-            AngleCoordinates(self.statistics.base, self.statistics.scale)
-            if preset.coordinates == "angle"
-            else NoiseCoordinates()
-        )
+        self.effects = ExpectedEffects(effects)
+        self._registered: dict[tuple[int, int], Marginals] = {}
         self.schedule = (
             CosineSchedule(float(statistics.typical_scale)) if preset.schedule == "cosine" else LinearBetaSchedule()
         )
@@ -97,6 +101,25 @@ class UnlastingModule(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.statistics.base.device
+
+    def marginals(self, conditions: ConditionTensors, pools: ControlPools) -> Marginals:
+        """Get what is expected of single genes under conditions in pools, one row for each."""
+        known = pools.marginals()
+        return known.shifted(self.effects(conditions.features, pools.mean)) if self.preset.use_effects else known
+
+    def registered_marginals(self, condition: Tensor, pool: Tensor) -> Marginals:
+        """Get the same for registered conditions and pools by their codes; they are computed once."""
+        pairs, row = torch.unique(torch.stack([condition, pool], dim=-1), dim=0, return_inverse=True)
+        for pair in map(tuple, pairs.tolist()):
+            if pair not in self._registered:
+                codes = torch.tensor(pair, device=self.device)
+                self._registered[pair] = self.marginals(self.conditions(codes[:1]), self.pools()[codes[1:]])
+        return Marginals.concatenate([self._registered[pair] for pair in map(tuple, pairs.tolist())])[row]
+
+    def _coordinates(self, marginals: Marginals) -> Coordinates:
+        if self.preset.coordinates == "angle":
+            return AngleCoordinates(marginals.base, marginals.scale)
+        return NoiseCoordinates()
 
     @property
     def _averaged_mask_network(self) -> MaskNetwork:
@@ -152,6 +175,7 @@ class UnlastingModule(nn.Module):
         n = x0.shape[0]
         random: dict[str, Any] = {"generator": generator, "device": x0.device}
         conditions, pools, mask = self.conditions(condition), self.pools()[pool], self.is_expressed(x0)
+        coordinates = self._coordinates(self.registered_marginals(condition, pool))
         t = self.schedule.sample_times(n, generator)
         log_snr = self.schedule.log_snr(t)[:, None]
         eps = torch.randn(x0.shape, **random)
@@ -160,10 +184,10 @@ class UnlastingModule(nn.Module):
             noisy = pools.mean + pools.sd * torch.randn(x0.shape, **random)
             control = torch.where(conditions.is_control()[:, None], 0.0, noisy)
         hidden = torch.rand(n, **random) < (self.preset.hide_identity if hide is None else hide)
-        state = self.coordinates.network_input(self.coordinates.noised(x0, eps, log_snr), log_snr)
+        state = coordinates.network_input(coordinates.noised(x0, eps, log_snr), log_snr)
         network = self.averaged["denoiser"] if averaged else self.denoiser
         predicted = network(state, t, mask, control, conditions, pools.cell_type, hidden)
-        error = (predicted - self.coordinates.target(x0, eps, log_snr)).square() * mask
+        error = (predicted - coordinates.target(x0, eps, log_snr)).square() * mask
         return error.sum() / mask.sum().clamp(min=1.0)
 
     def mask_loss(
@@ -189,9 +213,10 @@ class UnlastingModule(nn.Module):
             keys = torch.stack([condition, pool, hidden.long()], dim=-1)
             rows, inverse = torch.unique(keys, dim=0, return_inverse=True)
             once = self.pools()[rows[:, 1]]
-            log_odds = network(
-                once.mean, once.log_odds, self.conditions(rows[:, 0]), once.cell_type, rows[:, 2].bool()
-            )[inverse]
+            start = self.registered_marginals(rows[:, 0], rows[:, 1]).log_odds
+            log_odds = network(once.mean, start, self.conditions(rows[:, 0]), once.cell_type, rows[:, 2].bool())[
+                inverse
+            ]
         mask = self.is_expressed(x0)
         usual = self.statistics.values()
         depth = self.depth(mask, usual.depth_mean[condition, pool], usual.depth_sd[pool])
@@ -211,19 +236,19 @@ class UnlastingModule(nn.Module):
     # -- the bridge
 
     def encode(
-        self, x0: Tensor, eps: Tensor, control: Tensor, conditions: ConditionTensors, cell_type: Tensor
+        self, x0: Tensor, eps: Tensor, control: Tensor, conditions: ConditionTensors, pools: ControlPools
     ) -> Tensor:
         """Follow cells on the [0, 1] scale to the shared latent, shape `(n_cells, n_genes)`.
 
         In the default recipe the latent of a silent gene is the noise `eps` that stands in for it.
         """
-        return self._solve(x0, self.is_expressed(x0), control, conditions, cell_type, eps=eps, encode=True)
+        return self._solve(x0, self.is_expressed(x0), control, conditions, pools, eps=eps, encode=True)
 
     def decode(
-        self, latent: Tensor, mask: Tensor, control: Tensor, conditions: ConditionTensors, cell_type: Tensor
+        self, latent: Tensor, mask: Tensor, control: Tensor, conditions: ConditionTensors, pools: ControlPools
     ) -> Tensor:
         """Follow latents to cells on the [0, 1] scale; values outside of the mask mean nothing."""
-        return self._solve(latent, mask, control, conditions, cell_type, eps=None, encode=False)
+        return self._solve(latent, mask, control, conditions, pools, eps=None, encode=False)
 
     def _solve(
         self,
@@ -231,39 +256,41 @@ class UnlastingModule(nn.Module):
         mask: Tensor,
         control: Tensor,
         conditions: ConditionTensors,
-        cell_type: Tensor,
+        pools: ControlPools,
         *,
         eps: Tensor | None,
         encode: bool,
     ) -> Tensor:
         network, masked = self.averaged["denoiser"], self.preset.denoiser.mask_as_input
+        coordinates = self._coordinates(self.marginals(conditions, pools))
         times = self.schedule.times(self.preset.n_steps)
         first, last = self.schedule.log_snr(times[0]), self.schedule.log_snr(times[-1])
 
         def prediction(state: Tensor, t: Tensor) -> Tensor:
-            seen = self.coordinates.network_input(state, self.schedule.log_snr(t))
-            predicted = network(seen, t.expand(seen.shape[0]), mask, control, conditions, cell_type)
+            seen = coordinates.network_input(state, self.schedule.log_snr(t))
+            predicted = network(seen, t.expand(seen.shape[0]), mask, control, conditions, pools.cell_type)
             return predicted * mask if masked else predicted  # a silent gene stays the noise that it is
 
         if encode:
-            state = self.coordinates.place(start, first)
+            state = coordinates.place(start, first)
             if masked and eps is not None:
                 state = torch.where(mask > 0, state, eps)
         else:
-            state = self.coordinates.from_network_input(start, last)
+            state = coordinates.from_network_input(start, last)
             times = times.flip(0)
         state = integrate(
             prediction,
             state,
             times,
-            lambda t: self.coordinates.clock(self.schedule.log_snr(t)),
+            lambda t: coordinates.clock(self.schedule.log_snr(t)),
             self.preset.solver,
         )
-        return self.coordinates.network_input(state, last) if encode else self.coordinates.read(state, first)
+        return coordinates.network_input(state, last) if encode else coordinates.read(state, first)
 
     def mask_log_odds(self, pools: ControlPools, conditions: ConditionTensors) -> Tensor:
         """Get the log-odds that genes are expressed at the usual depth, shape `(n, n_genes)`."""
-        return self.averaged["mask_network"](pools.mean, pools.log_odds, conditions, pools.cell_type)
+        start = self.marginals(conditions, pools).log_odds
+        return self.averaged["mask_network"](pools.mean, start, conditions, pools.cell_type)
 
     def probability_at_depth(self, log_odds: Tensor, depth: Tensor) -> Tensor:
         """Get the probability of every gene in cells of a depth, never quite 0 or 1, `(n_cells, n_genes)`."""

@@ -37,6 +37,8 @@ class ConditionTensors:
     similarity
         Prior similarity to every trained target, `-inf` where nothing is known and between targets of different kinds,
         shape `(n_conditions, n_slots, n_trained)`.
+    features
+        What the expected effects depend on, shape `(n_conditions, n_features)`.
     """
 
     kind: Tensor
@@ -45,6 +47,7 @@ class ConditionTensors:
     dose: Tensor
     identity: Tensor
     similarity: Tensor
+    features: Tensor
 
     def __getitem__(self, index: Tensor | slice) -> ConditionTensors:
         """Take some conditions, or repeat them."""
@@ -68,7 +71,7 @@ class ConditionTensors:
 
     def null(self) -> ConditionTensors:
         """Get the control in the form of these conditions, one row."""
-        empty = {"dose": NO_DOSE, "similarity": -torch.inf}
+        empty = {"dose": NO_DOSE, "similarity": -torch.inf, "features": 0.0}
         tensors = ((f.name, getattr(self, f.name)) for f in fields(self))
         return ConditionTensors(*(t.new_full((1, *t.shape[1:]), empty.get(name, -1)) for name, t in tensors))
 

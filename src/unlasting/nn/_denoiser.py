@@ -9,7 +9,7 @@ from unlasting.nn._architecture import Architecture
 from unlasting.nn._conditions import ConditionEncoder, ConditionTensors
 from unlasting.nn._graph_attention import SharedGraph
 from unlasting.nn._grn_block import GRNBlock
-from unlasting.nn._layers import ModulatedBlock, TimeEmbedding
+from unlasting.nn._layers import ModulatedBlock, TimeEmbedding, start_at_zero
 from unlasting.nn._molecules import MoleculeEncoder
 
 
@@ -80,6 +80,7 @@ class Denoiser(nn.Module):
         self.out = nn.Linear(width, n_genes)
         # The width is a bottleneck between genes; what a gene's own state says of it passes by its side.
         self.gate = nn.Linear(width, n_genes) if architecture.mask_as_input else None
+        start_at_zero(self.out, self.gate)
 
     def forward(
         self,

@@ -68,7 +68,7 @@ class GRNBlock(nn.Module):
                 SharedGraphAttention(graph, out_features, out_features, heads),
             ]
         )
-        self.read_out = nn.Parameter(torch.randn(n_genes, out_features) * out_features**-0.5)
+        self.read_out = nn.Parameter(torch.zeros(n_genes, out_features))
         self.read_out_bias = nn.Parameter(torch.zeros(n_genes))
 
     def forward(

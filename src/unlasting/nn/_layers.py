@@ -60,3 +60,12 @@ class ModulatedBlock(nn.Module):
         scale, shift = self.modulation(context).chunk(2, dim=-1)
         inner = functional.silu(self.inner(self.norm(features) * (1.0 + scale) + shift))
         return features + self.outer(self.dropout(inner))
+
+
+def start_at_zero(*layers: nn.Linear | None) -> None:
+    """Let last layers give zero before training: the networks start from what is known without them."""
+    for layer in layers:
+        if layer is not None:
+            nn.init.zeros_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

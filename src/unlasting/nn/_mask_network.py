@@ -9,7 +9,7 @@ from unlasting.nn._architecture import Architecture
 from unlasting.nn._conditions import ConditionEncoder, ConditionTensors
 from unlasting.nn._graph_attention import SharedGraph
 from unlasting.nn._grn_block import GRNBlock
-from unlasting.nn._layers import ModulatedBlock
+from unlasting.nn._layers import ModulatedBlock, start_at_zero
 from unlasting.nn._molecules import MoleculeEncoder
 
 
@@ -73,6 +73,7 @@ class MaskNetwork(nn.Module):
         self.out = nn.Linear(width, n_genes)
         # Where a target has an embedding it also acts on every gene directly; zero for the control.
         self.direct = nn.Linear(conditioned, n_genes, bias=False) if conditioned else None
+        start_at_zero(self.out, self.direct)
         self.slope = nn.Parameter(torch.full((n_genes,), 0.5)) if architecture.depth_slope else None
 
     def forward(

@@ -9,6 +9,41 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
+class Marginals:
+    """What is known of single genes in a condition before the networks look.
+
+    Parameters
+    ----------
+    log_odds
+        Log-odds that a gene is expressed in a cell of usual depth, shape `(n, n_genes)`.
+    base
+        Mean of its expressed values on the [0, 1] scale, shape `(n, n_genes)`.
+    scale
+        Their standard deviation, shape `(n, n_genes)`.
+    """
+
+    log_odds: Tensor
+    base: Tensor
+    scale: Tensor
+
+    def __getitem__(self, index: Tensor | slice) -> Marginals:
+        """Take some rows, or repeat them."""
+        return Marginals(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    @classmethod
+    def concatenate(cls, parts: list[Marginals]) -> Marginals:
+        """Put rows one after the other."""
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    def shifted(self, effect: Tensor) -> Marginals:
+        """Let a perturbation act: shifts of log-odds, of the base in s.d. and of the log s.d., `(n, 3, n_genes)`."""
+        log_odds, base, log_scale = effect.unbind(-2)
+        return Marginals(
+            self.log_odds + log_odds, self.base + base * self.scale, self.scale * log_scale.clamp(-1.0, 1.0).exp()
+        )
+
+
+@dataclass(frozen=True)
 class ControlPools:
     """What the networks know of cell types and batches: moments of their control cells.
 
@@ -20,6 +55,8 @@ class ControlPools:
         Their standard deviation, shape `(n_pools, n_genes)`.
     log_odds
         Log-odds that a gene is expressed in them, shape `(n_pools, n_genes)`.
+    base, scale
+        Mean and standard deviation of the expressed values, shape `(n_pools, n_genes)`.
     depth_mean
         Mean log number of expressed genes, shape `(n_pools,)`.
     depth_sd
@@ -31,6 +68,8 @@ class ControlPools:
     mean: Tensor
     sd: Tensor
     log_odds: Tensor
+    base: Tensor
+    scale: Tensor
     depth_mean: Tensor
     depth_sd: Tensor
     cell_type: Tensor
@@ -48,7 +87,11 @@ class ControlPools:
 
     def rescaled(self, factor: float) -> ControlPools:
         """Bring moments of values that were divided by another x_max to the scale of the model."""
-        return replace(self, mean=self.mean * factor, sd=self.sd * factor)
+        return replace(self, **{name: getattr(self, name) * factor for name in ("mean", "sd", "base", "scale")})
+
+    def marginals(self) -> Marginals:
+        """Get what is known of single genes without a perturbation."""
+        return Marginals(self.log_odds, self.base, self.scale)
 
     @classmethod
     def concatenate(cls, parts: list[ControlPools]) -> ControlPools:
@@ -66,10 +109,8 @@ class ScreenStatistics:
     ----------
     x_max
         The largest log-normalised value, shape `()`.
-    base
-        Mean of the expressed values of each gene, shape `(n_genes,)`.
-    scale
-        Standard deviation of the expressed values of each gene, shape `(n_genes,)`.
+    base, scale
+        Mean and s.d. of the expressed values of the control cells, shape `(n_pools, n_genes)`.
     typical_scale
         The s.d. of a typical expressed value, shape `()`.
     control_mean, control_sd
@@ -95,15 +136,21 @@ class ScreenStatistics:
     def pools(self, cell_type: Tensor) -> ControlPools:
         """Get all pools of controls; the control is condition 0. `cell_type` has shape `(n_pools,)`."""
         return ControlPools(
-            self.control_mean, self.control_sd, self.control_log_odds, self.depth_mean[0], self.depth_sd, cell_type
+            self.control_mean,
+            self.control_sd,
+            self.control_log_odds,
+            self.base,
+            self.scale,
+            self.depth_mean[0],
+            self.depth_sd,
+            cell_type,
         )
 
     @classmethod
     def empty(cls, n_genes: int, n_pools: int, n_conditions: int) -> ScreenStatistics:
         """Get placeholders of the right shapes, to be overwritten by a saved model."""
-        gene, pool = torch.ones(n_genes), torch.zeros(n_pools, n_genes)
-        one = torch.tensor(1.0)
-        return cls(one, gene, gene, one, pool, pool, pool, torch.zeros(n_conditions, n_pools), torch.ones(n_pools))
+        pool, one = torch.zeros(n_pools, n_genes), torch.tensor(1.0)
+        return cls(one, pool, pool, one, pool, pool, pool, torch.zeros(n_conditions, n_pools), torch.ones(n_pools))
 
 
 class StatisticsBuffers(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import as_file, files
 
@@ -32,6 +33,33 @@ def embedding(n_components: int) -> tuple[np.ndarray, np.ndarray]:
     """
     genes, annotated = annotated_genes()
     return genes, reduced(tf_idf(annotated), n_components)
+
+
+def terms_in_common(names: Sequence[str], symbols: Sequence[str], targets: Sequence[str]) -> sparse.csr_matrix:
+    """Get the terms that at least two of the targets have, for all genes.
+
+    A term is weighted by how rare it is. Rows are not scaled to one length: a gene with many terms does not lose what it
+    has in common with others.
+
+    Parameters
+    ----------
+    names
+        Names of the genes.
+    symbols
+        The annotated symbol of each.
+    targets
+        Those of the names that are perturbed or asked for.
+
+    Returns
+    -------
+    Shape `(n_genes, n_terms)`, float32.
+    """
+    genes, annotated = annotated_genes()
+    row = {gene: i for i, gene in enumerate(genes)}
+    of_names = annotated[[row[symbol] for symbol in symbols]]
+    shared = np.flatnonzero(np.asarray(of_names[np.isin(names, targets)].sum(axis=0)).ravel() >= 2)
+    rarity = np.log(len(genes) / np.asarray(annotated[:, shared].sum(axis=0)).ravel())
+    return sparse.csr_matrix(of_names[:, shared] @ sparse.diags(rarity), dtype=np.float32)
 
 
 def tf_idf(annotated: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -13,9 +13,10 @@ from unlasting._constants import TRAIN, UNS_KEY
 from unlasting._keys import ScreenKeys, split_hash
 from unlasting._logging import logger
 from unlasting._perturbation import parse_labels
+from unlasting.pp import _gene_ontology
 from unlasting.pp._checks import require_log_normalised, require_whole
 from unlasting.pp._coexpression import correlated_pairs
-from unlasting.pp._priors import Prior, read_prior, similar_pairs
+from unlasting.pp._priors import GO, Prior, read_prior, similar_pairs
 
 COEXPRESSION = "coexpression"
 
@@ -84,7 +85,8 @@ def grn(
       correlation, the similarity or the signed weight of the prior) and `origin` (`coexpression`, `go` or `prior`;
       an edge found both ways is listed as `coexpression`); `report`, what was found.
     - `adata.uns["unlasting"]["target_embedding"]`: `names`, `matrix` (rows of length 1) and `origin`, for every gene
-      that the prior knows. Absent without a prior.
+      that the prior knows; for `"go"` also `features`, the annotations that targets have in common. Absent without a
+      prior.
     - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
 
     Raises
@@ -144,6 +146,11 @@ def grn(
     stored.pop("target_embedding", None)
     if known is not None:
         stored["target_embedding"] = {"names": known.names, "matrix": known.matrix, "origin": known.origin}
+        if known.origin == GO:
+            features = _gene_ontology.terms_in_common(
+                known.names, [aliases.get(name, name) for name in known.names], sorted(asked)
+            )
+            stored["target_embedding"] |= {"features": features} if features.shape[1] else {}
     keys.write(adata)
     counts = ", ".join(f"{n} edges by {origin}" for origin, n in n_edges.items()) or "no edges"
     logger.info("pp.grn: %d nodes (%d targets are not measured), %s.", len(nodes), len(unmeasured), counts)

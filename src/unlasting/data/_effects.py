@@ -1,0 +1,141 @@
+"""Fit what a perturbation does to each gene on average: a Gaussian process over conditions, in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from unlasting.data._statistics import MeasuredEffects
+from unlasting.nn import N_SHIFTS, EffectFit
+
+_SHARES: Final = {"prior": 0.8, "identity": 0.1, "generic": 0.1}
+"""What the variance of an effect is divided into before anything of the screen is seen."""
+
+_ROUNDS: Final = 4
+"""Updates of the relevances. More fit the trained conditions better, and others worse."""
+
+_SIZES: Final = np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
+"""Variances of the effects on a gene, of which the most likely is taken; 0: nothing acts on the gene."""
+
+_POOL_SHARES: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
+
+
+def fit_effects(features: np.ndarray, kinds: np.ndarray, profiles: np.ndarray, measured: MeasuredEffects) -> EffectFit:
+    """Fit the effects of conditions on all genes to the measured ones.
+
+    The effects of two conditions on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, and those in two
+    pools of controls as far as their profiles are alike. The relevance of a feature is found by a few steps of
+    expectation and maximisation over all genes :cite:p:`tipping2001relevance`, the size of the effects on a gene by
+    maximum likelihood, and everything else is linear algebra.
+
+    Parameters
+    ----------
+    features
+        Of every trained condition, shape `(n_trained, n_features)`.
+    kinds
+        What each feature is: `prior`, `identity` or `generic`, shape `(n_features,)`.
+    profiles
+        Mean expression of every pool of controls, shape `(n_pools, n_genes)`.
+    measured
+        The effects in the training cells.
+
+    Returns
+    -------
+    What prediction needs.
+    """
+    n_trained, n_pools, n_genes = len(features), len(profiles), profiles.shape[1]
+    rate = measured.expressed
+    units = np.stack([np.sqrt(rate * (1.0 - rate)), np.sqrt(rate), np.sqrt(2.0 * rate)])  # variance 1 over cells
+    values = (measured.shifts * units).reshape(len(measured.shifts), -1)
+    condition = np.unique(measured.condition, return_inverse=True)[1]
+    weight = 1.0 / measured.noise
+    total = np.bincount(condition, weights=weight, minlength=n_trained)
+    over_pools = sparse.csr_matrix((weight, (condition, np.arange(len(condition)))), (n_trained, len(condition)))
+    relevance, precision = _relevances(features, kinds, (over_pools @ values) / total[:, None], 1.0 / total)
+    centre = profiles.mean(axis=0)
+    length = np.linalg.norm(profiles - centre, axis=1, keepdims=True)
+    unit_profiles = (profiles - centre) / np.where(length > 0, length, 1.0)
+    alike = (unit_profiles @ unit_profiles.T)[np.ix_(measured.pool, measured.pool)]
+    of_conditions = _product(features, relevance, features)[np.ix_(condition, condition)]
+    spectra = {
+        share: _Spectrum.of(of_conditions * (1.0 - share + share * alike), measured.noise)
+        for share in (_POOL_SHARES if n_pools > 1 else _POOL_SHARES[:1])
+    }
+    fits = {share: spectrum.sizes(values) for share, spectrum in spectra.items()}
+    share = max(fits, key=lambda share: fits[share][0])
+    solved = spectra[share].solve(values, fits[share][1]).reshape(-1, N_SHIFTS, n_genes) / units
+    coefficients = np.zeros((n_trained, n_pools, N_SHIFTS, n_genes))
+    coefficients[condition, measured.pool] = solved
+    parts = (relevance, features, unit_profiles, centre, np.array(share), coefficients, precision)
+    return EffectFit(*(torch.as_tensor(part, dtype=torch.float32) for part in parts))
+
+
+@dataclass(frozen=True)
+class _Spectrum:
+    """Eigenvectors of a covariance in units of the noise: every size of effect has the same."""
+
+    scale: np.ndarray
+    values: np.ndarray
+    vectors: np.ndarray
+
+    @classmethod
+    def of(cls, covariance: np.ndarray, noise: np.ndarray) -> _Spectrum:
+        scale = 1.0 / np.sqrt(noise)
+        values, vectors = np.linalg.eigh(covariance * scale[:, None] * scale)
+        return cls(scale, np.maximum(values, 0.0), vectors)
+
+    def sizes(self, measured: np.ndarray) -> tuple[float, np.ndarray]:
+        """Find the most likely size of the effects on each output, and the log-likelihood of all."""
+        rotated = (self.vectors.T @ (measured * self.scale[:, None])) ** 2
+        inflated = 1.0 + _SIZES[:, None] * self.values  # (n_sizes, n_measured)
+        likelihood = -0.5 * (np.log(inflated).sum(axis=1)[:, None] + (1.0 / inflated) @ rotated)
+        best = likelihood.argmax(axis=0)
+        return float(likelihood.max(axis=0).sum()), _SIZES[best]
+
+    def inverse(self, size: float) -> np.ndarray:
+        """Invert `covariance + noise / size`."""
+        root = self.scale[:, None] * self.vectors
+        return (root / (self.values + 1.0 / size)) @ root.T
+
+    def solve(self, measured: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Get the coefficients of the posterior mean, shape `(n_measured, n_outputs)`."""
+        rotated = self.vectors.T @ (measured * self.scale[:, None])
+        return self.scale[:, None] * (self.vectors @ (rotated * sizes / (1.0 + sizes * self.values[:, None])))
+
+
+def _relevances(
+    features: np.ndarray, kinds: np.ndarray, measured: np.ndarray, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find out which features matter, and the precision of the measurements at a typical size of effects."""
+    squared = features**2
+    relevance = np.zeros(features.shape[1])
+    for kind, share in _SHARES.items():
+        variance = squared[:, kinds == kind].sum(axis=1)
+        if (variance > 0).any():
+            relevance[kinds == kind] = share / variance[variance > 0].mean()
+    for _ in range(_ROUNDS):
+        spectrum = _Spectrum.of(_product(features, relevance, features), noise)
+        _, sizes = spectrum.sizes(measured)
+        moment, n_outputs = np.zeros_like(relevance), 0
+        for size in np.unique(sizes[sizes > 0]):
+            outputs = sizes == size
+            inverse = spectrum.inverse(size)  # size times the inverse covariance
+            remaining = relevance - relevance**2 * np.einsum("nf,nf->f", features, inverse @ features)
+            means = relevance[:, None] * (features.T @ (inverse @ measured[:, outputs]))
+            moment += outputs.sum() * remaining + (means**2).sum(axis=1) / size
+            n_outputs += int(outputs.sum())
+        if not n_outputs:
+            break
+        relevance = moment / n_outputs
+        relevance = relevance / (squared @ relevance).mean()
+    spectrum = _Spectrum.of(_product(features, relevance, features), noise)
+    _, sizes = spectrum.sizes(measured)
+    return relevance, spectrum.inverse(float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0)
+
+
+def _product(left: np.ndarray, relevance: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return (left * relevance) @ right.T

@@ -1,0 +1,92 @@
+"""Describe conditions by numbers, so that similar ones are expected to have similar effects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy import sparse
+
+from unlasting._perturbation import Perturbation
+from unlasting.nn import DRUG, GENE
+
+if TYPE_CHECKING:
+    from unlasting.data._conditions import TargetVocabulary
+
+_N_GATES: Final = 3
+"""How many saturating functions of the dose describe a drug."""
+
+
+class ConditionFeatures:
+    """Describe conditions by numbers whose weighted product tells how alike their effects are expected to be.
+
+    A target is described by what the prior (or its molecule) says, by being a perturbation of its kind at all, and, if
+    it was trained, by being itself. A combination is the sum of its targets, and a trained one is something of its own
+    as well. The description of a drug is repeated with saturating functions of its dose, which are 0 at dose 0.
+
+    Parameters
+    ----------
+    vocabulary
+        What is known of targets.
+    trained
+        The trained conditions, without the control.
+    """
+
+    def __init__(self, vocabulary: TargetVocabulary, trained: Sequence[Perturbation]) -> None:
+        self.vocabulary = vocabulary
+        self._gene = {name: row for row, name in enumerate(vocabulary.embedded)}
+        self._molecule = {name: row for row, name in enumerate(vocabulary.smiles)}
+        self._trained = {target: i for i, target in enumerate(vocabulary.trained_targets)}
+        self._combination = {p: i for i, p in enumerate(p for p in trained if len(p.targets) > 1)}
+        doses = np.log1p([dose for p in trained for dose in p.doses if dose])
+        self._half = np.quantile(doses, np.linspace(0.0, 1.0, _N_GATES)) if doses.size else np.zeros(0)
+        everything = self._describe(trained)
+        self._columns = np.flatnonzero(np.abs(everything).sum(axis=0) > 0)
+        self.kinds = self._kinds_of_columns()[self._columns]
+
+    def __call__(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+        """Describe conditions, shape `(n_conditions, n_features)`; the control is described by zeros."""
+        return self._describe(perturbations)[:, self._columns]
+
+    def _sizes(self) -> list[int]:
+        features, molecules = self.vocabulary.features, self.vocabulary.molecules
+        return [features.shape[1], molecules.shape[1], len(self._trained), 3]
+
+    def _kinds_of_columns(self) -> np.ndarray:
+        """Tell prior, identity and generic columns apart."""
+        kinds = np.repeat(["prior", "prior", "identity", "generic"], self._sizes())
+        return np.concatenate([np.tile(kinds, max(1, len(self._half))), ["identity"] * len(self._combination)])
+
+    def _describe(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+        names = sorted({name for p in perturbations for name in p.targets})
+        sizes, n_gates = self._sizes(), max(1, len(self._half))
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        targets = np.zeros((len(names), starts[-1]), dtype=np.float32)
+        for row, name in enumerate(names):
+            kind, known_as = target = self.vocabulary.target(name)
+            if target[1] in self._gene and kind == GENE:
+                features = self.vocabulary.features[self._gene[known_as]]
+                targets[row, : sizes[0]] = features.toarray().ravel() if sparse.issparse(features) else features
+            if kind == DRUG and known_as in self._molecule:
+                targets[row, starts[1] : starts[2]] = self.vocabulary.molecules[self._molecule[known_as]]
+            if target in self._trained:
+                targets[row, starts[2] + self._trained[target]] = 1.0
+            targets[row, starts[3] + kind] = 1.0
+        place = {name: row for row, name in enumerate(names)}
+        described = np.zeros((len(perturbations), n_gates, starts[-1]), dtype=np.float32)
+        combinations = np.zeros((len(perturbations), len(self._combination)), dtype=np.float32)
+        for row, perturbation in enumerate(perturbations):
+            for name, dose in zip(perturbation.targets, perturbation.doses, strict=True):
+                described[row] += self._gates(dose)[:, None] * targets[place[name]]
+            if perturbation in self._combination:
+                combinations[row, self._combination[perturbation]] = 1.0
+        return np.concatenate([described.reshape(len(perturbations), -1), combinations], axis=1)
+
+    def _gates(self, dose: float | None) -> np.ndarray:
+        """Get the shares of the full effect at a dose, shape `(n_gates,)`; without a dose, all of the first."""
+        if not len(self._half):
+            return np.ones(1)
+        if dose is None:
+            return np.eye(len(self._half))[0]
+        return np.log1p(dose) / (np.log1p(dose) + self._half)

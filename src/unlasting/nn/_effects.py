@@ -1,0 +1,110 @@
+"""What a perturbation is expected to do to each gene, before the networks look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+N_SHIFTS: Final = 3
+"""Shifts of a gene: log-odds of being expressed, mean of the expressed values in s.d., log of their s.d."""
+
+
+@dataclass(frozen=True)
+class EffectFit:
+    """A Gaussian process over conditions and pools of controls, fitted to the training cells.
+
+    Parameters
+    ----------
+    relevance
+        Of every feature of a condition, shape `(n_features,)`.
+    features
+        Of every trained condition, shape `(n_trained, n_features)`.
+    profiles
+        Rows of length one that tell how the pools differ, shape `(n_pools, n_genes)`.
+    centre
+        Mean profile of the pools, shape `(n_genes,)`.
+    pool_share
+        Which share of an effect is particular to pools, shape `()`.
+    coefficients
+        Kernel times coefficients is the expected effect, shape `(n_trained, n_pools, 3, n_genes)`.
+    precision
+        Inverse covariance of the measured conditions at a typical size of effects, shape `(n_trained, n_trained)`.
+    """
+
+    relevance: Tensor
+    features: Tensor
+    profiles: Tensor
+    centre: Tensor
+    pool_share: Tensor
+    coefficients: Tensor
+    precision: Tensor
+
+    @classmethod
+    def empty(cls, n_trained: int, n_features: int, n_pools: int, n_genes: int) -> EffectFit:
+        """Get placeholders of the right shapes, to be overwritten by a saved model."""
+        shapes = (
+            (n_features,),
+            (n_trained, n_features),
+            (n_pools, n_genes),
+            (n_genes,),
+            (),
+            (n_trained, n_pools, N_SHIFTS, n_genes),
+            (n_trained, n_trained),
+        )
+        return cls(*(torch.zeros(shape) for shape in shapes))
+
+
+class ExpectedEffects(nn.Module):
+    """Expected effects of any condition in any pool of controls; exactly none for the control.
+
+    Parameters
+    ----------
+    fit
+        What was learnt from the training cells.
+    """
+
+    def __init__(self, fit: EffectFit) -> None:
+        super().__init__()
+        for f in fields(fit):
+            self.register_buffer(f.name, getattr(fit, f.name))
+        self.relevance: Tensor
+        self.features: Tensor
+        self.profiles: Tensor
+        self.centre: Tensor
+        self.pool_share: Tensor
+        self.coefficients: Tensor
+        self.precision: Tensor
+
+    def forward(self, features: Tensor, profiles: Tensor) -> Tensor:
+        """Get the expected shifts.
+
+        Parameters
+        ----------
+        features
+            Of the conditions, shape `(n, n_features)`.
+        profiles
+            Mean expression of the pools of controls, shape `(n, n_genes)`.
+
+        Returns
+        -------
+        Shifts of log-odds, of the base in s.d. and of the log s.d., shape `(n, 3, n_genes)`.
+        """
+        alike = functional.normalize(profiles - self.centre, dim=-1, eps=1e-6) @ self.profiles.T  # (n, n_pools)
+        of_pools = 1.0 - self.pool_share + self.pool_share * alike
+        kernel = self._kernel(features)[:, :, None] * of_pools[:, None]  # (n, n_trained, n_pools)
+        return (kernel.flatten(1) @ self.coefficients.flatten(0, 1).flatten(1)).unflatten(-1, (N_SHIFTS, -1))
+
+    def support(self, features: Tensor) -> Tensor:
+        """Get the share of the variance of effects that the trained conditions explain, in [0, 1], shape `(n,)`."""
+        kernel = self._kernel(features)
+        prior = (features.square() * self.relevance).sum(-1)
+        explained = ((kernel @ self.precision) * kernel).sum(-1)
+        return torch.where(prior > 0, (explained / prior.clamp(min=1e-12)).clamp(0.0, 1.0), 1.0)
+
+    def _kernel(self, features: Tensor) -> Tensor:
+        """Covariance with the trained conditions, (n, n_trained)."""
+        return (features * self.relevance) @ self.features.T
