@@ -98,26 +98,6 @@ class TargetVocabulary:
         """The trained targets in the order of their learnt identities."""
         return sorted({self.target(name) for name in self.trained})
 
-    def similarity(self, targets: Sequence[Target]) -> np.ndarray:
-        """Get the prior similarity to every trained target, `-inf` where nothing is known of either.
-
-        Genes are compared by the prior and drugs by their molecules; nothing relates one kind to another.
-
-        Returns
-        -------
-        Shape `(n_targets, n_trained)`.
-        """
-        similarity = np.full((len(targets), len(self.trained_targets)), -np.inf, dtype=np.float32)
-        for kind, names, matrix in ((GENE, self.embedded, self.embedding), (DRUG, self.smiles, self.molecules)):
-            row = {(kind, name): i for i, name in enumerate(names)}
-            known = [i for i, target in enumerate(targets) if target in row]
-            known_trained = [j for j, target in enumerate(self.trained_targets) if target in row]
-            if known and known_trained:
-                ours = matrix[[row[targets[i]] for i in known]]
-                theirs = matrix[[row[self.trained_targets[j]] for j in known_trained]]
-                similarity[np.ix_(known, known_trained)] = ours @ theirs.T
-        return similarity
-
     def require_known(self, perturbations: Sequence[Perturbation]) -> None:
         """Refuse targets of which nothing is known.
 
@@ -172,17 +152,14 @@ class TargetVocabulary:
 
         def rows(of: Sequence[Target]) -> np.ndarray:
             where = {target: i for i, target in enumerate(of)}
+            # One more row for empty slots, which the index -1 finds.
             return np.array([*(where.get(target, -1) for target in targets), -1])[index]
 
-        # One more row for empty slots, which the index -1 finds.
-        similarity = np.vstack([self.similarity(targets), np.full((1, len(self.trained_targets)), -np.inf)])
         return ConditionTensors(
             kind=torch.from_numpy(np.array([*(kind for kind, _ in targets), -1])[index]),
             node=torch.from_numpy(rows([(GENE, name) for name in self.nodes])),
             molecule=torch.from_numpy(rows([(DRUG, smiles) for smiles in self.smiles])),
             dose=torch.from_numpy(dose),
-            identity=torch.from_numpy(rows(self.trained_targets)),
-            similarity=torch.from_numpy(similarity[index].astype(np.float32)),
             features=torch.from_numpy(self.condition_features(perturbations)),
         )
 

@@ -12,9 +12,6 @@ from scipy import sparse
 from unlasting.data._statistics import MeasuredEffects
 from unlasting.nn import N_SHIFTS, EffectFit
 
-_SHARES: Final = {"prior": 0.8, "identity": 0.1, "generic": 0.1}
-"""What the variance of an effect is divided into before anything of the screen is seen."""
-
 _ROUNDS: Final = 4
 """Updates of the relevances. More fit the trained conditions better, and others worse."""
 
@@ -24,7 +21,7 @@ _SIZES: Final = np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0,
 _POOL_SHARES: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
 
 
-def fit_effects(features: np.ndarray, kinds: np.ndarray, profiles: np.ndarray, measured: MeasuredEffects) -> EffectFit:
+def fit_effects(features: np.ndarray, profiles: np.ndarray, measured: MeasuredEffects) -> EffectFit:
     """Fit the effects of conditions on all genes to the measured ones.
 
     The effects of two conditions on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, and those in two
@@ -36,8 +33,6 @@ def fit_effects(features: np.ndarray, kinds: np.ndarray, profiles: np.ndarray, m
     ----------
     features
         Of every trained condition, shape `(n_trained, n_features)`.
-    kinds
-        What each feature is: `prior`, `identity` or `generic`, shape `(n_features,)`.
     profiles
         Mean expression of every pool of controls, shape `(n_pools, n_genes)`.
     measured
@@ -55,7 +50,7 @@ def fit_effects(features: np.ndarray, kinds: np.ndarray, profiles: np.ndarray, m
     weight = 1.0 / measured.noise
     total = np.bincount(condition, weights=weight, minlength=n_trained)
     over_pools = sparse.csr_matrix((weight, (condition, np.arange(len(condition)))), (n_trained, len(condition)))
-    relevance, precision = _relevances(features, kinds, (over_pools @ values) / total[:, None], 1.0 / total)
+    relevance, precision = _relevances(features, (over_pools @ values) / total[:, None], 1.0 / total)
     centre = profiles.mean(axis=0)
     length = np.linalg.norm(profiles - centre, axis=1, keepdims=True)
     unit_profiles = (profiles - centre) / np.where(length > 0, length, 1.0)
@@ -107,16 +102,10 @@ class _Spectrum:
         return self.scale[:, None] * (self.vectors @ (rotated * sizes / (1.0 + sizes * self.values[:, None])))
 
 
-def _relevances(
-    features: np.ndarray, kinds: np.ndarray, measured: np.ndarray, noise: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _relevances(features: np.ndarray, measured: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find out which features matter, and the precision of the measurements at a typical size of effects."""
     squared = features**2
-    relevance = np.zeros(features.shape[1])
-    for kind, share in _SHARES.items():
-        variance = squared[:, kinds == kind].sum(axis=1)
-        if (variance > 0).any():
-            relevance[kinds == kind] = share / variance[variance > 0].mean()
+    relevance = np.ones(features.shape[1])
     for _ in range(_ROUNDS):
         spectrum = _Spectrum.of(_product(features, relevance, features), noise)
         _, sizes = spectrum.sizes(measured)

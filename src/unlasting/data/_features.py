@@ -14,6 +14,9 @@ from unlasting.nn import DRUG, GENE
 if TYPE_CHECKING:
     from unlasting.data._conditions import TargetVocabulary
 
+_SHARES: Final = {"prior": 0.8, "identity": 0.1, "generic": 0.1}
+"""What the variance of an effect is divided into before anything of the screen is seen."""
+
 _N_GATES: Final = 3
 """How many saturating functions of the dose describe a drug."""
 
@@ -41,13 +44,21 @@ class ConditionFeatures:
         self._combination = {p: i for i, p in enumerate(p for p in trained if len(p.targets) > 1)}
         doses = np.log1p([dose for p in trained for dose in p.doses if dose])
         self._half = np.quantile(doses, np.linspace(0.0, 1.0, _N_GATES)) if doses.size else np.zeros(0)
-        everything = self._describe(trained)
-        self._columns = np.flatnonzero(np.abs(everything).sum(axis=0) > 0)
-        self.kinds = self._kinds_of_columns()[self._columns]
+        of_trained = self._describe(trained)
+        self._columns = np.flatnonzero(np.abs(of_trained).sum(axis=0) > 0)
+        squared, kinds = of_trained[:, self._columns] ** 2, self._kinds_of_columns()[self._columns]
+        self._scale = np.ones(len(self._columns), dtype=np.float32)
+        for kind, share in _SHARES.items():
+            length = squared[:, kinds == kind].sum(axis=1)
+            if (length > 0).any():
+                self._scale[kinds == kind] = np.sqrt(share / length[length > 0].mean())
+
+    def __len__(self) -> int:
+        return len(self._columns)
 
     def __call__(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Describe conditions, shape `(n_conditions, n_features)`; the control is described by zeros."""
-        return self._describe(perturbations)[:, self._columns]
+        return self._describe(perturbations)[:, self._columns] * self._scale
 
     def _sizes(self) -> list[int]:
         features, molecules = self.vocabulary.features, self.vocabulary.molecules

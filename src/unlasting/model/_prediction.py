@@ -466,7 +466,11 @@ class PredictionMixin(SourcesMixin):
             "scale": "log-normalised, as the training cells",
             "unseen_targets": np.array(unseen, dtype=str),
             "unseen_conditions": np.array(
-                sorted(set(labels) - set(self._state(PERTURBATION)["conditions"][self._state(PERTURBATION)["is_trained"]]) - {self.keys.control}),
+                sorted(
+                    set(labels)
+                    - set(self._state(PERTURBATION)["conditions"][self._state(PERTURBATION)["is_trained"]])
+                    - {self.keys.control}
+                ),
                 dtype=str,
             ),
         }

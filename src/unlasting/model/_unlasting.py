@@ -109,7 +109,6 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
             len(graph["nodes"]),
             statistics,
             self.vocabulary.tensors(conditions),
-            len(self.vocabulary.trained_targets),
             torch.as_tensor(np.unique(self._state(POOL)["cell_types"].astype(str), return_inverse=True)[1]),
             effects,
             torch.as_tensor(graph["molecules"]) if len(graph["molecules"]) else None,
@@ -146,7 +145,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
         if self.adata is None:
             return (
                 ScreenStatistics.empty(n_genes, n_pools, n_conditions),
-                EffectFit.empty(len(trained), len(described.kinds), n_pools, n_genes),
+                EffectFit.empty(len(trained), len(described), n_pools, n_genes),
             )
         codes = {name: np.asarray(self.adata_manager.get_from_registry(name)) for name in (PERTURBATION, POOL, SPLIT)}
         statistics, measured = fit_statistics(
@@ -160,7 +159,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
             use_mask=self.preset.use_mask,
         )
         profiles = statistics.control_mean.double().numpy()
-        return statistics, fit_effects(described(trained), described.kinds, profiles, measured)
+        return statistics, fit_effects(described(trained), profiles, measured)
 
     @property
     def history(self) -> dict[str, Any] | None:

@@ -68,8 +68,6 @@ class Preset:
         The threshold tau of the last rule.
     n_mask_controls
         The number K of control cells behind these rates.
-    hide_identity
-        Share of training cells whose targets' identities have to be guessed from the prior.
     use_effects
         Whether the marginals of a condition start from its expected effect, of which the networks learn the rest.
     use_latent
@@ -95,7 +93,6 @@ class Preset:
     mask_rule: Literal["bridge", "probability", "threshold"] = "bridge"
     mask_threshold: float = 0.5
     n_mask_controls: int = 500
-    hide_identity: float = 0.3
     use_effects: bool = True
     use_latent: bool = True
     use_mask: bool = True
@@ -171,7 +168,6 @@ PRESETS: Final = {
         n_steps=50,
         control_signal="cell",
         mask_rule="threshold",
-        hide_identity=0.0,
         use_effects=False,
     ),
 }

@@ -51,8 +51,6 @@ class UnlastingModule(nn.Module):
         What was fitted from the training cells.
     conditions
         The registered conditions.
-    n_trained
-        Number of trained targets.
     cell_type_of_pool
         Index of the cell type of every pool of controls, shape `(n_pools,)`.
     effects
@@ -68,7 +66,6 @@ class UnlastingModule(nn.Module):
         n_nodes: int,
         statistics: ScreenStatistics,
         conditions: ConditionTensors,
-        n_trained: int,
         cell_type_of_pool: Tensor,
         effects: EffectFit,
         molecules: Tensor | None = None,
@@ -82,12 +79,9 @@ class UnlastingModule(nn.Module):
         self._conditions = conditions
         n_cell_types = int(cell_type_of_pool.max()) + 1
         graph = SharedGraph(edge_index, n_nodes)
-        sizes = (graph, self.n_genes, n_trained, n_cell_types)
+        sizes = (graph, self.n_genes, conditions.features.shape[1], n_cell_types)
         self.denoiser = Denoiser(*sizes, preset.denoiser, molecules)
         self.mask_network = MaskNetwork(*sizes, preset.mask_network, molecules)
-        for network in (self.denoiser, self.mask_network):
-            if network.condition is not None:
-                network.condition.start_at_doses_of(conditions)
         self.averaged = nn.ModuleDict(
             {"denoiser": copy.deepcopy(self.denoiser), "mask_network": copy.deepcopy(self.mask_network)}
         ).requires_grad_(False)
@@ -148,7 +142,6 @@ class UnlastingModule(nn.Module):
         pool: Tensor,
         *,
         averaged: bool = False,
-        hide: float | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Get the squared error over expressed genes, divided by their number (Eq. 13 of the method).
@@ -163,8 +156,6 @@ class UnlastingModule(nn.Module):
             Codes of registered pools, shape `(n_cells,)`.
         averaged
             Whether the averaged weights are used.
-        hide
-            Share of cells whose targets' identities are hidden; as the preset says by default.
         generator
             Where the random numbers come from; the global state by default.
 
@@ -183,10 +174,9 @@ class UnlastingModule(nn.Module):
         if self.preset.control_signal == "cell":
             noisy = pools.mean + pools.sd * torch.randn(x0.shape, **random)
             control = torch.where(conditions.is_control()[:, None], 0.0, noisy)
-        hidden = torch.rand(n, **random) < (self.preset.hide_identity if hide is None else hide)
         state = coordinates.network_input(coordinates.noised(x0, eps, log_snr), log_snr)
         network = self.averaged["denoiser"] if averaged else self.denoiser
-        predicted = network(state, t, mask, control, conditions, pools.cell_type, hidden)
+        predicted = network(state, t, mask, control, conditions, pools.cell_type)
         error = (predicted - coordinates.target(x0, eps, log_snr)).square() * mask
         return error.sum() / mask.sum().clamp(min=1.0)
 
@@ -197,26 +187,22 @@ class UnlastingModule(nn.Module):
         pool: Tensor,
         *,
         averaged: bool = False,
-        hide: float | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Get the binary cross-entropy of the mask; parameters as in :meth:`denoising_loss`."""
         random: dict[str, Any] = {"generator": generator, "device": x0.device}
         network = self._averaged_mask_network if averaged else self.mask_network
-        hidden = torch.rand(x0.shape[0], **random) < (self.preset.hide_identity if hide is None else hide)
         if self.preset.control_signal == "cell":
             pools = self.pools()[pool]
             control = pools.mean + pools.sd * torch.randn(x0.shape, **random)
-            log_odds = network(control, 0.0 * pools.log_odds, self.conditions(condition), pools.cell_type, hidden)
+            log_odds = network(control, 0.0 * pools.log_odds, self.conditions(condition), pools.cell_type)
         else:
             # The network looks at conditions, of which a batch holds few: each is passed once.
-            keys = torch.stack([condition, pool, hidden.long()], dim=-1)
+            keys = torch.stack([condition, pool], dim=-1)
             rows, inverse = torch.unique(keys, dim=0, return_inverse=True)
             once = self.pools()[rows[:, 1]]
             start = self.registered_marginals(rows[:, 0], rows[:, 1]).log_odds
-            log_odds = network(once.mean, start, self.conditions(rows[:, 0]), once.cell_type, rows[:, 2].bool())[
-                inverse
-            ]
+            log_odds = network(once.mean, start, self.conditions(rows[:, 0]), once.cell_type)[inverse]
         mask = self.is_expressed(x0)
         usual = self.statistics.values()
         depth = self.depth(mask, usual.depth_mean[condition, pool], usual.depth_sd[pool])

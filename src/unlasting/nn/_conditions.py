@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 GENE: Final = 0
 DRUG: Final = 1
 STIMULUS: Final = 2
-_N_KINDS = 3
 NO_DOSE: Final = -1.0
 
 
@@ -32,21 +30,14 @@ class ConditionTensors:
         Row of a drug among the molecules, -1 where there is none, shape `(n_conditions, n_slots)`.
     dose
         `log1p` of the dose in uM, -1 for what has none, shape `(n_conditions, n_slots)`.
-    identity
-        Which trained target it is, -1 where it was not trained, shape `(n_conditions, n_slots)`.
-    similarity
-        Prior similarity to every trained target, `-inf` where nothing is known and between targets of different kinds,
-        shape `(n_conditions, n_slots, n_trained)`.
     features
-        What the expected effects depend on, shape `(n_conditions, n_features)`.
+        What tells how alike two conditions are, zero for the control, shape `(n_conditions, n_features)`.
     """
 
     kind: Tensor
     node: Tensor
     molecule: Tensor
     dose: Tensor
-    identity: Tensor
-    similarity: Tensor
     features: Tensor
 
     def __getitem__(self, index: Tensor | slice) -> ConditionTensors:
@@ -71,7 +62,7 @@ class ConditionTensors:
 
     def null(self) -> ConditionTensors:
         """Get the control in the form of these conditions, one row."""
-        empty = {"dose": NO_DOSE, "similarity": -torch.inf, "features": 0.0}
+        empty = {"dose": NO_DOSE, "features": 0.0}
         tensors = ((f.name, getattr(self, f.name)) for f in fields(self))
         return ConditionTensors(*(t.new_full((1, *t.shape[1:]), empty.get(name, -1)) for name, t in tensors))
 
@@ -101,71 +92,24 @@ def dose_gate(dose: Tensor, log_half: Tensor, log_slope: Tensor) -> Tensor:
 
 
 class ConditionEncoder(nn.Module):
-    """Embed a perturbation as a sum over its targets; the empty sum, zero, is the control.
+    """Embed a condition linearly: `generic + W prior + identity` for a target, a sum for a combination, zero for the control.
 
-    A target is `gate * (generic + identity)`, with one generic part for genes, drugs and stimuli each. The identity of
-    a trained target is learnt. That of any other is a mixture of the learnt ones of its kind, weighted by a softmax of
-    its prior similarity to them; one more place in the softmax stands for *none of these*, so that a target which
-    resembles nothing falls back to the generic effect. The sharpness of the softmax and the weight of that place are
-    learnt in episodes: the identity of some cells' targets is hidden in training, and has to be guessed from the other
-    targets. The gate is 1 but for a drug with a dose: there it rises with the dose from 0, at a dose and a steepness
-    that are read from the identity.
+    What is linear in the features is so in the targets, knows no order of them, and vanishes at dose 0. A target that
+    was not trained has no identity, and is embedded by what the prior says of it.
 
     Parameters
     ----------
-    n_trained
-        Number of trained targets.
+    n_features
+        Number of features of a condition.
     out_features
         Width of the embedding.
     """
 
-    def __init__(self, n_trained: int, out_features: int) -> None:
+    def __init__(self, n_features: int, out_features: int) -> None:
         super().__init__()
-        self.generic = nn.Parameter(torch.zeros(_N_KINDS, out_features))
-        self.identity = nn.Parameter(torch.randn(n_trained, out_features) * out_features**-0.5)
-        self.sharpness = nn.Parameter(torch.full((_N_KINDS,), 8.0))
-        self.none_of_these = nn.Parameter(torch.full((_N_KINDS,), 1.5))
-        self.usual_potency = nn.Parameter(torch.tensor([math.log(math.log1p(1.0)), 0.0]))
-        self.of_potency = nn.Parameter(torch.zeros(out_features, 2))
+        self.of_features = nn.Linear(n_features, out_features, bias=False)
+        nn.init.normal_(self.of_features.weight)
 
-    @torch.no_grad()
-    def start_at_doses_of(self, conditions: ConditionTensors) -> None:
-        """Begin with the half of the effect at the median dose of some conditions, in whatever range they are."""
-        doses = conditions.dose[conditions.dose > 0]
-        if doses.numel():
-            self.usual_potency[0] = doses.log().median()
-
-    def weights(self, conditions: ConditionTensors, hidden: Tensor | None = None) -> Tensor:
-        """Get the share of every trained target in each slot, shape `(n_conditions, n_slots, n_trained)`.
-
-        Parameters
-        ----------
-        conditions
-            The conditions.
-        hidden
-            Whether the identities of a condition are to be guessed, shape `(n_conditions,)`. A hidden target does
-            not see itself, nor the other targets of its combination. A stimulus is never hidden: nothing is known from
-            which it could be guessed.
-        """
-        n_trained = self.identity.shape[0]
-        positions = torch.arange(n_trained, device=conditions.identity.device)
-        own = conditions.identity[..., None] == positions  # (n_conditions, n_slots, n_trained)
-        known = conditions.identity >= 0
-        kind = conditions.kind.clamp(min=0)
-        silent = conditions.similarity.isinf()  # where the prior says nothing; kept out of the product's gradient
-        similarity = self.sharpness[kind][..., None] * conditions.similarity.masked_fill(silent, 0.0)
-        similarity = similarity.masked_fill(silent, -torch.inf)
-        if hidden is not None:
-            known = known & ~(hidden[:, None] & (kind != STIMULUS))
-            similarity = similarity.masked_fill(own.any(1, keepdim=True) & hidden[:, None, None], -torch.inf)
-        none = self.none_of_these[kind][..., None]
-        guessed = torch.cat([similarity, none], dim=-1).softmax(-1)[..., :-1]
-        return torch.where(known[..., None], own.to(guessed.dtype), guessed)
-
-    def forward(self, conditions: ConditionTensors, hidden: Tensor | None = None) -> Tensor:
+    def forward(self, conditions: ConditionTensors) -> Tensor:
         """Embed conditions, as `(n_conditions, out_features)`."""
-        identity = self.weights(conditions, hidden) @ self.identity  # (n_conditions, n_slots, out)
-        potency = self.usual_potency + identity @ self.of_potency
-        gate = dose_gate(conditions.dose, *potency.unbind(-1)) * conditions.filled
-        embedded = self.generic[conditions.kind.clamp(min=0)] + identity
-        return (gate[..., None] * embedded).sum(1)
+        return self.of_features(conditions.features)

@@ -25,8 +25,8 @@ class Denoiser(nn.Module):
         The graph over `n_nodes` nodes, the measured genes first.
     n_genes
         Number of measured genes.
-    n_trained
-        Number of trained targets.
+    n_features
+        Number of features of a condition.
     n_cell_types
         Number of cell types known by an index.
     architecture
@@ -40,7 +40,7 @@ class Denoiser(nn.Module):
         self,
         graph: SharedGraph,
         n_genes: int,
-        n_trained: int,
+        n_features: int,
         n_cell_types: int,
         architecture: Architecture,
         molecules: Tensor | None = None,
@@ -51,7 +51,7 @@ class Denoiser(nn.Module):
         self.time = TimeEmbedding(architecture.time_frequencies, width)
         self.cell_type = nn.Embedding(n_cell_types, width) if architecture.cell_type_index else None
         conditioned = architecture.condition_features
-        self.condition = ConditionEncoder(n_trained, conditioned) if conditioned else None
+        self.condition = ConditionEncoder(n_features, conditioned) if conditioned else None
         molecules = None if conditioned else molecules
         self.grn = (
             GRNBlock(
@@ -90,7 +90,6 @@ class Denoiser(nn.Module):
         control: Tensor,
         conditions: ConditionTensors,
         cell_type: Tensor,
-        hidden: Tensor | None = None,
     ) -> Tensor:
         """Predict.
 
@@ -108,8 +107,6 @@ class Denoiser(nn.Module):
             The perturbation of every cell.
         cell_type
             Index of the cell type, shape `(n_cells,)`. Read only where cell types have an index.
-        hidden
-            Whether the identities of the targets are to be guessed, shape `(n_cells,)`.
 
         Returns
         -------
@@ -120,7 +117,7 @@ class Denoiser(nn.Module):
         embedded = self.time(t)  # (n_cells, width)
         if self.cell_type is not None:
             embedded = embedded + self.cell_type(cell_type)
-        condition = self.condition(conditions, hidden) if self.condition is not None else None
+        condition = self.condition(conditions) if self.condition is not None else None
         context = embedded if condition is None else torch.cat([embedded, condition], dim=-1)
 
         if self.architecture.mask_as_input:

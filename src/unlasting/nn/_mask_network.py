@@ -25,8 +25,8 @@ class MaskNetwork(nn.Module):
         The graph over `n_nodes` nodes, the measured genes first.
     n_genes
         Number of measured genes.
-    n_trained
-        Number of trained targets.
+    n_features
+        Number of features of a condition.
     n_cell_types
         Number of cell types known by an index.
     architecture
@@ -40,7 +40,7 @@ class MaskNetwork(nn.Module):
         self,
         graph: SharedGraph,
         n_genes: int,
-        n_trained: int,
+        n_features: int,
         n_cell_types: int,
         architecture: Architecture,
         molecules: Tensor | None = None,
@@ -49,7 +49,7 @@ class MaskNetwork(nn.Module):
         self.architecture = architecture
         width, conditioned = architecture.width, architecture.condition_features
         self.cell_type = nn.Embedding(n_cell_types, width) if architecture.cell_type_index else None
-        self.condition = ConditionEncoder(n_trained, conditioned) if conditioned else None
+        self.condition = ConditionEncoder(n_features, conditioned) if conditioned else None
         molecules = None if conditioned else molecules
         self.grn = (
             GRNBlock(
@@ -82,7 +82,6 @@ class MaskNetwork(nn.Module):
         log_odds: Tensor,
         conditions: ConditionTensors,
         cell_type: Tensor,
-        hidden: Tensor | None = None,
     ) -> Tensor:
         """Predict the log-odds at the usual depth.
 
@@ -96,8 +95,6 @@ class MaskNetwork(nn.Module):
             The perturbations.
         cell_type
             Index of the cell type, shape `(n,)`. Read only where cell types have an index.
-        hidden
-            Whether the identities of the targets are to be guessed, shape `(n,)`.
 
         Returns
         -------
@@ -105,7 +102,7 @@ class MaskNetwork(nn.Module):
         """
         if not self.architecture.use_control_moments:
             control = torch.zeros_like(control)
-        condition = self.condition(conditions, hidden) if self.condition is not None else None
+        condition = self.condition(conditions) if self.condition is not None else None
         embedded = self.cell_type(cell_type) if self.cell_type is not None else None
         features = self.of_control(control)
         if embedded is not None:

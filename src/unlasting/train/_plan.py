@@ -23,8 +23,8 @@ class NetworkPlan(pl.LightningModule):
     """Train one network of the module with AdamW and keep an average of its weights.
 
     The loss of the denoiser is the weighted squared error over expressed genes, that of the mask network the binary
-    cross-entropy. The validation score is the same loss on the validation cells, with averaged weights, fixed noise
-    and no hidden identity: lower is better.
+    cross-entropy. The validation score is the same loss on the validation cells, with averaged weights and
+    fixed noise: lower is better.
 
     Parameters
     ----------
@@ -93,6 +93,6 @@ class NetworkPlan(pl.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the validation score of a batch, with noise that is the same every time."""
         generator = torch.Generator(device=self.module.device).manual_seed(batch_idx)
-        score = self.loss(*self._batch(batch), averaged=True, hide=0.0, generator=generator)
+        score = self.loss(*self._batch(batch), averaged=True, generator=generator)
         n = batch[REGISTRY_KEYS.X_KEY].shape[0]
         self.log(self.validation_score, score, on_epoch=True, prog_bar=True, batch_size=n, sync_dist=True)
