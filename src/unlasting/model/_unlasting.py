@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from scvi.data.fields import LayerField
 
 from unlasting._constants import SPLIT_KEY, UNS_KEY
 from unlasting._keys import ScreenKeys
+from unlasting._perturbation import Perturbation
 from unlasting.data import (
     GRAPH,
     PERTURBATION,
@@ -32,7 +34,7 @@ from unlasting.model._saving import SavingMixin
 from unlasting.model._setup import check_setup, make_graph, report_kinds
 from unlasting.model._training import TrainingMixin
 from unlasting.module import Preset, UnlastingModule
-from unlasting.nn import ScreenStatistics
+from unlasting.nn import GENE, STIMULUS, ScreenStatistics
 
 
 class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMixin):
@@ -241,7 +243,9 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
             mode=mode,
             cls=cls,
         )
-        keys = ScreenKeys(perturbation_key, control, cell_type_key, batch_key, split_key, delimiter, dose_key, smiles_key)
+        keys = ScreenKeys(
+            perturbation_key, control, cell_type_key, batch_key, split_key, delimiter, dose_key, smiles_key
+        )
         saved = kwargs.get("source_registry")
         if saved is None:
             check_setup(adata, keys, layer, mode)
