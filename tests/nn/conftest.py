@@ -8,7 +8,7 @@ import torch
 from unlasting.module import PRESETS
 from unlasting.nn import Architecture, ConditionTensors, SharedGraph
 
-N_GENES, N_NODES, N_TRAINED = 11, 14, 4
+N_GENES, N_NODES, N_TRAINED, N_CONDITIONS = 11, 14, 7, 8
 SMALL = {"gene_features": 4, "attention_features": 6, "width": 16, "time_frequencies": 8}
 
 
@@ -32,28 +32,39 @@ def graph(edge_index) -> SharedGraph:
 
 @pytest.fixture
 def conditions() -> ConditionTensors:
-    """Control; a trained gene; a pair with an unmeasured target; one that was not trained; one outside the graph."""
-    similarity = torch.randn(5, 2, N_TRAINED, generator=torch.Generator().manual_seed(1)).tanh()
-    similarity[4] = -torch.inf
+    """Control; a trained gene; a gene with an unmeasured one; two genes that were not trained, the second outside the
+    graph; a drug at a dose with a gene; two drugs, the second not trained; a stimulus.
+    """
+    similarity = torch.randn(8, 2, N_TRAINED, generator=torch.Generator().manual_seed(1)).tanh()
+    similarity[[4, 7]] = -torch.inf
+    kind = torch.tensor([[-1, -1], [0, -1], [0, 0], [0, -1], [0, -1], [1, 0], [1, 1], [2, -1]])
+    of_kind = torch.tensor([0, 0, 0, 0, 1, 1, 2])  # of the trained targets
     return ConditionTensors(
-        node=torch.tensor([[-1, -1], [2, -1], [12, 5], [7, -1], [-1, -1]]),
-        identity=torch.tensor([[-1, -1], [0, -1], [3, 1], [-1, -1], [-1, -1]]),
-        similarity=similarity,
-        filled=torch.tensor([[False, False], [True, False], [True, True], [True, False], [True, False]]),
+        kind=kind,
+        node=torch.tensor([[-1, -1], [2, -1], [12, 5], [7, -1], [-1, -1], [-1, 7], [-1, -1], [-1, -1]]),
+        molecule=torch.tensor([[-1, -1], [-1, -1], [-1, -1], [-1, -1], [-1, -1], [0, -1], [1, 2], [-1, -1]]),
+        dose=torch.tensor([[-1, -1], [-1, -1], [-1, -1], [-1, -1], [-1, -1], [0.3, -1], [1.0, -1], [-1, -1]]),
+        identity=torch.tensor([[-1, -1], [0, -1], [3, 1], [-1, -1], [-1, -1], [4, -1], [5, -1], [6, -1]]),
+        similarity=similarity.masked_fill(kind[..., None] != of_kind, -torch.inf),
     )
 
 
 @pytest.fixture
+def molecules() -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.rand(3, 9, generator=torch.Generator().manual_seed(4)))
+
+
+@pytest.fixture
 def cells() -> dict[str, torch.Tensor]:
-    """What the networks are called with, for five cells."""
+    """What the networks are called with, for a cell of each condition."""
     generator = torch.Generator().manual_seed(2)
     return {
-        "state": torch.randn(5, N_GENES, generator=generator),
-        "t": torch.rand(5, generator=generator),
-        "mask": (torch.rand(5, N_GENES, generator=generator) > 0.4).float(),
-        "control": torch.rand(5, N_GENES, generator=generator),
-        "log_odds": torch.randn(5, N_GENES, generator=generator),
-        "cell_type": torch.tensor([0, 1, 0, 1, 0]),
+        "state": torch.randn(N_CONDITIONS, N_GENES, generator=generator),
+        "t": torch.rand(N_CONDITIONS, generator=generator),
+        "mask": (torch.rand(N_CONDITIONS, N_GENES, generator=generator) > 0.4).float(),
+        "control": torch.rand(N_CONDITIONS, N_GENES, generator=generator),
+        "log_odds": torch.randn(N_CONDITIONS, N_GENES, generator=generator),
+        "cell_type": torch.arange(N_CONDITIONS) % 2,
     }
 
 

@@ -6,9 +6,11 @@ import dataclasses
 import pytest
 import torch
 
+from unlasting.module import PRESETS
 from unlasting.nn import Denoiser, MaskNetwork, SharedGraph
 
-N_GENES, N_NODES, N_TRAINED = 11, 14, 4
+N_GENES, N_NODES, N_TRAINED = 11, 14, 7
+SMALL = {"gene_features": 4, "attention_features": 6, "width": 16, "time_frequencies": 8}
 NETWORKS = {"denoiser": Denoiser, "mask_network": MaskNetwork}
 
 
@@ -22,15 +24,15 @@ def call(network, cells, conditions, hidden=None):
 
 
 @pytest.fixture(params=NETWORKS)
-def network(request, graph, architecture, shake):
-    return shake(NETWORKS[request.param](graph, N_GENES, N_TRAINED, 2, architecture))
+def network(request, graph, architecture, molecules, shake):
+    return shake(NETWORKS[request.param](graph, N_GENES, N_TRAINED, 2, architecture, molecules))
 
 
-def permuted(network, edge_index, order):
+def permuted(network, edge_index, order, molecules):
     """The same network for genes in another order: new gene i is old gene order[i]."""
     nodes = torch.cat([order, torch.arange(N_GENES, N_NODES)])
     new = type(network)(
-        SharedGraph(torch.argsort(nodes)[edge_index], N_NODES), N_GENES, N_TRAINED, 2, network.architecture
+        SharedGraph(torch.argsort(nodes)[edge_index], N_NODES), N_GENES, N_TRAINED, 2, network.architecture, molecules
     )
     weights = {k: v for k, v in copy.deepcopy(network.state_dict()).items() if ".graph." not in k}
     for name, value in weights.items():
@@ -51,19 +53,19 @@ def permuted(network, edge_index, order):
     return new
 
 
-def test_permuting_the_genes_permutes_the_output(network, edge_index, cells, conditions):
+def test_permuting_the_genes_permutes_the_output(network, edge_index, cells, conditions, molecules):
     order = torch.randperm(N_GENES, generator=torch.Generator().manual_seed(5))
     place = torch.cat([torch.argsort(order), torch.arange(N_GENES, N_NODES), torch.tensor([-1])])
     moved_cells = {k: v[:, order] if v.ndim == 2 else v for k, v in cells.items()}
     moved_conditions = dataclasses.replace(conditions, node=place[conditions.node])
-    moved = call(permuted(network, edge_index, order), moved_cells, moved_conditions)
+    moved = call(permuted(network, edge_index, order, molecules), moved_cells, moved_conditions)
     torch.testing.assert_close(moved, call(network, cells, conditions)[:, order], rtol=1e-4, atol=1e-4)
 
 
 def test_every_parameter_learns(network, cells, conditions):
     out = call(network, cells, conditions)
     if isinstance(network, MaskNetwork):
-        out = network.at_depth(out, torch.linspace(-1, 1, 5))
+        out = network.at_depth(out, torch.linspace(-1, 1, 8))
     out.square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
@@ -72,24 +74,58 @@ def test_every_parameter_learns(network, cells, conditions):
 
 def test_cells_of_a_batch_do_not_see_each_other(network, cells, conditions):
     together = call(network, cells, conditions)
-    for i in range(5):
+    for i in range(len(conditions)):
         alone = call(network, {k: v[i : i + 1] for k, v in cells.items()}, conditions[torch.tensor([i])])
         torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-5)
 
 
 def test_a_perturbation_changes_the_output(network, cells, conditions):
-    control = call(network, cells, conditions[torch.zeros(5, dtype=torch.long)])
+    control = call(network, cells, conditions[torch.zeros(8, dtype=torch.long)])
     perturbed = call(network, cells, conditions)
     assert torch.equal(perturbed[0], control[0])
-    changed = [1, 2, 3] if network.condition is None else [1, 2, 3, 4]
-    assert ((perturbed - control).abs().amax(-1)[changed] > 1e-4).all()
+    # As published, a target without a node cannot act, nor can a stimulus.
+    changed = [1, 2, 3, 5, 6] if network.condition is None else range(1, 8)
+    assert ((perturbed - control).abs().amax(-1)[list(changed)] > 1e-4).all()
+
+
+@pytest.mark.parametrize("use_grn", [True, False])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_published_drug_branch(kind, use_grn, graph, molecules, cells, conditions, shake):
+    """A drug acts through its molecule and its dose, whether trained or not; without a drug nothing is fused."""
+    published = dataclasses.replace(PRESETS["paper"].denoiser, **SMALL, use_grn=use_grn)
+    network = shake(NETWORKS[kind](graph, N_GENES, N_TRAINED, 2, published, molecules))
+    without = shake(NETWORKS[kind](graph, N_GENES, N_TRAINED, 2, published))
+    shared = {k: v for k, v in network.state_dict().items() if k in without.state_dict()}
+    without.load_state_dict(shared)
+    no_drug = [0, 1, 2, 3, 4, 7]
+    out = call(network, cells, conditions)
+    torch.testing.assert_close(out[no_drug], call(without, cells, conditions)[no_drug])
+
+    def at(dose: float, molecule: int = 0) -> torch.Tensor:
+        changed = {"dose": conditions.dose.clone(), "molecule": conditions.molecule.clone()}
+        changed["dose"][5, 0], changed["molecule"][5, 0] = dose, molecule
+        return call(network, cells, dataclasses.replace(conditions, **changed))[5]
+
+    torch.testing.assert_close(at(0.3), out[5])
+    assert (at(0.9) - at(0.3)).abs().max() > 1e-4
+    assert (at(0.3, molecule=2) - at(0.3)).abs().max() > 1e-4
+    torch.testing.assert_close(at(0.0, molecule=2), at(0.0))
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_without_control_moments_the_control_signal_is_not_seen(kind, graph, architecture, cells, conditions, shake):
+    other = {**cells, "control": cells["control"].flip(0)}
+    for use, same in ((True, False), (False, True)):
+        changed = dataclasses.replace(architecture, use_control_moments=use)
+        network = shake(NETWORKS[kind](graph, N_GENES, N_TRAINED, 2, changed))
+        assert torch.allclose(call(network, other, conditions), call(network, cells, conditions)) == same
 
 
 def test_networks_run_where_no_cpu_tensor_is_allowed(network, cells, conditions):
     network, conditions = network.to("meta"), conditions.to("meta")
-    out = call(network, {k: v.to("meta") for k, v in cells.items()}, conditions, torch.ones(5, dtype=bool).to("meta"))
+    out = call(network, {k: v.to("meta") for k, v in cells.items()}, conditions, torch.ones(8, dtype=bool).to("meta"))
     assert out.device.type == "meta"
-    assert out.shape == (5, N_GENES)
+    assert out.shape == (8, N_GENES)
 
 
 def test_half_precision_gives_finite_values_near_those_of_full(network, cells, conditions):
@@ -113,7 +149,7 @@ def test_silent_genes_are_not_looked_at(graph, architecture, cells, conditions, 
 def test_log_odds_are_a_line_in_depth(graph, architecture, cells, conditions, shake):
     network = shake(MaskNetwork(graph, N_GENES, N_TRAINED, 2, architecture))
     log_odds = call(network, cells, conditions)
-    deeper = network.at_depth(log_odds, torch.full((5,), 2.0)) - log_odds
-    expected = 2.0 * network.slope.expand(5, -1) if architecture.depth_slope else torch.zeros_like(log_odds)
+    deeper = network.at_depth(log_odds, torch.full((8,), 2.0)) - log_odds
+    expected = 2.0 * network.slope.expand(8, -1) if architecture.depth_slope else torch.zeros_like(log_odds)
     torch.testing.assert_close(deeper, expected)
-    assert torch.equal(network.at_depth(log_odds, torch.zeros(5)), log_odds)
+    assert torch.equal(network.at_depth(log_odds, torch.zeros(8)), log_odds)

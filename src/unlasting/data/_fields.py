@@ -91,10 +91,12 @@ def split_codes(adata: AnnData, keys: ScreenKeys) -> np.ndarray:
     if not (codes == SPLITS.index(VAL)).any():
         rng = np.random.default_rng(0)
         parts = (keys.labels(adata), keys.doses(adata), keys.cell_types(adata), keys.batches(adata))
-        group = np.array(["\0".join(cell) for cell in zip(*parts, strict=True)], dtype=object)
-        for label in sorted(set(group)):
-            cells = np.flatnonzero((group == label) & (codes == SPLITS.index(TRAIN)))
-            codes[rng.permutation(cells)[: int(_VAL_SHARE * len(cells))]] = SPLITS.index(VAL)
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for row, group in enumerate(zip(*parts, strict=True)):
+            if codes[row] == SPLITS.index(TRAIN):
+                groups.setdefault(group, []).append(row)
+        for _, rows in sorted(groups.items()):
+            codes[rng.permutation(rows)[: int(_VAL_SHARE * len(rows))]] = SPLITS.index(VAL)
     return codes
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scvi.model.base import BaseModelClass
 
@@ -11,6 +13,9 @@ from unlasting._keys import ScreenKeys
 from unlasting._perturbation import Perturbation
 from unlasting.data import TargetVocabulary
 from unlasting.module import Preset, UnlastingModule
+
+Dose = float | str | None
+"""A dose in uM, or several as text."""
 
 
 class ModelBase(BaseModelClass):
@@ -29,5 +34,41 @@ class ModelBase(BaseModelClass):
         """Get the vocabulary of a registered field."""
         return self.registry_["field_registries"][field]["state_registry"]
 
-    def _parse(self, label: object) -> Perturbation:
-        return Perturbation.parse(label, control=self.keys.control, delimiter=self.keys.delimiter)
+    def _asked(self, label: object, dose: Dose = None) -> Perturbation:
+        """Read a perturbation that the user asks for.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be read, nothing is known of a target, or a drug has no dose where drugs have one.
+        """
+        drugs, dose_key = self.vocabulary.names_of_drugs, self.keys.dose_key
+        if dose is not None and dose_key is None:
+            raise ValueError(
+                f"`dose` is {dose!r}, but the screen was set up without `dose_key`: its drugs have no dose."
+            )
+        asked = Perturbation.parse(label, dose, **self.keys.grammar, drugs=drugs)
+        self.vocabulary.require_known([asked])
+        undosed = asked.undosed(drugs)
+        if dose_key is not None and undosed:
+            raise ValueError(
+                f"The drug {undosed[0]!r} of {str(label)!r} has no dose. Give `dose` in uM, such as `dose=1.0`, or "
+                "'1+0.5' for two drugs in the order of the label."
+            )
+        return asked
+
+    def _all_asked(self, perturbations: str | Sequence[str], dose: Dose | Sequence[Dose]) -> list[Perturbation]:
+        """Read perturbations and doses: one of either goes with all of the other."""
+        labels = [perturbations] if isinstance(perturbations, str) else list(perturbations)
+        doses = [dose] if dose is None or isinstance(dose, str | int | float | np.generic) else list(dose)
+        if not labels:
+            raise ValueError("`perturbations` is empty; name at least one, such as 'A' or 'A+B'.")
+        if not doses:
+            raise ValueError("`dose` is empty; give at least one in uM, or leave it out.")
+        if len(labels) != len(doses) and 1 not in (len(labels), len(doses)):
+            raise ValueError(
+                f"`perturbations` has {len(labels)} entries and `dose` {len(doses)}. Give as many, or one of either."
+            )
+        n = max(len(labels), len(doses))
+        pairs = zip(labels * (n // len(labels)), doses * (n // len(doses)), strict=True)
+        return list(dict.fromkeys(self._asked(label, dose) for label, dose in pairs))

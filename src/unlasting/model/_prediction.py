@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,29 +12,31 @@ from anndata import AnnData
 from scvi import settings
 
 from unlasting._constants import PREDICTION_KEY, UNS_KEY
-from unlasting._perturbation import canonical_labels
+from unlasting._perturbation import Perturbation
 from unlasting.data import (
-    PERTURBATION,
     POOL,
     cell_noise,
     check_genes,
     check_log_normalised,
     expression,
 )
+from unlasting.model._base import Dose
 from unlasting.model._carry import Carrier
+from unlasting.model._provenance import ProvenanceMixin
 from unlasting.model._sources import SourceCells, SourcesMixin, draw
 from unlasting.nn import ConditionTensors
 
 DEFAULT_BATCH_SIZE = 512
 
 
-class PredictionMixin(SourcesMixin):
+class PredictionMixin(SourcesMixin, ProvenanceMixin):
     """`predict`, `generate`, `encode`, `decode` and `get_latent_representation`."""
 
     def predict(
         self,
         adata: AnnData | None = None,
         perturbation: str | None = None,
+        dose: Dose = None,
         *,
         key_added: str = PREDICTION_KEY,
         indices: Sequence[int] | None = None,
@@ -56,6 +57,8 @@ class PredictionMixin(SourcesMixin):
             Cells with the genes of the model; those the model was made with by default.
         perturbation
             What the given control cells are to undergo: `A`, `A+B`, or the control label.
+        dose
+            The dose of its drugs in uM: a number, or text such as `1+0.5` in the order of the drugs.
         key_added
             Name of the layer.
         indices
@@ -81,8 +84,8 @@ class PredictionMixin(SourcesMixin):
         RuntimeError
             If the model is not trained.
         ValueError
-            If genes are missing or in another order, a perturbation is unknown, or cells that are to be perturbed
-            are no controls.
+            If genes are missing or in another order, a perturbation is unknown, a dose is missing or cannot be read, or
+            cells that are to be perturbed are no controls.
         IndexError
             If `indices` are out of range.
         """
@@ -90,22 +93,24 @@ class PredictionMixin(SourcesMixin):
         adata = self._resolve(adata)
         if copy:
             adata = adata.copy()
-        labels = self._labels(adata)
+        found = self._perturbations(adata)
         chosen = np.arange(adata.n_obs)
         if indices is not None:
             try:
                 chosen = chosen[np.asarray(indices)]
             except IndexError as error:
                 raise IndexError(f"`indices` do not fit the {adata.n_obs} cells of `adata`: {error}.") from error
+        if perturbation is None and dose is not None:
+            raise ValueError(f"`dose` is {dose!r}, but there is no `perturbation`: the cells have doses of their own.")
         if perturbation is None:
             sources, source, replicate = self._pair(adata, _seed(seed))
             source, replicate = source[chosen], replicate[chosen]
-            wanted = labels[chosen]
+            wanted = found[chosen]
         else:
-            self._require_controls(labels[chosen], "adata")
+            self._require_controls(found[chosen], "adata")
             sources = self._as_sources(adata, chosen)
             source, replicate = np.arange(len(chosen)), np.zeros(len(chosen), dtype=int)
-            wanted = np.full(len(chosen), self._canonical([perturbation])[0], dtype=object)
+            wanted = np.full(len(chosen), self._asked(perturbation, dose), dtype=object)
         conditions, condition = self._conditions_of(wanted)
         carrier = self._carrier(sources, conditions, seed, batch_size, show_progress)
         generated = carrier(source, replicate, condition)
@@ -125,6 +130,7 @@ class PredictionMixin(SourcesMixin):
         perturbations: str | Sequence[str],
         n_cells: int = 300,
         *,
+        dose: Dose | Sequence[Dose] = None,
         cell_type: str | Sequence[str] | None = None,
         batch: str | None = None,
         controls: AnnData | None = None,
@@ -140,6 +146,10 @@ class PredictionMixin(SourcesMixin):
             Labels such as `A` or `A+B`.
         n_cells
             Cells for each perturbation and cell type.
+        dose
+            The dose of the drugs in uM: a number, or text such as `1+0.5` in the order of the drugs. One for all
+            perturbations, one for each, or several for a single perturbation. Doses between and beyond those trained
+            are allowed; gene targets and stimuli have none.
         cell_type
             Cell types to start from; all by default.
         batch
@@ -155,31 +165,31 @@ class PredictionMixin(SourcesMixin):
 
         Returns
         -------
-        Log-normalised cells, `n_cells` for each perturbation and cell type. `obs` has the perturbation, cell type and
-        batch under the keys of the screen, `unlasting_source` (the control cell), `unlasting_replicate` (how many
-        cells came from it before) and `unlasting_support` (1 for trained targets; for others, how much of the answer
-        comes from trained targets that the prior finds similar). `uns["unlasting"]` says how the cells were made.
+        Log-normalised cells, `n_cells` for each perturbation and cell type. `obs` has the perturbation, dose, cell type
+        and batch under the keys of the screen, `unlasting_source` (the control cell), `unlasting_replicate` (how many
+        cells came from it before), `unlasting_support` (1 for trained targets; for others, how much of the answer
+        comes from trained targets that the prior finds similar) and, where drugs have doses,
+        `unlasting_dose_extrapolated` (whether a dose is outside of those trained). `uns["unlasting"]` says how the
+        cells were made.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         ValueError
-            If nothing is known of a target, none is named, a cell type has no control cells, or `n_cells` is not positive.
+            If nothing is known of a target, none is named, a dose is missing or cannot be read, a cell type has no
+            control cells, or `n_cells` is not positive.
         """
         self._require_trained()
         if n_cells < 1:
             raise ValueError(f"`n_cells` is {n_cells}; at least 1 is needed.")
-        labels = self._canonical([perturbations] if isinstance(perturbations, str) else list(perturbations))
-        if not len(labels):
-            raise ValueError("`perturbations` is empty; name at least one, such as 'A' or 'A+B'.")
-        labels = np.array(list(dict.fromkeys(labels)), dtype=object)
-        conditions = self._tensors(labels)
+        asked = self._all_asked(perturbations, dose)
+        conditions = self.vocabulary.tensors(asked)
         if controls is None:
             sources = self._training_controls()
         else:
             controls = self._resolve(controls)
-            self._require_controls(self._labels(controls), "controls")
+            self._require_controls(self._perturbations(controls), "controls")
             sources = self._as_sources(controls, np.arange(controls.n_obs))
         rows = sources.rows_by_cell_type(cell_type, batch)
         rng = np.random.default_rng(_seed(seed))
@@ -187,13 +197,14 @@ class PredictionMixin(SourcesMixin):
         source = np.concatenate([part[0] for part in drawn])
         replicate = np.concatenate([part[1] for part in drawn])
         carrier = self._carrier(sources, conditions, seed, batch_size, show_progress)
-        n_each = len(source)
-        generated = carrier(
-            np.tile(source, len(labels)), np.tile(replicate, len(labels)), np.repeat(np.arange(len(labels)), n_each)
-        )
-        source = np.tile(source, len(labels))
-        label = np.repeat(labels, n_each)
-        obs = pd.DataFrame({self.keys.perturbation_key: pd.Categorical(label)})
+        n_each, n_asked = len(source), len(asked)
+        source, replicate = np.tile(source, n_asked), np.tile(replicate, n_asked)
+        generated = carrier(source, replicate, np.repeat(np.arange(n_asked), n_each))
+        labels = [p.label(**self.keys.grammar) for p in asked]
+        obs = pd.DataFrame({self.keys.perturbation_key: pd.Categorical(np.repeat(labels, n_each))})
+        if self.keys.dose_key is not None:
+            obs[self.keys.dose_key] = np.repeat(_dose_column(asked), n_each)
+            obs[f"{PREDICTION_KEY}_dose_extrapolated"] = np.repeat(self._is_extrapolated(asked), n_each)
         for key, values in (
             (self.keys.cell_type_key, sources.cell_type[source]),
             (self.keys.batch_key, sources.batch[source]),
@@ -201,12 +212,12 @@ class PredictionMixin(SourcesMixin):
             if key is not None:
                 obs[key] = pd.Categorical(values)
         obs[f"{PREDICTION_KEY}_source"] = pd.Categorical(sources.names[source])
-        obs[f"{PREDICTION_KEY}_replicate"] = np.tile(replicate, len(labels))
+        obs[f"{PREDICTION_KEY}_replicate"] = replicate
         obs[f"{PREDICTION_KEY}_support"] = np.repeat(self._support(conditions), n_each)
         obs.index = [f"generated_{i}" for i in range(len(obs))]
         new = AnnData(generated, obs=obs, var=pd.DataFrame(index=pd.Index(self.get_var_names())))
-        self.keys.write(new)
-        new.uns[UNS_KEY]["generated"] = self._provenance(labels, _seed(seed))
+        dataclasses.replace(self.keys, smiles_key=None).write(new)
+        new.uns[UNS_KEY]["generated"] = self._provenance(asked, _seed(seed))
         return new
 
     def get_latent_representation(
@@ -244,6 +255,7 @@ class PredictionMixin(SourcesMixin):
         self,
         adata: AnnData | None = None,
         perturbation: str | None = None,
+        dose: Dose = None,
         *,
         batch_size: int | None = None,
         seed: int | None = None,
@@ -256,6 +268,8 @@ class PredictionMixin(SourcesMixin):
             Cells with the genes of the model; those the model was made with by default.
         perturbation
             The perturbation that they are encoded under; their own by default. In `preset="paper"`, controls only.
+        dose
+            The dose of its drugs in uM, as for :meth:`predict`.
         batch_size
             Cells in a chunk.
         seed
@@ -274,15 +288,13 @@ class PredictionMixin(SourcesMixin):
         """
         self._require_trained()
         adata = self._resolve(adata)
-        labels = (
-            self._labels(adata)
-            if perturbation is None
-            else np.full(adata.n_obs, self._canonical([perturbation])[0], dtype=object)
-        )
-        if self.preset.control_signal == "cell" and (labels != self.keys.control).any():
+        wanted = self._perturbations(adata)
+        if perturbation is not None:
+            wanted = np.full(adata.n_obs, self._asked(perturbation, dose), dtype=object)
+        if self.preset.control_signal == "cell" and not all(p.is_control for p in wanted):
             raise ValueError("With `preset='paper'` only control cells can be encoded: its source has no perturbation.")
         cells = self._as_sources(adata, np.arange(adata.n_obs))
-        conditions, condition = self._conditions_of(labels)
+        conditions, condition = self._conditions_of(wanted)
         carrier = self._carrier(cells, conditions, seed, batch_size, show_progress=False)
         latents = []
         for rows in _chunks(adata.n_obs, batch_size):
@@ -299,6 +311,7 @@ class PredictionMixin(SourcesMixin):
         self,
         latent: np.ndarray,
         perturbation: str,
+        dose: Dose = None,
         *,
         mask: np.ndarray,
         cell_type: str | None = None,
@@ -314,6 +327,8 @@ class PredictionMixin(SourcesMixin):
             What :meth:`encode` returned, shape `(n_cells, n_genes)`.
         perturbation
             The perturbation that they are decoded under.
+        dose
+            The dose of its drugs in uM, as for :meth:`predict`.
         mask
             Which genes the cells express, shape `(n_cells, n_genes)`.
         cell_type, batch
@@ -344,7 +359,7 @@ class PredictionMixin(SourcesMixin):
         if self.preset.control_signal == "cell" and controls is None:
             raise ValueError("With `preset='paper'` the control cells themselves are needed: give `controls`.")
         pool = self._pool_code(cell_type, batch)
-        conditions = self._tensors(self._canonical([perturbation])).to(self.module.device)
+        conditions = self.vocabulary.tensors([self._asked(perturbation, dose)]).to(self.module.device)
         x_max = self.module.statistics.x_max
         cells = []
         for rows in _chunks(len(latent), batch_size):
@@ -367,8 +382,8 @@ class PredictionMixin(SourcesMixin):
                 "The model is not trained yet. Call `model.train()` first, or `UnlastingModel.load(...)`."
             )
 
-    def _require_controls(self, labels: np.ndarray, argument: str) -> None:
-        others = sorted(set(labels) - {self.keys.control})
+    def _require_controls(self, perturbations: np.ndarray, argument: str) -> None:
+        others = sorted({p.label(**self.keys.grammar) for p in perturbations} - {self.keys.control})
         if others:
             raise ValueError(
                 f"`{argument}` holds cells labelled {others[:5]}, but only controls ({self.keys.control!r}) can be put "
@@ -407,15 +422,12 @@ class PredictionMixin(SourcesMixin):
             return list(self.adata.var_names)
         return list(self.var_names_)
 
-    def _canonical(self, labels: Sequence[str]) -> np.ndarray:
-        return canonical_labels(labels, control=self.keys.control, delimiter=self.keys.delimiter)
-
-    def _tensors(self, labels: np.ndarray) -> ConditionTensors:
-        return self.vocabulary.tensors([self._parse(label) for label in labels])
-
-    def _conditions_of(self, labels: np.ndarray) -> tuple[ConditionTensors, np.ndarray]:
-        distinct, codes = np.unique(labels.astype(str), return_inverse=True)
-        return self._tensors(distinct), codes
+    def _conditions_of(self, perturbations: np.ndarray) -> tuple[ConditionTensors, np.ndarray]:
+        """Get the tensors of the distinct perturbations, and the row of every cell among them."""
+        row: dict[Perturbation, int] = {}
+        codes = np.array([row.setdefault(p, len(row)) for p in perturbations], dtype=int)
+        self.vocabulary.require_known(list(row))
+        return self.vocabulary.tensors(list(row)), codes
 
     def _carrier(
         self,
@@ -447,34 +459,6 @@ class PredictionMixin(SourcesMixin):
             )
         return int(found[0])
 
-    def _support(self, conditions: ConditionTensors) -> np.ndarray:
-        """Get how much of each condition's effect the training cells tell, shape `(n_conditions,)`."""
-        with torch.inference_mode():
-            return self.module.effects.support(conditions.features.to(self.module.device)).cpu().numpy()
-
-    def _provenance(self, labels: np.ndarray, seed: int) -> dict[str, Any]:
-        """Say how cells were made, in what h5ad can hold."""
-        trained = set(self.vocabulary.trained)
-        unseen = sorted({name for label in labels for name in self._parse(label).targets} - trained)
-        return {
-            "version": version("unlasting"),
-            "seed": seed,
-            "preset": self._preset_name,
-            "solver": self.preset.solver,
-            "n_steps": self.preset.n_steps,
-            "x_max": float(self.module.statistics.x_max),
-            "scale": "log-normalised, as the training cells",
-            "unseen_targets": np.array(unseen, dtype=str),
-            "unseen_conditions": np.array(
-                sorted(
-                    set(labels)
-                    - set(self._state(PERTURBATION)["conditions"][self._state(PERTURBATION)["is_trained"]])
-                    - {self.keys.control}
-                ),
-                dtype=str,
-            ),
-        }
-
 
 def _seed(seed: int | None) -> int:
     if seed is not None:
@@ -485,3 +469,11 @@ def _seed(seed: int | None) -> int:
 def _chunks(n: int, batch_size: int | None) -> list[np.ndarray]:
     size = batch_size or DEFAULT_BATCH_SIZE
     return [np.arange(i, min(i + size, n)) for i in range(0, n, size)]
+
+
+def _dose_column(perturbations: Sequence[Perturbation]) -> np.ndarray:
+    """Write doses as numbers of uM, missing where there is none, or as text where a combination has several."""
+    texts = [p.dose_text() for p in perturbations]
+    if any("+" in text for text in texts):
+        return np.array(texts, dtype=object)
+    return np.array([float(text) if text else np.nan for text in texts])

@@ -78,7 +78,7 @@ class PreparationMixin(SourcesMixin):
         if screen is None or key not in screen.obs or key in adata.obs or self.keys.perturbation_key not in adata.obs:
             return None
         rows = screen.obs_names.get_indexer(adata.obs_names)
-        if (rows < 0).any() or not np.array_equal(self._labels(adata), self._labels(screen)[rows]):
+        if (rows < 0).any() or not np.array_equal(self._perturbations(adata), self._perturbations(screen)[rows]):
             return None
         return screen.obs[key].to_numpy()[rows]
 

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from unlasting._constants import TEST
-from unlasting._perturbation import canonical_labels, nearest_name
+from unlasting._perturbation import nearest_name
 from unlasting.data import POOL, SPLIT, expression, fit_statistics
 from unlasting.model._base import ModelBase
 from unlasting.nn import ControlPools
@@ -90,10 +90,13 @@ def draw(rng: np.random.Generator, rows: np.ndarray, n: int) -> tuple[np.ndarray
 class SourcesMixin(ModelBase):
     """Find the cells that a prediction starts from."""
 
-    def _labels(self, adata: AnnData) -> np.ndarray:
-        """Get the canonical label of every cell; given cells need not hold a control."""
-        column = self.keys.column(adata, "perturbation_key")
-        return canonical_labels(column, control=self.keys.control, delimiter=self.keys.delimiter)
+    def _perturbations(self, adata: AnnData) -> np.ndarray:
+        """Get the perturbation of every cell, shape `(n_cells,)`; given cells need not hold a control."""
+        return self.keys.perturbations(adata)
+
+    def _is_control(self, adata: AnnData) -> np.ndarray:
+        """Whether every cell is unperturbed, shape `(n_cells,)`."""
+        return np.array([p.is_control for p in self._perturbations(adata)], dtype=bool)
 
     def _as_sources(self, adata: AnnData, rows: np.ndarray) -> SourceCells:
         """Take cells as sources; pools that the model does not know are fitted from their own control cells."""
@@ -121,9 +124,7 @@ class SourcesMixin(ModelBase):
                 f"({sorted(set(trained))}). The default preset takes a new cell type from its control cells."
             )
         chosen = (
-            (self._labels(adata) == self.keys.control)
-            & (self.keys.cell_types(adata) == cell_type)
-            & (self.keys.batches(adata) == batch)
+            self._is_control(adata) & (self.keys.cell_types(adata) == cell_type) & (self.keys.batches(adata) == batch)
         )
         if not chosen.any():
             raise ValueError(
@@ -149,7 +150,7 @@ class SourcesMixin(ModelBase):
         if self.adata is None:
             raise ValueError("The model was loaded without an AnnData: give the control cells to start from.")
         in_training = np.asarray(self.adata_manager.get_from_registry(SPLIT)).ravel() == 0
-        rows = np.flatnonzero(in_training & (self.keys.labels(self.adata) == self.keys.control))
+        rows = np.flatnonzero(in_training & self._is_control(self.adata))
         return self._as_sources(self.adata, rows)
 
     def _pair(self, adata: AnnData, seed: int) -> tuple[SourceCells, np.ndarray, np.ndarray]:
@@ -159,8 +160,7 @@ class SourcesMixin(ModelBase):
         -------
         The sources, the row of the source of every cell, and how many cells came from it before.
         """
-        labels = self._labels(adata)
-        own_rows = np.flatnonzero(labels == self.keys.control)
+        own_rows = np.flatnonzero(self._is_control(adata))
         sources = self._as_sources(adata, own_rows)
         if adata is self.adata:
             usable = np.asarray(self.adata_manager.get_from_registry(SPLIT)).ravel()[own_rows] == 0

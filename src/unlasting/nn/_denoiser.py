@@ -68,8 +68,9 @@ class Denoiser(nn.Module):
             if architecture.use_grn
             else None
         )
-        without_grn = molecules is not None and not architecture.use_grn
-        self.molecule = MoleculeEncoder(molecules, width) if without_grn else None
+        self.molecule = (
+            MoleculeEncoder(molecules, width) if molecules is not None and not architecture.use_grn else None
+        )
         self.block_in = nn.Linear((2 if architecture.mask_as_input else 1) * n_genes, width)
         self.of_control = nn.Linear(n_genes, width, bias=False)
         context = width + conditioned

@@ -66,8 +66,9 @@ class MaskNetwork(nn.Module):
             if architecture.use_grn
             else None
         )
-        without_grn = molecules is not None and not architecture.use_grn
-        self.molecule = MoleculeEncoder(molecules, width) if without_grn else None
+        self.molecule = (
+            MoleculeEncoder(molecules, width) if molecules is not None and not architecture.use_grn else None
+        )
         self.of_control = nn.Linear(n_genes, width)
         self.block = ModulatedBlock(width, max(conditioned, 1), architecture.dropout)
         self.out = nn.Linear(width, n_genes)

@@ -1,0 +1,80 @@
+"""What generated cells rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from unlasting._cells import Condition
+from unlasting._perturbation import Perturbation
+from unlasting.data import PERTURBATION, PerturbationField
+from unlasting.model._base import ModelBase
+from unlasting.nn import DRUG, ConditionTensors
+
+
+class ProvenanceMixin(ModelBase):
+    """Tell what was trained from what was not."""
+
+    @cached_property
+    def _trained_conditions(self) -> list[Perturbation]:
+        state = self._state(PERTURBATION)
+        conditions = PerturbationField(self.keys).conditions(state)
+        return [p for p, is_trained in zip(conditions, state["is_trained"], strict=True) if is_trained]
+
+    def _support(self, conditions: ConditionTensors) -> np.ndarray:
+        """Get how much of each condition's effect the training cells tell, shape `(n_conditions,)`."""
+        with torch.inference_mode():
+            return self.module.effects.support(conditions.features.to(self.module.device)).cpu().numpy()
+
+    def _is_extrapolated(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+        """Whether a dose is outside of those trained: of the drug, or of all drugs where it was not, `(n,)`."""
+        trained: dict[str, list[float]] = {}
+        for perturbation in self._trained_conditions:
+            for smiles, dose in self._doses(perturbation):
+                trained.setdefault(smiles, []).append(dose)
+        every = [dose for doses in trained.values() for dose in doses]
+
+        def outside(smiles: str, dose: float) -> bool:
+            doses = trained.get(smiles, every)
+            return not doses or not min(doses) <= dose <= max(doses)
+
+        return np.array([any(outside(*one) for one in self._doses(p)) for p in perturbations])
+
+    def _doses(self, perturbation: Perturbation) -> list[tuple[str, float]]:
+        """Get the canonical SMILES and the dose of every drug that has one."""
+        named = ((self.vocabulary.target(n), d) for n, d in zip(perturbation.targets, perturbation.doses, strict=True))
+        return [(smiles, dose) for (kind, smiles), dose in named if kind == DRUG and dose is not None]
+
+    def _provenance(self, perturbations: Sequence[Perturbation], seed: int) -> dict[str, Any]:
+        """Say how cells were made, in what h5ad can hold."""
+
+        def targets(perturbation: Perturbation) -> frozenset[Any]:
+            named = zip(perturbation.targets, perturbation.doses, strict=True)
+            return frozenset((self.vocabulary.target(name), dose) for name, dose in named)
+
+        trained_targets = set(self.vocabulary.trained_targets)
+        trained = {targets(p) for p in self._trained_conditions} | {targets(Perturbation())}
+        names = {name for p in perturbations for name in p.targets}
+        unseen = [p for p in perturbations if targets(p) not in trained]
+        return {
+            "version": version("unlasting"),
+            "seed": seed,
+            "preset": self._preset_name,
+            "solver": self.preset.solver,
+            "n_steps": self.preset.n_steps,
+            "x_max": float(self.module.statistics.x_max),
+            "scale": "log-normalised, as the training cells",
+            "unseen_targets": np.array(
+                sorted(name for name in names if self.vocabulary.target(name) not in trained_targets), dtype=str
+            ),
+            "unseen_conditions": np.array(sorted(map(self._write, unseen)), dtype=str),
+        }
+
+    def _write(self, perturbation: Perturbation) -> str:
+        """Name a condition, with its dose."""
+        return str(Condition(perturbation.label(**self.keys.grammar), dose=perturbation.dose_text()))
