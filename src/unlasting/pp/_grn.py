@@ -38,9 +38,9 @@ def grn(
     """Build the graph of genes from co-expression and a prior.
 
     The nodes are the measured genes, in their order, and then the targets that are not measured, which have no
-    expression but take part in the graph. Edges join genes that vary together in the training cells, and genes that
-    the prior relates. The prior also gives an embedding to every gene that it knows, from which a model predicts
-    targets that it was never trained on.
+    expression but take part in the graph. Drugs are no nodes; they are known by their SMILES. Edges join genes that
+    vary together in the training cells, and genes that the prior relates. The prior also gives an embedding to every
+    gene that it knows, from which a model predicts targets that it was never trained on.
 
     Parameters
     ----------
@@ -112,6 +112,7 @@ def grn(
 
     genes = adata.var_names.astype(str).to_numpy(dtype=object)
     asked = _targets([*labels, *([targets] if isinstance(targets, str) else targets or ())], keys)
+    asked -= keys.drugs(adata) or set()
     unmeasured = sorted(asked - set(genes))
     nodes = np.array([*genes, *unmeasured], dtype=object)
     first, second, correlation = correlated_pairs(adata.X[in_training], min_correlation)
