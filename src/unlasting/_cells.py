@@ -27,7 +27,7 @@ class Condition(NamedTuple):
     cell_type
         The cell type; empty where a screen has only one.
     dose
-        The dose in uM as text, such as `0.1`, or `1+0.5` for two drugs; empty where there is none.
+        The dose in uM as text, such as `0.1`, or one part for each target, such as `1+0.5`; empty where there is none.
     """
 
     perturbation: str
@@ -85,7 +85,7 @@ class Cells:
         KeyError
             If a label column is missing.
         ValueError
-            If a label cannot be read, no cell carries the control label, or `X` holds raw counts.
+            If a label or dose cannot be read, no cell carries the control label, or `X` holds raw counts.
         """
         cells = cls(
             matrix=adata.X,
@@ -93,7 +93,7 @@ class Cells:
             names=adata.obs_names,
             labels=keys.labels(adata),
             cell_types=keys.cell_types(adata),
-            doses=read_doses(adata, keys),
+            doses=keys.doses(adata),
             obs=adata.obs,
             present=np.ones(adata.n_obs, dtype=bool),
             origin="`adata.X`",
@@ -145,11 +145,6 @@ class Cells:
                 f"{self.names[rows[~np.isfinite(values).all(axis=1)][0]]!r}). Remove or correct these cells."
             )
         return values
-
-
-def read_doses(adata: AnnData, keys: ScreenKeys) -> np.ndarray:
-    """Get the dose of every cell as text, shape `(n_cells,)`."""
-    return np.full(adata.n_obs, "", dtype=object)
 
 
 def sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
