@@ -110,6 +110,16 @@ def e_distance(
     The default is the formula in the text of :cite:t:`chi2025unlasting`; the tables there are `unbiased=True,
     sqrt=True`. pertpy's `edistance` averages over all pairs as well; where it uses squared distances
     (`cell_wise_metric="sqeuclidean"`, the default in some releases), it is `squared=True`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from unlasting.metrics import e_distance
+    >>> observed = np.array([[0.0, 1.0], [2.0, 1.0]])
+    >>> e_distance(observed, observed)
+    0.0
+    >>> round(e_distance(observed + [0.0, 1.5], observed), 6)
+    2.0
     """
     predicted, observed = as_pair(predicted, observed, min_cells=2 if unbiased else 1)
     if max_cells is not None:
