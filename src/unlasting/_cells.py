@@ -98,7 +98,11 @@ class Cells:
             present=np.ones(adata.n_obs, dtype=bool),
             origin="`adata.X`",
         )
-        _refuse_counts(cells)
+        refuse_counts(cells)
+        if (cells.values(np.arange(min(500, adata.n_obs))) < 0).any():
+            raise ValueError(
+                f"{cells.origin} holds negative values. Log-normalised expression is needed; run `pp.prepare`."
+            )
         return cells
 
     @cached_property
@@ -152,12 +156,15 @@ def sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
 
 
-def _refuse_counts(cells: Cells) -> None:
-    head = cells.values(np.arange(min(500, len(cells.names))))
-    if (head < 0).any():
-        raise ValueError(
-            f"{cells.origin} holds negative values. Log-normalised expression is needed; run `pp.prepare`."
-        )
+def refuse_counts(cells: Cells) -> None:
+    """Refuse whole numbers, as raw counts are.
+
+    Raises
+    ------
+    ValueError
+        If the first cells hold nothing else.
+    """
+    head = cells.values(np.flatnonzero(cells.present)[:500])
     if head.any() and (head == np.round(head)).all():
         raise ValueError(
             f"{cells.origin} holds whole numbers, which look like raw counts. Log-normalised expression is needed; "

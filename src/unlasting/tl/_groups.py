@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting._cells import Cells, Condition
+from unlasting._cells import Cells, Condition, refuse_counts
 from unlasting._constants import TEST, TRAIN, UNS_KEY
 from unlasting._keys import ScreenKeys
 from unlasting._perturbation import Perturbation, canonical_labels, nearest_name
@@ -183,6 +183,7 @@ class Groups(Screen):
         generated.present[generated.labels == screen.keys.control] = False
         if not generated.present.any():
             raise ValueError(f"{generated.origin} holds no generated cell under a perturbation. Run `model.predict`.")
+        refuse_counts(generated)
         return cls(screen.keys, screen.genes, screen.observed, screen.split, generated)
 
     def conditions(self, wanted: Iterable[str | tuple[str, ...]] | None = None) -> list[Condition]:

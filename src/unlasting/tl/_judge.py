@@ -124,7 +124,7 @@ class Judge:
                 rules.n_permutations,
                 np.random.default_rng([*seeds, 0]),
             ),
-            {name: min(len(pool), n_cells) for name, pool in pools.items()},
+            {name: n_cells if self._is_mean(name) else min(len(pool), n_cells) for name, pool in pools.items()},
             missing,
         )
         self._compare(
