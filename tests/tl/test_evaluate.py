@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import logging
+import re
+from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from scipy import sparse, stats
 
-from unlasting import baselines, datasets, pp, tl
+from unlasting import baselines, tl
 from unlasting.metrics import METRICS
 
 QUICK = {"n_permutations": 99, "n_bootstraps": 20, "n_repeats": 3}
@@ -392,25 +393,12 @@ def test_predictions_on_another_scale_are_refused(planted_screen):
         tl.evaluate(adata, layer="counts", **QUICK)
 
 
-def test_a_prediction_that_unlasting_did_not_make():
-    """The example of the guide."""
-    adata = datasets.norman_mini()
-    pp.split(adata, "reference")
-    pp.prepare(adata, library_size_key="ncounts_full", target_sum=1e4)
-
-    train = adata[adata.obs["unlasting_split"] == "train"]
-    mean = pd.DataFrame(train.X.toarray()).groupby(train.obs["perturbation"].to_numpy()).mean()
-    control = train[train.obs["perturbation"] == "control"].X.toarray()
-    cells, labels = [], []
-    for name in adata.obs.loc[adata.obs["unlasting_split"] == "test", "perturbation"].unique():
-        trained = [target for target in name.split("+") if target in mean.index]
-        ratio = np.exp(sum(mean.loc[target] - mean.loc["control"] for target in trained)) if trained else 1.0
-        cells.append(control * np.asarray(ratio, dtype=np.float32))
-        labels += [name] * len(control)
-    obs = pd.DataFrame({"perturbation": labels}, index=[f"cell{i}" for i in range(len(labels))])
-    predictions = AnnData(sparse.csr_matrix(np.vstack(cells)), obs=obs, var=adata.var[[]])
-
-    tl.evaluate(adata, predictions=predictions, name="my model")
-    summary = adata.uns["unlasting"]["score_summary"]
-    assert {"my model", "no effect", "additive", "mean shift"} <= set(summary["predictor"])
-    assert stats.zscore(summary["score"].dropna()).size > 0
+def test_the_guide_judges_a_prediction_that_unlasting_did_not_make():
+    text = (Path(__file__).parents[2] / "docs" / "guide" / "scores.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S):
+        exec(block, names)
+    frame = names["adata"].uns["unlasting"]["score_summary"].query("metric == 'e_distance' and gene_set == 'de20'")
+    scores = frame.set_index("predictor")["score"]
+    assert scores["additive"] < scores["scaled controls"] < scores["linear"]
+    assert set(names["ranks"]["predictor"]) == {"additive", "nearest target", "no effect"}
