@@ -160,10 +160,16 @@ def test_an_unmeasured_gene_of_the_prior_is_no_drug_without_smiles() -> None:
     assert molecules(adata)["drugs"].tolist() == ["aspirin"]
 
 
-def test_drugs_are_no_nodes_of_the_graph() -> None:
+def test_drugs_are_neither_targets_among_the_genes_nor_nodes_of_the_graph() -> None:
     adata = datasets.simulate_drug_screen(n_drugs=2, n_families=2, n_inert=0, n_gene_targets=1, n_combos=1, n_cells=12)
+    drug = adata.uns["simulation"]["drugs"]["drug"].iloc[0]
+    adata.X[:, -1] = 0  # would be left out, if it were not a target
+    adata.X.eliminate_zeros()
+    adata.var_names = [*adata.var_names[:-1], drug]
     pp.split(adata, "random")
     pp.prepare(adata, min_cells=1)
+    assert drug not in adata.var_names
+    assert "T1" in adata.var_names
     pp.grn(adata, prior=None)
     assert list(adata.uns["unlasting"]["grn"]["nodes"]) == list(adata.var_names)
 
