@@ -13,9 +13,9 @@ from unlasting._cells import Condition
 from unlasting._keys import ScreenKeys
 from unlasting._logging import logger
 from unlasting._perturbation import nearest_name
-from unlasting.baselines import BASELINES, NoEffect, Predictor
+from unlasting.baselines import BASELINES, Predictor
 from unlasting.metrics import Metric
-from unlasting.tl._evaluate import GENE_SETS, METRICS, judge_all
+from unlasting.tl._evaluate import GENE_SETS, METRICS, fit_all, judge_all
 from unlasting.tl._groups import Screen, store
 from unlasting.tl._scores import CONDITION, TERMS, summary_table
 from unlasting.tl._signal import holm
@@ -158,14 +158,15 @@ def _one_run(
         prepare(adata)
     screen = Screen.of(adata)
     wanted = screen.observed_conditions(conditions)
+    no_effect, fitted = fit_all(predictors, adata, {})
     tables, _ = judge_all(
         screen,
-        {name: predictor.fit(adata) for name, predictor in predictors.items() if name != NO_EFFECT},
-        NoEffect().fit(adata),
+        fitted,
+        no_effect,
         [condition for condition in screen.test_conditions() if condition in wanted],
         rules,
         scored_whole=conditions is not None,
-        judged=[name for name in predictors if name != NO_EFFECT],
+        judged=list(fitted),
         left_out={},
     )
     judged = tables["score_conditions"]

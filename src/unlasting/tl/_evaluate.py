@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from unlasting._cells import Condition
 from unlasting._constants import PREDICTION_KEY, TEST
 from unlasting._logging import logger
 from unlasting._perturbation import nearest_name
-from unlasting.baselines import BASELINES, NoEffect, Predictor
+from unlasting.baselines import BASELINES, Baseline, NoEffect, Predictor
 from unlasting.tl._comparison import is_of_means
 from unlasting.tl._differential import Moments
 from unlasting.tl._groups import Groups, Screen, store
@@ -143,7 +143,7 @@ def evaluate(
     ValueError
         If no condition can be judged, there are no test cells, or an argument makes no sense.
     """
-    labels = {
+    given = {
         "perturbation_key": perturbation_key,
         "control": control,
         "cell_type_key": cell_type_key,
@@ -151,7 +151,7 @@ def evaluate(
         "split_key": split_key,
         "delimiter": delimiter,
     }
-    labels = {key: value for key, value in labels.items() if value is not None}
+    labels: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     rules = Rules.read(
         metrics,
         gene_sets,
@@ -165,11 +165,18 @@ def evaluate(
     predictors = named_baselines(baselines)
     left_out: dict[Condition, str] = {}
     judged: list[str] = []
-    screen = Screen.of(adata, **labels)
+    without = layer is None and predictions is None
+    groups = None if without else Groups.read(adata, layer=layer, predictions=predictions, **labels)
+    screen = groups or Screen.of(adata, **labels)
     with_test = screen.test_conditions()
-    chosen = with_test if conditions is None else screen.observed_conditions(conditions)
-    if layer is not None or predictions is not None:
-        groups = Groups.read(adata, layer=layer, predictions=predictions, **labels)
+    tested = {condition.perturbation for condition in with_test}
+    # a name stands for all cell types and doses that are tested, but must not vanish where none is
+    chosen = [
+        condition
+        for condition in screen.observed_conditions(conditions)
+        if condition in with_test or (conditions is not None and condition.perturbation not in tested)
+    ]
+    if groups:
         judged = [name or ("prediction" if predictions is not None else str(layer))]
         if judged[0] in (NO_EFFECT, *predictors):
             raise ValueError(f"A baseline is called {judged[0]!r} too: give the prediction another `name`.")
@@ -178,24 +185,25 @@ def evaluate(
         predictors = {judged[0]: generated, **predictors}
         there = set(groups.conditions())
         left_out = {c: "no cells were generated" for c in chosen if c not in there}
+    no_effect, fitted = fit_all(predictors, adata, labels)
     tables, verdicts = judge_all(
         screen,
-        {key: predictor.fit(adata, **labels) for key, predictor in predictors.items()},
-        NoEffect().fit(adata, **labels),
+        fitted,
+        no_effect,
         [c for c in chosen if c not in left_out],
         rules,
         scored_whole=conditions is not None,
         judged=judged,
         left_out=left_out,
     )
-    if judged:
+    if groups:
         tables["effects"] = _effects(groups, verdicts)
     store(adata, **tables)
     return tables["scores"].copy()
 
 
 def named_baselines(baselines: Iterable[str] | Mapping[str, Predictor]) -> dict[str, Predictor]:
-    """Make the baselines that are named, without no effect, which is always there.
+    """Make the baselines that are named.
 
     Raises
     ------
@@ -203,14 +211,27 @@ def named_baselines(baselines: Iterable[str] | Mapping[str, Predictor]) -> dict[
         If there is no baseline of a name.
     """
     if isinstance(baselines, Mapping):
-        return {name: predictor for name, predictor in baselines.items() if name != NO_EFFECT}
+        return dict(baselines)
     names = [baselines] if isinstance(baselines, str) else list(dict.fromkeys(baselines))
     for name in names:
         if name not in BASELINES:
             raise KeyError(
                 f"There is no baseline {name!r}.{nearest_name(name, BASELINES)} There are {list(BASELINES)}."
             )
-    return {name: BASELINES[name]() for name in names if name != NO_EFFECT}
+    return {name: BASELINES[name]() for name in names}
+
+
+def fit_all(
+    predictors: Mapping[str, Predictor], adata: AnnData, labels: Mapping[str, Any]
+) -> tuple[NoEffect, dict[str, Predictor]]:
+    """Fit predictors, and no effect; baselines share what they read of the screen."""
+    no_effect = NoEffect().fit(adata, **labels)
+    shared = {**labels, "training": no_effect.training_}
+    return no_effect, {
+        name: predictor.fit(adata, **(shared if isinstance(predictor, Baseline) else labels))
+        for name, predictor in predictors.items()
+        if name != NO_EFFECT
+    }
 
 
 def judge_all(
