@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -12,19 +11,12 @@ import torch
 
 from unlasting._cells import Condition
 from unlasting._perturbation import Perturbation
-from unlasting.data import PERTURBATION, PerturbationField
 from unlasting.model._base import ModelBase
 from unlasting.nn import DRUG, ConditionTensors
 
 
 class ProvenanceMixin(ModelBase):
     """Tell what was trained from what was not."""
-
-    @cached_property
-    def _trained_conditions(self) -> list[Perturbation]:
-        state = self._state(PERTURBATION)
-        conditions = PerturbationField(self.keys).conditions(state)
-        return [p for p, is_trained in zip(conditions, state["is_trained"], strict=True) if is_trained]
 
     def _support(self, conditions: ConditionTensors) -> np.ndarray:
         """Get how much of each condition's effect the training cells tell, shape `(n_conditions,)`."""
@@ -34,7 +26,7 @@ class ProvenanceMixin(ModelBase):
     def _is_extrapolated(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Whether a dose is outside of those trained: of the drug, or of all drugs where it was not, `(n,)`."""
         trained: dict[str, list[float]] = {}
-        for perturbation in self._trained_conditions:
+        for perturbation in self.vocabulary.trained_conditions:
             for smiles, dose in self._doses(perturbation):
                 trained.setdefault(smiles, []).append(dose)
         every = [dose for doses in trained.values() for dose in doses]
@@ -58,7 +50,7 @@ class ProvenanceMixin(ModelBase):
             return frozenset((self.vocabulary.target(name), dose) for name, dose in named)
 
         trained_targets = set(self.vocabulary.trained_targets)
-        trained = {targets(p) for p in self._trained_conditions} | {targets(Perturbation())}
+        trained = {targets(p) for p in self.vocabulary.trained_conditions} | {targets(Perturbation())}
         names = {name for p in perturbations for name in p.targets}
         unseen = [p for p in perturbations if targets(p) not in trained]
         return {
