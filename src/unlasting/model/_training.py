@@ -184,6 +184,8 @@ class TrainingMixin(ModelBase):
         interrupted, handler = False, signal.getsignal(signal.SIGINT)
         try:
             with _quiet_lightning():
+                if len(parts[1]):  # where the networks start is a candidate as well
+                    trainer.validate(plan, datamodule=splitter, verbose=False)
                 trainer.fit(plan, splitter)
                 if len(parts[1]) and keep_best.seen_step < trainer.global_step and not trainer.interrupted:
                     trainer.validate(plan, splitter.val_dataloader(), verbose=False)  # the last steps count as well
