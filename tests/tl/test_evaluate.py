@@ -327,6 +327,27 @@ def test_doses_are_conditions_and_the_nearest_is_a_baseline():
         tl.evaluate(adata, baselines=(), conditions=[("drug", "", 3)], **QUICK)
 
 
+def test_all_frames_tell_doses_apart():
+    adata = _dose_screen()
+    doses = {"0.01", "0.1", "1", "10"}
+    assert set(tl.rank(adata)["dose"]) == doses
+    assert set(tl.bimodality(adata, n_genes=2)["dose"]) == doses
+    assert set(tl.responders(adata)["dose"]) == doses
+    assert set(tl.embedding(adata)["dose"]) == {"", *doses}
+    assert set(tl.rank(adata, conditions=[("drug", "", 0.1)])["dose"]) == {"0.1"}
+    assert set(tl.dose_response(adata, dose_key="uM")["dose"]) == {0, 0.01, 0.1, 1, 10}
+
+
+def test_generated_cells_of_their_own_have_doses_too():
+    adata = _dose_screen()
+    predictions = AnnData(adata.layers["unlasting"], obs=adata.obs[["perturbation", "uM"]], var=adata.var)
+    frame = tl.evaluate(adata, predictions=predictions, baselines=(), **QUICK)
+    assert set(frame["dose"]) == {"1"}
+    del predictions.obs["uM"]
+    with pytest.raises(KeyError, match="`predictions.obs` has no column 'uM'"):
+        tl.evaluate(adata, predictions=predictions, **QUICK)
+
+
 def test_results_survive_h5ad(planted_screen, tmp_path):
     adata = planted_screen(120)
     tl.evaluate(adata, **QUICK)
