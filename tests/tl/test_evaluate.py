@@ -161,7 +161,7 @@ def test_harm_is_found_where_a_prediction_invents_an_effect(planted_screen, capl
     harm = adata.uns["unlasting"]["harm"]
     assert harm["rejected"].all()
     assert (harm["emd"] > harm["emd_no_effect"]).all()
-    assert "'unlasting' invents an effect in 1 conditions" in caplog.text
+    assert "'unlasting' invents an effect in 1 of 1 conditions without one: none" in caplog.text
 
 
 def test_de_genes_come_from_training_cells_or_a_third_that_is_set_apart(planted_screen):
@@ -246,6 +246,21 @@ def test_small_conditions_and_those_without_generated_cells_are_reported(planted
     reasons = adata.uns["unlasting"]["score_left_out"].set_index("condition")["reason"]
     assert reasons["all"] == "it has 5 test cells (`min_cells` is 30)"
     assert reasons["none"] == "no cells were generated"
+
+
+def test_few_controls_make_small_samples_and_none_leave_a_cell_type_out(planted_screen):
+    adata = planted_screen(120, cell_types=("x", "y", "z"))
+    adata.uns["unlasting"] = {"keys": {"cell_type_key": "cell_type"}}
+    control = adata.obs["perturbation"] == "control"
+    for cell_type, kept in (("y", 9), ("z", 1)):
+        rows = np.flatnonzero(control & (adata.obs["cell_type"] == cell_type))
+        adata.obs.iloc[rows[kept:], adata.obs.columns.get_loc("unlasting_split")] = "val"
+    frame = tl.evaluate(adata, baselines=SIMPLE, **QUICK)
+    of_model = frame[frame["predictor"] == "unlasting"]
+    assert of_model.groupby("cell_type")["n_cells"].unique().map(list).to_dict() == {"x": [20], "y": [9]}
+    left_out = adata.uns["unlasting"]["score_left_out"]
+    assert set(left_out["cell_type"]) == {"z"}
+    assert left_out["reason"].str.contains("too few training controls").all()
 
 
 def test_mean_profiles_are_judged_by_their_mean(planted_screen, caplog, monkeypatch):
