@@ -121,7 +121,9 @@ class ScreenKeys:
         if faults:
             more = f" There are {len(faults) - 20} more." if len(faults) > 20 else ""
             if drugs is None:
-                more += " Where some targets are no drugs, say which are: give `smiles_key`, or call `pp.molecules` first."
+                more += (
+                    " Where some targets are no drugs, say which are: give `smiles_key`, or call `pp.molecules` first."
+                )
             raise ValueError(f"`dose_key={self.dose_key!r}` holds wrong doses: {' '.join(list(faults)[:20])}{more}")
         same = {p: p for p in parsed.values()}
         found = np.empty(adata.n_obs, dtype=object)
