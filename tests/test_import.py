@@ -10,7 +10,17 @@ import pytest
 import unlasting
 
 HEAVY = ("torch", "scvi", "scanpy", "anndata", "matplotlib", "lightning", "sklearn", "umap")
-OPTIONAL = ("torch_geometric", "diffusers", "rdkit", "pertpy", "cell_eval", "decoupler", "gseapy", "transformers")
+OPTIONAL = (
+    "torch_geometric",
+    "diffusers",
+    "rdkit",
+    "unimol_tools",
+    "pertpy",
+    "cell_eval",
+    "decoupler",
+    "gseapy",
+    "transformers",
+)
 
 
 def run(code: str, *flags: str) -> str:

@@ -27,7 +27,7 @@ class Condition(NamedTuple):
     cell_type
         The cell type; empty where a screen has only one.
     dose
-        The dose in uM as text, such as `0.1`, or `1+0.5` for two drugs; empty where there is none.
+        The dose in uM as text, such as `0.1`, or one part for each target, such as `1+0.5`; empty where there is none.
     """
 
     perturbation: str
@@ -85,7 +85,7 @@ class Cells:
         KeyError
             If a label column is missing.
         ValueError
-            If a label cannot be read, no cell carries the control label, or `X` holds raw counts.
+            If a label or dose cannot be read, no cell carries the control label, or `X` holds raw counts.
         """
         cells = cls(
             matrix=adata.X,
@@ -93,12 +93,16 @@ class Cells:
             names=adata.obs_names,
             labels=keys.labels(adata),
             cell_types=keys.cell_types(adata),
-            doses=read_doses(adata, keys),
+            doses=keys.doses(adata),
             obs=adata.obs,
             present=np.ones(adata.n_obs, dtype=bool),
             origin="`adata.X`",
         )
-        _refuse_counts(cells)
+        refuse_counts(cells)
+        if (cells.values(np.arange(min(500, adata.n_obs))) < 0).any():
+            raise ValueError(
+                f"{cells.origin} holds negative values. Log-normalised expression is needed; run `pp.prepare`."
+            )
         return cells
 
     @cached_property
@@ -147,22 +151,20 @@ class Cells:
         return values
 
 
-def read_doses(adata: AnnData, keys: ScreenKeys) -> np.ndarray:
-    """Get the dose of every cell as text, shape `(n_cells,)`."""
-    return np.full(adata.n_obs, "", dtype=object)
-
-
 def sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Draw at most `n` rows without replacement, in their old order."""
     return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
 
 
-def _refuse_counts(cells: Cells) -> None:
-    head = cells.values(np.arange(min(500, len(cells.names))))
-    if (head < 0).any():
-        raise ValueError(
-            f"{cells.origin} holds negative values. Log-normalised expression is needed; run `pp.prepare`."
-        )
+def refuse_counts(cells: Cells) -> None:
+    """Refuse whole numbers, as raw counts are.
+
+    Raises
+    ------
+    ValueError
+        If the first cells hold nothing else.
+    """
+    head = cells.values(np.flatnonzero(cells.present)[:500])
     if head.any() and (head == np.round(head)).all():
         raise ValueError(
             f"{cells.origin} holds whole numbers, which look like raw counts. Log-normalised expression is needed; "

@@ -31,6 +31,7 @@ def published(name: str, n: int = 30) -> AnnData:
     var = pd.DataFrame(index=[f"gene{i}" for i in range(5)])
     if name == "sciplex3":
         obs["cell_line"] = np.tile(np.array(["A549", "K562", np.nan], dtype=object), len(obs) // 3)
+        obs["time"] = np.where(np.arange(len(obs)) % 30 < 24, 24.0, 72.0)
         obs["dose_value"] = np.where(obs["perturbation"] == "control", np.nan, np.tile([10.0, 1000.0], len(obs) // 2))
         var["ensembl_id"] = ["id gene_short_name", "ENSG1", "ENSG2", "ENSG3", "ENSG4"]
         var.index = ["nan", "nan-1", "nan-2", "nan-3", "nan-4"]
@@ -76,7 +77,7 @@ def archive(tmp_path, monkeypatch):
     [
         ("adamson", {"control": 60, "DDIT3": 30, "SPI1": 30, "CREB1": 30}),
         ("norman", {"control": 30, "CBL+UBASH3A": 30, "CBL": 30, "UBASH3A": 30, "KLF1": 30}),
-        ("sciplex3", {"control": 20, "(+)-JQ1": 20, "Alvespimycin (17-DMAG) HCl": 20, "Trametinib": 20}),
+        ("sciplex3", {"control": 16, "(+)-JQ1": 16, "Alvespimycin (17-DMAG) HCl": 16, "Trametinib": 16}),
     ],
 )
 def test_labels_are_harmonised_and_the_screen_can_be_split(archive, tmp_path, name: str, labels: dict) -> None:
@@ -94,9 +95,28 @@ def test_doses_are_in_micromolar_and_genes_have_their_own_names(archive, tmp_pat
     assert set(adata.obs["dose"]) == {0.0, 0.01, 1.0}
     assert (adata.obs["dose"] == 0).equals(adata.obs["perturbation"] == "control")
     assert list(adata.var_names) == ["ENSG1", "ENSG2", "ENSG3", "ENSG4"]
+    assert set(adata.obs["hours"]) == {24}
     whole = published("sciplex3")
     np.testing.assert_array_equal(adata.X.toarray(), whole[adata.obs_names].X[:, :4])
     assert ScreenKeys.read(adata).cell_type_key == "cell_type"
+
+
+def test_drugs_have_their_molecule_and_published_lists_know_them(archive, tmp_path) -> None:
+    adata = datasets.sciplex3(cache=tmp_path / "cache", hours=None)
+    assert adata.n_obs == 80
+    assert adata.obs.loc[adata.obs["hours"] == 72, "perturbation"].value_counts().to_dict() == dict.fromkeys(
+        ["control", "(+)-JQ1", "Alvespimycin (17-DMAG) HCl", "Trametinib"], 4
+    )
+    pp.split(adata, "unseen_drug", method="published", val_fraction=0)
+    assert adata.uns["unlasting"]["split"]["test_conditions"].tolist() == ["Trametinib"]
+    pp.molecules(adata)
+    stored = adata.uns["unlasting"]["molecules"]
+    assert stored["drugs"].tolist() == ["(+)-JQ1", "Alvespimycin (17-DMAG) HCl", "Trametinib"]
+    assert not any("Cl" in smiles and "." in smiles for smiles in stored["drug_smiles"])  # no hydrochlorides
+    pp.split(adata, "unseen_dose", test=1, val_fraction=0)
+    assert set(adata.obs.loc[adata.obs["unlasting_split"] == "test", "dose"]) == {1.0}
+    with pytest.raises(ValueError, match="`hours` is 48"):
+        datasets.sciplex3(cache=tmp_path / "cache", hours=48)
 
 
 def test_a_file_is_downloaded_once(archive, tmp_path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from scipy import sparse
 
 from unlasting import datasets
+from unlasting._chemistry import canonical_smiles
 from unlasting._perturbation import parse_labels
 
 SHIPPED = {
@@ -37,7 +38,25 @@ def test_every_shipped_file_is_attributed_and_they_are_small() -> None:
     for folder in ("datasets", "pp"):
         data = files(f"unlasting.{folder}") / "_data"
         notice = (data / "README.md").read_text(encoding="utf-8")
-        shipped = [path for path in data.iterdir() if path.name.endswith((".h5ad", ".npz"))]
+        shipped = [path for path in data.iterdir() if path.name.endswith((".h5ad", ".npz", ".tsv"))]
         assert shipped
         assert all(path.name in notice for path in shipped)
         assert sum(len(path.read_bytes()) for path in shipped) < 8e6
+
+
+def test_the_drugs_of_sciplex3_are_molecules_and_the_published_lists_complete() -> None:
+    table = datasets.sciplex3_drugs()
+    assert list(table.columns) == ["name", "smiles", "ood", "ood_epigenetic"]
+    assert len(table) == 187
+    assert table["name"].is_unique
+    molecules = table["smiles"].map(canonical_smiles)
+    assert table["name"][molecules.duplicated(keep=False)].tolist() == ["Divalproex", "Valproic"]
+    assert not molecules.str.contains(r"\.").any()
+    assert molecules.map(canonical_smiles).equals(molecules)
+    assert set(table["name"][table["ood"]]) == {
+        "Dacinostat", "CUDC-907", "Givinostat", "CUDC-101", "Pirarubicin", "Hesperadin", "Tanespimycin", "Trametinib",
+        "Raltitrexed",
+    }  # fmt: skip
+    assert set(table["name"][table["ood_epigenetic"]]) == {
+        "Dacinostat", "Quisinostat", "CUDC-907", "Abexinostat", "Panobinostat", "Belinostat", "Givinostat", "AR-42",
+    }  # fmt: skip

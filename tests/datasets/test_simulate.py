@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from unlasting import datasets, pp
+from unlasting.datasets._counts import changed_counts
 from unlasting.datasets._network import Network
-from unlasting.datasets._simulate import _changed
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_changed_poisson_counts_are_poisson(rate: float, change: float, seed: in
     rng = np.random.default_rng(seed)
     shape = (4000, 1)
     counts = rng.poisson(rate, size=shape)
-    after = _changed(counts, np.full(shape, rate), np.full(shape, change), rng.uniform(size=shape))
+    after = changed_counts(counts, np.full(shape, rate), np.full(shape, change), rng.uniform(size=shape))
     mean = rate * np.exp(change)
     assert after.mean() == pytest.approx(mean, abs=5 * np.sqrt(mean / 4000))
     assert after.var() == pytest.approx(mean, rel=0.2, abs=0.02)

@@ -71,6 +71,14 @@ def test_laws(x, y, factor, shift) -> None:
     np.testing.assert_allclose(emd_per_gene(np.repeat(x, 3, axis=0), y), emd_per_gene(x, y), atol=1e-9 * scale)
 
 
+def test_the_input_stays_as_it_was(given_pair) -> None:
+    x, y, exact_x, exact_y, _ = given_pair
+    emd(x, y)
+    energy(x, y)
+    for values, exact in ((x, exact_x), (y, exact_y)):
+        np.testing.assert_array_equal(values.toarray() if sparse.issparse(values) else values, exact)
+
+
 def test_unbiased_energy_is_zero_on_average() -> None:
     rng = np.random.default_rng(0)
     draws = rng.gamma(2.0, 0.5, (600, 2, 8, 1))

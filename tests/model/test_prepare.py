@@ -46,6 +46,7 @@ def test_the_training_screen_comes_out_as_it_was(model):
     assert list(again.var_names) == model.get_var_names()
     assert list(again.obs["unlasting_split"]) == list(model.adata.obs["unlasting_split"])
     assert shuffled.uns["unlasting"]["keys"] == model.adata.uns["unlasting"]["keys"]
+    assert shuffled.uns["unlasting"]["grn"]["edges"].equals(model.adata.uns["unlasting"]["grn"]["edges"])
 
 
 def test_new_cells_keep_the_scale_of_the_training_screen(model):

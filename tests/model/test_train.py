@@ -126,10 +126,10 @@ def test_a_fault_is_not_an_interruption(build, screen):
 
 def test_early_stopping_stops_when_nothing_gets_better(build, screen):
     model = build(screen(n_cells=200))
-    model.train(200, lr=1e-30, early_stopping_patience=2, seed=0, batch_size=32, **QUIET)
+    model.train(25, lr=1e-30, early_stopping_patience=2, seed=0, batch_size=128, **QUIET)  # a step is an epoch
     assert len(model.history["denoiser_validation_score"]) == 3
     model = build(screen(n_cells=200))
-    model.train(200, lr=1e-30, early_stopping=False, seed=0, batch_size=32, **QUIET)
+    model.train(25, lr=1e-30, early_stopping=False, seed=0, batch_size=128, **QUIET)
     assert len(model.history["denoiser_validation_score"]) >= 25
 
 

@@ -55,7 +55,7 @@ def _scores() -> tuple[pd.DataFrame, pd.DataFrame]:
                         "signal": name != "QUIET",
                     }
                 )
-            interval = {"score": factor, "low": 0.9 * factor, "high": 1.1 * factor}
+            interval = {"score": factor, "low": 0.9 * factor, "high": 1.1 * factor, "best": 0.0}
             summary.append({"predictor": predictor, "gene_set": "all", "metric": metric, **interval})
     return pd.DataFrame(rows), pd.DataFrame(summary)
 

@@ -182,7 +182,7 @@ def test_scores_show_conditions_with_signal_and_both_reference_lines(screen):
 def test_scores_names_what_is_not_there(screen):
     with pytest.raises(ValueError, match="Did you mean 'e_distance'"):
         pl.scores(screen, "edistance")
-    screen.uns["unlasting"]["scores"]["signal"] = False
+    screen.uns["unlasting"]["scores"]["normalised"] = np.nan
     with pytest.raises(ValueError, match="No condition has a signal"):
         pl.scores(screen)
 

@@ -17,13 +17,15 @@ from unlasting.baselines._training_cells import TrainingCells
 class Baseline:
     """A predictor that reads the training cells when it is asked."""
 
-    def fit(self, adata: AnnData, **labels: Any) -> Self:
+    def fit(self, adata: AnnData, *, training: TrainingCells | None = None, **labels: Any) -> Self:
         """Find the training cells.
 
         Parameters
         ----------
         adata
             The screen, log-normalised, shape `(n_cells, n_genes)`. Cells labelled `val` or `test` are not looked at.
+        training
+            The `training_` of another baseline that is fitted to this screen, so that its labels are read once.
         **labels
             Names of columns and the like (`perturbation_key`, `control`, `cell_type_key`, `split_key`, `delimiter`),
             if other than recorded by `pp` or `setup_anndata`.
@@ -39,7 +41,7 @@ class Baseline:
         ValueError
             If a label cannot be read, there are no controls, or `X` holds raw counts.
         """
-        self.training_ = TrainingCells(adata, **labels)
+        self.training_ = training or TrainingCells(adata, **labels)
         return self
 
     def predict(self, condition: Condition | str, n_cells: int, *, seed: int = 0) -> np.ndarray:

@@ -123,4 +123,5 @@ class NearestDose(Baseline):
 
 
 def _log_doses(dose: str) -> np.ndarray:
-    return np.log([float(part) for part in dose.split("+")])
+    """Read the doses of the drugs, without the empty parts of gene targets."""
+    return np.log([float(part) for part in dose.split("+") if part])

@@ -16,6 +16,7 @@ from scipy import sparse
 
 from unlasting._constants import UNS_KEY
 from unlasting._keys import ScreenKeys
+from unlasting.pp._sciplex3_drugs import drug_table, table_name
 
 CONTROL = "control"
 
@@ -109,38 +110,55 @@ def norman(*, cache: str | PathLike[str] | None = None) -> AnnData:
     return _load("norman", cache, _norman_label)
 
 
-def sciplex3(*, cache: str | PathLike[str] | None = None) -> AnnData:
+def sciplex3(*, hours: int | None = 24, cache: str | PathLike[str] | None = None) -> AnnData:
     """188 drugs at four doses in three cell lines (several GB to download, and as much memory).
 
-    About 760,000 cells. Cells that were not assigned to a drug and a cell line are left out. The published file
+    Up to 760,000 cells. Cells that were not assigned to a drug and a cell line are left out. The published file
     names each gene by its neighbour, because the header of the gene table was read as a gene; this is put right here.
+
+    Go on with `ul.pp.split(adata, "unseen_drug", method="published")` or `ul.pp.split(adata, "unseen_dose")`, and then
+    `ul.pp.prepare(adata, n_top_genes=2000)`: the 2,000 genes of published evaluations, but chosen from the training
+    cells alone.
 
     Parameters
     ----------
+    hours
+        Hours of treatment: 24, in all cell lines, or 72, in A549 with a quarter of the drugs. `None` keeps both, which
+        `obs["hours"]` tells apart.
     cache
         Folder for downloaded files; by default that of the operating system.
 
     Returns
     -------
-    Raw counts in `X`, with `obs["perturbation"]` (the drug), `obs["dose"]` in uM (0 for controls) and
-    `obs["cell_type"]` (the cell line). As names of drugs contain `+`, the delimiter of combinations is recorded as
-    `" + "` in `uns["unlasting"]["keys"]`, where later steps find it.
+    Raw counts in `X`, with `obs["perturbation"]` (the drug), `obs["dose"]` in uM (0.01, 0.1, 1 and 10; 0 for controls),
+    `obs["smiles"]`, `obs["cell_type"]` (the cell line) and `obs["hours"]`. These columns are recorded in
+    `uns["unlasting"]["keys"]`, where later steps find them, and so is `" + "` as the delimiter of combinations, because
+    names of drugs contain `+`.
 
     Raises
     ------
     ConnectionError
         If the file cannot be downloaded.
     ValueError
-        If the file is not the one that is expected.
+        If the file is not the one that is expected, or holds no cells after `hours`.
 
     References
     ----------
     Srivatsan et al. (2020), Science 367, 45-51; harmonised by Peidli et al. (2024), Nature Methods 21, 531-540.
     """
     adata = _with_own_genes(_load("sciplex3", cache, _drug_label))
-    dose = adata.obs["dose_value"].astype(float).to_numpy() / 1000  # published in nM
-    adata.obs["dose"] = np.where(adata.obs["perturbation"] == CONTROL, 0.0, dose)
-    ScreenKeys(cell_type_key="cell_type", delimiter=" + ").write(adata)
+    adata.obs["hours"] = adata.obs["time"].astype(float).to_numpy()
+    if hours is not None:
+        adata = adata[adata.obs["hours"] == hours].copy()
+    if adata.n_obs == 0:
+        raise ValueError(f"`hours` is {hours}, but sci-Plex3 was measured after 24 and 72 hours.")
+    control = (adata.obs["perturbation"] == CONTROL).to_numpy()
+    adata.obs["dose"] = np.where(control, 0.0, adata.obs["dose_value"].astype(float) / 1000)  # published in nM
+    smiles = drug_table().set_index("name")["smiles"]
+    names = adata.obs["perturbation"].astype(str)
+    adata.obs["smiles"] = names.map({name: smiles.get(table_name(name)) for name in names.unique() if name != CONTROL})
+    adata.obs["smiles"] = adata.obs["smiles"].mask(control, "").astype("category")
+    ScreenKeys(cell_type_key="cell_type", dose_key="dose", smiles_key="smiles", delimiter=" + ").write(adata)
     return adata
 
 

@@ -1,4 +1,4 @@
-"""A known regulatory network, and what happens to its genes when targets are knocked out."""
+"""A known regulatory network, and what happens to its genes when targets are knocked out or inhibited."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ class Network:
                 weights[regulator - 1, regulator] = CHAIN_WEIGHT
         return cls(names, weights)
 
-    def log_expression(self, noise: np.ndarray, knocked_out: np.ndarray) -> np.ndarray:
+    def log_expression(
+        self, noise: np.ndarray, knocked_out: np.ndarray, inhibition: np.ndarray | None = None
+    ) -> np.ndarray:
         """Compute by how much each gene of each cell departs from the usual expression, in natural logarithms.
 
         Parameters
@@ -78,16 +80,19 @@ class Network:
             What makes each cell different, shape `(n_cells, n_nodes)`.
         knocked_out
             Which nodes are knocked out, shape `(n_nodes,)`.
+        inhibition
+            What part of the activity of each node is blocked, as by a drug, shape `(n_nodes,)`. Its own expression stays.
 
         Returns
         -------
         Shape `(n_cells, n_nodes)`; minus infinity for what is knocked out.
         """
         change = noise.copy()
+        left = np.ones(len(self.names)) if inhibition is None else 1.0 - inhibition
         for node in range(len(self.names)):
             regulators = np.flatnonzero(self.weights[:, node])
             if regulators.size:
-                activity = np.minimum(np.exp(change[:, regulators]), LARGEST_ACTIVITY)
+                activity = np.minimum(np.exp(change[:, regulators]), LARGEST_ACTIVITY) * left[regulators]
                 change[:, node] += (activity - 1) @ self.weights[regulators, node]
             if knocked_out[node]:
                 change[:, node] = -np.inf

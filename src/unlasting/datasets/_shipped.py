@@ -5,9 +5,11 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 
 import anndata
+import pandas as pd
 from anndata import AnnData
 
 from unlasting._constants import UNS_KEY
+from unlasting.pp._sciplex3_drugs import drug_table
 
 
 def papalexi() -> AnnData:
@@ -68,6 +70,32 @@ def kang() -> AnnData:
     rDeepMAPS.
     """
     return _read("kang", "kang2018_ifnb2800.h5ad")
+
+
+def sciplex3_drugs() -> pd.DataFrame:
+    """Names and structures of the drugs of sci-Plex3, without their cells.
+
+    187 drugs under the short names that are usual for this screen, the first word of the product (`Trametinib` for
+    `Trametinib (GSK1120212)`). Two of them, `Divalproex` and `Valproic`, are salts of one molecule.
+
+    Returns
+    -------
+    A frame with `name`, `smiles` (as published, with salts), and `ood` and `ood_epigenetic`: whether the drug is in
+    the lists of 9 and of 8 out-of-distribution drugs that chemCPA is judged on.
+
+    References
+    ----------
+    Srivatsan et al. (2020), Science 367, 45-51; Hetzel et al. (2022), NeurIPS 35, 26711-26722, from whose MIT-licensed
+    repository chemCPA the table is taken.
+
+    Examples
+    --------
+    >>> import unlasting as ul
+    >>> table = ul.datasets.sciplex3_drugs()
+    >>> table.loc[table["ood"], "name"].tolist()[:3]
+    ['CUDC-101', 'CUDC-907', 'Dacinostat']
+    """
+    return drug_table()
 
 
 def _read(name: str, file: str) -> AnnData:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse, stats
+from scipy import sparse
 
 from unlasting._constants import UNS_KEY
+from unlasting.datasets._counts import base_counts, changed_counts, expected_counts
 from unlasting.datasets._network import Network
 
 CONTROL = "control"
@@ -139,7 +140,7 @@ def simulate_screen(
         responds = temper[cells] < min(fraction[name] for name in names)
         after = network.log_expression(noise[cells], np.isin(network.names, names))
         change = np.where(responds[:, None], after - usual[cells], 0.0)[:, measured]
-        return _changed(counts[cells], rate[cells], change, luck[cells]), responds
+        return changed_counts(counts[cells], rate[cells], change, luck[cells]), responds
 
     matrix, responder = counts.copy(), np.zeros(total, dtype=bool)
     for label in labels:
@@ -256,30 +257,8 @@ def _real(
             f"`base` has {base.n_obs} cells x {base.n_vars} genes; this screen needs {n_cells} cells and {n_genes} genes. "
             "Lower `n_cells`, `n_controls` or the number of targets."
         )
-    counts = sparse.csc_matrix(base.X)
-    if counts.data.size and (counts.data.min() < 0 or (counts.data != np.rint(counts.data)).any()):
-        raise ValueError("`base.X` must hold raw counts.")
+    counts, library_size, kinds = base_counts(base, n_genes)
     cells = rng.choice(base.n_obs, size=n_cells, replace=False)
-    most = np.argsort(-np.asarray(counts.sum(axis=0)).ravel(), kind="stable")[:n_genes]
-    matrix = counts[:, most].toarray()[cells].astype(np.int64)
+    matrix = counts[cells].toarray().astype(np.int64)
     matrix = matrix[:, rng.permutation(n_genes)]  # else the targets would be the genes with most counts
-    kinds = base.obs["cell_type"].astype(str).to_numpy()[cells] if "cell_type" in base.obs else np.full(n_cells, "cell")
-    rate = np.empty(matrix.shape)
-    for kind in np.unique(kinds):
-        own = matrix[kinds == kind]
-        share = own.sum(axis=0) / max(own.sum(), 1)
-        rate[kinds == kind] = own.sum(axis=1, keepdims=True) * share
-    return kinds, np.asarray(counts.sum(axis=1)).ravel()[cells], matrix, rate
-
-
-def _changed(counts: np.ndarray, rate: np.ndarray, change: np.ndarray, luck: np.ndarray) -> np.ndarray:
-    """Thin the counts of genes that go down and add to those that go up; leave the others as they are.
-
-    All of shape `(n_cells, n_genes)`. Poisson counts with mean `rate` become Poisson counts with mean
-    `rate * exp(change)`.
-    """
-    after = counts.copy()
-    down, up = change < 0, change > 0
-    after[down] = stats.binom.ppf(luck[down], counts[down], np.exp(change[down]))
-    after[up] += stats.poisson.ppf(luck[up], rate[up] * np.expm1(change[up])).astype(counts.dtype)
-    return after
+    return kinds[cells], library_size[cells], matrix, expected_counts(matrix, kinds[cells])

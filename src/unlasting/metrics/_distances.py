@@ -12,9 +12,12 @@ from unlasting._logging import logger
 from unlasting.metrics._matrices import BLOCK_VALUES, Matrix, as_matrix, as_pair, check_genes, dense, slices
 
 MAX_BLOCK_CELLS = 1024
-BANDWIDTH_CELLS = 1000
+MEDIAN_CELLS = 1000
 COINCIDENT = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-13}
-"""Below which share of the squared norms a squared distance is lost in rounding."""
+"""Below which share of the squared norms a squared distance is lost in rounding.
+
+Blocks of float32 with such a pair are computed in float64, where it is taken as zero.
+"""
 
 
 def mean_distance(x: Matrix, y: Matrix | None = None, *, squared: bool = False, unbiased: bool = False) -> float:
@@ -107,6 +110,16 @@ def e_distance(
     The default is the formula in the text of :cite:t:`chi2025unlasting`; the tables there are `unbiased=True,
     sqrt=True`. pertpy's `edistance` averages over all pairs as well; where it uses squared distances
     (`cell_wise_metric="sqeuclidean"`, the default in some releases), it is `squared=True`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from unlasting.metrics import e_distance
+    >>> observed = np.array([[0.0, 1.0], [2.0, 1.0]])
+    >>> e_distance(observed, observed)
+    0.0
+    >>> round(e_distance(observed + [0.0, 1.5], observed), 6)
+    2.0
     """
     predicted, observed = as_pair(predicted, observed, min_cells=2 if unbiased else 1)
     if max_cells is not None:
@@ -183,7 +196,7 @@ def _mean_distance(x: Matrix, y: Matrix | None, squared: bool, unbiased: bool) -
 
 def _sum_of_squared_distances(x: Matrix, y: Matrix | None) -> float:
     """Sum over all pairs from two moments of each sample."""
-    center = _mean(x) if y is None else (_mean(x) + _mean(y)) / 2
+    center = _center(x, y)
     moments = []
     for cells in (x, x if y is None else y):
         total, squares = np.zeros(x.shape[1]), 0.0
@@ -207,7 +220,7 @@ def _kernel_sum(x: Matrix, y: Matrix | None, scale: float) -> float:
 def _median_distance(predicted: Matrix, observed: Matrix, rng: np.random.Generator) -> float:
     """Get the median distance between different cells of both samples; 1 if all coincide, where it does not matter."""
     n, m = predicted.shape[0], observed.shape[0]
-    chosen = np.sort(rng.permutation(n + m)[:BANDWIDTH_CELLS])
+    chosen = np.sort(rng.permutation(n + m)[:MEDIAN_CELLS])
     pooled = np.vstack([dense(predicted[chosen[chosen < n]]), dense(observed[chosen[chosen >= n] - n])])
     # pairs beside the diagonal count twice, but all of them do
     found = np.concatenate([np.tile(block[block > 0], weight) for weight, block in _blocks(pooled, None)])
@@ -218,9 +231,7 @@ def _blocks(x: Matrix, y: Matrix | None) -> Iterator[tuple[int, np.ndarray]]:
     """Go through squared distances in blocks; within `x`, only one side of the diagonal, which counts twice."""
     within = y is None
     other = x if y is None else y
-    center = (
-        _mean(x) if within else (x.shape[0] * _mean(x) + other.shape[0] * _mean(other)) / (x.shape[0] + other.shape[0])
-    )
+    center = _center(x, y)
     dtype = np.result_type(x.dtype, other.dtype)
     width = _block_cells(x)
     for rows in slices(x.shape[0], width):
@@ -244,7 +255,8 @@ def _blocks(x: Matrix, y: Matrix | None) -> Iterator[tuple[int, np.ndarray]]:
 
 def _products(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Get squared distances, and the squared norms from whose difference they came."""
-    norms_a, norms_b = (np.einsum("ij,ij->i", block, block) for block in (a, b))
+    # `sum` adds up pairwise: the naive order of `einsum` would shift float32 distances by more than a small effect
+    norms_a, norms_b = ((block * block).sum(axis=1) for block in (a, b))
     scale = norms_a[:, None] + norms_b[None, :]
     block = a @ b.T
     block *= -2
@@ -264,8 +276,10 @@ def _centred(x: Matrix, rows: slice, center: np.ndarray, dtype: DTypeLike) -> np
     return np.subtract(dense(x[rows]), center.astype(dtype), dtype=dtype)
 
 
-def _mean(x: Matrix) -> np.ndarray:
-    return np.asarray(x.mean(axis=0, dtype=np.float64)).ravel()
+def _center(x: Matrix, y: Matrix | None) -> np.ndarray:
+    """Get a point amid the cells, from which products of matrices lose least."""
+    means = [np.asarray(cells.mean(axis=0, dtype=np.float64)).ravel() for cells in (x, y) if cells is not None]
+    return np.mean(means, axis=0)
 
 
 def _block_cells(x: Matrix) -> int:

@@ -92,6 +92,13 @@ def get_metric(name: str) -> Metric:
     ------
     KeyError
         If there is no metric of that name.
+
+    Examples
+    --------
+    >>> from unlasting.metrics import get_metric
+    >>> metric = get_metric("pearson_change")
+    >>> metric.best_value, metric.needs
+    (1.0, ('predicted', 'observed', 'control', 'observed_control'))
     """
     if name not in METRICS:
         close = get_close_matches(str(name), METRICS, n=1)

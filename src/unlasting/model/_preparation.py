@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ class PreparationMixin(SourcesMixin):
     def prepare(self, adata: AnnData, *, copy: bool = False) -> AnnData | None:
         """Normalise raw counts as the cells of the training screen were, on the genes of the model.
 
-        For cells that come later: controls to start from, or a screen to predict. Where all of them belong to the
-        screen that the model was made with, by name and label, they get their part of its split too.
+        For cells that come later: controls to start from, or a screen to predict and to judge. They get the graph and
+        the embeddings of the model's screen, which baselines read. Where all of them belong to that screen, by name
+        and label, they get their part of its split too.
 
         Parameters
         ----------
@@ -31,8 +33,8 @@ class PreparationMixin(SourcesMixin):
 
         Returns
         -------
-        `None`, or the copy. Updates the fields of :func:`unlasting.pp.prepare`, and `adata.obs[split_key]` for cells
-        of the training screen.
+        `None`, or the copy. Updates the fields of :func:`unlasting.pp.prepare`, `adata.uns["unlasting"]["grn"]` and
+        `["target_embedding"]`, and `adata.obs[split_key]` for cells of the training screen.
 
         Raises
         ------
@@ -61,6 +63,8 @@ class PreparationMixin(SourcesMixin):
             delimiter=self.keys.delimiter,
         )
         self.keys.write(adata)
+        stored = {} if self.adata is None else self.adata.uns[UNS_KEY]
+        adata.uns[UNS_KEY] |= {key: deepcopy(stored[key]) for key in ("grn", "target_embedding") if key in stored}
         if n_genes != before and not self.preparation_["library_size_key"]:
             logger.warning(
                 "The new cells have counts of %d genes, the training screen had %d: library sizes, and with them all "

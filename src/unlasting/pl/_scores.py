@@ -46,10 +46,11 @@ def scores(
     return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Show the normalised score of every predictor in every condition with a signal.
+    """Show the normalised score of every predictor in every condition that is scored.
 
-    0 is the noise floor (a second sample of the true cells), 1 is no effect (control cells). The first row is the
-    score over all conditions, a ratio of means, with its bootstrap interval.
+    Of a distance, 0 is the noise floor (a second sample of the true cells) and 1 is no effect (control cells); of what
+    is best at 1, such as a correlation, 1 is the ceiling that a second sample of the true cells reaches. The first row is
+    the score over all conditions, a ratio of means, with its bootstrap interval.
 
     Parameters
     ----------
@@ -78,12 +79,12 @@ def scores(
     KeyError
         If `tl.evaluate` has not been run.
     ValueError
-        If the metric, gene set or a predictor is not stored, or no condition has a signal.
+        If the metric, gene set or a predictor is not stored, or no condition is scored.
     """
     writer = "ul.tl.evaluate(adata)"
     columns = ["metric", "gene_set", "predictor"]
-    frame = stored(adata, key, writer=writer, columns=["condition", "normalised", "no_effect", "signal", *columns])
-    summary = stored(adata, summary_key, writer=writer, columns=["score", "low", "high", *columns])
+    frame = stored(adata, key, writer=writer, columns=["condition", "normalised", "floor", "no_effect", *columns])
+    summary = stored(adata, summary_key, writer=writer, columns=["score", "low", "high", "best", *columns])
     frame, summary = (
         pick(
             pick(pick(f, "metric", metric, "metric"), "gene_set", gene_set, "gene_set"),
@@ -94,10 +95,13 @@ def scores(
         for f in (frame, summary)
     )
     frame = frame.assign(name=condition_names(frame))
-    silent = frame.loc[~frame["signal"].astype(bool), "name"].nunique()
-    frame = frame[frame["signal"].astype(bool)].sort_values("no_effect", ascending=False, kind="stable")
+    of_distance = float(summary["best"].iloc[0]) == 0
+    n_conditions = frame["name"].nunique()
+    frame = frame[frame["normalised"].notna()]
+    frame = frame.sort_values("no_effect" if of_distance else "floor", ascending=False, kind="stable")
     if frame.empty:
         raise ValueError(f"No condition has a signal in {metric!r} over {gene_set!r}: nothing can be normalised.")
+    silent = n_conditions - frame["name"].nunique()
     rows = [ALL, *pd.unique(frame["name"])]
     names = list(pd.unique(summary["predictor"]))
 
@@ -129,7 +133,8 @@ def scores(
     notes = ["▸ beyond the axis"] if far else []
     if silent:
         notes.append(f"{silent} without a signal left out")
-    label = "\n".join(["Normalised score (0: noise floor, 1: no effect)", "; ".join(notes)]).strip()
+    scale = "Normalised score (0: noise floor, 1: no effect)" if of_distance else "Share of the ceiling (1: true cells)"
+    label = "\n".join([scale, "; ".join(notes)]).strip()
     dress(axes, title=f"{metric}, {gene_set} genes", xlabel=label)
     legend_beside(axes, title="predictor")
     return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)

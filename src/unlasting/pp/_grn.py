@@ -38,9 +38,9 @@ def grn(
     """Build the graph of genes from co-expression and a prior.
 
     The nodes are the measured genes, in their order, and then the targets that are not measured, which have no
-    expression but take part in the graph. Edges join genes that vary together in the training cells, and genes that
-    the prior relates. The prior also gives an embedding to every gene that it knows, from which a model predicts
-    targets that it was never trained on.
+    expression but take part in the graph. Drugs are no nodes; they are known by their SMILES. Edges join genes that
+    vary together in the training cells, and genes that the prior relates. The prior also gives an embedding to every
+    gene that it knows, from which a model predicts targets that it was never trained on.
 
     Parameters
     ----------

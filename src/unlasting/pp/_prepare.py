@@ -143,9 +143,10 @@ def prepare(
 
 
 def _targets(adata: AnnData, keys: ScreenKeys) -> set[str]:
-    """Collect the targets of all perturbations."""
+    """Collect the targets of all perturbations that are no drugs."""
     parsed = parse_labels(keys.labels(adata), control=keys.control, delimiter=keys.delimiter)
-    return {name for perturbation in parsed.values() for name in perturbation.targets}
+    names = {name for perturbation in parsed.values() for name in perturbation.targets}
+    return names - (keys.drugs(adata) or set())
 
 
 def _places(adata: AnnData, genes: Sequence[str]) -> np.ndarray:

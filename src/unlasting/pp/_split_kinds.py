@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,8 @@ class Screen:
         Cell type of every cell, shape `(n_cells,)`.
     batches
         Batch of every cell, shape `(n_cells,)`.
+    doses
+        Doses of every cell as text, shape `(n_cells,)`; empty where there are none.
     perturbations
         What each label means.
     control
@@ -32,6 +35,7 @@ class Screen:
     labels: np.ndarray
     cell_types: np.ndarray
     batches: np.ndarray
+    doses: np.ndarray
     perturbations: dict[str, Perturbation]
     control: str
 
@@ -143,6 +147,26 @@ def by_target(screen: Screen, draw: Draw) -> np.ndarray:
     return _with_combinations(screen, part)
 
 
+def by_drug(screen: Screen, draw: Draw, groups: dict[str, str]) -> np.ndarray:
+    """Hold out whole groups of drugs, with every combination that contains one; `groups` names that of each drug."""
+    targets = {label: perturbation.targets for label, perturbation in screen.perturbations.items()}
+    drugs = {name for names in targets.values() for name in names if name in groups}
+    if not drugs:
+        raise ValueError("`kind='unseen_drug'` needs drugs, but no perturbation of the screen has a SMILES.")
+    named = {TEST: draw.test, VAL: draw.val}
+    for part, names in named.items():
+        for name in names or ():
+            if name not in drugs:
+                raise ValueError(f"`{part}` names {name!r}, which is no drug of the screen.{nearest_name(name, drugs)}")
+        named[part] = None if names is None else list(dict.fromkeys(groups[name] for name in names))
+    count = Counter(
+        group for label in screen.labels for group in {groups[name] for name in targets[label] if name in groups}
+    )
+    frequent = [group for group, n_cells in count.items() if n_cells >= draw.min_cells]
+    part_of = replace(draw, test=named[TEST], val=named[VAL]).parts(frequent, set(count), "drug group")
+    return _with_combinations(screen, {name: part_of[groups[name]] for name in drugs})
+
+
 def by_combination(screen: Screen, draw: Draw, n_seen: int) -> np.ndarray:
     """Hold out combinations of which exactly `n_seen` targets are trained on as singles, the others not at all."""
     combos = {label for label, perturbation in screen.perturbations.items() if len(perturbation.targets) > 1}
@@ -249,7 +273,7 @@ def by_cell_type(screen: Screen, draw: Draw, n_shots: int) -> np.ndarray:
 def _with_combinations(screen: Screen, part: dict[str, str]) -> np.ndarray:
     """Give every cell the part of its targets: test if one is test, else val if one is val."""
     parts = {
-        label: next((p for p in (TEST, VAL) if p in {part[name] for name in perturbation.targets}), TRAIN)
+        label: next((p for p in (TEST, VAL) if p in {part.get(name) for name in perturbation.targets}), TRAIN)
         for label, perturbation in screen.perturbations.items()
     }
     return np.array([parts[label] for label in screen.labels], dtype=object)

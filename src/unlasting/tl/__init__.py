@@ -1,9 +1,11 @@
 """Judge and use generated cells: AnnData in, tidy frame out."""
 
+from unlasting.tl._benchmark import benchmark
 from unlasting.tl._bimodality import bimodality
 from unlasting.tl._dose_response import dose_response
 from unlasting.tl._embedding import embedding
+from unlasting.tl._evaluate import evaluate
 from unlasting.tl._rank import rank
 from unlasting.tl._responders import responders
 
-__all__ = ["bimodality", "dose_response", "embedding", "rank", "responders"]
+__all__ = ["benchmark", "bimodality", "dose_response", "embedding", "evaluate", "rank", "responders"]

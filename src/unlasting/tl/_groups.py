@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,15 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting._cells import Cells, Condition, read_doses
+from unlasting._cells import Cells, Condition, refuse_counts
 from unlasting._constants import TEST, TRAIN, UNS_KEY
 from unlasting._keys import ScreenKeys
-from unlasting._perturbation import canonical_labels, nearest_name
+from unlasting._perturbation import Perturbation, canonical_labels, nearest_name
 
 
 @dataclass(frozen=True)
-class Groups:
-    """A screen and the cells that were generated for it.
+class Screen:
+    """The observed cells of a screen.
 
     Parameters
     ----------
@@ -29,8 +30,6 @@ class Groups:
         Names of the genes, shape `(n_genes,)`.
     observed
         The cells of the screen.
-    generated
-        The generated cells, without those generated under the control label.
     split
         `train`, `val` or `test` of the observed cells; all `train` without a split column.
     """
@@ -38,20 +37,18 @@ class Groups:
     keys: ScreenKeys
     genes: pd.Index
     observed: Cells
-    generated: Cells
     split: np.ndarray
-    _controls: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, adata: AnnData, *, layer: str | None, predictions: AnnData | None, **overrides: Any) -> Groups:
-        """Read the observed cells of `adata` and the generated ones of its layer or of `predictions`.
+    def of(cls, adata: AnnData, **overrides: Any) -> Screen:
+        """Read the cells of `adata`.
 
         Raises
         ------
         KeyError
-            If the layer, a label column or genes of the screen are missing.
+            If a label column is missing.
         ValueError
-            If `X` holds raw counts, names are not unique, or there is no generated cell.
+            If `X` holds raw counts, or names are not unique.
         """
         if adata.n_obs == 0 or adata.n_vars == 0:
             raise ValueError("`adata` is empty: it needs at least one cell and one gene.")
@@ -63,42 +60,71 @@ class Groups:
                 )
         keys = ScreenKeys.read(adata, **overrides)
         split = keys.split(adata)
-        observed = Cells.read(adata, keys)
-        generated = (
-            _from_layer(adata, observed, layer) if predictions is None else _from_other(adata, predictions, keys)
-        )
-        generated.present[generated.labels == keys.control] = False
-        if not generated.present.any():
-            raise ValueError(f"{generated.origin} holds no generated cell under a perturbation. Run `model.predict`.")
-        return cls(
+        return Screen(
             keys=keys,
             genes=adata.var_names,
-            observed=observed,
-            generated=generated,
+            observed=Cells.read(adata, keys),
             split=np.full(adata.n_obs, TRAIN, dtype=object) if split is None else split,
         )
 
-    def conditions(self, wanted: Iterable[str | tuple[str, ...]] | None = None) -> list[Condition]:
-        """List the conditions with generated cells, or those of them that are `wanted`.
+    @cached_property
+    def _controls(self) -> dict[str, np.ndarray]:
+        """The training controls of each cell type."""
+        found = {c.cell_type: self.part(c, TRAIN) for c in self.observed.conditions if self.is_control(c)}
+        return {cell_type: rows for cell_type, rows in found.items() if len(rows)}
 
-        A name stands for all cell types and doses, a pair of perturbation and cell type for all doses.
+    def is_control(self, condition: Condition) -> bool:
+        """Whether a condition is that of the control cells."""
+        return condition.perturbation == self.keys.control
+
+    def part(self, condition: Condition, part: str) -> np.ndarray:
+        """Find the `train`, `val` or `test` cells of a condition."""
+        rows = self.observed.rows(condition)
+        return rows[self.split[rows] == part]
+
+    def observed_conditions(self, wanted: Iterable[str | tuple[str, ...]] | None = None) -> list[Condition]:
+        """List the conditions of the perturbed cells, or those of them that are `wanted`.
 
         Raises
         ------
         ValueError
-            If no cell was generated for a wanted condition.
+            If there is none of a wanted name.
         """
-        found = list(self.generated.conditions)
+        found = [condition for condition in self.observed.conditions if not self.is_control(condition)]
+        return self._wanted(found, wanted, "`adata` holds no cells")
+
+    def test_conditions(self) -> list[Condition]:
+        """List the conditions with test cells.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        found = [condition for condition in self.observed_conditions() if len(self.part(condition, TEST))]
+        if not found:
+            raise ValueError(
+                f"No perturbed cell is labelled 'test' in `obs[{self.keys.split_key!r}]`, so there is nothing to judge a "
+                "prediction by. Run `pp.split`, or name another `split_key`."
+            )
+        return found
+
+    def _wanted(
+        self, found: list[Condition], wanted: Iterable[str | tuple[str, ...]] | None, lack: str
+    ) -> list[Condition]:
+        """Choose among conditions: a name stands for all cell types and doses, a pair for all doses."""
         if wanted is None:
             return found
         chosen: list[Condition] = []
         for entry in [wanted] if isinstance(wanted, str) else wanted:
             name, *rest = [entry] if isinstance(entry, str) else entry
-            label = canonical_labels([name], control=self.keys.control, delimiter=self.keys.delimiter)[0]
-            matches = [c for c in found if c[: 1 + len(rest)] == (label, *map(str, rest))]
+            label = canonical_labels([name], **self.keys.grammar)[0]
+            # a dose may be given as a number
+            rest = [part if isinstance(part, str) else np.format_float_positional(part, trim="-") for part in rest]
+            matches = [c for c in found if c[: 1 + len(rest)] == (label, *rest)]
             if not matches:
                 raise ValueError(
-                    f"`conditions` names {entry!r}, for which {self.generated.origin} holds no generated cells."
+                    f"`conditions` names {entry!r}, for which {lack}."
                     + nearest_name(str(name), [c.perturbation for c in found])
                 )
             chosen += matches
@@ -113,28 +139,69 @@ class Groups:
             If there is none.
         """
         if cell_type not in self._controls:
-            rows = self.observed.rows(Condition(self.keys.control, cell_type))
-            rows = rows[self.split[rows] == TRAIN]
-            if not len(rows):
-                raise ValueError(
-                    f"There are no training control cells{f' of cell type {cell_type!r}' if cell_type else ''}. "
-                    f"Every comparison starts from them: label some controls 'train' in "
-                    f"`obs[{self.keys.split_key!r}]`, or leave this cell type out."
-                )
-            self._controls[cell_type] = rows
+            raise ValueError(
+                f"There are no training control cells{f' of cell type {cell_type!r}' if cell_type else ''}. "
+                f"Every comparison starts from them: label some controls 'train' in "
+                f"`obs[{self.keys.split_key!r}]`, or leave this cell type out."
+            )
         return self._controls[cell_type]
+
+    def observed_rows(self, condition: Condition) -> np.ndarray:
+        """Find the observed cells to compare with: the `test` cells of a condition, or all if it has none."""
+        test = self.part(condition, TEST)
+        return test if len(test) else self.observed.rows(condition)
+
+
+@dataclass(frozen=True)
+class Groups(Screen):
+    """A screen and the cells that were generated for it.
+
+    Parameters
+    ----------
+    generated
+        The generated cells, without those generated under the control label.
+    """
+
+    generated: Cells
+
+    @classmethod
+    def read(cls, adata: AnnData, *, layer: str | None, predictions: AnnData | None, **overrides: Any) -> Groups:
+        """Read the observed cells of `adata` and the generated ones of its layer or of `predictions`.
+
+        Raises
+        ------
+        KeyError
+            If the layer, a label column or genes of the screen are missing.
+        ValueError
+            If `X` holds raw counts, names are not unique, or there is no generated cell.
+        """
+        screen = Screen.of(adata, **overrides)
+        if predictions is None:
+            generated = _from_layer(adata, screen.observed, layer)
+        else:
+            generated = _from_other(adata, predictions, screen.keys)
+        generated.present[generated.labels == screen.keys.control] = False
+        if not generated.present.any():
+            raise ValueError(f"{generated.origin} holds no generated cell under a perturbation. Run `model.predict`.")
+        refuse_counts(generated)
+        return cls(screen.keys, screen.genes, screen.observed, screen.split, generated)
+
+    def conditions(self, wanted: Iterable[str | tuple[str, ...]] | None = None) -> list[Condition]:
+        """List the conditions with generated cells, or those of them that are `wanted`.
+
+        Raises
+        ------
+        ValueError
+            If no cell was generated for a wanted condition.
+        """
+        found = list(self.generated.conditions)
+        return self._wanted(found, wanted, f"{self.generated.origin} holds no generated cells")
 
     def source_rows(self, rows: np.ndarray, source_key: str) -> np.ndarray:
         """Find the observed cells from which generated cells came, -1 where that is unknown."""
         if source_key not in self.generated.obs:
             return np.full(len(rows), -1)
         return self.observed.names.get_indexer(np.asarray(self.generated.obs[source_key].astype(object))[rows])
-
-    def observed_rows(self, condition: Condition) -> np.ndarray:
-        """Find the observed cells to compare with: the `test` cells of a condition, or all if it has none."""
-        rows = self.observed.rows(condition)
-        test = rows[self.split[rows] == TEST]
-        return test if len(test) else rows
 
 
 def t_scores(group: np.ndarray, control: np.ndarray) -> np.ndarray:
@@ -200,20 +267,32 @@ def _from_other(adata: AnnData, predictions: AnnData, keys: ScreenKeys) -> Cells
             f"`predictions` lacks {(columns < 0).sum()} of the {adata.n_vars} genes of `adata` "
             f"(for example {list(adata.var_names[columns < 0][:3])}). Both need the same genes; the order is free."
         )
-    for argument in ("perturbation_key", "cell_type_key"):
+    for argument in ("perturbation_key", "cell_type_key", "dose_key"):
         key = getattr(keys, argument)
         if key is not None and key not in predictions.obs:
             raise KeyError(f"`predictions.obs` has no column {key!r}, which `{argument}` names in `adata`.")
+    labels, doses = _written(adata, predictions, keys)
     return Cells(
         matrix=predictions.X,
         columns=columns,
         names=predictions.obs_names,
-        labels=canonical_labels(
-            keys.column(predictions, "perturbation_key"), control=keys.control, delimiter=keys.delimiter
-        ),
+        labels=labels,
         cell_types=keys.cell_types(predictions),
-        doses=read_doses(predictions, keys),
+        doses=doses,
         obs=predictions.obs,
         present=np.ones(predictions.n_obs, dtype=bool),
         origin="`predictions`",
+    )
+
+
+def _written(adata: AnnData, predictions: AnnData, keys: ScreenKeys) -> tuple[np.ndarray, np.ndarray]:
+    """Get canonical labels and doses of generated cells; what is a drug, the screen knows."""
+    drugs = None if keys.dose_key is None else keys.drugs(adata)
+    labels = keys.column(predictions, "perturbation_key")
+    doses = np.full(len(labels), None) if keys.dose_key is None else keys.column(predictions, "dose_key")
+    cells = list(zip(labels, doses, strict=True))
+    parsed = {cell: Perturbation.parse(*cell, **keys.grammar, drugs=drugs) for cell in dict.fromkeys(cells)}
+    return (
+        np.array([parsed[cell].label(**keys.grammar) for cell in cells], dtype=object),
+        np.array([parsed[cell].dose_text() for cell in cells], dtype=object),
     )

@@ -70,7 +70,7 @@ class NetworkPlan(pl.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def on_train_start(self) -> None:
+    def on_fit_start(self) -> None:
         """Switch to training mode: an earlier fit leaves evaluation mode behind."""
         self.module.train()
 

@@ -1,0 +1,404 @@
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from unlasting import baselines, tl
+from unlasting.metrics import METRICS
+
+QUICK = {"n_permutations": 99, "n_bootstraps": 20, "n_repeats": 3}
+SIMPLE = ("no effect", "mean shift", "pooled")
+
+
+def _score(adata: AnnData, predictor: str, metric: str, gene_set: str = "all") -> float:
+    frame = adata.uns["unlasting"]["score_summary"].set_index(["predictor", "metric", "gene_set"])
+    return frame.loc[(predictor, metric, gene_set), "score"]
+
+
+def _constant_screen() -> AnnData:
+    """All cells of a condition are the same: every number of the protocol can be written down."""
+    rng = np.random.default_rng(0)
+    profiles = {name: 1 + rng.random(6) for name in ("control", "A", "B", "C")}
+    labels = np.repeat(list(profiles), 40)
+    obs = pd.DataFrame({"perturbation": labels}, index=[f"cell{i}" for i in range(160)])
+    obs["unlasting_split"] = np.where(obs["perturbation"].isin(["A", "B"]), "test", "train")
+    adata = AnnData(np.array([profiles[name] for name in labels]), obs=obs)
+    adata.layers["unlasting"] = adata.X + np.repeat(rng.normal(0, 0.3, (4, 6)), 40, axis=0)
+    return adata
+
+
+def test_values_scores_and_effects_of_a_screen_that_can_be_written_down():
+    adata = _constant_screen()
+    frame = tl.evaluate(adata, baselines=SIMPLE, gene_sets="all", metrics=["e_distance", "emd"], **QUICK)
+    first = {name: np.flatnonzero(adata.obs["perturbation"] == name)[0] for name in ("control", "A", "B", "C")}
+    observed = {name: adata.X[row] for name, row in first.items()}
+    change = {name: observed[name] - observed["control"] for name in ("A", "B")}
+    given = {
+        "unlasting": {name: adata.layers["unlasting"][first[name]] for name in ("A", "B")},
+        "no effect": dict.fromkeys("AB", observed["control"]),
+        "mean shift": dict.fromkeys("AB", observed["C"]),
+        "pooled": dict.fromkeys("AB", observed["C"]),
+    }
+    values = frame.set_index(["metric", "predictor", "condition"])
+    for metric, distance in (("e_distance", lambda x: 2 * np.linalg.norm(x)), ("emd", lambda x: np.abs(x).mean())):
+        for predictor, cells in given.items():
+            expected = {name: distance(cells[name] - observed[name]) for name in ("A", "B")}
+            below = {name: distance(change[name]) for name in ("A", "B")}
+            for name in ("A", "B"):
+                row = values.loc[(metric, predictor, name)]
+                assert row["value"] == pytest.approx(expected[name], rel=1e-5)
+                assert row["floor"] == pytest.approx(0, abs=1e-6)
+                assert row["no_effect"] == pytest.approx(below[name], rel=1e-5)
+                assert row["normalised"] == pytest.approx(expected[name] / below[name], rel=1e-4)
+            whole = sum(expected.values()) / sum(below.values())
+            assert _score(adata, predictor, metric) == pytest.approx(whole, rel=1e-4)
+    effects = adata.uns["unlasting"]["effects"].set_index("condition")
+    for name in ("A", "B"):
+        np.testing.assert_allclose(effects.loc[name, "observed"], change[name], atol=1e-6)
+        predicted = given["unlasting"][name] - observed["control"]
+        np.testing.assert_allclose(effects.loc[name, "predicted"], predicted, atol=1e-6)
+
+
+def _cells_like(adata: AnnData, kind: str, n: int = 400) -> AnnData:
+    """Generate cells that are true, unperturbed or noise."""
+    rng = np.random.default_rng(7)
+    parts, labels = [], []
+    for name in ("half", "all", "none"):
+        source = adata.layers["unlasting"][(adata.obs["perturbation"] == (name if kind == "true" else "control"))]
+        rows = rng.integers(len(source), size=n)
+        parts.append(source[rows] if kind != "noise" else rng.uniform(0, 5, (n, adata.n_vars)).astype(np.float32))
+        labels += [name] * n
+    obs = pd.DataFrame({"perturbation": labels}, index=[f"new{i}" for i in range(3 * n)])
+    return AnnData(np.vstack(parts), obs=obs, var=adata.var)
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("true", -0.06, 0.06), ("controls", 0.9, 1.1), ("noise", 1.0, 1e9)])
+def test_true_cells_score_zero_controls_one_and_noise_more(planted_screen, kind, low, high):
+    adata = planted_screen(600)
+    predictions = _cells_like(adata, kind)
+    tl.evaluate(adata, predictions=predictions, baselines=(), metrics=["e_distance", "emd", "energy", "mmd"], **QUICK)
+    summary = adata.uns["unlasting"]["score_summary"]
+    assert summary.loc[summary["predictor"] == "prediction", "score"].between(low, high).all()
+    np.testing.assert_allclose(summary.loc[summary["predictor"] == "no effect", "score"], 1)
+
+
+def test_the_true_cells_reach_the_ceiling_and_no_effect_has_no_direction(planted_screen):
+    adata = planted_screen(600)
+    tl.evaluate(adata, predictions=_cells_like(adata, "true"), baselines=SIMPLE, **QUICK)
+    for metric in ("pearson_change", "pearson_change_centred"):
+        assert _score(adata, "prediction", metric) == pytest.approx(1, abs=0.03)
+    # a shared control would correlate the two changes
+    assert abs(_score(adata, "no effect", "pearson_change")) < 0.3
+    assert abs(_score(adata, "mean shift", "pearson_change_centred")) < 0.5
+
+
+def test_the_number_of_generated_cells_does_not_bias(planted_screen):
+    adata = planted_screen(600)
+    rng = np.random.default_rng(3)
+    many = _cells_like(adata, "true")
+    few = many[np.concatenate([rng.choice(400, 24, replace=False) + start for start in (0, 400, 800)])].copy()
+    found = {}
+    for name, predictions in (("many", many), ("few", few)):
+        frame = tl.evaluate(adata, predictions=predictions, baselines=["pooled"], n_permutations=99, n_bootstraps=20)
+        found[name] = frame[(frame["predictor"] == "prediction") & (frame["metric"] == "emd")]
+        assert abs(_score(adata, "prediction", "emd")) < 0.1
+    assert set(found["few"]["n_cells"]) == {24}
+    assert set(found["many"]["n_cells"]) == {100}
+    # the distance itself grows as samples get smaller: its floor does too
+    assert found["few"]["value"].mean() > 1.3 * found["many"]["value"].mean()
+
+
+def test_conditions_without_a_signal_stay_out_of_the_score_unless_named(planted_screen):
+    adata = planted_screen(600)
+    frame = tl.evaluate(adata, baselines=(), **QUICK)
+    assert frame.groupby("condition")["signal"].first().to_dict() == {"all": True, "half": True, "none": False}
+    assert frame.loc[frame["condition"] == "none", "normalised"].isna().all()
+    assert set(adata.uns["unlasting"]["score_summary"]["n_conditions"]) == {2}
+    listed = adata.uns["unlasting"]["score_conditions"].set_index("condition")
+    assert listed["scored"].to_dict() == {"all": True, "half": True, "none": False}
+    tl.evaluate(adata, baselines=(), conditions=["none", "all"], **QUICK)
+    stored = adata.uns["unlasting"]
+    assert set(stored["score_summary"]["n_conditions"]) == {2}
+    assert stored["score_conditions"].set_index("condition")["scored"].to_dict() == {"none": True, "all": True}
+    assert not stored["score_conditions"].set_index("condition").loc["none", "signal"]
+
+
+def test_score_is_a_ratio_of_means_with_an_interval_over_conditions(planted_screen):
+    adata = planted_screen(240)
+    frame = tl.evaluate(adata, baselines=["pooled"], metrics=["emd", "pearson_change"], gene_sets="de20", **QUICK)
+    kept = frame[frame["signal"] & (frame["predictor"] == "pooled")]
+    mean = kept.groupby("metric")[["value", "floor", "no_effect"]].mean()
+    emd, pearson = mean.loc["emd"], mean.loc["pearson_change"]
+    assert _score(adata, "pooled", "emd", "de20") == pytest.approx(
+        (emd["value"] - emd["floor"]) / (emd["no_effect"] - emd["floor"])
+    )
+    assert _score(adata, "pooled", "pearson_change", "de20") == pytest.approx(pearson["value"] / pearson["floor"])
+    # with two conditions the bootstrap takes one, the other or both
+    row = adata.uns["unlasting"]["score_summary"].set_index(["predictor", "metric"]).loc[("pooled", "emd")]
+    single = kept.loc[kept["metric"] == "emd", "normalised"]
+    assert [row["low"], row["high"]] == pytest.approx([single.min(), single.max()])
+
+
+def test_harm_is_found_where_a_prediction_invents_an_effect(planted_screen, caplog, monkeypatch):
+    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    adata = planted_screen(600)
+    tl.evaluate(adata, baselines=SIMPLE, **QUICK)
+    harm = adata.uns["unlasting"]["harm"]
+    assert list(harm["condition"]) == ["none"]
+    assert list(harm["predictor"]) == ["unlasting"]
+    assert not harm["rejected"].any()
+    none = (adata.obs["perturbation"] == "none").to_numpy()
+    adata.layers["unlasting"][none, :5] += 0.3
+    with caplog.at_level(logging.WARNING):
+        tl.evaluate(adata, baselines=SIMPLE, **QUICK)
+    harm = adata.uns["unlasting"]["harm"]
+    assert harm["rejected"].all()
+    assert (harm["emd"] > harm["emd_no_effect"]).all()
+    assert "'unlasting' invents an effect in 1 conditions" in caplog.text
+
+
+def test_de_genes_come_from_training_cells_or_a_third_that_is_set_apart(planted_screen):
+    adata = planted_screen(240)
+    tl.evaluate(adata, baselines=(), **QUICK)
+    listed = adata.uns["unlasting"]["score_conditions"].set_index("condition")
+    assert (listed.loc["all", ["n_test", "n_cells", "n_de_cells"]] == [80, 40, 160]).all()
+    assert listed.loc["all", "de_from"] == "train"
+    genes = adata.uns["unlasting"]["effects"].set_index(["condition", "gene"])["is_de20"]
+
+    changed = adata.copy()
+    test = (adata.obs["unlasting_split"] == "test").to_numpy()
+    changed.X[test] = np.random.default_rng(0).gamma(2, size=(test.sum(), adata.n_vars))
+    tl.evaluate(changed, baselines=(), **QUICK)
+    again = changed.uns["unlasting"]["effects"].set_index(["condition", "gene"])["is_de20"]
+    pd.testing.assert_series_equal(again, genes)
+
+    adata.obs.loc[adata.obs["perturbation"] == "all", "unlasting_split"] = "test"
+    tl.evaluate(adata, baselines=(), **QUICK)
+    listed = adata.uns["unlasting"]["score_conditions"].set_index("condition")
+    assert (listed.loc["all", ["n_test", "n_cells", "n_de_cells"]] == [240, 80, 80]).all()
+    assert listed.loc["all", "de_from"] == "test"
+    top = adata.uns["unlasting"]["effects"].query("condition == 'all' and is_de20")["gene"]
+    assert {f"gene{i}" for i in range(6, 12)} <= set(top)
+
+
+def test_genes_that_do_not_differ_are_never_chosen(planted_screen):
+    adata = planted_screen(240)
+    adata.X[:, 12:] = 0
+    adata.layers["unlasting"][:, 12:] = 0
+    frame = tl.evaluate(adata, baselines=SIMPLE, gene_sets=["all", "de20", "de5"], **QUICK)
+    assert set(adata.uns["unlasting"]["score_conditions"]["n_de_genes"]) == {12}
+    assert adata.uns["unlasting"]["effects"].groupby("condition")["is_de20"].sum().max() == 12
+    emd = frame[(frame["metric"] == "emd") & (frame["predictor"] == "pooled")].set_index(["condition", "gene_set"])
+    # the mean over 30 genes of which 18 are always zero
+    assert emd.loc[("all", "all"), "value"] == pytest.approx(emd.loc[("all", "de20"), "value"] * 12 / 30, rel=1e-5)
+
+
+def test_order_of_rows_and_genes_does_not_matter(planted_screen):
+    adata = planted_screen(120, cell_types=("x", "y"))
+    adata.uns["unlasting"] = {"keys": {"cell_type_key": "cell_type"}}
+    frame = tl.evaluate(adata, baselines=SIMPLE, **QUICK)
+    rng = np.random.default_rng(1)
+    mixed = adata[rng.permutation(adata.n_obs)][:, rng.permutation(adata.n_vars)].copy()
+    again = tl.evaluate(mixed, baselines=SIMPLE, **QUICK)
+    pd.testing.assert_frame_equal(again, frame, rtol=1e-4, atol=1e-5)
+
+
+def test_storage_does_not_matter(planted_screen, storage):
+    frame = tl.evaluate(planted_screen(120), baselines=SIMPLE, **QUICK)
+    again = tl.evaluate(planted_screen(120, storage=storage), baselines=SIMPLE, **QUICK)
+    pd.testing.assert_frame_equal(again, frame, rtol=1e-5, atol=1e-6)
+
+
+def test_the_seed_decides_and_other_predictors_and_conditions_do_not(planted_screen):
+    adata = planted_screen(120)
+    frame = tl.evaluate(adata, baselines=SIMPLE, **QUICK)
+    pd.testing.assert_frame_equal(tl.evaluate(adata, baselines=SIMPLE, **QUICK), frame)
+    assert not frame["value"].equals(tl.evaluate(adata, baselines=SIMPLE, seed=1, **QUICK)["value"])
+    alone = tl.evaluate(adata, baselines=["pooled"], conditions="half", **QUICK)
+    same = frame[(frame["condition"] == "half") & frame["predictor"].isin(set(alone["predictor"]))]
+    columns = ["predictor", "metric", "gene_set", "value", "floor", "no_effect"]
+    pd.testing.assert_frame_equal(alone[columns], same[columns].reset_index(drop=True))
+
+
+def test_a_baseline_with_nothing_to_say_is_missing_and_reported(planted_screen):
+    adata = planted_screen(120)
+    frame = tl.evaluate(adata, **QUICK)
+    assert not {"additive", "nearest dose", "nearest target", "linear"} & set(frame["predictor"])
+    left_out = adata.uns["unlasting"]["score_left_out"]
+    assert set(left_out["predictor"]) == {"additive", "nearest dose", "nearest target", "linear"}
+    assert set(left_out.loc[left_out["predictor"] == "additive", "reason"]) == {"it is no combination"}
+
+
+def test_small_conditions_and_those_without_generated_cells_are_reported(planted_screen):
+    adata = planted_screen(120)
+    all_test = np.flatnonzero((adata.obs["perturbation"] == "all") & (adata.obs["unlasting_split"] == "test"))
+    adata.obs.iloc[all_test[5:], adata.obs.columns.get_loc("unlasting_split")] = "val"
+    adata.layers["unlasting"][(adata.obs["perturbation"] == "none").to_numpy()] = np.nan
+    frame = tl.evaluate(adata, baselines=(), **QUICK)
+    assert set(frame["condition"]) == {"half"}
+    reasons = adata.uns["unlasting"]["score_left_out"].set_index("condition")["reason"]
+    assert reasons["all"] == "it has 5 test cells (`min_cells` is 30)"
+    assert reasons["none"] == "no cells were generated"
+
+
+def test_mean_profiles_are_judged_by_their_mean(planted_screen, caplog, monkeypatch):
+    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    adata = planted_screen(240)
+    names = ["half", "all", "none"]
+    means = np.array([adata.layers["unlasting"][adata.obs["perturbation"] == name].mean(axis=0) for name in names])
+    predictions = AnnData(means, obs=pd.DataFrame({"perturbation": names}, index=names), var=adata.var)
+    with caplog.at_level(logging.WARNING):
+        frame = tl.evaluate(
+            adata, predictions=predictions, baselines=SIMPLE, metrics=["emd", "pearson_change", "mse_change"], **QUICK
+        )
+    assert "mean profiles, one row per condition: without emd" in caplog.text
+    assert set(frame["metric"]) == {"pearson_change", "mse_change"}
+    assert _score(adata, "prediction", "pearson_change") == pytest.approx(1, abs=0.05)
+    # the mean of all cells is even nearer than that of a sample
+    assert -0.1 < _score(adata, "prediction", "mse_change") < 0.05
+    assert "prediction" not in set(adata.uns["unlasting"]["harm"]["predictor"])
+    with pytest.raises(ValueError, match="emd need cells.*'pearson_change'"):
+        tl.evaluate(adata, predictions=predictions, metrics="emd")
+
+
+def test_every_metric_can_be_asked_for(planted_screen):
+    adata = planted_screen(240)
+    frame = tl.evaluate(adata, baselines=["pooled"], metrics=METRICS, gene_sets=["all", "de5"], **QUICK)
+    assert set(frame["metric"]) == set(METRICS)
+    kept = frame[frame["signal"]]
+    assert kept.groupby("metric")["value"].apply(lambda values: np.isfinite(values).any()).all()
+    only_all = {m for m, of_metric in frame.groupby("metric") if set(of_metric["gene_set"]) == {"all"}}
+    assert only_all == {m for m in METRICS if m.startswith(("de_", "discrimination", "perturbation_spread"))}
+
+
+def test_sets_of_conditions_are_told_apart(planted_screen):
+    adata = planted_screen(240)
+    swapped = adata.copy()
+    rows = {name: np.flatnonzero(adata.obs["perturbation"] == name) for name in ("half", "all")}
+    swapped.layers["unlasting"][rows["half"]] = adata.layers["unlasting"][rows["all"]]
+    swapped.layers["unlasting"][rows["all"]] = adata.layers["unlasting"][rows["half"]]
+    metrics = ["discrimination_score_l2", "perturbation_spread"]
+    for screen, expected in ((adata, 1.0), (swapped, 0.5)):
+        frame = tl.evaluate(screen, baselines=["pooled"], metrics=metrics, **QUICK)
+        own = frame[(frame["predictor"] == "unlasting") & (frame["metric"] == "discrimination_score_l2")]
+        np.testing.assert_allclose(own["value"], expected)
+        assert _score(screen, "unlasting", "perturbation_spread") == pytest.approx(1, abs=0.1)
+        assert _score(screen, "pooled", "perturbation_spread") < 0.3
+
+
+def _dose_screen() -> AnnData:
+    rng = np.random.default_rng(0)
+    doses = {"0.01": 0.1, "0.1": 0.5, "1": 1.0, "10": 1.2}
+    labels = np.repeat(["control", *["drug"] * 4], 80)
+    dose = np.repeat(["1.0", *doses], 80)
+    values = 2 + rng.normal(0, 0.2, (400, 8))
+    values[80:, :4] += np.repeat(list(doses.values()), 80)[:, None]
+    obs = pd.DataFrame({"perturbation": labels, "uM": dose}, index=[f"cell{i}" for i in range(400)])
+    obs["unlasting_split"] = np.where((obs["uM"] == "1") & (labels == "drug"), "test", "train")
+    adata = AnnData(values, obs=obs)
+    adata.layers["unlasting"] = values[rng.permutation(400)]
+    adata.uns["unlasting"] = {
+        "keys": {"dose_key": "uM"},
+        "molecules": {"drugs": np.array(["drug"], dtype=object), "smiles": np.array(["C"], dtype=object)},
+    }
+    return adata
+
+
+def test_doses_are_conditions_and_the_nearest_is_a_baseline():
+    adata = _dose_screen()
+    frame = tl.evaluate(adata, baselines=["pooled", "nearest dose"], gene_sets="all", **QUICK)
+    assert set(frame["condition"] + " " + frame["dose"]) == {"drug 1"}
+    # 0.1 and 10 are equally near on a logarithmic scale; the first is taken, at half of the change
+    low = adata.X[(adata.obs["uM"] == "0.1").to_numpy()].mean(axis=0)
+    cells = baselines.NearestDose().fit(adata).predict(baselines.Condition("drug", dose="1"), 100)
+    np.testing.assert_allclose(cells.mean(axis=0), low, rtol=1e-5)
+    with pytest.raises(baselines.NoPrediction, match="no dose"):
+        baselines.NearestDose().fit(adata).predict("drug", 10)
+    for wanted in ("drug", ("drug", "", 1), ("drug", "", "1")):
+        assert len(tl.evaluate(adata, baselines=(), conditions=[wanted], **QUICK)) > 0
+    with pytest.raises(ValueError, match="no cells"):
+        tl.evaluate(adata, baselines=(), conditions=[("drug", "", 3)], **QUICK)
+
+
+def test_results_survive_h5ad(planted_screen, tmp_path):
+    adata = planted_screen(120)
+    tl.evaluate(adata, **QUICK)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = anndata.read_h5ad(tmp_path / "a.h5ad").uns["unlasting"]
+    for key in ("scores", "score_summary", "score_conditions", "score_left_out", "harm", "effects"):
+        written = adata.uns["unlasting"][key]
+        pd.testing.assert_frame_equal(
+            again[key].astype(written.dtypes), written, check_index_type=False, check_names=False
+        )
+
+
+def test_other_predictors_stand_beside_the_baselines_and_without_a_layer(planted_screen):
+    adata = planted_screen(120)
+
+    class Doubled(baselines.MeanShift):
+        def _shift(self, condition):
+            return 2 * super()._shift(condition)
+
+    frame = tl.evaluate(adata, layer=None, baselines={"doubled": Doubled(), "pooled": baselines.Pooled()}, **QUICK)
+    assert list(dict.fromkeys(frame["predictor"])) == ["no effect", "doubled", "pooled"]
+    assert "effects" not in adata.uns["unlasting"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"metrics": "edistance"}, KeyError, "Did you mean 'e_distance'"),
+        ({"metrics": ()}, ValueError, "`metrics` is empty"),
+        ({"gene_sets": "top20"}, ValueError, "`gene_sets` names 'top20'"),
+        ({"baselines": ["no efect"]}, KeyError, "Did you mean 'no effect'"),
+        ({"n_repeats": 0}, ValueError, "`n_repeats` is 0"),
+        ({"layer": "cpa"}, KeyError, "no 'cpa'"),
+        ({"name": "pooled"}, ValueError, "another `name`"),
+        ({"conditions": ["Half"]}, ValueError, "Did you mean 'half'"),
+        ({"min_cells": 1000}, ValueError, "No condition can be judged. all: it has 40 test cells"),
+        ({"split_key": "part"}, ValueError, "labelled 'test'"),
+    ],
+)
+def test_errors_name_the_way_out_and_leave_the_screen_alone(planted_screen, arguments, error, message):
+    adata = planted_screen(120)
+    with pytest.raises(error, match=message):
+        tl.evaluate(adata, **arguments)
+    assert "unlasting" not in adata.uns
+
+
+def test_what_a_predictor_gives_is_checked(planted_screen):
+    class Wrong(baselines.NoEffect):
+        def __init__(self, change):
+            self.change = change
+
+        def predict(self, condition, n_cells, *, seed=0):
+            return self.change(super().predict(condition, n_cells, seed=seed))
+
+    for change, message in ((lambda x: x[:, :3], "shape"), (lambda x: x * np.nan, "missing or infinite")):
+        with pytest.raises(ValueError, match=f"'wrong' gave .*{message}"):
+            tl.evaluate(planted_screen(120), layer=None, baselines={"wrong": Wrong(change)}, **QUICK)
+
+
+def test_predictions_on_another_scale_are_refused(planted_screen):
+    adata = planted_screen(120)
+    adata.layers["counts"] = np.round(adata.X)
+    with pytest.raises(ValueError, match="raw counts"):
+        tl.evaluate(adata, layer="counts", **QUICK)
+
+
+def test_the_guide_judges_a_prediction_that_unlasting_did_not_make():
+    text = (Path(__file__).parents[2] / "docs" / "guide" / "scores.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S):
+        exec(block, names)
+    frame = names["adata"].uns["unlasting"]["score_summary"].query("metric == 'e_distance' and gene_set == 'de20'")
+    scores = frame.set_index("predictor")["score"]
+    assert scores["additive"] < scores["scaled controls"] < scores["linear"]
+    assert set(names["ranks"]["predictor"]) == {"additive", "nearest target", "no effect"}
