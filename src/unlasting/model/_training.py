@@ -164,7 +164,9 @@ class TrainingMixin(ModelBase):
                     strict=False,
                 )
             )
-        trainer_kwargs.setdefault("log_every_n_steps", min(10, steps_per_epoch))  # else Lightning warns of small screens
+        trainer_kwargs.setdefault(
+            "log_every_n_steps", min(10, steps_per_epoch)
+        )  # else Lightning warns of small screens
         n_epochs = math.ceil(training.max_steps / steps_per_epoch)
         with _quiet_lightning():
             trainer = Trainer(
