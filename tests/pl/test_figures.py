@@ -314,3 +314,11 @@ def test_several_panels_cannot_be_put_into_free_axes(screen):
     with pytest.raises(ValueError, match="plt.subplots"):
         pl.bimodal_genes(screen, "A", ax=figure.add_axes([0, 0, 1, 1]))
     assert len(pl.bimodal_genes(screen, "A", "gene0", ax=figure.add_axes([0, 0, 1, 1]), show=False)) == 1
+
+
+def test_scores_of_a_correlation_are_shares_of_the_ceiling(screen):
+    stored = screen.uns["unlasting"]
+    stored["scores"]["dose"], stored["score_summary"]["best"] = "0.1", 1.0
+    axes = pl.scores(screen, "emd", show=False)
+    assert axes.get_xlabel().startswith("Share of the ceiling (1: true cells)")
+    assert [t.get_text() for t in axes.get_yticklabels()][1:] == ["A 0.1 uM", "B 0.1 uM"]

@@ -161,7 +161,7 @@ def test_harm_is_found_where_a_prediction_invents_an_effect(planted_screen, capl
     harm = adata.uns["unlasting"]["harm"]
     assert harm["rejected"].all()
     assert (harm["emd"] > harm["emd_no_effect"]).all()
-    assert "'unlasting' invents an effect in 1 conditions" in caplog.text
+    assert "'unlasting' invents an effect in 1 of 1 conditions without one: none" in caplog.text
 
 
 def test_de_genes_come_from_training_cells_or_a_third_that_is_set_apart(planted_screen):
@@ -248,6 +248,21 @@ def test_small_conditions_and_those_without_generated_cells_are_reported(planted
     assert reasons["none"] == "no cells were generated"
 
 
+def test_few_controls_make_small_samples_and_none_leave_a_cell_type_out(planted_screen):
+    adata = planted_screen(120, cell_types=("x", "y", "z"))
+    adata.uns["unlasting"] = {"keys": {"cell_type_key": "cell_type"}}
+    control = adata.obs["perturbation"] == "control"
+    for cell_type, kept in (("y", 9), ("z", 1)):
+        rows = np.flatnonzero(control & (adata.obs["cell_type"] == cell_type))
+        adata.obs.iloc[rows[kept:], adata.obs.columns.get_loc("unlasting_split")] = "val"
+    frame = tl.evaluate(adata, baselines=SIMPLE, **QUICK)
+    of_model = frame[frame["predictor"] == "unlasting"]
+    assert of_model.groupby("cell_type")["n_cells"].unique().map(list).to_dict() == {"x": [20], "y": [9]}
+    left_out = adata.uns["unlasting"]["score_left_out"]
+    assert set(left_out["cell_type"]) == {"z"}
+    assert left_out["reason"].str.contains("too few training controls").all()
+
+
 def test_mean_profiles_are_judged_by_their_mean(planted_screen, caplog, monkeypatch):
     monkeypatch.setattr("unlasting._logging.logger.propagate", True)
     adata = planted_screen(240)
@@ -325,6 +340,27 @@ def test_doses_are_conditions_and_the_nearest_is_a_baseline():
         assert len(tl.evaluate(adata, baselines=(), conditions=[wanted], **QUICK)) > 0
     with pytest.raises(ValueError, match="no cells"):
         tl.evaluate(adata, baselines=(), conditions=[("drug", "", 3)], **QUICK)
+
+
+def test_all_frames_tell_doses_apart():
+    adata = _dose_screen()
+    doses = {"0.01", "0.1", "1", "10"}
+    assert set(tl.rank(adata)["dose"]) == doses
+    assert set(tl.bimodality(adata, n_genes=2)["dose"]) == doses
+    assert set(tl.responders(adata)["dose"]) == doses
+    assert set(tl.embedding(adata)["dose"]) == {"", *doses}
+    assert set(tl.rank(adata, conditions=[("drug", "", 0.1)])["dose"]) == {"0.1"}
+    assert set(tl.dose_response(adata, dose_key="uM")["dose"]) == {0, 0.01, 0.1, 1, 10}
+
+
+def test_generated_cells_of_their_own_have_doses_too():
+    adata = _dose_screen()
+    predictions = AnnData(adata.layers["unlasting"], obs=adata.obs[["perturbation", "uM"]], var=adata.var)
+    frame = tl.evaluate(adata, predictions=predictions, baselines=(), **QUICK)
+    assert set(frame["dose"]) == {"1"}
+    del predictions.obs["uM"]
+    with pytest.raises(KeyError, match="`predictions.obs` has no column 'uM'"):
+        tl.evaluate(adata, predictions=predictions, **QUICK)
 
 
 def test_results_survive_h5ad(planted_screen, tmp_path):

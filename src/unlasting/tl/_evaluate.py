@@ -106,7 +106,8 @@ def evaluate(
     min_cells
         Conditions with fewer test cells are left out.
     max_cells
-        Largest number of cells of a sample.
+        Largest number of cells of a sample. B is not limited by it, but of more than 4,000 test cells of a condition
+        as many are drawn.
     n_permutations
         Number of permutations of the test for a signal.
     n_bootstraps
@@ -321,9 +322,14 @@ def _report(tables: Mapping[str, pd.DataFrame]) -> None:
         logger.info("%d of %d conditions have no signal (%s): %s.", len(silent), len(conditions), kept, _names(silent))
     for predictor, part in left_out.groupby("predictor"):
         what = f"{predictor!r} is missing in" if predictor else "Left out:"
-        logger.info("%s %d conditions, the first %s: %s.", what, len(part), _names(part[:1]), part["reason"].iloc[0])
+        n = len(conditions) + (0 if predictor else len(part))
+        first = f"{_names(part[:1])}: {part['reason'].iloc[0]}"
+        logger.info("%s %d of %d conditions, the first %s.", what, len(part), n, first)
     for predictor, part in harm[harm["rejected"]].groupby("predictor"):
-        logger.warning("%r invents an effect in %d conditions without one: %s.", predictor, len(part), _names(part))
+        of = (harm["predictor"] == predictor).sum()
+        logger.warning(
+            "%r invents an effect in %d of %d conditions without one: %s.", predictor, len(part), of, _names(part)
+        )
 
 
 def _names(frame: pd.DataFrame, most: int = 10) -> str:

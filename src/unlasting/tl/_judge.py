@@ -195,8 +195,9 @@ class Judge:
             except NoPrediction as error:
                 missing[name] = str(error)
                 continue
-            if len(pool) < MIN_SAMPLE and not self._is_mean(name):
-                missing[name] = f"it has {len(pool)} cells; {MIN_SAMPLE} are needed"
+            needed = max(2, min(MIN_SAMPLE, n_cells))
+            if len(pool) < needed and not self._is_mean(name):
+                missing[name] = f"it has {len(pool)} cells; {needed} are needed"
                 continue
             pools[name] = np.random.default_rng([*seeds, 4]).permutation(pool)
         if NO_EFFECT in missing:
