@@ -227,3 +227,15 @@ def test_train_refuses(build, screen, arguments, message):
     with pytest.raises(ValueError, match=message):
         model.train(**arguments, **QUIET)
     assert not model.is_trained
+
+
+def test_progress_is_told_in_steps_on_the_standard_error(build, screen, capsys):
+    model = build(screen(n_cells=120))
+    model.train(3, accelerator="cpu")
+    shown = capsys.readouterr()
+    assert "Training the denoiser: 100%" in shown.err
+    assert "3/3" in shown.err
+    assert "Training the mask network: 100%" in shown.err
+    assert "Training the denoiser" not in shown.out
+    model.generate("G3", 5, show_progress=False)
+    assert capsys.readouterr().err == ""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from scvi.utils import track
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from unlasting.data import cell_noise
 from unlasting.model._sources import SourceCells
@@ -86,7 +86,7 @@ class Carrier:
         return sparse.vstack(generated, format="csr") if generated else sparse.csr_matrix((0, self.module.n_genes))
 
     def _track(self, items: Sequence[Any], description: str) -> Any:
-        return track(items, description=description, disable=not self.show_progress, style="tqdm")
+        return tqdm(items, desc=description, disable=not self.show_progress)
 
     def cells(self, rows: np.ndarray) -> Tensor:
         """Read source cells on the [0, 1] scale, shape `(n_cells, n_genes)`."""

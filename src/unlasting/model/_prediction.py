@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from mudata import MuData
 from scvi import settings
 
 from unlasting._constants import PREDICTION_KEY, UNS_KEY
@@ -22,6 +23,7 @@ from unlasting.data import (
 )
 from unlasting.model._base import Dose
 from unlasting.model._carry import Carrier
+from unlasting.model._mudata import expression_of, modality_of
 from unlasting.model._provenance import ProvenanceMixin
 from unlasting.model._sources import SourceCells, SourcesMixin, draw
 from unlasting.nn import ConditionTensors
@@ -34,7 +36,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
 
     def predict(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         perturbation: str | None = None,
         dose: Dose = None,
         *,
@@ -44,7 +46,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         seed: int | None = None,
         show_progress: bool = True,
         copy: bool = False,
-    ) -> AnnData | None:
+    ) -> AnnData | MuData | None:
         """Write one generated cell beside every cell.
 
         Without `perturbation`, every cell gets a cell generated under its own label. A control cell is its own source;
@@ -74,7 +76,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
 
         Returns
         -------
-        `None`, or an AnnData with `copy=True`. Updates the following fields:
+        `None`, or the copy with `copy=True`. Updates the following fields (of a MuData: of its expression modality):
 
         - `adata.layers[key_added]`: log-normalised cells on the scale of the input, shape `(n_cells, n_genes)`.
         - `adata.obs[key_added + "_source"]`: name of the control cell that each came from.
@@ -90,9 +92,9 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
             If `indices` are out of range.
         """
         self._require_trained()
-        adata = self._resolve(adata)
-        if copy:
-            adata = adata.copy()
+        given = self.adata if adata is None else adata
+        given = given.copy() if copy and given is not None else given
+        adata = self._resolve(given)
         found = self._perturbations(adata)
         chosen = np.arange(adata.n_obs)
         if indices is not None:
@@ -114,16 +116,17 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         conditions, condition = self._conditions_of(wanted)
         carrier = self._carrier(sources, conditions, seed, batch_size, show_progress)
         generated = carrier(source, replicate, condition)
+        written = modality_of(given, self._modalities) if isinstance(given, MuData) else adata
         if len(chosen) == adata.n_obs and np.array_equal(chosen, np.arange(adata.n_obs)):
-            adata.layers[key_added] = generated
+            written.layers[key_added] = generated
         else:
             layer = np.full(adata.shape, np.nan, dtype=np.float32)
             layer[chosen] = generated.toarray()
-            adata.layers[key_added] = layer
+            written.layers[key_added] = layer
         names = pd.Series(pd.NA, index=adata.obs_names, dtype=object)
         names.iloc[chosen] = sources.names[source]
-        adata.obs[f"{key_added}_source"] = names.fillna("").astype("category")
-        return adata if copy else None
+        written.obs[f"{key_added}_source"] = names.fillna("").astype("category")
+        return given if copy else None
 
     def generate(
         self,
@@ -133,7 +136,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         dose: Dose | Sequence[Dose] = None,
         cell_type: str | Sequence[str] | None = None,
         batch: str | None = None,
-        controls: AnnData | None = None,
+        controls: AnnData | MuData | None = None,
         batch_size: int | None = None,
         seed: int | None = 0,
         show_progress: bool = True,
@@ -222,7 +225,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
 
     def get_latent_representation(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         *,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
@@ -253,7 +256,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
     @torch.inference_mode()
     def encode(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         perturbation: str | None = None,
         dose: Dose = None,
         *,
@@ -391,8 +394,11 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
                 f"{self.keys.control!r}].copy()`."
             )
 
-    def _resolve(self, adata: AnnData | None) -> AnnData:
+    def _resolve(self, adata: AnnData | MuData | None) -> AnnData:
         """Take the given cells or the model's own, and check them."""
+        if isinstance(adata, MuData):
+            own = modality_of(adata, self._modalities)
+            adata = own if own is self.adata else expression_of(adata, self._modalities, self.keys)
         if adata is None:
             if self.adata is None:
                 raise ValueError("The model was loaded without an AnnData: give the control cells (`controls=...`).")
@@ -401,6 +407,10 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
             check_genes(adata, self.get_var_names())
             check_log_normalised(expression(adata, self._layer))
         return adata
+
+    @property
+    def _modalities(self) -> dict[str, str] | None:
+        return self.registry_["setup_args"].get("modalities")
 
     @property
     def _layer(self) -> str | None:

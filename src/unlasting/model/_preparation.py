@@ -64,7 +64,8 @@ class PreparationMixin(SourcesMixin):
         )
         self.keys.write(adata)
         stored = {} if self.adata is None else self.adata.uns[UNS_KEY]
-        adata.uns[UNS_KEY] |= {key: deepcopy(stored[key]) for key in ("grn", "target_embedding") if key in stored}
+        carried = [key for key in ("grn", "target_embedding", "molecules") if key in stored]
+        adata.uns[UNS_KEY] |= {key: deepcopy(stored[key]) for key in carried}
         if n_genes != before and not self.preparation_["library_size_key"]:
             logger.warning(
                 "The new cells have counts of %d genes, the training screen had %d: library sizes, and with them all "

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from mudata import MuData
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy import sparse
@@ -22,6 +23,7 @@ from scipy import sparse
 from unlasting._compat import parse_device_args
 from unlasting.data import check_genes
 from unlasting.model._base import ModelBase
+from unlasting.model._mudata import modality_of
 
 FORMAT: Final = 1
 _JSON: Final = "model.json"
@@ -85,7 +87,7 @@ class SavingMixin(ModelBase):
     def load(
         cls,
         dir_path: str | os.PathLike[str],
-        adata: AnnData | bool | None = None,
+        adata: AnnData | MuData | bool | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
     ) -> Self:
@@ -96,8 +98,8 @@ class SavingMixin(ModelBase):
         dir_path
             The folder.
         adata
-            The screen, prepared as for training. `None`: the `adata.h5ad` of the folder, if it is there. `False`:
-            none; `generate` then takes `controls`.
+            The screen, prepared as for training; a MuData if the model was set up with one. `None`: the `adata.h5ad`
+            of the folder, if it is there. `False`: none; `generate` then takes `controls`.
         accelerator, device
             Where to put it.
 
@@ -120,10 +122,16 @@ class SavingMixin(ModelBase):
             import anndata
 
             adata = anndata.read_h5ad(folder / "adata.h5ad")
+        setup = dict(registry["setup_args"])
+        modalities = setup.pop("modalities", None)
         given = adata if isinstance(adata, AnnData) else None
-        if given is not None:
+        if isinstance(adata, MuData):
+            given = modality_of(adata, modalities)
             check_genes(given, description["var_names"])
-            cls.setup_anndata(given, source_registry=registry, **registry["setup_args"])
+            cls.setup_mudata(adata, source_registry=registry, modalities=modalities, **setup)
+        elif given is not None:
+            check_genes(given, description["var_names"])
+            cls.setup_anndata(given, source_registry=registry, **setup)
         model = cls(
             given, None if given is not None else registry, preset=description["preset"], **description["options"]
         )

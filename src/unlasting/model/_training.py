@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -233,13 +234,15 @@ class TrainingMixin(ModelBase):
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Leave out what Lightning says of devices and services at every fit."""
+    """Leave out what Lightning says of devices, services and itself at every fit."""
     loggers = [logging.getLogger(f"lightning.pytorch.{name}") for name in ("utilities.rank_zero", "accelerators.cuda")]
     levels = [one.level for one in loggers]
     for one in loggers:
         one.setLevel(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+            yield
     finally:
         for one, level in zip(loggers, levels, strict=True):
             one.setLevel(level)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from anndata import AnnData
+from mudata import MuData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
@@ -29,6 +30,7 @@ from unlasting.data import (
     fit_effects,
     fit_statistics,
 )
+from unlasting.model._mudata import EXPRESSION, expression_of
 from unlasting.model._prediction import PredictionMixin
 from unlasting.model._preparation import PreparationMixin, preparation_of
 from unlasting.model._saving import SavingMixin
@@ -49,7 +51,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
     Parameters
     ----------
     adata
-        A screen registered by :meth:`setup_anndata`.
+        A screen registered by :meth:`setup_anndata` or :meth:`setup_mudata`.
     registry
         The registry of a saved model, in place of `adata`. Used by :meth:`load`.
     preset
@@ -82,11 +84,13 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
 
     def __init__(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         registry: dict[str, Any] | None = None,
         preset: str = "default",
         **options: Any,
     ) -> None:
+        if isinstance(adata, MuData):
+            adata = self._registered_modality(adata)
         super().__init__(adata, registry)
         self.preset = Preset.named(preset).replace(**options)
         setup = self.registry_["setup_args"]
@@ -121,6 +125,16 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
             f"{self.summary_stats['n_nodes']} nodes, {self.summary_stats['n_edges']} edges"
         )
         self.init_params_ = self._get_init_params(locals())
+
+    def _registered_modality(self, mdata: MuData) -> AnnData:
+        """Find the modality that :meth:`setup_mudata` registered."""
+        found = [m for m in mdata.mod.values() if self._get_most_recent_anndata_manager(m) is not None]
+        if len(found) != 1:
+            raise ValueError(
+                f"{len(found)} modalities of `mdata` are registered; one is needed. Call "
+                "`UnlastingModel.setup_mudata(mdata, modalities={'layer': ..., ...})` first."
+            )
+        return found[0]
 
     def _refuse_what_the_preset_cannot(self, conditions: Sequence[Perturbation]) -> None:
         """Refuse targets that cannot reach networks without a learnt embedding of perturbations."""
@@ -258,9 +272,93 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
         keys = ScreenKeys(
             perturbation_key, control, cell_type_key, batch_key, split_key, delimiter, dose_key, smiles_key
         )
+        if "source_registry" not in kwargs:
+            check_setup(adata, keys, layer, mode)
+        cls._register(adata, keys, setup_method_args, **kwargs)
+
+    @classmethod
+    def setup_mudata(
+        cls,
+        mdata: MuData,
+        perturbation_key: str = "perturbation",
+        control: str = "control",
+        *,
+        modalities: Mapping[str, str],
+        cell_type_key: str | None = None,
+        batch_key: str | None = None,
+        dose_key: str | None = None,
+        smiles_key: str | None = None,
+        layer: str | None = None,
+        split_key: str = SPLIT_KEY,
+        delimiter: str = "+",
+        mode: str = "knockout",
+        **kwargs: Any,
+    ) -> None:
+        """Register a screen whose expression and labels are in different modalities.
+
+        The columns with the labels are copied to the cells of the expression modality, which is then what the model
+        works on. Its methods take the MuData wherever they take an AnnData, and write into this modality.
+        Where labels have to be found from counts of guides, call :func:`unlasting.pp.assign_guides` first.
+
+        Parameters
+        ----------
+        mdata
+            The modalities of the cells.
+        perturbation_key, control, cell_type_key, batch_key, dose_key, smiles_key, split_key, delimiter, mode
+            As for :meth:`setup_anndata`.
+        modalities
+            Where each argument is found: `{"layer": "rna", "perturbation_key": "guides"}` takes the expression from
+            `mdata["rna"]` and the perturbations from `mdata["guides"].obs`. `layer` is needed; a column of an argument
+            that is not named is taken from `mdata.obs`.
+        layer
+            Layer of the expression modality with the log-normalised values; its `X` by default.
+        **kwargs
+            For scvi-tools.
+
+        Returns
+        -------
+        `None`. Updates the following fields, of the expression modality:
+
+        - the columns of `obs` that hold labels.
+        - those of :meth:`setup_anndata`.
+
+        Raises
+        ------
+        KeyError
+            If a modality or a column is missing, or `modalities` does not name that of `layer`.
+        ValueError
+            If the expression modality has other values in a column, or as for :meth:`setup_anndata`.
+        """
+        setup_method_args = cls._get_setup_method_args(
+            mdata=mdata,
+            perturbation_key=perturbation_key,
+            control=control,
+            modalities=dict(modalities),
+            cell_type_key=cell_type_key,
+            batch_key=batch_key,
+            dose_key=dose_key,
+            smiles_key=smiles_key,
+            layer=layer,
+            split_key=split_key,
+            delimiter=delimiter,
+            mode=mode,
+            cls=cls,
+        )
+        keys = ScreenKeys(
+            perturbation_key, control, cell_type_key, batch_key, split_key, delimiter, dose_key, smiles_key
+        )
+        adata = expression_of(mdata, modalities, keys)
+        if "source_registry" not in kwargs:
+            check_setup(adata, keys, layer, mode)
+        expression = mdata[modalities[EXPRESSION]]
+        expression.obs = adata.obs
+        cls._register(expression, keys, setup_method_args, **kwargs)
+
+    @classmethod
+    def _register(cls, adata: AnnData, keys: ScreenKeys, setup_method_args: dict[str, Any], **kwargs: Any) -> None:
+        """Register a screen that was checked."""
         saved = kwargs.get("source_registry")
         if saved is None:
-            check_setup(adata, keys, layer, mode)
             keys.write(adata)
             if "grn" not in adata.uns[UNS_KEY]:
                 make_graph(adata, keys)
@@ -268,7 +366,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
             graph = saved["field_registries"][GRAPH]["state_registry"]
             keys = dataclasses.replace(keys, known_drugs=frozenset({*graph["drugs"], *graph["smiles"]}))
         fields = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
+            LayerField(REGISTRY_KEYS.X_KEY, setup_method_args["setup_args"]["layer"], is_count_data=False),
             SplitField(keys),
             PerturbationField(keys),
             PoolField(keys),

@@ -1,5 +1,6 @@
 """Judge and use generated cells: AnnData in, tidy frame out."""
 
+from unlasting.tl._ablate import ablate
 from unlasting.tl._benchmark import benchmark
 from unlasting.tl._bimodality import bimodality
 from unlasting.tl._dose_response import dose_response
@@ -8,4 +9,4 @@ from unlasting.tl._evaluate import evaluate
 from unlasting.tl._rank import rank
 from unlasting.tl._responders import responders
 
-__all__ = ["benchmark", "bimodality", "dose_response", "embedding", "evaluate", "rank", "responders"]
+__all__ = ["ablate", "benchmark", "bimodality", "dose_response", "embedding", "evaluate", "rank", "responders"]

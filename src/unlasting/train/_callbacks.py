@@ -6,10 +6,9 @@ import copy
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from torch import Tensor
-
-from unlasting._compat import ProgressBar
+from tqdm.auto import tqdm
 
 
 class KeepBest(Callback):
@@ -36,13 +35,33 @@ class KeepBest(Callback):
 
 
 class NetworkProgressBar(ProgressBar):
-    """The progress bar of scvi-tools, with the name of the network that is trained."""
+    """A bar over the training steps of a network, with its last loss and validation score."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self._name = name
+        self._description = f"Training the {name}"
+        self._disabled = False
+        self._bar: tqdm | None = None
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say what is trained."""
-        super().on_train_epoch_start(trainer, pl_module)
-        self.main_progress_bar.set_description(f"Training the {self._name}")
+    def disable(self) -> None:
+        """Show nothing, as Lightning asks of all processes but the first."""
+        self._disabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin."""
+        self._bar = tqdm(total=trainer.max_steps, desc=self._description, unit="step", disable=self._disabled)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Go on by a step."""
+        if self._bar is not None:
+            self._bar.update(trainer.global_step - self._bar.n)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show what was logged."""
+        if self._bar is not None:
+            self._bar.set_postfix({k: f"{v:.4f}" for k, v in trainer.progress_bar_metrics.items()})
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """End, also after an interruption."""
+        if self._bar is not None:
+            self._bar.close()

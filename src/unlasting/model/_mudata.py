@@ -1,0 +1,90 @@
+"""A screen whose expression and labels are in different modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from anndata import AnnData
+
+from unlasting._keys import ScreenKeys
+from unlasting._perturbation import nearest_name
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+EXPRESSION = "layer"
+"""The argument of `setup_mudata` whose modality holds the expression."""
+
+COLUMNS = ("perturbation_key", "cell_type_key", "batch_key", "dose_key", "smiles_key", "split_key")
+
+
+def modality_of(mdata: MuData, modalities: Mapping[str, str] | None) -> AnnData:
+    """Get the modality with the expression.
+
+    Raises
+    ------
+    ValueError
+        If the model was not set up with a MuData, nothing says which modality it is, or it is a view.
+    KeyError
+        If there is no such modality.
+    """
+    if modalities is None:
+        raise ValueError(
+            "The model was set up with an AnnData, and a MuData is given. Pass the modality with the expression."
+        )
+    if mdata.is_view:
+        raise ValueError("`mdata` is a view of another MuData. Pass a copy: `mdata = mdata.copy()`.")
+    if EXPRESSION not in modalities:
+        raise ValueError(f"`modalities` is {dict(modalities)}, and does not say where the expression is: add 'layer'.")
+    for argument, modality in modalities.items():
+        if argument not in (EXPRESSION, *COLUMNS):
+            raise ValueError(
+                f"`modalities` names {argument!r}; it says where {[EXPRESSION, *COLUMNS]} are found."
+                f"{nearest_name(argument, [EXPRESSION, *COLUMNS])}"
+            )
+        if modality not in mdata.mod:
+            raise KeyError(
+                f"`modalities[{argument!r}]` is {modality!r}, but `mdata` has the modalities {list(mdata.mod)}."
+                f"{nearest_name(modality, mdata.mod)}"
+            )
+    return mdata[modalities[EXPRESSION]]
+
+
+def expression_of(mdata: MuData, modalities: Mapping[str, str] | None, keys: ScreenKeys) -> AnnData:
+    """Bring the columns with the labels to the cells of the expression modality, in an AnnData that shares its matrices.
+
+    Raises
+    ------
+    KeyError
+        If there is no such modality or column.
+    ValueError
+        If nothing says where the expression is, or the expression modality has another column of a name.
+    """
+    expression = modality_of(mdata, modalities)
+    obs = expression.obs.copy()
+    for argument in COLUMNS:
+        column, modality = getattr(keys, argument), (modalities or {}).get(argument)
+        table = mdata.obs if modality is None else mdata[modality].obs
+        if column is None or (argument == "split_key" and column not in table):
+            continue
+        if column not in table:
+            place = "mdata.obs" if modality is None else f"mdata[{modality!r}].obs"
+            others = [name for name in mdata.mod if column in mdata[name].obs]
+            raise KeyError(
+                f"`{argument}` is {column!r}, but `{place}` has no such column (it has {list(map(str, table.columns))})."
+                + (
+                    f" It is in {others[0]!r}: pass `modalities={{{argument!r}: {others[0]!r}, ...}}`."
+                    if others
+                    else ""
+                )
+            )
+        values = table[column].reindex(obs.index)
+        if column in obs and not values.astype(object).equals(obs[column].astype(object)):
+            raise ValueError(
+                f"`{argument}` is {column!r}, and the modality with the expression has a column of this name with other "
+                "values. Rename one of them."
+            )
+        obs[column] = values
+    layers = dict(expression.layers.items())
+    return AnnData(expression.X, obs=obs, var=expression.var, uns=expression.uns, layers=layers)

@@ -1,0 +1,117 @@
+"""From the counts of guides to the perturbation of every cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unlasting._keys import ScreenKeys
+from unlasting._logging import logger
+from unlasting._perturbation import Perturbation, nearest_name
+from unlasting.pp._checks import counts_of, require_whole, row_sums
+
+
+def assign_guides(
+    adata: AnnData,
+    guides: AnnData,
+    *,
+    target_key: str | None = None,
+    control: str = "control",
+    delimiter: str = "+",
+    min_counts: int = 5,
+    min_share: float = 0.2,
+    key_added: str = "perturbation",
+    copy: bool = False,
+) -> AnnData | None:
+    """Label every cell by the guides that were counted in it.
+
+    A cell has a guide that makes up at least `min_counts` of its guide counts and at least the share `min_share` of
+    them. Its label is the targets of its guides; the control label, if none of them has a target. A cell without a
+    guide gets no label: leave it out before the next step.
+
+    Parameters
+    ----------
+    adata
+        Cells to label, such as the expression modality of a MuData.
+    guides
+        Counts of guides, shape `(n_cells, n_guides)`, such as the guide modality. Cells are matched by name.
+    target_key
+        Column of `guides.var` with the target of each guide; by default its name is that of the target.
+    control
+        Target of guides without a target, and label of unperturbed cells.
+    delimiter
+        What separates the targets of a combination.
+    min_counts
+        Fewest counts of a guide that a cell has.
+    min_share
+        Smallest part of the guide counts of a cell.
+    key_added
+        Column of `obs` to write.
+    copy
+        Return a changed copy, and leave `adata` as it is.
+
+    Returns
+    -------
+    `None`, or the copy. Updates the following fields:
+
+    - `adata.obs[key_added]`: the label, missing for cells without a guide.
+    - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If the counts are no counts, a target is missing, the thresholds make no sense, or no cell has a guide.
+
+    Examples
+    --------
+    >>> import unlasting as ul
+    >>> mdata = ...  # doctest: +SKIP
+    >>> ul.pp.assign_guides(mdata["rna"], mdata["guides"], target_key="target")  # doctest: +SKIP
+    >>> mdata = mdata[mdata["rna"].obs["perturbation"].notna()].copy()  # doctest: +SKIP
+    """
+    adata = adata.copy() if copy else adata
+    require_whole(adata, "assign_guides")
+    require_whole(guides, "assign_guides")
+    if min_counts < 1:
+        raise ValueError(f"`min_counts` is {min_counts}; it must be at least 1.")
+    if not 0 <= min_share <= 1:
+        raise ValueError(f"`min_share` is {min_share}; it must be from 0 to 1.")
+    if target_key is not None and target_key not in guides.var:
+        raise KeyError(
+            f"`target_key` is {target_key!r}, but `guides.var` has no such column."
+            f"{nearest_name(target_key, map(str, guides.var.columns))}"
+        )
+    named = guides.var_names.to_series() if target_key is None else guides.var[target_key]
+    if named.isna().any():
+        raise ValueError(
+            f"The guide {guides.var_names[int(np.argmax(named.isna()))]!r} has no target in `target_key={target_key!r}`. "
+            f"Write {control!r} for guides without one."
+        )
+    targets = named.astype(str).to_numpy(dtype=object)
+    counts = counts_of(guides)
+    row = np.repeat(np.arange(guides.n_obs), np.diff(counts.indptr))
+    has = (counts.data >= min_counts) & (counts.data >= min_share * row_sums(counts)[row])
+    hits = pd.Series(targets[counts.indices[has]], index=guides.obs_names[row[has]])
+    found = hits.groupby(level=0).agg(
+        lambda names: Perturbation(tuple(set(names) - {control})).label(control=control, delimiter=delimiter)
+    )
+    found = found.reindex(adata.obs_names)
+    if found.isna().all():
+        raise ValueError(
+            f"None of the {adata.n_obs} cells of `adata` has a guide with {min_counts} counts and a share of {min_share}. "
+            "Lower the thresholds, or give both objects the same cell names."
+        )
+    adata.obs[key_added] = found.astype("category")
+    ScreenKeys.read(adata, perturbation_key=key_added, control=control, delimiter=delimiter).write(adata)
+    n_targets = found.dropna().map(lambda label: 0 if label == control else len(label.split(delimiter)))
+    logger.info(
+        "pp.assign_guides: %d cells with one target, %d with several, %d controls, %d without a guide.",
+        int((n_targets == 1).sum()),
+        int((n_targets > 1).sum()),
+        int((n_targets == 0).sum()),
+        int(found.isna().sum()),
+    )
+    return adata if copy else None
