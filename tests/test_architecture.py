@@ -18,6 +18,7 @@ FLOORS = {
     "_keys": 0,
     "_logging": 0,
     "_compat": 0,
+    "_doctor": 8,
     "_cells": 0,
     "_chemistry": 0,
     "diffusion": 1,

@@ -1,0 +1,359 @@
+"""The command line: a few lines over the API.
+
+Progress and messages go to the standard error, results to the standard output. A deliberate error is one line and exit
+code 1; wrong usage is exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from unlasting import UnlastingModel
+
+METRICS = {"e_distance": "E-dist.", "emd": "EMD", "pearson_change": "Pearson"}
+GENE_SETS = {"all": "all", "de20": "DE20", "de40": "DE40"}
+
+
+class Commands(TyperGroup):
+    """Commands whose deliberate errors are one line; any other error keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except (ValueError, KeyError, TypeError, IndexError, RuntimeError, OSError) as error:
+            if not isinstance(error, OSError) and not _is_deliberate(error):
+                raise
+            message = error.args[0] if len(error.args) == 1 else error  # a KeyError puts its message in quotes
+            typer.secho(f"Error: {message}", fg="red", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    name="unlasting",
+    cls=Commands,
+    help="Predict, cell by cell, how cells respond to perturbations that nobody has measured.",
+    epilog="Results go to the standard output, messages to the standard error. Exit codes: 0 done, 1 error, 2 wrong usage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",
+)
+
+File = Annotated[Path, typer.Argument(help="A screen as h5ad.", exists=True, dir_okay=False, show_default=False)]
+Model = Annotated[Path, typer.Option("--model", "-m", help="Folder of the saved model.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write the results as JSON, for other programs.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+MaxSteps = Annotated[int | None, typer.Option(help="Training steps at most; by default as the preset says.", min=1)]
+Accelerator = Annotated[str, typer.Option(help="Where to compute: auto, cpu, gpu or mps.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import unlasting
+
+        typer.echo(f"unlasting {unlasting.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Predict, cell by cell, how cells respond to perturbations that nobody has measured."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    from unlasting._logging import logger
+
+    for handler in logger.handlers:
+        if isinstance(handler, RichHandler):
+            handler.console = Console(stderr=True)
+
+
+@app.command()
+def demo(
+    output: Output = Path("unlasting_demo"),
+    max_steps: MaxSteps = None,
+    accelerator: Accelerator = "auto",
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train on a real screen, predict perturbations that were held out, and compare with simple baselines.
+
+    The screen ships with the package: knock-outs of 25 genes in THP-1 cells (Papalexi et al. 2021). Seven of them are
+    held out; the model never sees a cell of theirs. It takes a few minutes on two CPU cores.
+
+    Example: `unlasting demo -o my_folder`
+    """
+    import unlasting as ul
+
+    _may_write(output, force)
+    adata = ul.datasets.papalexi()
+    ul.pp.split(adata, "reference")
+    ul.pp.prepare(adata)
+    ul.pp.grn(adata, prior="go")
+    ul.UnlastingModel.setup_anndata(adata)
+    model = ul.UnlastingModel(adata)
+    model.train(max_steps, accelerator=accelerator, seed=seed)
+    held_out = (adata.obs["unlasting_split"] == "test").to_numpy().nonzero()[0]
+    model.predict(adata, indices=held_out, seed=seed)
+    scores = ul.tl.evaluate(adata, seed=seed)
+    clearest = str(scores.loc[scores["no_effect"].where(scores["metric"] == "e_distance").idxmax(), "condition"])
+    ul.tl.bimodality(adata, conditions=[clearest])
+
+    output.mkdir(parents=True, exist_ok=True)
+    files = {
+        "cells": output / "papalexi.h5ad",
+        "scores": output / "scores.csv",
+        "scores_figure": output / "scores.png",
+        "bimodal_genes_figure": output / f"bimodal_genes_{clearest}.png",
+        "model": output / "model",
+    }
+    with _replacing(files["cells"]) as path:
+        adata.write_h5ad(path, compression="gzip")
+    scores.to_csv(files["scores"], index=False)
+    ul.pl.scores(adata, save=files["scores_figure"], show=False)
+    ul.pl.bimodal_genes(adata, clearest, save=files["bimodal_genes_figure"], show=False)
+    model.save(files["model"], overwrite=force)
+    _say({**{name: str(path) for name, path in files.items()}, "summary": _summary(adata)}, as_json)
+
+
+@app.command()
+def train(
+    file: File,
+    model: Model = Path("unlasting_model"),
+    split: Annotated[
+        str | None,
+        typer.Option(help="Kind of split, such as unseen_perturbation or random; by default the one that is there."),
+    ] = None,
+    prior: Annotated[str, typer.Option(help="Prior of the gene graph: go, none, or an scGPT folder.")] = "go",
+    perturbation_key: Annotated[str, typer.Option(help="Column of obs with the perturbation.")] = "perturbation",
+    control: Annotated[str, typer.Option(help="Label of unperturbed cells.")] = "control",
+    delimiter: Annotated[str, typer.Option(help="What separates the targets of a combination.")] = "+",
+    cell_type_key: Annotated[str | None, typer.Option(help="Column of obs with the cell type.")] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Column of obs with the batch.")] = None,
+    library_size_key: Annotated[str | None, typer.Option(help="Column of obs with the full library size.")] = None,
+    n_top_genes: Annotated[int, typer.Option(help="Highly variable genes to keep, besides the targets.")] = 2_000,
+    mode: Annotated[str, typer.Option(help="knockout, knockdown or activation.")] = "knockout",
+    preset: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    max_steps: MaxSteps = None,
+    accelerator: Accelerator = "auto",
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prepare a screen with raw counts, train on it, and save the model together with the prepared cells.
+
+    Example: `unlasting train screen.h5ad --split unseen_perturbation --model my_model`
+    """
+    import unlasting as ul
+
+    _may_write(model, force)
+    adata = _read(file)
+    labels: dict[str, Any] = {"perturbation_key": perturbation_key, "control": control, "delimiter": delimiter}
+    groups: dict[str, Any] = {"cell_type_key": cell_type_key, "batch_key": batch_key}
+    if split is not None:
+        ul.pp.split(adata, split, **labels, **groups, seed=seed)  # type: ignore[arg-type]  # `pp.split` checks it
+    ul.pp.prepare(adata, n_top_genes=n_top_genes, library_size_key=library_size_key, **labels)
+    ul.pp.grn(adata, prior=None if prior == "none" else prior, **labels)
+    ul.UnlastingModel.setup_anndata(adata, **labels, **groups, mode=mode)
+    trained = ul.UnlastingModel(adata, preset=preset)
+    trained.train(max_steps, accelerator=accelerator, seed=seed)
+    trained.save(model, overwrite=force, save_anndata=True)
+    _say({"model": str(model), "n_cells": adata.n_obs, "n_genes": adata.n_vars}, as_json)
+
+
+@app.command()
+def predict(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Cells with raw counts on the genes of the training screen; by default that screen itself.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    model: Model = Path("unlasting_model"),
+    output: Output = Path("predicted.h5ad"),
+    perturbation: Annotated[
+        list[str] | None,
+        typer.Option("--perturbation", "-p", help="Generate new cells under it. May be given several times."),
+    ] = None,
+    n_cells: Annotated[int, typer.Option(help="New cells for each perturbation and cell type.")] = 300,
+    accelerator: Accelerator = "auto",
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write one generated cell beside every cell, or new cells under perturbations that are named.
+
+    Example: `unlasting predict --model my_model`
+
+    Example: `unlasting predict --model my_model -p STAT1 -p JAK2+STAT1 -o new_cells.h5ad`
+    """
+    import unlasting as ul
+
+    _may_write(output, force)
+    trained = ul.UnlastingModel.load(model, accelerator=accelerator)
+    adata = None if file is None else _prepared(_read(file), trained)
+    if perturbation:
+        keys = trained.keys
+        controls = None if adata is None else adata[adata.obs[keys.perturbation_key] == keys.control].copy()
+        cells = trained.generate(perturbation, n_cells, controls=controls, seed=seed)
+    else:
+        cells = trained.adata if adata is None else adata
+        trained.predict(cells, seed=seed)
+    with _replacing(output) as path:
+        cells.write_h5ad(path, compression="gzip")
+    _say({"cells": str(output), "n_cells": cells.n_obs}, as_json)
+
+
+@app.command()
+def evaluate(
+    file: File,
+    layer: Annotated[str, typer.Option(help="Layer of FILE with the generated cells.")] = "unlasting",
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="Generated cells of any tool as an h5ad of their own.", exists=True, dir_okay=False),
+    ] = None,
+    output: Output = Path("scores.csv"),
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge generated cells of held-out conditions beside simple baselines and the noise floor.
+
+    FILE is what `unlasting predict` wrote, or any prepared screen with its split.
+
+    Example: `unlasting evaluate predicted.h5ad -o scores.csv`
+
+    Example: `unlasting evaluate my_model/adata.h5ad --predictions cells_of_another_tool.h5ad`
+    """
+    import unlasting as ul
+
+    _may_write(output, force)
+    adata = _read(file)
+    generated = None if predictions is None else _read(predictions)
+    scores = ul.tl.evaluate(adata, layer=layer if generated is None else None, predictions=generated, seed=seed)
+    with _replacing(output) as path:
+        scores.to_csv(path, index=False)
+    _say({"scores": str(output), "summary": _summary(adata)}, as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Look at this installation: versions, devices, and which optional packages are there."""
+    from unlasting._doctor import examine
+
+    findings = examine()
+    _say(findings, as_json)
+    if findings["problems"]:
+        raise typer.Exit(1)
+
+
+def _is_deliberate(error: BaseException) -> bool:
+    """Tell whether an error was raised by this package, and not by something that it called."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("unlasting")
+
+
+def _may_write(path: Path, force: bool) -> None:
+    """Refuse before anything is computed, not after it."""
+    if path.exists() and not force:
+        raise FileExistsError(f"{str(path)!r} exists already. Pass --force to replace it, or another place.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a file beside `path` to write to, which takes its place when it is complete."""
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read(file: Path) -> AnnData:
+    import anndata
+
+    try:
+        return anndata.read_h5ad(file)
+    except OSError as error:
+        raise ValueError(f"{str(file)!r} cannot be read as h5ad: {error}") from error
+
+
+def _prepared(adata: AnnData, model: UnlastingModel) -> AnnData:
+    """Normalise cells as the training screen was, unless `pp.prepare` has done so."""
+    if "prepare" not in adata.uns.get("unlasting", {}):
+        model.prepare(adata)
+    return adata
+
+
+def _summary(adata: AnnData) -> list[dict[str, Any]]:
+    """Get the scores over conditions, a row for each predictor, set of genes and metric."""
+    summary: pd.DataFrame = adata.uns["unlasting"]["score_summary"]
+    return json.loads(summary.to_json(orient="records"))  # missing values become null
+
+
+def _say(results: dict[str, Any], as_json: bool) -> None:
+    """Write results: one JSON object, or a table of the summary and a line for everything else."""
+    if as_json:
+        typer.echo(json.dumps(results, indent=2))
+        return
+    for name, value in results.items():
+        if name == "summary":
+            _print_scores(value)
+        elif isinstance(value, dict) and value:
+            typer.echo(f"{name.replace('_', ' ')}:")
+            for part, what in value.items():
+                typer.echo(f"  {part}: {what}")
+        elif value not in ([], {}):
+            typer.echo(f"{name.replace('_', ' ')}: {value}")
+
+
+def _print_scores(summary: list[dict[str, Any]]) -> None:
+    """Print the scores over conditions: predictors in rows, metrics and sets of genes in columns."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    scores = {(row["predictor"], row["metric"], row["gene_set"]): row["score"] for row in summary}
+    columns = [(metric, genes) for metric in METRICS for genes in GENE_SETS]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("predictor")
+    for metric, genes in columns:
+        heading = METRICS[metric] if genes == "all" else ""
+        table.add_column(f"{heading}\n{GENE_SETS[genes]}", justify="right")
+    for predictor in dict.fromkeys(row["predictor"] for row in summary):
+        values = [scores.get((predictor, *column)) for column in columns]
+        table.add_row(predictor, *("" if value is None else f"{value:.2f}" for value in values))
+    table.add_row("noise floor", *("1.00" if metric.startswith("pearson") else "0.00" for metric, _ in columns))
+    Console().print(table)
+    typer.echo(
+        "E-distance and EMD: 0 is the noise floor (other true cells), 1 is no effect (control cells).\n"
+        "Pearson of the mean change: 1 is what other true cells reach."
+    )

@@ -1,0 +1,222 @@
+"""The command line: what it writes, what it says and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from unlasting import datasets, tl
+from unlasting.cli import app
+
+TINY = ["--max-steps", "4", "--accelerator", "cpu"]
+
+
+def call(*arguments: object):
+    """Run the command line as a user would, and get the exit code and both outputs."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def results(*arguments: object) -> dict:
+    """Run it with `--json`: nothing but the results may be on the standard output."""
+    done = call(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a screen and a model that was trained on it for a few steps."""
+    folder = tmp_path_factory.mktemp("cli")
+    adata = datasets.simulate_screen(n_cells=60, n_controls=120, n_genes=40)
+    adata.write_h5ad(folder / "screen.h5ad")
+    trained = results("train", folder / "screen.h5ad", "--split", "unseen_perturbation", "--model", folder / "model", *TINY)
+    assert trained == {"model": str(folder / "model"), "n_cells": adata.n_obs, "n_genes": trained["n_genes"]}
+    (folder / "text.h5ad").write_text("no screen")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicted(place):
+    path = place / "predicted.h5ad"
+    assert results("predict", "--model", place / "model", "-o", path)["cells"] == str(path)
+    return path
+
+
+def test_every_cell_of_the_training_screen_gets_a_cell(place, predicted):
+    adata = anndata.read_h5ad(predicted)
+    assert adata.layers["unlasting"].shape == adata.shape
+    assert set(adata.obs["unlasting_split"]) == {"train", "val", "test"}
+    assert not list(place.glob(".partial*"))
+
+
+def test_the_raw_file_gives_the_same_cells(place, predicted, tmp_path):
+    results("predict", place / "screen.h5ad", "--model", place / "model", "-o", tmp_path / "again.h5ad")
+    first, again = anndata.read_h5ad(predicted), anndata.read_h5ad(tmp_path / "again.h5ad")
+    controls = (first.obs["perturbation"] == "control").to_numpy()
+    np.testing.assert_array_equal(first.X.toarray(), again.X.toarray())
+    np.testing.assert_allclose(
+        first.layers["unlasting"][controls].toarray(), again.layers["unlasting"][controls].toarray(), atol=1e-5
+    )
+    assert list(first.obs["unlasting_split"]) == list(again.obs["unlasting_split"])
+
+
+@pytest.mark.parametrize("file", [[], ["screen.h5ad"], ["model/adata.h5ad"]], ids=["none", "raw", "prepared"])
+def test_new_cells_under_perturbations(place, tmp_path, file):
+    path = tmp_path / "new.h5ad"
+    asked = ["-p", "T1", "-p", "T2+T1", "--n-cells", 7]
+    said = results("predict", *[place / name for name in file], "--model", place / "model", *asked, "-o", path)
+    assert said == {"cells": str(path), "n_cells": 14}
+    counts = anndata.read_h5ad(path).obs["perturbation"].value_counts()
+    assert counts.to_dict() == {"T1": 7, "T1+T2": 7}
+
+
+def test_scores_are_those_of_the_api(place, predicted, tmp_path):
+    said = results("evaluate", predicted, "-o", tmp_path / "scores.csv", "--seed", 3)
+    adata = anndata.read_h5ad(predicted)
+    scores = tl.evaluate(adata, seed=3)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "scores.csv", keep_default_na=False, na_values=[""]).dropna(axis=1, how="all"),
+        scores.replace("", np.nan).dropna(axis=1, how="all").reset_index(drop=True),
+        check_dtype=False,
+        check_categorical=False,
+    )
+    summary = adata.uns["unlasting"]["score_summary"]
+    assert [row["predictor"] for row in said["summary"]] == list(summary["predictor"])
+    assert {"unlasting", "no effect"} <= {row["predictor"] for row in said["summary"]}
+
+
+def test_cells_of_another_tool_are_judged(place, predicted, tmp_path):
+    cells = anndata.read_h5ad(predicted)
+    other = anndata.AnnData(cells.layers["unlasting"], obs=cells.obs[["perturbation"]], var=cells.var[[]])
+    other = other[(cells.obs["unlasting_split"] == "test").to_numpy()].copy()
+    other.write_h5ad(tmp_path / "other.h5ad")
+    screen = place / "model" / "adata.h5ad"
+    done = call("evaluate", screen, "--predictions", tmp_path / "other.h5ad", "-o", tmp_path / "scores.csv")
+    assert done.exit_code == 0, done.output
+    table = {line.split("  ")[0]: line.split() for line in done.stdout.splitlines()}
+    assert {"prediction", "no effect", "noise floor"} <= set(table)
+    assert table["noise floor"][2:5] == ["0.00"] * 3
+    assert f"scores: {tmp_path / 'scores.csv'}" in " ".join(done.stdout.split())
+
+
+def test_the_demo_writes_all_that_it_names(monkeypatch, tmp_path):
+    whole = datasets.papalexi()
+    rows = np.concatenate([rows[:50] for rows in whole.obs.groupby("perturbation", observed=True).indices.values()])
+    monkeypatch.setattr(datasets, "papalexi", whole[np.sort(rows)].copy)
+    said = results("demo", "-o", tmp_path / "demo", *TINY)
+    summary = said.pop("summary")
+    assert set(said) == {"cells", "scores", "scores_figure", "bimodal_genes_figure", "model"}
+    assert sorted(map(str, (tmp_path / "demo").iterdir())) == sorted(said.values())
+    adata = anndata.read_h5ad(said["cells"])
+    generated = np.isfinite(adata.layers["unlasting"]).all(axis=1)
+    assert list(generated) == list(adata.obs["unlasting_split"] == "test")
+    assert {row["gene_set"] for row in summary} == {"all", "de20", "de40"}
+    assert {"e_distance", "emd", "pearson_change"} <= {row["metric"] for row in summary}
+
+
+def test_what_is_there_stays_without_force(place, tmp_path):
+    path = tmp_path / "new.h5ad"
+    path.write_text("mine")
+    asked = ["predict", "--model", place / "model", "-p", "T1", "--n-cells", 2, "-o", path]
+    done = call(*asked)
+    assert (done.exit_code, path.read_text()) == (1, "mine")
+    assert f"{str(path)!r} exists already. Pass --force" in done.stderr
+    assert results(*asked, "--force")["n_cells"] == 2
+    assert anndata.read_h5ad(path).n_obs == 2
+
+
+def test_what_is_there_stays_when_writing_fails(place, tmp_path, monkeypatch):
+    path = tmp_path / "new.h5ad"
+    path.write_text("mine")
+
+    def full(self, file, **kwargs) -> None:
+        file.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(anndata.AnnData, "write_h5ad", full)
+    done = call("predict", "--model", place / "model", "-p", "T1", "--n-cells", 2, "-o", path, "--force")
+    assert done.exit_code == 1
+    assert "Error: [Errno 28] No space left on device" in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["new.h5ad"]
+    assert path.read_text() == "mine"
+
+
+FAULTS = {
+    "no file": (["train", "{}/nothing.h5ad"], 2, "'{}/nothing.h5ad' does not exist"),
+    "no command": (["trian"], 2, "No such command 'trian'"),
+    "no steps": (["demo", "--max-steps", "0"], 2, "--max-steps"),
+    "no h5ad": (["train", "{}/text.h5ad"], 1, "'{}/text.h5ad' cannot be read as h5ad"),
+    "model there": (["train", "{}/screen.h5ad", "-m", "{}/model"], 1, "'{}/model' exists already. Pass --force"),
+    "demo there": (["demo", "-o", "{}/model"], 1, "'{}/model' exists already. Pass --force"),
+    "label": (["train", "{}/screen.h5ad", "--control", "contrl"], 1, "Did you mean 'control'?"),
+    "column": (["train", "{}/screen.h5ad", "--perturbation-key", "gene"], 1, "`perturbation_key` is 'gene'"),
+    "split": (["train", "{}/screen.h5ad", "--split", "randm"], 1, "Did you mean 'random'?"),
+    "preset": (["train", "{}/screen.h5ad", "--preset", "papper"], 1, "Did you mean 'paper'?"),
+    "prior": (["train", "{}/screen.h5ad", "--prior", "gone"], 1, "gone"),
+    "no model": (["predict", "-m", "{}/nowhere"], 1, "'{}/nowhere' holds no saved model"),
+    "target": (["predict", "-m", "{}/model", "-p", "T1+XYZ"], 1, "Nothing is known of the target 'XYZ'"),
+    "n_cells": (["predict", "-m", "{}/model", "-p", "T1", "--n-cells", "0"], 1, "`n_cells` is 0"),
+    "no layer": (["evaluate", "{}/model/adata.h5ad"], 1, "`adata.layers` has no 'unlasting'"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_errors_are_a_line_and_an_exit_code(place, tmp_path, monkeypatch, fault):
+    monkeypatch.chdir(tmp_path)
+    arguments, code, message = FAULTS[fault]
+    done = call(*[argument.format(place) for argument in arguments])
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert done.exit_code == code, done.output
+    assert "".join(message.format(place).split()) in "".join(said.split())  # boxes break long lines
+    assert "Traceback" not in done.output
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_that_are_not_deliberate_keep_their_traceback(place, monkeypatch):
+    monkeypatch.setattr("unlasting.pp.split", lambda *args, **kwargs: np.zeros(2) @ np.zeros(3))
+    done = call("train", place / "screen.h5ad", "--split", "random", "-m", place / "other")
+    assert isinstance(done.exception, ValueError)
+    assert "Error:" not in done.stderr
+
+
+def test_the_doctor_names_what_is_there():
+    found = results("doctor")
+    assert found["packages"]["anndata"] == anndata.__version__
+    assert found["packages"]["pandas"] == pd.__version__
+    assert set(found["devices"]) == {"cpu", "cuda", "mps"}
+    assert found["problems"] == []
+    assert f"pandas: {pd.__version__}" in call("doctor").stdout
+
+
+def test_the_doctor_finds_what_is_broken(monkeypatch):
+    wanted = ["numpy>=1", "torch>=2", "notthere>=1", 'rdkit>=1; extra == "drugs"', 'pooch>=1; extra == "sets"']
+    monkeypatch.setattr("unlasting._doctor.requires", lambda name: wanted)
+    real = __import__("importlib").import_module
+
+    def broken(name: str):
+        if name == "torch":
+            raise ImportError("libtorch.so: cannot open shared object file")
+        return real(name)
+
+    monkeypatch.setattr("unlasting._doctor.importlib.import_module", broken)
+    done = call("doctor", "--json")
+    found = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert [problem.split(":")[0] for problem in found["problems"]] == ["torch", "notthere"]
+    assert "libtorch.so: cannot open" in found["problems"][0]
+    assert set(found["extras"]) == {"rdkit [drugs]", "pooch [sets]"}
+    assert found["extras"]["pooch [sets]"][0].isdigit()
+
+
+@pytest.mark.parametrize("command", [None, "demo", "train", "predict", "evaluate", "doctor"])
+def test_help_says_what_and_shows_how(command):
+    done = call(*[command] * (command is not None), "--help")
+    assert done.exit_code == 0
+    assert command is None or command == "doctor" or f"Example: unlasting {command}" in " ".join(done.stdout.split())
+    assert "--json" in done.stdout or command is None
