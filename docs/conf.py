@@ -49,7 +49,14 @@ nb_execution_mode = "off"  # notebooks are committed with their results
 
 html_theme = "sphinx_book_theme"
 html_title = project
-html_theme_options = {"navbar_persistent": [], "navigation_with_keys": False, "show_toc_level": 2}
+html_static_path = ["_static"]
+html_favicon = "_static/logo.svg"
+html_theme_options = {
+    "logo": {"image_light": "_static/logo_light.svg", "image_dark": "_static/logo_dark.svg", "alt_text": project},
+    "navbar_persistent": [],
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+}
 html_math_renderer = "mathml"  # read by the browser itself, with no script from another site
 toc_object_entries_show_parents = "hide"
 
