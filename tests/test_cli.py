@@ -34,7 +34,9 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     adata = datasets.simulate_screen(n_cells=60, n_controls=120, n_genes=40)
     adata.write_h5ad(folder / "screen.h5ad")
-    trained = results("train", folder / "screen.h5ad", "--split", "unseen_perturbation", "--model", folder / "model", *TINY)
+    trained = results(
+        "train", folder / "screen.h5ad", "--split", "unseen_perturbation", "--model", folder / "model", *TINY
+    )
     assert trained == {"model": str(folder / "model"), "n_cells": adata.n_obs, "n_genes": trained["n_genes"]}
     (folder / "text.h5ad").write_text("no screen")
     return folder
@@ -117,6 +119,19 @@ def test_the_demo_writes_all_that_it_names(monkeypatch, tmp_path):
     assert list(generated) == list(adata.obs["unlasting_split"] == "test")
     assert {row["gene_set"] for row in summary} == {"all", "de20", "de40"}
     assert {"e_distance", "emd", "pearson_change"} <= {row["metric"] for row in summary}
+
+
+def test_drugs_have_doses_and_structures(tmp_path):
+    screen = datasets.simulate_drug_screen(
+        n_drugs=4, n_families=2, n_cells=8, n_controls=40, n_cell_types=1, n_genes=30
+    )
+    screen.write_h5ad(tmp_path / "drugs.h5ad")
+    keys = ["--dose-key", "dose", "--smiles-key", "smiles", "--prior", "none"]
+    results("train", tmp_path / "drugs.h5ad", *keys, "-m", tmp_path / "model", *TINY)
+    drug = screen.uns["simulation"]["drugs"]["drug"].iloc[0]
+    asked = ["-p", drug, "--dose", 0.5, "--dose", 20, "--n-cells", 3, "-o", tmp_path / "cells.h5ad"]
+    results("predict", "-m", tmp_path / "model", *asked)
+    assert anndata.read_h5ad(tmp_path / "cells.h5ad").obs["dose"].astype(float).tolist() == [0.5] * 3 + [20.0] * 3
 
 
 def test_what_is_there_stays_without_force(place, tmp_path):

@@ -34,7 +34,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
-        except (ValueError, KeyError, TypeError, IndexError, RuntimeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, RuntimeError, ImportError, OSError) as error:
             if not isinstance(error, OSError) and not _is_deliberate(error):
                 raise
             message = error.args[0] if len(error.args) == 1 else error  # a KeyError puts its message in quotes
@@ -151,6 +151,8 @@ def train(
     delimiter: Annotated[str, typer.Option(help="What separates the targets of a combination.")] = "+",
     cell_type_key: Annotated[str | None, typer.Option(help="Column of obs with the cell type.")] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with the batch.")] = None,
+    dose_key: Annotated[str | None, typer.Option(help="Column of obs with the dose in uM.")] = None,
+    smiles_key: Annotated[str | None, typer.Option(help="Column of obs with the structure of the drug.")] = None,
     library_size_key: Annotated[str | None, typer.Option(help="Column of obs with the full library size.")] = None,
     n_top_genes: Annotated[int, typer.Option(help="Highly variable genes to keep, besides the targets.")] = 2_000,
     mode: Annotated[str, typer.Option(help="knockout, knockdown or activation.")] = "knockout",
@@ -164,6 +166,8 @@ def train(
     """Prepare a screen with raw counts, train on it, and save the model together with the prepared cells.
 
     Example: `unlasting train screen.h5ad --split unseen_perturbation --model my_model`
+
+    Example: `unlasting train drugs.h5ad --split unseen_drug --dose-key dose --smiles-key smiles --prior none`
     """
     import unlasting as ul
 
@@ -171,11 +175,14 @@ def train(
     adata = _read(file)
     labels: dict[str, Any] = {"perturbation_key": perturbation_key, "control": control, "delimiter": delimiter}
     groups: dict[str, Any] = {"cell_type_key": cell_type_key, "batch_key": batch_key}
+    drugs: dict[str, Any] = {"dose_key": dose_key, "smiles_key": smiles_key}
     if split is not None:
-        ul.pp.split(adata, split, **labels, **groups, seed=seed)  # type: ignore[arg-type]  # `pp.split` checks it
+        ul.pp.split(adata, split, **labels, **groups, **drugs, seed=seed)  # type: ignore[arg-type]  # `pp.split` checks it
     ul.pp.prepare(adata, n_top_genes=n_top_genes, library_size_key=library_size_key, **labels)
+    if smiles_key is not None:
+        ul.pp.molecules(adata, smiles_key, **labels)
     ul.pp.grn(adata, prior=None if prior == "none" else prior, **labels)
-    ul.UnlastingModel.setup_anndata(adata, **labels, **groups, mode=mode)
+    ul.UnlastingModel.setup_anndata(adata, **labels, **groups, **drugs, mode=mode)
     trained = ul.UnlastingModel(adata, preset=preset)
     trained.train(max_steps, accelerator=accelerator, seed=seed)
     trained.save(model, overwrite=force, save_anndata=True)
@@ -199,6 +206,10 @@ def predict(
         list[str] | None,
         typer.Option("--perturbation", "-p", help="Generate new cells under it. May be given several times."),
     ] = None,
+    dose: Annotated[
+        list[str] | None,
+        typer.Option(help="Dose of the drugs in uM: one for all perturbations, one for each, or several for one."),
+    ] = None,
     n_cells: Annotated[int, typer.Option(help="New cells for each perturbation and cell type.")] = 300,
     accelerator: Accelerator = "auto",
     seed: Seed = 0,
@@ -219,7 +230,7 @@ def predict(
     if perturbation:
         keys = trained.keys
         controls = None if adata is None else adata[adata.obs[keys.perturbation_key] == keys.control].copy()
-        cells = trained.generate(perturbation, n_cells, controls=controls, seed=seed)
+        cells = trained.generate(perturbation, n_cells, dose=dose or None, controls=controls, seed=seed)
     else:
         cells = trained.adata if adata is None else adata
         trained.predict(cells, seed=seed)

@@ -20,8 +20,8 @@ class PreparationMixin(SourcesMixin):
     def prepare(self, adata: AnnData, *, copy: bool = False) -> AnnData | None:
         """Normalise raw counts as the cells of the training screen were, on the genes of the model.
 
-        For cells that come later: controls to start from, or a screen to predict and to judge. They get the graph and
-        the embeddings of the model's screen, which baselines read. Where all of them belong to that screen, by name
+        For cells that come later: controls to start from, or a screen to predict and to judge. They get the graph,
+        embeddings and molecules of the model's screen, which baselines read. Where all of them belong to that screen, by name
         and label, they get their part of its split too.
 
         Parameters
@@ -33,8 +33,8 @@ class PreparationMixin(SourcesMixin):
 
         Returns
         -------
-        `None`, or the copy. Updates the fields of :func:`unlasting.pp.prepare`, `adata.uns["unlasting"]["grn"]` and
-        `["target_embedding"]`, and `adata.obs[split_key]` for cells of the training screen.
+        `None`, or the copy. Updates the fields of :func:`unlasting.pp.prepare`, `adata.uns["unlasting"]["grn"]`,
+        `["target_embedding"]` and `["molecules"]`, and `adata.obs[split_key]` for cells of the training screen.
 
         Raises
         ------
