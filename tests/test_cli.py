@@ -8,10 +8,12 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from lightning.pytorch.callbacks import Callback
 from typer.testing import CliRunner
 
 from unlasting import datasets, tl
 from unlasting.cli import app
+from unlasting.model import UnlastingModel
 
 TINY = ["--max-steps", "4", "--accelerator", "cpu"]
 
@@ -159,6 +161,25 @@ def test_what_is_there_stays_when_writing_fails(place, tmp_path, monkeypatch):
     assert "Error: [Errno 28] No space left on device" in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["new.h5ad"]
     assert path.read_text() == "mine"
+
+
+class Stop(Callback):
+    """Press Ctrl-C after the second step."""
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        if trainer.global_step == 2:
+            raise KeyboardInterrupt
+
+
+def test_an_interruption_is_told_and_what_was_learnt_is_saved(place, monkeypatch, tmp_path):
+    train = UnlastingModel.train
+    monkeypatch.setattr(UnlastingModel, "train", lambda *args, **kwargs: train(*args, **kwargs, callbacks=[Stop()]))
+    done = call("train", place / "screen.h5ad", "--model", tmp_path / "model", *TINY)
+    assert done.exit_code == 130
+    assert "Training was interrupted at step 2" in " ".join(done.stderr.split())
+    assert results("predict", "-m", tmp_path / "model", "-p", "T1", "--n-cells", 2, "-o", tmp_path / "cells.h5ad")
+    assert call("demo", "-o", tmp_path / "demo", *TINY).exit_code == 130
+    assert not (tmp_path / "demo").exists()
 
 
 FAULTS = {

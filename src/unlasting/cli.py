@@ -1,7 +1,7 @@
 """The command line: a few lines over the API.
 
 Progress and messages go to the standard error, results to the standard output. A deliberate error is one line and exit
-code 1; wrong usage is exit code 2.
+code 1; wrong usage is exit code 2, and an interruption 130.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unlasting import UnlastingModel
 
 METRICS = {"e_distance": "E-dist.", "emd": "EMD", "pearson_change": "Pearson"}
+INTERRUPTED = 130
 GENE_SETS = {"all": "all", "de20": "DE20", "de40": "DE40"}
 
 
@@ -46,7 +47,7 @@ app = typer.Typer(
     name="unlasting",
     cls=Commands,
     help="Predict, cell by cell, how cells respond to perturbations that nobody has measured.",
-    epilog="Results go to the standard output, messages to the standard error. Exit codes: 0 done, 1 error, 2 wrong usage.",
+    epilog="Results go to the standard output, messages to the standard error. Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
@@ -114,6 +115,8 @@ def demo(
     ul.UnlastingModel.setup_anndata(adata)
     model = ul.UnlastingModel(adata)
     model.train(max_steps, accelerator=accelerator, seed=seed)
+    if model.trainer.interrupted:
+        raise typer.Exit(INTERRUPTED)
     held_out = (adata.obs["unlasting_split"] == "test").to_numpy().nonzero()[0]
     model.predict(adata, indices=held_out, seed=seed)
     scores = ul.tl.evaluate(adata, seed=seed)
@@ -165,6 +168,8 @@ def train(
 ) -> None:
     """Prepare a screen with raw counts, train on it, and save the model together with the prepared cells.
 
+    An interruption (Ctrl-C) ends the training; what was learnt by then is saved.
+
     Example: `unlasting train screen.h5ad --split unseen_perturbation --model my_model`
 
     Example: `unlasting train drugs.h5ad --split unseen_drug --dose-key dose --smiles-key smiles --prior none`
@@ -187,6 +192,8 @@ def train(
     trained.train(max_steps, accelerator=accelerator, seed=seed)
     trained.save(model, overwrite=force, save_anndata=True)
     _say({"model": str(model), "n_cells": adata.n_obs, "n_genes": adata.n_vars}, as_json)
+    if trained.trainer.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
