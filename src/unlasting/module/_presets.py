@@ -83,12 +83,12 @@ class Preset:
 
     denoiser: Architecture = field(default_factory=Architecture)
     mask_network: Architecture = field(default_factory=Architecture)
-    train_denoiser: NetworkTraining = NetworkTraining(1_000, 64, 2e-3, 1e-3, 0.999)
-    train_mask: NetworkTraining = NetworkTraining(400, 256, 3e-3, 1e-3, 0.99)
+    train_denoiser: NetworkTraining = NetworkTraining(400, 64, 2e-3, 1e-3, 0.999)
+    train_mask: NetworkTraining = NetworkTraining(200, 256, 3e-3, 1e-3, 0.99)
     coordinates: Literal["angle", "noise"] = "angle"
     schedule: Literal["cosine", "linear_beta"] = "cosine"
     solver: Literal["heun", "euler"] = "heun"
-    n_steps: int = 10
+    n_steps: int = 6
     control_signal: Literal["pool", "cell"] = "pool"
     mask_rule: Literal["bridge", "probability", "threshold"] = "bridge"
     mask_threshold: float = 0.5
