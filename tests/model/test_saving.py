@@ -5,10 +5,12 @@ import stat
 import subprocess
 import sys
 
+import anndata
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from scipy import sparse
 
 from unlasting.model import UnlastingModel, _saving
 
@@ -72,8 +74,6 @@ def test_without_an_anndata_it_takes_controls(either, folder, controls):
 
 
 def test_a_new_process_generates_the_same_cells(model, tmp_path, controls):
-    import anndata
-
     model.save(tmp_path / "model")
     controls.write_h5ad(tmp_path / "controls.h5ad")
     paths = [str(tmp_path / name) for name in ("model", "controls.h5ad", "out.h5ad")]
@@ -82,6 +82,29 @@ def test_a_new_process_generates_the_same_cells(model, tmp_path, controls):
     cells = anndata.read_h5ad(tmp_path / "out.h5ad")
     np.testing.assert_array_equal(cells.X.toarray(), expected.X.toarray())
     assert list(cells.obs["unlasting_source"]) == list(expected.obs["unlasting_source"])
+
+
+def test_sparse_features_of_the_prior_are_saved(build, screen, tmp_path):
+    """Such as annotations: an unseen target is described alike in a new process."""
+    adata = screen(n_cells=300)
+    rng = np.random.default_rng(3)
+    terms = sparse.random(len(adata.uns["unlasting"]["target_embedding"]["names"]), 30, 0.3, "csr", np.float32, rng)
+    terms[-1] = terms[3]  # NEW1 is annotated as G3
+    adata.uns["unlasting"]["target_embedding"]["features"] = sparse.csr_matrix(terms)
+    model = build(adata, train=3)
+    controls = adata[adata.obs["perturbation"] == "control"].copy()
+    model.save(tmp_path / "model")
+    controls.write_h5ad(tmp_path / "controls.h5ad")
+    paths = [str(tmp_path / name) for name in ("model", "controls.h5ad", "out.h5ad")]
+    script = READ_ALONE.replace("NEW2", "NEW1")
+    subprocess.run([sys.executable, "-c", script, *paths], check=True, capture_output=True)
+    expected = model.generate(["G3+TFX", "NEW1"], 12, seed=4, controls=controls, **QUIET)
+    cells = anndata.read_h5ad(tmp_path / "out.h5ad")
+    np.testing.assert_array_equal(cells.X.toarray() > 0, expected.X.toarray() > 0)
+    np.testing.assert_allclose(cells.X.toarray(), expected.X.toarray(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(cells.obs["unlasting_support"], expected.obs["unlasting_support"], rtol=1e-6)
+    support = expected.obs.groupby("perturbation", observed=True)["unlasting_support"].first()
+    assert 0 < support["NEW1"] < support["G3+TFX"]
 
 
 def test_the_anndata_can_be_saved_along(build, screen, tmp_path):

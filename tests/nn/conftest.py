@@ -8,7 +8,7 @@ import torch
 from unlasting.module import PRESETS
 from unlasting.nn import Architecture, ConditionTensors, SharedGraph
 
-N_GENES, N_NODES, N_TRAINED, N_CONDITIONS = 11, 14, 7, 8
+N_GENES, N_NODES, N_FEATURES, N_CONDITIONS = 11, 14, 7, 8
 SMALL = {"gene_features": 4, "attention_features": 6, "width": 16, "time_frequencies": 8}
 
 
@@ -32,20 +32,17 @@ def graph(edge_index) -> SharedGraph:
 
 @pytest.fixture
 def conditions() -> ConditionTensors:
-    """Control; a trained gene; a gene with an unmeasured one; two genes that were not trained, the second outside the
-    graph; a drug at a dose with a gene; two drugs, the second not trained; a stimulus.
+    """Control; a gene; a gene with an unmeasured one; a gene; a gene outside the graph; a drug at a dose with a gene; two
+    drugs; a stimulus.
     """
-    similarity = torch.randn(8, 2, N_TRAINED, generator=torch.Generator().manual_seed(1)).tanh()
-    similarity[[4, 7]] = -torch.inf
-    kind = torch.tensor([[-1, -1], [0, -1], [0, 0], [0, -1], [0, -1], [1, 0], [1, 1], [2, -1]])
-    of_kind = torch.tensor([0, 0, 0, 0, 1, 1, 2])  # of the trained targets
+    features = torch.randn(N_CONDITIONS, N_FEATURES, generator=torch.Generator().manual_seed(1))
+    features[0] = 0.0
     return ConditionTensors(
-        kind=kind,
+        kind=torch.tensor([[-1, -1], [0, -1], [0, 0], [0, -1], [0, -1], [1, 0], [1, 1], [2, -1]]),
         node=torch.tensor([[-1, -1], [2, -1], [12, 5], [7, -1], [-1, -1], [-1, 7], [-1, -1], [-1, -1]]),
         molecule=torch.tensor([[-1, -1], [-1, -1], [-1, -1], [-1, -1], [-1, -1], [0, -1], [1, 2], [-1, -1]]),
         dose=torch.tensor([[-1, -1], [-1, -1], [-1, -1], [-1, -1], [-1, -1], [0.3, -1], [1.0, -1], [-1, -1]]),
-        identity=torch.tensor([[-1, -1], [0, -1], [3, 1], [-1, -1], [-1, -1], [4, -1], [5, -1], [6, -1]]),
-        similarity=similarity.masked_fill(kind[..., None] != of_kind, -torch.inf),
+        features=features,
     )
 
 

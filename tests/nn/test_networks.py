@@ -9,30 +9,30 @@ import torch
 from unlasting.module import PRESETS
 from unlasting.nn import Denoiser, MaskNetwork, SharedGraph
 
-N_GENES, N_NODES, N_TRAINED = 11, 14, 7
+N_GENES, N_NODES, N_FEATURES = 11, 14, 7
 SMALL = {"gene_features": 4, "attention_features": 6, "width": 16, "time_frequencies": 8}
 NETWORKS = {"denoiser": Denoiser, "mask_network": MaskNetwork}
 
 
-def call(network, cells, conditions, hidden=None):
+def call(network, cells, conditions):
     names = (
         ("state", "t", "mask", "control", "conditions", "cell_type")
         if isinstance(network, Denoiser)
         else ("control", "log_odds", "conditions", "cell_type")
     )
-    return network(*({**cells, "conditions": conditions}[name] for name in names), hidden)
+    return network(*({**cells, "conditions": conditions}[name] for name in names))
 
 
 @pytest.fixture(params=NETWORKS)
 def network(request, graph, architecture, molecules, shake):
-    return shake(NETWORKS[request.param](graph, N_GENES, N_TRAINED, 2, architecture, molecules))
+    return shake(NETWORKS[request.param](graph, N_GENES, N_FEATURES, 2, architecture, molecules))
 
 
 def permuted(network, edge_index, order, molecules):
     """The same network for genes in another order: new gene i is old gene order[i]."""
     nodes = torch.cat([order, torch.arange(N_GENES, N_NODES)])
     new = type(network)(
-        SharedGraph(torch.argsort(nodes)[edge_index], N_NODES), N_GENES, N_TRAINED, 2, network.architecture, molecules
+        SharedGraph(torch.argsort(nodes)[edge_index], N_NODES), N_GENES, N_FEATURES, 2, network.architecture, molecules
     )
     weights = {k: v for k, v in copy.deepcopy(network.state_dict()).items() if ".graph." not in k}
     for name, value in weights.items():
@@ -70,6 +70,21 @@ def test_every_parameter_learns(network, cells, conditions):
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
+        unconditioned = isinstance(network, MaskNetwork) and network.condition is None and "modulation.weight" in name
+        assert (parameter.grad != 0).any() or unconditioned, name
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_before_training_the_default_is_what_is_known_without_it(kind, graph, cells, conditions):
+    """The state stays as it is, and the log-odds are those given; one step moves the last layers, which started at 0."""
+    architecture = dataclasses.replace(PRESETS["default"].denoiser, **SMALL, condition_features=5)
+    network = NETWORKS[kind](graph, N_GENES, N_FEATURES, 2, architecture)
+    out = call(network, cells, conditions)
+    expected = torch.zeros_like(out) if kind == "denoiser" else cells["log_odds"]
+    assert torch.equal(out, expected)
+    (out - 1.0).square().sum().backward()
+    last = [network.out.weight, network.grn.read_out] + ([network.direct.weight] if kind == "mask_network" else [])
+    assert all((parameter.grad != 0).any() for parameter in last)
 
 
 def test_cells_of_a_batch_do_not_see_each_other(network, cells, conditions):
@@ -93,8 +108,8 @@ def test_a_perturbation_changes_the_output(network, cells, conditions):
 def test_the_published_drug_branch(kind, use_grn, graph, molecules, cells, conditions, shake):
     """A drug acts through its molecule and its dose, whether trained or not; without a drug nothing is fused."""
     published = dataclasses.replace(PRESETS["paper"].denoiser, **SMALL, use_grn=use_grn)
-    network = shake(NETWORKS[kind](graph, N_GENES, N_TRAINED, 2, published, molecules))
-    without = shake(NETWORKS[kind](graph, N_GENES, N_TRAINED, 2, published))
+    network = shake(NETWORKS[kind](graph, N_GENES, N_FEATURES, 2, published, molecules))
+    without = shake(NETWORKS[kind](graph, N_GENES, N_FEATURES, 2, published))
     shared = {k: v for k, v in network.state_dict().items() if k in without.state_dict()}
     without.load_state_dict(shared)
     no_drug = [0, 1, 2, 3, 4, 7]
@@ -117,13 +132,13 @@ def test_without_control_moments_the_control_signal_is_not_seen(kind, graph, arc
     other = {**cells, "control": cells["control"].flip(0)}
     for use, same in ((True, False), (False, True)):
         changed = dataclasses.replace(architecture, use_control_moments=use)
-        network = shake(NETWORKS[kind](graph, N_GENES, N_TRAINED, 2, changed))
+        network = shake(NETWORKS[kind](graph, N_GENES, N_FEATURES, 2, changed))
         assert torch.allclose(call(network, other, conditions), call(network, cells, conditions)) == same
 
 
 def test_networks_run_where_no_cpu_tensor_is_allowed(network, cells, conditions):
     network, conditions = network.to("meta"), conditions.to("meta")
-    out = call(network, {k: v.to("meta") for k, v in cells.items()}, conditions, torch.ones(8, dtype=bool).to("meta"))
+    out = call(network, {k: v.to("meta") for k, v in cells.items()}, conditions)
     assert out.device.type == "meta"
     assert out.shape == (8, N_GENES)
 
@@ -140,14 +155,14 @@ def test_half_precision_gives_finite_values_near_those_of_full(network, cells, c
 
 
 def test_silent_genes_are_not_looked_at(graph, architecture, cells, conditions, shake):
-    network = shake(Denoiser(graph, N_GENES, N_TRAINED, 2, architecture))
+    network = shake(Denoiser(graph, N_GENES, N_FEATURES, 2, architecture))
     other = cells["state"] + 5.0 * (1.0 - cells["mask"])
     same = torch.allclose(call(network, {**cells, "state": other}, conditions), call(network, cells, conditions))
     assert same == architecture.mask_as_input
 
 
 def test_log_odds_are_a_line_in_depth(graph, architecture, cells, conditions, shake):
-    network = shake(MaskNetwork(graph, N_GENES, N_TRAINED, 2, architecture))
+    network = shake(MaskNetwork(graph, N_GENES, N_FEATURES, 2, architecture))
     log_odds = call(network, cells, conditions)
     deeper = network.at_depth(log_odds, torch.full((8,), 2.0)) - log_odds
     expected = 2.0 * network.slope.expand(8, -1) if architecture.depth_slope else torch.zeros_like(log_odds)

@@ -150,6 +150,40 @@ def test_the_reduction_keeps_what_the_annotations_say() -> None:
     assert list(names) == list(genes)
 
 
+def test_terms_are_those_that_two_targets_share() -> None:
+    """Against sets of terms, for genes, targets and an alias."""
+    genes, annotated = _gene_ontology.annotated_genes()
+    terms = {gene: set(annotated[i].indices) for i, gene in enumerate(genes)}
+    symbols = ["STAT1", "IRF1", "JAK2", "MARCHF8", "CAV1", "MYC"]
+    names, targets = ["STAT1", "IRF1", "JAK2", "MARCH8", "CAV1", "MYC"], ["STAT1", "JAK2", "MARCH8", "UNKNOWN"]
+    of_targets = [terms[symbol] for symbol in ("STAT1", "JAK2", "MARCHF8")]
+    shared = sorted(t for t in set.union(*of_targets) if sum(t in one for one in of_targets) >= 2)
+    how_many = {t: sum(t in one for one in terms.values()) for t in shared}
+    expected = [[np.log(len(genes) / how_many[t]) * (t in terms[symbol]) for t in shared] for symbol in symbols]
+    found = _gene_ontology.terms_in_common(names, symbols, targets)
+    assert sparse.issparse(found)
+    assert found.dtype == np.float32
+    assert 0 < len(shared) < annotated.shape[1]
+    np.testing.assert_allclose(found.toarray(), expected, rtol=1e-6)
+    assert _gene_ontology.terms_in_common(names, symbols, ["STAT1"]).shape == (6, 0)
+
+
+def test_terms_in_common_are_stored_and_survive_a_file(tmp_path) -> None:
+    adata = datasets.papalexi()
+    pp.prepare(adata)
+    pp.grn(adata)
+    embedding = adata.uns["unlasting"]["target_embedding"]
+    features = embedding["features"]
+    assert features.shape[0] == len(embedding["names"])
+    row = {name: i for i, name in enumerate(embedding["names"])}
+    assert features[row["MARCH8"]].nnz > 0
+    assert (features[row["MARCH8"]] != features[row["MARCHF8"]]).nnz == 0
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    read = anndata.read_h5ad(tmp_path / "screen.h5ad").uns["unlasting"]["target_embedding"]["features"]
+    assert sparse.issparse(read)
+    assert (read != features).nnz == 0
+
+
 def test_a_target_that_the_prior_does_not_know_is_named() -> None:
     adata = datasets.norman_mini()
     pp.prepare(adata, library_size_key="ncounts_full")

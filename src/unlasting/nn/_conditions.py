@@ -92,7 +92,7 @@ def dose_gate(dose: Tensor, log_half: Tensor, log_slope: Tensor) -> Tensor:
 
 
 class ConditionEncoder(nn.Module):
-    """Embed a condition linearly: `generic + W prior + identity` for a target, a sum for a combination, zero for the control.
+    """Embed a condition linearly: generic, prior and identity of a target; a sum for a combination; zero for the control.
 
     What is linear in the features is so in the targets, knows no order of them, and vanishes at dose 0. A target that
     was not trained has no identity, and is embedded by what the prior says of it.

@@ -1,0 +1,145 @@
+"""How conditions are described: laws of the features, and of the effects that follow from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from unlasting._perturbation import Perturbation
+from unlasting.data import TargetVocabulary, fit_effects
+from unlasting.data._statistics import MeasuredEffects
+from unlasting.nn import ExpectedEffects
+
+GENES = [f"G{i}" for i in range(8)]
+DRUGS = {"drugA": "CCN", "synonym": "CCN", "drugB": "CCO", "drugN": "CCON"}
+
+
+def parse(*labels: str) -> list[Perturbation]:
+    """Write `drugA@1` for a dose, in uM."""
+    parsed = []
+    for label in labels:
+        names, doses = zip(*((*part.split("@"), "")[:2] for part in label.split("+")), strict=True)
+        parsed.append(Perturbation.parse("+".join(names), "+".join(doses) if any(doses) else None))
+    return parsed
+
+
+def vocabulary(trained, *, as_sparse=False, seed=0) -> TargetVocabulary:
+    rng = np.random.default_rng(seed)
+    features = (rng.random((8, 6)) < 0.5) * rng.random((8, 6))
+    features[7] = features[0]  # G7 is like G0
+    smiles = ["CCN", "CCO", "CCON"]
+    molecules = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.8, 0.0, 0.6]], dtype=np.float32)
+    return TargetVocabulary(
+        nodes=[*GENES, "TFX"],
+        trained_conditions=trained,
+        embedded=GENES,
+        embedding=np.eye(8, dtype=np.float32),
+        features=sparse.csr_matrix(features) if as_sparse else features,
+        drugs=DRUGS,
+        smiles=smiles,
+        molecules=molecules,
+    )
+
+
+TRAINED = parse("G0", "G1", "G2", "TFX", "IFN", "G0+G1", "drugA@0.1", "drugA@10", "drugB@1", "G2+drugA@1")
+
+
+@pytest.fixture(scope="module")
+def describe():
+    return vocabulary(TRAINED).condition_features
+
+
+def test_the_control_and_dose_zero_are_zero(describe):
+    nothing = [Perturbation(), *parse("drugA@0", "drugN@0", "drugA@0+drugB@0")]
+    assert (describe(nothing) == 0).all()
+    assert describe(nothing).shape == (4, len(describe))
+    assert (np.abs(describe(TRAINED)).sum(axis=1) > 0).all()
+
+
+def test_a_typical_trained_condition_has_length_one(describe):
+    """The shares of prior, identity and generic features add up to 1 for genes that have all of them."""
+    genes = parse("G0", "G1", "G2")
+    of_genes = vocabulary(genes).condition_features
+    assert np.mean((of_genes(genes) ** 2).sum(axis=1)) == pytest.approx(1.0, rel=1e-5)
+    assert np.mean((describe(TRAINED) ** 2).sum(axis=1)) == pytest.approx(1.0, abs=0.35)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.permutations(["G2", "drugA", "IFN"]), st.floats(0.01, 100.0))
+def test_targets_have_no_order_and_add_up(names, dose):
+    describe = vocabulary(TRAINED).condition_features
+    ordered, moved = (
+        parse("+".join(n if n != "drugA" else f"drugA@{dose!r}" for n in one)) for one in (sorted(names), names)
+    )
+    np.testing.assert_array_equal(describe(ordered), describe(moved))
+    alone = describe(parse("G2", f"drugA@{dose!r}", "IFN"))
+    np.testing.assert_allclose(describe(moved)[0], alone.sum(axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_trained_combination_is_something_of_its_own(describe):
+    both, one, other = describe(parse("G0+G1", "G0", "G1"))
+    assert np.count_nonzero(np.abs(both - one - other) > 1e-6) == 1
+    untrained, third = describe(parse("G0+G2", "G2"))
+    np.testing.assert_allclose(untrained, one + third, atol=1e-6)
+
+
+def test_two_names_of_a_molecule_are_one_drug(describe):
+    np.testing.assert_array_equal(describe(parse("drugA@1")), describe(parse("synonym@1")))
+    np.testing.assert_array_equal(describe(parse("drugA@1")), describe(parse("CCN@1")))
+
+
+def test_an_unseen_target_has_the_features_of_its_like_but_for_its_identity(describe):
+    like, unseen = describe(parse("G0", "G7"))
+    assert np.count_nonzero(like != unseen) == 1
+    nothing_known, another = describe(parse("TFX", "G3"))
+    assert (nothing_known @ another) < (like @ unseen)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0.0, 1_000.0), min_size=2, max_size=6))
+def test_features_of_a_drug_rise_with_the_dose_and_saturate(doses):
+    describe = vocabulary(TRAINED).condition_features
+    told = describe(parse(*(f"drugA@{dose!r}" for dose in sorted(doses))))
+    assert (np.diff(told, axis=0) >= -1e-6).all()
+    assert (told <= describe(parse("drugA@1e30")) + 1e-6).all()
+
+
+def test_sparse_and_dense_priors_are_the_same():
+    asked = [*TRAINED, *parse("G5", "drugN@3")]
+    of_sparse = vocabulary(TRAINED, as_sparse=True).condition_features
+    np.testing.assert_array_equal(of_sparse(asked), vocabulary(TRAINED).condition_features(asked))
+
+
+def test_the_order_of_the_trained_changes_no_covariance():
+    one, other = (vocabulary(trained).condition_features for trained in (TRAINED, TRAINED[::-1]))
+    np.testing.assert_allclose(one(TRAINED) @ one(TRAINED).T, other(TRAINED) @ other(TRAINED).T, atol=1e-5)
+
+
+def test_a_screen_without_doses_has_one_gate():
+    described = vocabulary(parse("G0", "drugA")).condition_features
+    assert (described(parse("G0", "drugA")) != 0).any(axis=1).all()
+    assert len(described) < len(vocabulary(TRAINED).condition_features)
+
+
+def test_planted_monotone_doses_are_predicted_monotone():
+    """A saturating effect, seen at three doses, rises between and beyond them."""
+    doses = [0.1, 1.0, 10.0]
+    trained = parse(*(f"drugA@{dose}" for dose in doses), "drugB@1", "G0")
+    features = vocabulary(trained).condition_features
+    full = np.random.default_rng(1).normal(size=(3, 30))
+    share = np.array([*(dose / (1.0 + dose) for dose in doses), 0.0, 0.0])
+    pool = np.zeros(5, dtype=int)
+    measured = MeasuredEffects(
+        np.arange(5), pool, np.full(5, 200.0), np.full(5, 0.01), share[:, None, None] * full, np.full(30, 0.5)
+    )
+    fit = fit_effects(features(trained), np.zeros((1, 30)), measured)
+    asked = features(parse("drugA@0", "drugA@0.1", "drugA@0.5", "drugA@1", "drugA@3", "drugA@10", "drugA@30"))
+    told = ExpectedEffects(fit)(torch.from_numpy(asked), torch.zeros(7, 30)).numpy()
+    along = (told * full).sum(axis=(1, 2)) / (full**2).sum()
+    assert along[0] == 0
+    assert (np.diff(along) > 0).all()
+    np.testing.assert_allclose(along[[1, 3, 5]], share[:3], atol=0.12)
