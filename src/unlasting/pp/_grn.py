@@ -148,7 +148,7 @@ def grn(
         stored["target_embedding"] = {"names": known.names, "matrix": known.matrix, "origin": known.origin}
         if known.origin == GO:
             features = _gene_ontology.terms_in_common(
-                known.names, [aliases.get(name, name) for name in known.names], sorted(asked)
+                known.names.tolist(), [aliases.get(name, name) for name in known.names], sorted(asked)
             )
             stored["target_embedding"] |= {"features": features} if features.shape[1] else {}
     keys.write(adata)
