@@ -50,11 +50,15 @@ def test_without_a_mask_network_every_gene_counts(screen, preset):
     assert torch.equal(model.module.is_expressed(cells), torch.ones(2, 2))
     new = model.generate(["G3", "control"], 10, show_progress=False)
     assert np.isfinite(new.X.toarray()).all()
-    values = model.adata.X.toarray()[(model.adata.obs["unlasting_split"] == "train").to_numpy()]
+    is_trained = (model.adata.obs["unlasting_split"] == "train").to_numpy()
+    values, obs = model.adata.X.toarray()[is_trained], model.adata.obs[is_trained]
     scaled = values / values.max()
-    n, prior = len(scaled), 10.0  # shrunken a little towards the mean gene
-    base = (scaled.sum(0) + prior * scaled.mean()) / (n + prior)
-    np.testing.assert_allclose(model.module.statistics.base.numpy(), base, rtol=1e-4)
+    prior = 10.0  # cells: a gene is shrunken to the mean gene, and a pool of controls to the gene in all cells
+    base = (scaled.sum(0) + prior * scaled.mean()) / (len(scaled) + prior)
+    for pool, cell_type in enumerate(["B", "T"]):
+        own = scaled[((obs["perturbation"] == "control") & (obs["cell_type"] == cell_type)).to_numpy()]
+        expected = (own.sum(0) + prior * base) / (len(own) + prior)
+        np.testing.assert_allclose(model.module.statistics.base[pool].numpy(), expected, rtol=1e-4)
     if preset == "default":
         null = new[new.obs["perturbation"] == "control"]
         before = model.adata[null.obs["unlasting_source"].astype(str)].X.toarray()

@@ -160,7 +160,6 @@ def test_the_best_averaged_weights_are_kept(build, screen):
             codes["perturbation"][val],
             codes["pool"][val],
             averaged=True,
-            hide=0.0,
             generator=torch.Generator().manual_seed(0),
         )
     assert float(score) == pytest.approx(scores.min(), rel=0.2)

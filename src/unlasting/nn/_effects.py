@@ -70,7 +70,8 @@ class ExpectedEffects(nn.Module):
     def __init__(self, fit: EffectFit) -> None:
         super().__init__()
         for f in fields(fit):
-            self.register_buffer(f.name, getattr(fit, f.name))
+            # In one layout, fitted or loaded: products round alike.
+            self.register_buffer(f.name, getattr(fit, f.name).clone(memory_format=torch.contiguous_format))
         self.relevance: Tensor
         self.features: Tensor
         self.profiles: Tensor

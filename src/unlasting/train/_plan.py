@@ -62,7 +62,8 @@ class NetworkPlan(pl.LightningModule):
             lr=options.lr,
             weight_decay=options.weight_decay,
             betas=(0.9, 0.99),
-            fused=True,
+            # Lightning clips no gradients of a fused optimiser in mixed precision.
+            fused=not self.trainer.precision.endswith("mixed"),
         )
 
         def factor(step: int) -> float:
