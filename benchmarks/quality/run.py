@@ -26,21 +26,24 @@ METRICS = ("e_distance", "emd", "pearson_change", "pearson_change_centred")
 
 
 def papalexi() -> Any:
+    """Load the THP-1 knock-outs."""
     return ul.datasets.papalexi()
 
 
 def norman() -> Any:
+    """Load the K562 activations."""
     return ul.datasets.norman_mini()
 
 
 def kang() -> Any:
-    """The cell types with at least 30 cells in both states."""
+    """Load the cell types with at least 30 cells in both states."""
     adata = ul.datasets.kang()
     counts = pd.crosstab(adata.obs["cell_type"], adata.obs["perturbation"])
     return adata[adata.obs["cell_type"].isin(counts.index[(counts >= 30).all(axis=1)])].copy()
 
 
 def one_by_one(kind: str, names: tuple[str, ...], **arguments: Any) -> list[dict[str, Any]]:
+    """Hold out each name in turn."""
     return [{"kind": kind, "test": name, "val_fraction": 0.0, **arguments} for name in names]
 
 

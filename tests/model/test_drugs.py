@@ -166,6 +166,12 @@ def test_one_molecule_under_two_names_is_one_drug(any_preset):
     assert list(smiles.uns["unlasting"]["generated"]["unseen_conditions"]) == []
 
 
+def test_a_trained_combination_is_itself_under_another_name(any_preset):
+    one, other = (any_preset.generate(name, 10, dose=1.0, **QUIET) for name in ("G3+drugA", "synonym+G3"))
+    np.testing.assert_array_equal(dense(one), dense(other))
+    assert list(other.uns["unlasting"]["generated"]["unseen_conditions"]) == []
+
+
 def test_no_perturbation_returns_the_control_cell(trained, drugs):
     controls = drugs[drugs.obs["perturbation"] == "control"].copy()
     trained.predict(controls, "drugA", 0.0, **QUIET)

@@ -93,6 +93,11 @@ class TargetVocabulary:
             return DRUG, self.drugs.get(name, name)
         return (GENE if name in self.names_of_genes else STIMULUS), name
 
+    def named(self, perturbation: Perturbation) -> frozenset[tuple[Target, float | None]]:
+        """Write a perturbation so that it is equal under all names of its molecules."""
+        doses = zip(perturbation.targets, perturbation.doses, strict=True)
+        return frozenset((self.target(name), dose) for name, dose in doses)
+
     @cached_property
     def trained_targets(self) -> list[Target]:
         """The trained targets in the order of their learnt identities."""

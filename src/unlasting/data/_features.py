@@ -41,7 +41,8 @@ class ConditionFeatures:
         self._gene = {name: row for row, name in enumerate(vocabulary.embedded)}
         self._molecule = {name: row for row, name in enumerate(vocabulary.smiles)}
         self._trained = {target: i for i, target in enumerate(vocabulary.trained_targets)}
-        self._combination = {p: i for i, p in enumerate(p for p in trained if len(p.targets) > 1)}
+        combinations = dict.fromkeys(vocabulary.named(p) for p in trained if len(p.targets) > 1)
+        self._combination = {named: i for i, named in enumerate(combinations)}
         doses = np.log1p([dose for p in trained for dose in p.doses if dose])
         self._half = np.quantile(doses, np.linspace(0.0, 1.0, _N_GATES)) if doses.size else np.zeros(0)
         of_trained = self._describe(trained)
@@ -90,8 +91,9 @@ class ConditionFeatures:
         for row, perturbation in enumerate(perturbations):
             for name, dose in zip(perturbation.targets, perturbation.doses, strict=True):
                 described[row] += self._gates(dose)[:, None] * targets[place[name]]
-            if perturbation in self._combination:
-                combinations[row, self._combination[perturbation]] = 1.0
+            own = self._combination.get(self.vocabulary.named(perturbation))
+            if own is not None:
+                combinations[row, own] = 1.0
         return np.concatenate([described.reshape(len(perturbations), -1), combinations], axis=1)
 
     def _gates(self, dose: float | None) -> np.ndarray:

@@ -44,15 +44,10 @@ class ProvenanceMixin(ModelBase):
 
     def _provenance(self, perturbations: Sequence[Perturbation], seed: int) -> dict[str, Any]:
         """Say how cells were made, in what h5ad can hold."""
-
-        def targets(perturbation: Perturbation) -> frozenset[Any]:
-            named = zip(perturbation.targets, perturbation.doses, strict=True)
-            return frozenset((self.vocabulary.target(name), dose) for name, dose in named)
-
-        trained_targets = set(self.vocabulary.trained_targets)
-        trained = {targets(p) for p in self.vocabulary.trained_conditions} | {targets(Perturbation())}
+        trained_targets, named = set(self.vocabulary.trained_targets), self.vocabulary.named
+        trained = {named(p) for p in [*self.vocabulary.trained_conditions, Perturbation()]}
         names = {name for p in perturbations for name in p.targets}
-        unseen = [p for p in perturbations if targets(p) not in trained]
+        unseen = [p for p in perturbations if named(p) not in trained]
         return {
             "version": version("unlasting"),
             "seed": seed,
