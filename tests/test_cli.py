@@ -34,7 +34,7 @@ def results(*arguments: object) -> dict:
 def place(tmp_path_factory):
     """A folder with a screen and a model that was trained on it for a few steps."""
     folder = tmp_path_factory.mktemp("cli")
-    adata = datasets.simulate_screen(n_cells=60, n_controls=120, n_genes=40)
+    adata = datasets.simulate_screen(n_cells=60, n_controls=120, n_genes=40, n_unmeasured=0)
     adata.write_h5ad(folder / "screen.h5ad")
     trained = results(
         "train", folder / "screen.h5ad", "--split", "unseen_perturbation", "--model", folder / "model", *TINY
