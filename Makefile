@@ -24,7 +24,7 @@ help:
 	@echo "make clean  remove .venv and what was built"
 
 demo: .venv/runtime
-	.venv/bin/unlasting demo $(ARGS)
+	.venv/bin/unlasting demo --force $(ARGS)
 
 test: .venv/dev
 	$(RUN) pytest $(ARGS)
