@@ -50,6 +50,7 @@ nb_execution_mode = "off"  # notebooks are committed with their results
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_favicon = "_static/logo.svg"
 html_theme_options = {
     "logo": {"image_light": "_static/logo_light.svg", "image_dark": "_static/logo_dark.svg", "alt_text": project},

@@ -60,8 +60,8 @@ def evaluate(
     r"""Judge generated cells of any model against the true test cells, beside baselines and the noise floor.
 
     For each condition the test cells are split at random into halves A and B. The prediction, each baseline and A
-    itself give the same number of cells, :math:`n = \min(|A|, \text{max\_cells})` (or as few as were generated, or as
-    there are controls), and each is compared with B; everything is repeated with other halves. The score over
+    itself give the same number of cells, :math:`n`, which is that of A and at most `max_cells` (or as few as were
+    generated, or as there are controls), and each is compared with B; everything is repeated with other halves. The score over
     conditions of a metric that is best at 0 is a ratio of means,
 
     .. math::
