@@ -19,6 +19,7 @@ from unlasting.diffusion import (
     NoiseSchedule,
     integrate,
 )
+from unlasting.module import PRESETS
 
 Prediction = Callable[[Tensor, Tensor], Tensor]
 
@@ -79,9 +80,9 @@ def spread(values: Tensor) -> float:
     return float(values[1, 0] - values[0, 0]) / 2
 
 
-@pytest.mark.parametrize(("sd", "scale"), [(0.05, 0.1), (0.10, 0.1), (0.15, 0.1), (0.30, 0.25)])
+@pytest.mark.parametrize(("sd", "scale"), [(0.05, 0.1), (0.10, 0.1), (0.15, 0.1), (0.30, 0.2), (0.30, 0.3)])
 def test_the_default_solver_gives_a_standard_normal_latent_in_20_evaluations(sd, scale):
-    """Although scale and base of the coordinates are wrong."""
+    """Although the scale that the coordinates know is wrong by a factor of up to two, and their base is not the mean."""
     mean, evaluations = torch.tensor([0.5], dtype=torch.float64), []
     coordinates = AngleCoordinates(torch.tensor([0.45]).double(), torch.tensor([scale]).double())
     schedule = CosineSchedule().double()
@@ -92,11 +93,12 @@ def test_the_default_solver_gives_a_standard_normal_latent_in_20_evaluations(sd,
         return exact(state, t)
 
     start = torch.tensor([[0.5 - sd], [0.5 + sd]]).double()
-    latent = follow(coordinates, schedule, counted, start, n_steps=10, method="heun", encode=True)
+    way = {"n_steps": PRESETS["default"].n_steps, "method": PRESETS["default"].solver}
+    latent = follow(coordinates, schedule, counted, start, encode=True, **way)
     assert len(evaluations) <= 20
     assert spread(latent) == pytest.approx(1.0, abs=0.01)
     assert float(latent.mean()) == pytest.approx(0.0, abs=0.02)
-    back = follow(coordinates, schedule, exact, latent, n_steps=10, method="heun", encode=False)
+    back = follow(coordinates, schedule, exact, latent, encode=False, **way)
     torch.testing.assert_close(back, start, atol=0.01 * sd, rtol=0)
 
 
@@ -114,7 +116,7 @@ def test_the_published_steps_lose_amplitude(sd, encoded, round_trip):
     assert spread(back) / sd == pytest.approx(round_trip, abs=0.011)
 
 
-@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2)])
+@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("adams", 3)])
 @pytest.mark.parametrize("sd", [0.05, 0.30])
 def test_the_error_falls_at_the_order_of_the_solver(method, order, sd):
     mean = torch.tensor([0.5], dtype=torch.float64)
@@ -157,7 +159,7 @@ def test_the_bridge_between_two_gaussians_is_the_known_linear_map(seed):
     schedule = CosineSchedule(margin=1e-4).double()
     source = exact_prediction(coordinates, schedule, torch.from_numpy(m1), torch.from_numpy(s1))
     target = exact_prediction(coordinates, schedule, torch.from_numpy(m2), torch.from_numpy(s2))
-    way = {"n_steps": 200, "method": "heun"}
+    way = {"n_steps": 200, "method": "adams"}
     latent = follow(coordinates, schedule, source, torch.from_numpy(x), encode=True, **way)
     crossed = follow(coordinates, schedule, target, latent, encode=False, **way)
     np.testing.assert_allclose(crossed.numpy(), expected, atol=2e-3)

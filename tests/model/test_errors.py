@@ -181,7 +181,7 @@ def test_setup_refuses_views_and_empty_objects(small):
     [
         ({"preset": "papper"}, ValueError, r"`preset` is 'papper'; choose one of.*Did you mean 'paper'"),
         ({"widht": 3}, TypeError, "'widht'.*Did you mean 'width'"),
-        ({"solver": "huen"}, ValueError, "`solver` is 'huen'.*'heun'"),
+        ({"solver": "adam"}, ValueError, "`solver` is 'adam'.*'adams'"),
         ({"mask_rule": "none"}, ValueError, "`mask_rule` is 'none'.*'bridge'"),
         ({"n_steps": 0}, ValueError, "`n_steps` is 0; at least 1"),
     ],

@@ -54,7 +54,7 @@ class Preset:
     schedule
         `cosine`: continuous, centred at the s.d. of the data. `linear_beta`: the published 500 steps.
     solver
-        `heun` (second order) or `euler` (in noise coordinates: DDIM).
+        `adams` (third order) or `euler` (in noise coordinates: DDIM).
     n_steps
         Steps of the solver, for each of the two ways.
     control_signal
@@ -87,8 +87,8 @@ class Preset:
     train_mask: NetworkTraining = NetworkTraining(200, 256, 3e-3, 1e-3, 0.99)
     coordinates: Literal["angle", "noise"] = "angle"
     schedule: Literal["cosine", "linear_beta"] = "cosine"
-    solver: Literal["heun", "euler"] = "heun"
-    n_steps: int = 6
+    solver: Literal["adams", "euler"] = "adams"
+    n_steps: int = 8
     control_signal: Literal["pool", "cell"] = "pool"
     mask_rule: Literal["bridge", "probability", "threshold"] = "bridge"
     mask_threshold: float = 0.5
