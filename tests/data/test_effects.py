@@ -63,7 +63,7 @@ def test_the_posterior_mean_is_that_of_scikit_learn(monkeypatch):
     noise = rng.uniform(0.05, 0.4, size=12)
     shifts = rng.normal(size=(12, 3, N_GENES))
     fit = fit_effects(
-        features, np.zeros((1, N_GENES)), measured_effects(np.arange(12), np.zeros(12, int), noise, shifts)
+        features, np.ones(1), np.zeros((1, N_GENES)), measured_effects(np.arange(12), np.zeros(12, int), noise, shifts)
     )
     relevance = 1.0 / np.mean(features**2)
     assert fit.relevance.numpy() == pytest.approx([relevance], rel=1e-5)
@@ -79,7 +79,7 @@ def test_the_posterior_mean_is_that_of_scikit_learn(monkeypatch):
 def test_the_precision_is_the_inverse_covariance(monkeypatch):
     monkeypatch.setattr(_effects, "_SIZES", np.array([0.3]))
     features, _, profiles, measured = linear_screen(noise=0.2)
-    fit = fit_effects(features, profiles, measured)
+    fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured)
     relevance = fit.relevance.numpy().astype(float)
     covariance = (features * relevance) @ features.T
     np.testing.assert_allclose(
@@ -88,7 +88,9 @@ def test_the_precision_is_the_inverse_covariance(monkeypatch):
     new = np.random.default_rng(2).normal(size=(6, 4))
     kernel = (new * relevance) @ features.T
     explained = np.einsum("ij,jk,ik->i", kernel, np.linalg.inv(covariance + np.eye(20) * 0.2 / 0.3), kernel)
-    np.testing.assert_allclose(support(fit, new), explained / (new**2 @ relevance), atol=1e-4)
+    own, typical = new**2 @ relevance, (features**2 @ relevance).mean()
+    np.testing.assert_allclose(support(fit, new), explained / np.maximum(own, typical), atol=1e-4)
+    np.testing.assert_array_equal(support(fit, features), 1.0)
 
 
 def test_two_pools_share_as_much_as_the_kernel_says(monkeypatch):
@@ -96,7 +98,7 @@ def test_two_pools_share_as_much_as_the_kernel_says(monkeypatch):
     monkeypatch.setattr(_effects, "_SIZES", np.array([1.0]))
     monkeypatch.setattr(_effects, "_POOL_SHARES", (0.5,))
     features, _, profiles, measured = linear_screen(n_trained=8, n_pools=3, noise=0.1)
-    fit = fit_effects(features, profiles, measured)
+    fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured)
     relevance = fit.relevance.numpy().astype(float)
     centred = profiles - profiles.mean(axis=0)
     alike = centred @ centred.T
@@ -128,7 +130,7 @@ def test_updates_of_the_relevances_make_the_measured_effects_likelier(monkeypatc
 
 def test_a_linear_effect_is_found_for_unseen_targets():
     features, weights, profiles, measured = linear_screen(n_trained=30, noise=0.05)
-    fit = fit_effects(features, profiles, measured)
+    fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured)
     new = np.random.default_rng(9).normal(size=(20, 4)) / 2.0
     truth = np.einsum("nf,fsg->nsg", new, weights)
     error = np.mean((expected(fit, new, np.repeat(profiles, 20, axis=0)) - truth) ** 2)
@@ -143,7 +145,7 @@ def test_where_nothing_acts_nothing_is_expected():
     units = np.array([0.5, np.sqrt(0.5), 1.0])[:, None]
     shifts = rng.normal(size=(30, 3, N_GENES)) * np.sqrt(noise) / units
     measured = measured_effects(np.arange(30), np.zeros(30, int), noise, shifts)
-    fit = fit_effects(features, np.zeros((1, N_GENES)), measured)
+    fit = fit_effects(features, np.ones(features.shape[1]), np.zeros((1, N_GENES)), measured)
     ours = expected(fit, features, np.zeros((30, N_GENES)))
     assert np.mean(ours**2) < 0.2 * np.mean(shifts**2)
 
@@ -152,7 +154,7 @@ def test_where_nothing_acts_nothing_is_expected():
 @given(st.integers(0, 10_000))
 def test_effects_add_up_and_the_control_has_none(seed):
     features, _, profiles, measured = linear_screen(n_trained=6, n_pools=2, seed=seed)
-    fit = fit_effects(features, profiles, measured)
+    fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured)
     one, other = features[:3], features[3:]
     pool = np.repeat(profiles[:1], 3, axis=0)
     both = expected(fit, one + other, pool)
@@ -169,10 +171,15 @@ def test_support_is_higher_where_a_feature_is_shared():
     group = np.array([0, 0, 0, 0, 0, 1])
     features = np.concatenate([np.eye(2)[group], 0.5 * np.eye(6)], axis=1)
     shifts = np.repeat(rng.normal(size=(2, 3, N_GENES)), [5, 1], axis=0) + 0.1 * rng.normal(size=(6, 3, N_GENES))
-    fit = fit_effects(features, np.zeros((1, N_GENES)), measured_effects(np.arange(6), np.zeros(6, int), 0.05, shifts))
+    fit = fit_effects(
+        features,
+        np.ones(features.shape[1]),
+        np.zeros((1, N_GENES)),
+        measured_effects(np.arange(6), np.zeros(6, int), 0.05, shifts),
+    )
     of_many, of_one, of_none = support(fit, [[1, 0, *[0] * 6], [0, 1, *[0] * 6], [1e-3, 0, *[0] * 6]])
     assert of_one < of_many
-    assert of_none == pytest.approx(of_many, abs=1e-4)  # it is a share: how strong a target is does not matter
+    assert of_none == pytest.approx(0.0, abs=1e-4)  # a target of which next to nothing is known
 
 
 def test_an_unseen_pool_gets_the_effects_of_the_one_it_resembles():
@@ -182,7 +189,7 @@ def test_an_unseen_pool_gets_the_effects_of_the_one_it_resembles():
     condition, pool = np.divmod(np.arange(20), 2)
     shifts = np.einsum("nf,nfsg->nsg", features[condition], weights[pool])
     profiles = rng.random((2, N_GENES))
-    fit = fit_effects(features, profiles, measured_effects(condition, pool, 0.01, shifts))
+    fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured_effects(condition, pool, 0.01, shifts))
     assert float(fit.pool_share) >= 0.5
     new = 0.9 * profiles[1] + 0.1 * profiles[0]
     told = expected(fit, features, np.repeat(new[None], 10, axis=0))
@@ -192,7 +199,7 @@ def test_an_unseen_pool_gets_the_effects_of_the_one_it_resembles():
 
 def test_pools_that_react_alike_share_their_effects():
     features, _, profiles, measured = linear_screen(n_trained=15, n_pools=2)
-    fit = fit_effects(features, profiles, measured)
+    fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured)
     assert float(fit.pool_share) == 0.0
 
 
@@ -202,8 +209,10 @@ def test_permuting_genes_permutes_the_effects(n_pools):
     order = np.random.default_rng(7).permutation(N_GENES)
     moved = measured_effects(measured.condition, measured.pool, measured.noise, measured.shifts[:, :, order])
     pool = np.repeat(profiles[:1], len(features), axis=0)
-    ours = expected(fit_effects(features, profiles, measured), features, pool)
-    theirs = expected(fit_effects(features, profiles[:, order], moved), features, pool[:, order])
+    ours = expected(fit_effects(features, np.ones(features.shape[1]), profiles, measured), features, pool)
+    theirs = expected(
+        fit_effects(features, np.ones(features.shape[1]), profiles[:, order], moved), features, pool[:, order]
+    )
     np.testing.assert_allclose(theirs, ours[:, :, order], rtol=1e-3, atol=1e-4)
 
 
@@ -217,7 +226,9 @@ def test_test_cells_do_not_matter():
     fits = []
     for matrix in (cells, other):
         statistics, measured = fit_statistics(matrix.astype(np.float32), **codes)
-        fits.append((statistics, fit_effects(features, statistics.control_mean.numpy(), measured)))
+        fits.append(
+            (statistics, fit_effects(features, np.ones(features.shape[1]), statistics.control_mean.numpy(), measured))
+        )
     for ours, theirs in zip(*fits, strict=True):
         for name, value in vars(ours).items():
             torch.testing.assert_close(value, getattr(theirs, name), rtol=0, atol=0)

@@ -37,7 +37,6 @@ def vocabulary(trained, *, as_sparse=False, seed=0) -> TargetVocabulary:
         nodes=[*GENES, "TFX"],
         trained_conditions=trained,
         embedded=GENES,
-        embedding=np.eye(8, dtype=np.float32),
         features=sparse.csr_matrix(features) if as_sparse else features,
         drugs=DRUGS,
         smiles=smiles,
@@ -136,7 +135,7 @@ def test_planted_monotone_doses_are_predicted_monotone():
     measured = MeasuredEffects(
         np.arange(5), pool, np.full(5, 200.0), np.full(5, 0.01), share[:, None, None] * full, np.full(30, 0.5)
     )
-    fit = fit_effects(features(trained), np.zeros((1, 30)), measured)
+    fit = fit_effects(features(trained), features.specific, np.zeros((1, 30)), measured)
     asked = features(parse("drugA@0", "drugA@0.1", "drugA@0.5", "drugA@1", "drugA@3", "drugA@10", "drugA@30"))
     told = ExpectedEffects(fit)(torch.from_numpy(asked), torch.zeros(7, 30)).numpy()
     along = (told * full).sum(axis=(1, 2)) / (full**2).sum()

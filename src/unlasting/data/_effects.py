@@ -21,7 +21,9 @@ _SIZES: Final = np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0,
 _POOL_SHARES: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
 
 
-def fit_effects(features: np.ndarray, profiles: np.ndarray, measured: MeasuredEffects) -> EffectFit:
+def fit_effects(
+    features: np.ndarray, specific: np.ndarray, profiles: np.ndarray, measured: MeasuredEffects
+) -> EffectFit:
     """Fit the effects of conditions on all genes to the measured ones.
 
     The effects of two conditions on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, and those in two
@@ -33,6 +35,8 @@ def fit_effects(features: np.ndarray, profiles: np.ndarray, measured: MeasuredEf
     ----------
     features
         Of every trained condition, shape `(n_trained, n_features)`.
+    specific
+        1 for features that tell targets apart, else 0, shape `(n_features,)`.
     profiles
         Mean expression of every pool of controls, shape `(n_pools, n_genes)`.
     measured
@@ -65,7 +69,7 @@ def fit_effects(features: np.ndarray, profiles: np.ndarray, measured: MeasuredEf
     solved = spectra[share].solve(values, fits[share][1]).reshape(-1, N_SHIFTS, n_genes) / units
     coefficients = np.zeros((n_trained, n_pools, N_SHIFTS, n_genes))
     coefficients[condition, measured.pool] = solved
-    parts = (relevance, features, unit_profiles, centre, np.array(share), coefficients, precision)
+    parts = (relevance, specific, features, unit_profiles, centre, np.array(share), coefficients, precision)
     return EffectFit(*(torch.as_tensor(part, dtype=torch.float32) for part in parts))
 
 

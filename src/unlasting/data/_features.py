@@ -53,6 +53,7 @@ class ConditionFeatures:
             length = squared[:, kinds == kind].sum(axis=1)
             if (length > 0).any():
                 self._scale[kinds == kind] = np.sqrt(share / length[length > 0].mean())
+        self.specific = (kinds != "generic").astype(np.float32)  # whether a column tells targets apart
 
     def __len__(self) -> int:
         return len(self._columns)

@@ -171,8 +171,8 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         -------
         Log-normalised cells, `n_cells` for each perturbation and cell type. `obs` has the perturbation, dose, cell type
         and batch under the keys of the screen, `unlasting_source` (the control cell), `unlasting_replicate` (how many
-        cells came from it before), `unlasting_support` (the share of the variance of its condition's effects that the
-        trained conditions explain, 1 for the control) and, where drugs have doses,
+        cells came from it before), `unlasting_support` (how far its effects follow from those of the trained conditions,
+        in [0, 1]: 1 for the control and trained conditions, 0 where nothing particular is known of its targets) and, where drugs have doses,
         `unlasting_dose_extrapolated` (whether a dose is outside of those trained). `uns["unlasting"]` says how the
         cells were made.
 

@@ -173,7 +173,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
             use_mask=self.preset.use_mask,
         )
         profiles = statistics.control_mean.double().numpy()
-        return statistics, fit_effects(described(trained), profiles, measured)
+        return statistics, fit_effects(described(trained), described.specific, profiles, measured)
 
     @property
     def history(self) -> dict[str, Any] | None:

@@ -21,6 +21,8 @@ class EffectFit:
     ----------
     relevance
         Of every feature of a condition, shape `(n_features,)`.
+    specific
+        1 for features that tell targets apart, 0 for those of all perturbations of a kind, shape `(n_features,)`.
     features
         Of every trained condition, shape `(n_trained, n_features)`.
     profiles
@@ -36,6 +38,7 @@ class EffectFit:
     """
 
     relevance: Tensor
+    specific: Tensor
     features: Tensor
     profiles: Tensor
     centre: Tensor
@@ -47,6 +50,7 @@ class EffectFit:
     def empty(cls, n_trained: int, n_features: int, n_pools: int, n_genes: int) -> EffectFit:
         """Get placeholders of the right shapes, to be overwritten by a saved model."""
         shapes = (
+            (n_features,),
             (n_features,),
             (n_trained, n_features),
             (n_pools, n_genes),
@@ -73,6 +77,7 @@ class ExpectedEffects(nn.Module):
             # In one layout, fitted or loaded: products round alike.
             self.register_buffer(f.name, getattr(fit, f.name).clone(memory_format=torch.contiguous_format))
         self.relevance: Tensor
+        self.specific: Tensor
         self.features: Tensor
         self.profiles: Tensor
         self.centre: Tensor
@@ -100,11 +105,21 @@ class ExpectedEffects(nn.Module):
         return (kernel.flatten(1) @ self.coefficients.flatten(0, 1).flatten(1)).unflatten(-1, (N_SHIFTS, -1))
 
     def support(self, features: Tensor) -> Tensor:
-        """Get the share of the variance of effects that the trained conditions explain, in [0, 1], shape `(n,)`."""
-        kernel = self._kernel(features)
-        prior = (features.square() * self.relevance).sum(-1)
+        """Get how far the effects of conditions follow from those of the trained ones, in [0, 1], shape `(n,)`.
+
+        1 for a trained condition and the control. For any other, which share of the variance that is specific to its
+        targets the trained ones explain. What is not known of a target counts as unexplained: its variance is at least
+        that of a typical trained condition.
+        """
+        specific = features * self.specific
+        kernel = self._kernel(specific)
         explained = ((kernel @ self.precision) * kernel).sum(-1)
-        return torch.where(prior > 0, (explained / prior.clamp(min=1e-12)).clamp(0.0, 1.0), 1.0)
+        typical = ((self.features * self.specific).square() @ self.relevance).mean()
+        prior = (specific.square() @ self.relevance).maximum(typical).clamp(min=1e-12)
+        trained = torch.cat([self.features, torch.zeros_like(self.features[:1])])
+        # not by a matrix product, which rounds: the distance to itself is 0
+        distance = torch.cdist(features, trained, compute_mode="donot_use_mm_for_euclid_dist")
+        return torch.where(distance.amin(-1) == 0, 1.0, (explained / prior).clamp(0.0, 1.0))
 
     def _kernel(self, features: Tensor) -> Tensor:
         """Covariance with the trained conditions, (n, n_trained)."""
