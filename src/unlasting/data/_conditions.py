@@ -32,10 +32,8 @@ class TargetVocabulary:
         The conditions of training cells, without the control.
     embedded
         Names of the genes that the prior knows.
-    embedding
-        Their embeddings, rows of length one, shape `(n_embedded, n_features)`.
     features
-        What the prior says of them in detail, dense or sparse, shape `(n_embedded, n_prior_features)`.
+        What the prior says of them, dense or sparse, shape `(n_embedded, n_prior_features)`.
     drugs
         Canonical SMILES of every drug by its name.
     smiles
@@ -47,7 +45,6 @@ class TargetVocabulary:
     nodes: Sequence[str]
     trained_conditions: Sequence[Perturbation]
     embedded: Sequence[str]
-    embedding: np.ndarray
     features: Any
     drugs: Mapping[str, str]
     smiles: Sequence[str]
@@ -60,7 +57,6 @@ class TargetVocabulary:
             nodes=list(graph["nodes"]),
             trained_conditions=[p for p in trained if not p.is_control],
             embedded=list(graph["embedded"]),
-            embedding=graph["embedding"],
             features=graph["features"],
             drugs=dict(zip(graph["drugs"], graph["drug_smiles"], strict=True)),
             smiles=list(graph["smiles"]),

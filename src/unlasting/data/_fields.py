@@ -215,7 +215,6 @@ class GraphField(BaseAnnDataField):
             "nodes": nodes,
             "edge_index": np.array(index, dtype=np.int64).reshape(2, -1),
             "embedded": np.asarray(embedding.get("names", []), dtype=object),
-            "embedding": matrix,
             "features": embedding.get("features", matrix),
             **{key: np.asarray(molecules.get(key, []), dtype=object) for key in ("drugs", "drug_smiles", "smiles")},
             "molecules": np.asarray(molecules.get("matrix", np.zeros((0, 1))), dtype=np.float32),
