@@ -104,11 +104,17 @@ class UnlastingModule(nn.Module):
     def registered_marginals(self, condition: Tensor, pool: Tensor) -> Marginals:
         """Get the same for registered conditions and pools by their codes; they are computed once."""
         pairs, row = torch.unique(torch.stack([condition, pool], dim=-1), dim=0, return_inverse=True)
-        for pair in map(tuple, pairs.tolist()):
-            if pair not in self._registered:
-                codes = torch.tensor(pair, device=self.device)
-                self._registered[pair] = self.marginals(self.conditions(codes[:1]), self.pools()[codes[1:]])
+        with torch.inference_mode(False), torch.no_grad():  # validation begins, and training reads what it left
+            for pair in map(tuple, pairs.tolist()):
+                if pair not in self._registered:
+                    codes = torch.tensor(pair, device=self.device)
+                    self._registered[pair] = self.marginals(self.conditions(codes[:1]), self.pools()[codes[1:]])
         return Marginals.concatenate([self._registered[pair] for pair in map(tuple, pairs.tolist())])[row]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Move to a device, and leave behind what was computed on another."""
+        self._registered.clear()
+        return super()._apply(*args, **kwargs)
 
     def _coordinates(self, marginals: Marginals) -> Coordinates:
         if self.preset.coordinates == "angle":
