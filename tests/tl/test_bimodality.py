@@ -64,8 +64,8 @@ def test_responder_fraction_recovers_what_was_planted(fraction: float, up: bool,
     }
     found = responder_fractions(groups)
     assert found["control"] == 0
-    assert found["observed"] == pytest.approx(max(fraction, 0.1), abs=0.12)
-    assert found["generated"] == pytest.approx(fraction, abs=0.12)
+    assert found["observed"] == pytest.approx(max(fraction, 0.1), abs=0.08)
+    assert found["generated"] == pytest.approx(fraction, abs=0.08)
 
 
 def test_a_gene_that_half_of_the_cells_switch_is_recovered_first(planted_screen, storage):

@@ -192,7 +192,9 @@ def two_modes(values: np.ndarray) -> dict[str, float]:
 def responder_fractions(groups: dict[str, np.ndarray]) -> dict[str, float]:
     """Compute the share of cells beyond the value that parts observed cells from controls, above that of controls.
 
-    With responders that all lie beyond that value, this is the fraction of responders; otherwise a lower bound.
+    That value is where the two shares differ most in standard errors: the largest difference alone is often one by chance
+    among the many cells in the middle. With responders that all lie beyond it, this is the fraction of responders;
+    otherwise a lower bound.
     """
     control, observed = groups["control"], groups["observed"]
     sign = 1.0 if observed.mean() >= control.mean() else -1.0
@@ -201,7 +203,11 @@ def responder_fractions(groups: dict[str, np.ndarray]) -> dict[str, float]:
         name: 1 - np.searchsorted(np.sort(sign * groups[name]), np.sort(cuts), side="right") / len(groups[name])
         for name in groups
     }
-    best = int(np.argmax(above["observed"] - above["control"]))
+    n_control, n_observed = len(control), len(observed)
+    pooled = (above["control"] * n_control + above["observed"] * n_observed) / (n_control + n_observed)
+    error = np.sqrt(pooled * (1 - pooled) * (1 / n_control + 1 / n_observed))
+    difference = above["observed"] - above["control"]
+    best = int(np.argmax(np.divide(difference, error, out=np.zeros_like(difference), where=error > 0)))
     base = above["control"][best]
     if base == 1:
         return dict.fromkeys(groups, 0.0)
