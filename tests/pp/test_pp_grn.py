@@ -189,6 +189,15 @@ def test_a_target_that_the_prior_does_not_know_is_named() -> None:
     pp.prepare(adata, library_size_key="ncounts_full")
     pp.grn(adata)
     assert list(adata.uns["unlasting"]["grn"]["report"]["targets_without_prior"]) == ["IER5L"]
+    assert "IER5L" not in adata.uns["unlasting"]["grn"]["nodes"]  # trained, it might as well be a stimulus
+
+
+def test_an_untrained_target_that_nothing_knows_is_a_node() -> None:
+    adata = datasets.norman_mini()
+    pp.split(adata, test="IER5L")
+    pp.prepare(adata, library_size_key="ncounts_full")
+    pp.grn(adata)
+    assert "IER5L" in adata.uns["unlasting"]["grn"]["nodes"]
 
 
 def test_a_signed_graph_gives_edges_and_embeddings_beyond_the_panel() -> None:

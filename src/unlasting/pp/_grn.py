@@ -56,8 +56,10 @@ def grn(
         - the folder of an scGPT checkpoint (`vocab.json` and `best_model.pt`); scGPT need not be installed.
         - `None`: co-expression only. Targets that were never trained cannot be told apart then.
     targets
-        Further genes that may be asked for later, beside those in the labels. A label that is neither measured nor
-        known to the prior is taken for a stimulus, such as a cytokine, and is no node; name it here if it is a gene.
+        Further genes that may be asked for later, beside those in the labels. A label of training cells that is neither
+        measured nor known to the prior is taken for a stimulus, such as a cytokine, and is no node; name it here if it
+        is a gene. Any other label without drug is a gene: of one that the prior does not know, only the average effect
+        of a target can be predicted.
     min_correlation
         Smallest absolute Pearson correlation of a co-expression edge.
     min_similarity
@@ -88,6 +90,11 @@ def grn(
       that the prior knows; for `"go"` also `features`, the annotations that targets have in common. Absent without a
       prior.
     - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
+
+    Notes
+    -----
+    Of cells outside training only the *names* of their targets are used: they become nodes, and for `"go"` an
+    annotation counts if at least two of all named targets have it. No expression of theirs is looked at.
 
     Raises
     ------
@@ -120,8 +127,9 @@ def grn(
     known: Prior | None = None
     if prior is not None:
         known, aliases = read_prior(prior, n_components).with_aliases([*genes, *asked])
-    # A label that is neither measured nor known to the prior may be no gene at all, but a stimulus.
-    are_genes = asked if known is None else asked & {*known.names, *named}
+    # What is trained, but neither measured nor known to the prior, may be no gene at all, but a stimulus.
+    trained = _targets(np.unique(labels[in_training]), keys)
+    are_genes = asked if known is None else asked & {*known.names, *named} | asked - trained
     unmeasured = sorted(are_genes - set(genes))
     nodes = np.array([*genes, *unmeasured], dtype=object)
     first, second, correlation = correlated_pairs(adata.X[in_training], min_correlation)
@@ -162,7 +170,7 @@ def grn(
         )
     elif known is not None and without:
         logger.info(
-            "pp.grn: the prior does not know %d targets: %s. Those that are not measured count as stimuli; "
+            "pp.grn: the prior does not know %d targets: %s. Those that are trained but not measured count as stimuli; "
             "name genes among them in `targets`.",
             len(without),
             ", ".join(without),
