@@ -70,8 +70,7 @@ def monotone(model: Any, adata: Any, *, seed: int) -> dict[str, Any]:
             asked = (np.abs(true[-1]) > CHANGES) & (turns_back(true) == 0)
             if asked.any():
                 cells = model.generate(drug, 50, dose=list(DOSES), cell_type=cell_type, seed=seed, show_progress=False)
-                dose = cells.obs["dose"].to_numpy(dtype=float)
-                means = np.vstack([cells.X[dose == d].mean(axis=0) for d in DOSES])
+                means = cells.X.toarray().reshape(len(DOSES), -1, cells.n_vars).mean(axis=1)
                 curves.append(turns_back(means[:, asked]))
     values = np.concatenate(curves)
     return {"turn_back": float((values > TURNS).mean()), "n_curves": len(values), "n_drugs": len(curves)}
@@ -101,10 +100,10 @@ def run(n_seeds: int, steps: int | None) -> None:
             stored = adata.uns["unlasting"]
             scores.append(stored["benchmark"].assign(seed=seed))
             conditions.append(stored["benchmark_scores"])
+            pd.concat(scores, ignore_index=True).to_csv(RESULTS / "drugs.csv", index=False)
             if simulated is DRUGS:
                 turns += [{"split": name, "seed": seed, **monotone(*pair, seed=seed)} for pair in kept]
-            pd.concat(scores, ignore_index=True).to_csv(RESULTS / "drugs.csv", index=False)
-            pd.DataFrame(turns).to_csv(RESULTS / "drugs_monotone.csv", index=False)
+                pd.DataFrame(turns).to_csv(RESULTS / "drugs_monotone.csv", index=False)
         pd.concat(conditions).to_csv(RESULTS / f"drugs_conditions_{seed}.csv", index=False)
     frame = pd.concat(scores, ignore_index=True)
     grouped = frame.groupby(["split", "predictor", "metric", "gene_set"], sort=False)["score"]
