@@ -23,6 +23,8 @@ RESULTS = Path(__file__).parent / "results"
 CLEAR = ("IFNGR1", "IFNGR2", "JAK2", "STAT1", "SMAD4", "IRF1", "STAT2", "BRD4", "CUL3")
 MEASURED_WELL = ("CD14 Mono", "CD16 Mono", "CD4 Naive T", "CD4 Memory T", "B", "CD8 T", "NK")
 METRICS = ("e_distance", "emd", "pearson_change", "pearson_change_centred")
+SHAPE = ("zero_fraction_error", "dispersion_error", "detected_genes_error", "library_size_error")
+SHAPE += ("correlation_error", "bimodality_error")
 
 
 def papalexi() -> Any:
@@ -49,6 +51,12 @@ def one_by_one(kind: str, names: tuple[str, ...], **arguments: Any) -> list[dict
 
 TABLES: dict[str, dict[str, Any]] = {
     "papalexi_cells": {"screen": papalexi, "splits": {"cells": {"kind": "random"}}, "conditions": CLEAR},
+    "papalexi_shape": {
+        "screen": papalexi,
+        "splits": {"cells": {"kind": "random"}},
+        "conditions": CLEAR,
+        "metrics": SHAPE,
+    },
     "papalexi_targets": {
         "screen": papalexi,
         "splits": {"targets left out in turn": one_by_one("leave_one_out", CLEAR)},
@@ -116,7 +124,7 @@ def run(name: str, n_seeds: int, steps: int | None) -> None:
             seeds=[seed],
             prepare=prepare,
             conditions=table.get("conditions"),
-            metrics=METRICS,
+            metrics=table.get("metrics", METRICS),
         )
         stored = adata.uns["unlasting"]
         parts.append(stored["benchmark"].assign(seed=seed))

@@ -15,6 +15,7 @@ from unlasting.data._fields import (
     split_codes,
 )
 from unlasting.data._random import cell_noise
+from unlasting.data._responders import fit_responders
 from unlasting.data._statistics import fit_statistics, row_blocks
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "check_screen",
     "expression",
     "fit_effects",
+    "fit_responders",
     "fit_statistics",
     "row_blocks",
     "split_codes",

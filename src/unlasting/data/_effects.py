@@ -12,8 +12,8 @@ from scipy import sparse
 from unlasting.data._statistics import MeasuredEffects
 from unlasting.nn import N_SHIFTS, EffectFit
 
-_ROUNDS: Final = 4
-"""Updates of the relevances. More fit the trained conditions better, and others worse."""
+_ROUNDS: Final = 3
+"""Updates of the relevances. More fit the trained conditions better, but conditions that are left out worse."""
 
 _SIZES: Final = np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
 """Variances of the effects on a gene, of which the most likely is taken; 0: nothing acts on the gene."""

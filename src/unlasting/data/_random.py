@@ -10,8 +10,8 @@ import numpy as np
 
 def cell_noise(
     names: Sequence[str], replicates: Sequence[int], n_genes: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the noise of the silent genes and the latent of the mask for (source cell, replicate, seed).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw the noise of silent genes, the latent of the mask and that of the response for (source cell, replicate, seed).
 
     Parameters
     ----------
@@ -26,13 +26,16 @@ def cell_noise(
 
     Returns
     -------
-    Standard normal and uniform numbers, both float32 of shape `(n_cells, n_genes)`.
+    Standard normal and uniform numbers of shape `(n_cells, n_genes)`, and uniform ones of shape `(n_cells,)`, all
+    float32.
     """
     eps = np.empty((len(names), n_genes), dtype=np.float32)
     uniform = np.empty_like(eps)
+    response = np.empty(len(names), dtype=np.float32)
     for row, (name, replicate) in enumerate(zip(names, replicates, strict=True)):
         digest = hashlib.blake2b(f"{seed}\0{name}\0{replicate}".encode(), digest_size=16).digest()
         rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
         rng.standard_normal(dtype=np.float32, out=eps[row])
         rng.random(dtype=np.float32, out=uniform[row])
-    return eps, uniform
+        response[row] = rng.random(dtype=np.float32)
+    return eps, uniform, response

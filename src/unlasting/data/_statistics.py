@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from unlasting.nn import ScreenStatistics
+from unlasting.nn import Responders, ScreenStatistics
 
 _BLOCK = 8_192
 _PRIOR_CELLS = 10.0
@@ -60,6 +60,7 @@ def fit_statistics(
     control_code: int,
     n_conditions: int,
     n_pools: int,
+    responders: Responders | None = None,
     use_mask: bool = True,
 ) -> tuple[ScreenStatistics, MeasuredEffects]:
     """Fit everything that is fixed before training; `test` cells are not read.
@@ -76,6 +77,8 @@ def fit_statistics(
         The code of the control among the conditions.
     n_conditions, n_pools
         Numbers of codes.
+    responders
+        Tells cells that escaped their perturbation, which say nothing of its effects. All responded if `None`.
     use_mask
         Whether zeros are silent genes. If not, they count among the expressed values.
 
@@ -95,7 +98,11 @@ def fit_statistics(
         largest = max(largest, float(block.max()))
         log_detected[rows] = np.log(np.maximum(np.diff(block.indptr), 1))
         group = np.searchsorted(groups, condition[rows] * n_pools + pool[rows])
-        members = sparse.csr_matrix((np.ones(len(rows)), (group, np.arange(len(rows)))), (len(groups), len(rows)))
+        responded = np.ones(len(rows))
+        if responders is not None:
+            codes = (torch.from_numpy(of[rows].astype(np.int64)) for of in (condition, pool))
+            responded = responders(torch.from_numpy(block.toarray()), *codes).numpy()
+        members = sparse.csr_matrix((responded, (group, np.arange(len(rows)))), (len(groups), len(rows)))
         n_cells += np.asarray(members.sum(axis=1)).ravel()
         for which, power in enumerate((block.astype(bool), block, block.power(2))):
             sums[which] += (members @ power.astype(float)).toarray()

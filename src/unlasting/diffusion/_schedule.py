@@ -87,7 +87,7 @@ class CosineSchedule(NoiseSchedule):
         By how much a solver's first and last steps are shorter than its mean step, in [0, 1).
     """
 
-    def __init__(self, scale: float = 0.07, margin: float = 0.01, crowding: float = 0.3) -> None:
+    def __init__(self, scale: float = 0.07, margin: float = 0.01, crowding: float = 0.2) -> None:
         super().__init__()
         self.margin = margin
         self.crowding = crowding

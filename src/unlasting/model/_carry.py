@@ -30,7 +30,7 @@ class Carrier:
     sources
         The control cells.
     conditions
-        The conditions to be asked for; the null is added.
+        The conditions to be asked for; the null is added, as row -1.
     seed
         Seed of the noise that belongs to (source cell, replicate, seed).
     batch_size
@@ -51,8 +51,9 @@ class Carrier:
     ) -> None:
         self.module = module.eval()
         self.sources = sources
-        self.conditions = conditions.to(module.device)
-        self.null = self.conditions.null()
+        conditions = conditions.to(module.device)
+        self.conditions = ConditionTensors.concatenate([conditions, conditions.null()])
+        self._escaped = module.escaped_share(self.conditions).cpu().numpy()
         self.seed = seed
         self.batch_size = batch_size
         self.show_progress = show_progress
@@ -104,15 +105,14 @@ class Carrier:
         for chunk in self._track(chunks, "Encoding control cells") if len(chunks) > 1 else chunks:
             x0, pools = self.cells(chunk), self.pools(chunk)
             signal = pools.mean if self.module.preset.control_signal == "pool" else torch.zeros_like(x0)
-            null = self.null[torch.zeros(len(chunk), dtype=torch.long, device=x0.device)]
+            null = self.conditions[torch.full((len(chunk),), -1, device=x0.device)]
             latent = self.module.encode(x0, torch.zeros_like(x0), signal, null, pools)
             self._latents.update(zip(chunk.tolist(), latent.float().cpu().numpy(), strict=True))
 
     def _table(self, pool: int, condition: int) -> Tensor:
         """Log-odds (mask bridge) or rates (published) of every gene in a pool under a condition, (n_genes,)."""
         if (pool, condition) not in self._tables:
-            row = torch.tensor([condition], device=self.module.device)
-            tensors = self.null if condition < 0 else self.conditions[row]
+            tensors = self.conditions[torch.tensor([condition], device=self.module.device)]
             pools = self.sources.pools[torch.tensor([pool], device=self.module.device)]
             if self.module.preset.mask_rule == "bridge":
                 table = self.module.mask_log_odds(pools, tensors)[0]
@@ -139,7 +139,8 @@ class Carrier:
         module, device = self.module, self.module.device
         x0, pools = self.cells(source), self.pools(source)
         names = [self.sources.names[row] for row in source]
-        noise = cell_noise(names, replicate.tolist(), module.n_genes, self.seed)
+        *noise, response = cell_noise(names, replicate.tolist(), module.n_genes, self.seed)
+        condition = np.where(response < self._escaped[condition], -1, condition)  # a cell that escapes stays a control
         eps, uniform = (torch.from_numpy(part).to(device) for part in noise)
         source_mask = module.is_expressed(x0)
         mask = self._mask(source, condition, source_mask, uniform) if module.preset.use_mask else source_mask

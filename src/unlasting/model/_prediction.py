@@ -303,7 +303,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         latents = []
         for rows in _chunks(adata.n_obs, batch_size):
             x0, pools = carrier.cells(rows), carrier.pools(rows)
-            eps, _ = cell_noise(list(cells.names[rows]), [0] * len(rows), adata.n_vars, _seed(seed))
+            eps = cell_noise(list(cells.names[rows]), [0] * len(rows), adata.n_vars, _seed(seed))[0]
             signal = pools.mean if self.preset.control_signal == "pool" else torch.zeros_like(x0)
             of_cells = conditions.to(x0.device)[torch.as_tensor(condition[rows], device=x0.device)]
             noise = torch.from_numpy(eps).to(x0.device)

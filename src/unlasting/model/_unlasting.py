@@ -28,6 +28,7 @@ from unlasting.data import (
     SplitField,
     TargetVocabulary,
     fit_effects,
+    fit_responders,
     fit_statistics,
 )
 from unlasting.model._mudata import EXPRESSION, expression_of
@@ -37,7 +38,7 @@ from unlasting.model._saving import SavingMixin
 from unlasting.model._setup import check_setup, make_graph, report_kinds
 from unlasting.model._training import TrainingMixin
 from unlasting.module import Preset, UnlastingModule
-from unlasting.nn import GENE, STIMULUS, EffectFit, ScreenStatistics
+from unlasting.nn import GENE, STIMULUS, EffectFit, ResponderFit, Responders, ScreenStatistics
 
 
 class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMixin):
@@ -106,7 +107,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
             graph, PerturbationField(self.keys).conditions(perturbations, trained=True)
         )
         self._refuse_what_the_preset_cannot(conditions)
-        statistics, effects = self._fit_statistics()
+        statistics, effects, responders = self._fit_statistics()
         self.module = self._module_cls(
             self.preset,
             torch.as_tensor(graph["edge_index"]),
@@ -115,6 +116,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
             self.vocabulary.tensors(conditions),
             torch.as_tensor(np.unique(self._state(POOL)["cell_types"].astype(str), return_inverse=True)[1]),
             effects,
+            responders,
             torch.as_tensor(graph["molecules"]) if len(graph["molecules"]) else None,
         )
         self.preparation_ = {} if adata is None else preparation_of(adata)
@@ -151,7 +153,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
                 + " The default preset takes them."
             )
 
-    def _fit_statistics(self) -> tuple[ScreenStatistics, EffectFit]:
+    def _fit_statistics(self) -> tuple[ScreenStatistics, EffectFit, ResponderFit]:
         """Fit what needs no training, or make room for what was saved."""
         n_conditions, n_pools = self.summary_stats["n_conditions"], self.summary_stats["n_pools"]
         trained, n_genes = self.vocabulary.trained_conditions, self.summary_stats["n_vars"]
@@ -160,20 +162,26 @@ class UnlastingModel(PreparationMixin, TrainingMixin, PredictionMixin, SavingMix
             return (
                 ScreenStatistics.empty(n_genes, n_pools, n_conditions),
                 EffectFit.empty(len(trained), len(described), n_pools, n_genes),
+                ResponderFit.empty(n_conditions, n_pools, len(trained)),
             )
         codes = {name: np.asarray(self.adata_manager.get_from_registry(name)) for name in (PERTURBATION, POOL, SPLIT)}
+        matrix = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        cells: dict[str, Any] = {
+            "condition": codes[PERTURBATION].ravel(),
+            "pool": codes[POOL].ravel(),
+            "split": codes[SPLIT].ravel(),
+            "control_code": 0,
+            "n_conditions": n_conditions,
+            "n_pools": n_pools,
+        }
+        responders = ResponderFit.empty(n_conditions, n_pools, len(trained))
+        if self.preset.use_responders:
+            responders = fit_responders(matrix, **cells)
         statistics, measured = fit_statistics(
-            self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY),
-            condition=codes[PERTURBATION].ravel(),
-            pool=codes[POOL].ravel(),
-            split=codes[SPLIT].ravel(),
-            control_code=0,
-            n_conditions=n_conditions,
-            n_pools=n_pools,
-            use_mask=self.preset.use_mask,
+            matrix, **cells, responders=Responders(responders), use_mask=self.preset.use_mask
         )
         profiles = statistics.control_mean.double().numpy()
-        return statistics, fit_effects(described(trained), described.specific, profiles, measured)
+        return statistics, fit_effects(described(trained), described.specific, profiles, measured), responders
 
     @property
     def history(self) -> dict[str, Any] | None:

@@ -70,6 +70,9 @@ class Preset:
         The number K of control cells behind these rates.
     use_effects
         Whether the marginals of a condition start from its expected effect, of which the networks learn the rest.
+    use_responders
+        Whether cells of a perturbation that look like controls are taken to have escaped it, in training and, as often,
+        in generation.
     use_latent
         Whether a cell is decoded from the encoded control cell, and not from noise.
     use_mask
@@ -88,12 +91,13 @@ class Preset:
     coordinates: Literal["angle", "noise"] = "angle"
     schedule: Literal["cosine", "linear_beta"] = "cosine"
     solver: Literal["adams", "euler"] = "adams"
-    n_steps: int = 8
+    n_steps: int = 10
     control_signal: Literal["pool", "cell"] = "pool"
     mask_rule: Literal["bridge", "probability", "threshold"] = "bridge"
     mask_threshold: float = 0.5
     n_mask_controls: int = 500
     use_effects: bool = True
+    use_responders: bool = True
     use_latent: bool = True
     use_mask: bool = True
 
@@ -146,6 +150,7 @@ _PUBLISHED = Architecture(
     attention_features=256,
     width=512,
     time_frequencies=1024,
+    largest_frequency=1_000.0,
     condition_features=0,
     mask_as_input=False,
     cell_type_index=True,
@@ -169,6 +174,7 @@ PRESETS: Final = {
         control_signal="cell",
         mask_rule="threshold",
         use_effects=False,
+        use_responders=False,
     ),
 }
 """Recipes by name: `default`, the identity bridge; `paper`, the published one."""

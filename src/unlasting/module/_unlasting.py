@@ -28,6 +28,8 @@ from unlasting.nn import (
     ExpectedEffects,
     Marginals,
     MaskNetwork,
+    ResponderFit,
+    Responders,
     ScreenStatistics,
     SharedGraph,
     StatisticsBuffers,
@@ -55,6 +57,8 @@ class UnlastingModule(nn.Module):
         Index of the cell type of every pool of controls, shape `(n_pools,)`.
     effects
         What the conditions are expected to do.
+    responders
+        Which cells of the conditions escaped.
     molecules
         Embeddings of all molecules, shape `(n_molecules, n_features)`.
     """
@@ -68,6 +72,7 @@ class UnlastingModule(nn.Module):
         conditions: ConditionTensors,
         cell_type_of_pool: Tensor,
         effects: EffectFit,
+        responders: ResponderFit,
         molecules: Tensor | None = None,
     ) -> None:
         super().__init__()
@@ -86,6 +91,7 @@ class UnlastingModule(nn.Module):
             {"denoiser": copy.deepcopy(self.denoiser), "mask_network": copy.deepcopy(self.mask_network)}
         ).requires_grad_(False)
         self.effects = ExpectedEffects(effects)
+        self.responders = Responders(responders)
         self._registered: dict[tuple[int, int], Marginals] = {}
         self.schedule = (
             CosineSchedule(float(statistics.typical_scale)) if preset.schedule == "cosine" else LinearBetaSchedule()
@@ -171,6 +177,7 @@ class UnlastingModule(nn.Module):
         """
         n = x0.shape[0]
         random: dict[str, Any] = {"generator": generator, "device": x0.device}
+        condition = self.undergone(x0, condition, pool, generator)
         conditions, pools, mask = self.conditions(condition), self.pools()[pool], self.is_expressed(x0)
         coordinates = self._coordinates(self.registered_marginals(condition, pool))
         t = self.schedule.sample_times(n, generator)
@@ -197,6 +204,7 @@ class UnlastingModule(nn.Module):
     ) -> Tensor:
         """Get the binary cross-entropy of the mask; parameters as in :meth:`denoising_loss`."""
         random: dict[str, Any] = {"generator": generator, "device": x0.device}
+        condition = self.undergone(x0, condition, pool, generator)
         network = self._averaged_mask_network if averaged else self.mask_network
         if self.preset.control_signal == "cell":
             pools = self.pools()[pool]
@@ -213,6 +221,18 @@ class UnlastingModule(nn.Module):
         usual = self.statistics.values()
         depth = self.depth(mask, usual.depth_mean[condition, pool], usual.depth_sd[pool])
         return functional.binary_cross_entropy_with_logits(network.at_depth(log_odds, depth), mask)
+
+    def undergone(self, x0: Tensor, condition: Tensor, pool: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Draw the condition that each cell underwent: its own, or the control (code 0) if it escaped."""
+        if not self.preset.use_responders:
+            return condition
+        responded = self.responders(x0 * self.statistics.x_max, condition, pool)
+        drawn = torch.rand(responded.shape, generator=generator, device=responded.device)
+        return torch.where(drawn < responded, condition, torch.zeros_like(condition))
+
+    def escaped_share(self, conditions: ConditionTensors) -> Tensor:
+        """Get which share of the cells is expected to escape each condition, shape `(n_conditions,)`."""
+        return self.effects.carried_over(conditions.features, self.responders.of_trained).clamp(0.0, 0.9)
 
     @staticmethod
     def depth(mask: Tensor, usual: Tensor, sd: Tensor) -> Tensor:

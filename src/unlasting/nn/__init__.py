@@ -8,9 +8,11 @@ from unlasting.nn._graph_attention import SharedGraph, SharedGraphAttention, wei
 from unlasting.nn._grn_block import GRNBlock
 from unlasting.nn._mask_network import MaskNetwork
 from unlasting.nn._molecules import MoleculeEncoder, MoleculeFusion
+from unlasting.nn._responders import N_DIRECTION_GENES, ResponderFit, Responders
 from unlasting.nn._statistics import ControlPools, Marginals, ScreenStatistics, StatisticsBuffers
 
 __all__ = [
+    "N_DIRECTION_GENES",
     "N_SHIFTS",
     "EffectFit",
     "ExpectedEffects",
@@ -28,6 +30,8 @@ __all__ = [
     "MaskNetwork",
     "MoleculeEncoder",
     "MoleculeFusion",
+    "ResponderFit",
+    "Responders",
     "ScreenStatistics",
     "SharedGraph",
     "SharedGraphAttention",

@@ -21,6 +21,8 @@ class Architecture:
         Width of the MLPs.
     time_frequencies
         Width of the sinusoidal time embedding.
+    largest_frequency
+        The largest angular frequency in it, for times in [0, 1].
     condition_features
         Width of the perturbation's embedding, which reaches GRN block, Block, Decoder and mask network. 0: the
         perturbation acts through the knocked-out node alone, as published.
@@ -48,6 +50,7 @@ class Architecture:
     heads: int = 2
     width: int = 256
     time_frequencies: int = 64
+    largest_frequency: float = 10.0
     condition_features: int = 64
     dropout: float = 0.0
     use_grn: bool = True

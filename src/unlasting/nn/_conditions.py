@@ -66,6 +66,11 @@ class ConditionTensors:
         tensors = ((f.name, getattr(self, f.name)) for f in fields(self))
         return ConditionTensors(*(t.new_full((1, *t.shape[1:]), empty.get(name, -1)) for name, t in tensors))
 
+    @classmethod
+    def concatenate(cls, parts: list[ConditionTensors]) -> ConditionTensors:
+        """Put conditions one after the other."""
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
     def keep_nodes(self, n_nodes: int) -> Tensor:
         """Get 0 for the nodes of targets and 1 for all others, shape `(n_conditions, n_nodes)`."""
         knocked = torch.zeros(len(self), n_nodes + 1, device=self.node.device)

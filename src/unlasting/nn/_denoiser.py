@@ -48,7 +48,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.architecture = architecture
         width = architecture.width
-        self.time = TimeEmbedding(architecture.time_frequencies, width)
+        self.time = TimeEmbedding(architecture.time_frequencies, architecture.largest_frequency, width)
         self.cell_type = nn.Embedding(n_cell_types, width) if architecture.cell_type_index else None
         conditioned = architecture.condition_features
         self.condition = ConditionEncoder(n_features, conditioned) if conditioned else None

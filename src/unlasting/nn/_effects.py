@@ -116,10 +116,23 @@ class ExpectedEffects(nn.Module):
         explained = ((kernel @ self.precision) * kernel).sum(-1)
         typical = ((self.features * self.specific).square() @ self.relevance).mean()
         prior = (specific.square() @ self.relevance).maximum(typical).clamp(min=1e-12)
-        trained = torch.cat([self.features, torch.zeros_like(self.features[:1])])
+        return torch.where(self._distance(features).amin(-1) == 0, 1.0, (explained / prior).clamp(0.0, 1.0))
+
+    def carried_over(self, features: Tensor, values: Tensor) -> Tensor:
+        """Get what a quantity is expected to be in conditions, from its values in the trained ones, shape `(n,)`.
+
+        The own value for a trained condition, 0 for the control and where nothing is known.
+        """
+        distance = self._distance(features)
+        nearest, trained = distance.min(-1)
+        own = functional.pad(values, (0, 1))[trained]
+        return torch.where(nearest == 0, own, self._kernel(features) @ (self.precision @ values))
+
+    def _distance(self, features: Tensor) -> Tensor:
+        """Distance of features to those of the trained conditions and, last, the control, (n, n_trained + 1)."""
+        known = torch.cat([self.features, torch.zeros_like(features[:1])])
         # not by a matrix product, which rounds: the distance to itself is 0
-        distance = torch.cdist(features, trained, compute_mode="donot_use_mm_for_euclid_dist")
-        return torch.where(distance.amin(-1) == 0, 1.0, (explained / prior).clamp(0.0, 1.0))
+        return torch.cdist(features, known, compute_mode="donot_use_mm_for_euclid_dist")
 
     def _kernel(self, features: Tensor) -> Tensor:
         """Covariance with the trained conditions, (n, n_trained)."""

@@ -16,15 +16,17 @@ class TimeEmbedding(nn.Module):
     ----------
     n_frequencies
         Twice the number of frequencies.
+    largest
+        The largest angular frequency. What is learnt is rough at that scale, and so is the path of a solver.
     out_features
         Width of the result.
     """
 
-    def __init__(self, n_frequencies: int, out_features: int) -> None:
+    def __init__(self, n_frequencies: int, largest: float, out_features: int) -> None:
         super().__init__()
         half = n_frequencies // 2
         frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half) / half)
-        self.register_buffer("frequencies", 1_000.0 * frequencies, persistent=False)
+        self.register_buffer("frequencies", largest * frequencies, persistent=False)
         self.frequencies: Tensor
         self.mlp = nn.Sequential(nn.Linear(2 * half, out_features), nn.SiLU(), nn.Linear(out_features, out_features))
 

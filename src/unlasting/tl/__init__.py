@@ -3,10 +3,21 @@
 from unlasting.tl._ablate import ablate
 from unlasting.tl._benchmark import benchmark
 from unlasting.tl._bimodality import bimodality
+from unlasting.tl._diagnose import diagnose
 from unlasting.tl._dose_response import dose_response
 from unlasting.tl._embedding import embedding
 from unlasting.tl._evaluate import evaluate
 from unlasting.tl._rank import rank
 from unlasting.tl._responders import responders
 
-__all__ = ["ablate", "benchmark", "bimodality", "dose_response", "embedding", "evaluate", "rank", "responders"]
+__all__ = [
+    "ablate",
+    "benchmark",
+    "bimodality",
+    "diagnose",
+    "dose_response",
+    "embedding",
+    "evaluate",
+    "rank",
+    "responders",
+]

@@ -1,0 +1,141 @@
+"""Find the cells that a perturbation did not reach."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import torch
+from scipy.stats import norm
+
+from unlasting.data._statistics import row_blocks
+from unlasting.nn import N_DIRECTION_GENES, ResponderFit
+
+_MIN_CELLS: Final = 50
+"""Fewest cells, perturbed and control, from which a mixture is told from a single mode."""
+
+_MAX_CELLS: Final = 2_000
+"""Most cells that are looked at; more would not change what is found."""
+
+_MIN_SEPARATION: Final = 2.0
+"""Smallest distance of the modes, in s.d. of the wider one: closer ones are no modes."""
+
+_ROUNDS: Final = 200
+
+
+def fit_responders(
+    matrix: Any,
+    *,
+    condition: np.ndarray,
+    pool: np.ndarray,
+    split: np.ndarray,
+    control_code: int,
+    n_conditions: int,
+    n_pools: int,
+) -> ResponderFit:
+    """Fit a mixture of responders and cells that escaped to the training cells of every condition and pool.
+
+    As in Mixscape :cite:p:`papalexi2021`, cells are placed along the change from control to perturbed cells, and the
+    cells that escaped are spread along it as the controls are. The direction for one half of the cells comes from the
+    other. A mixture has to explain the cells better than one mode by more than the logarithm of their number, and its
+    modes have to be 2 s.d. of the wider one apart; otherwise all cells count as responders.
+
+    Parameters
+    ----------
+    matrix
+        Log-normalised expression, shape `(n_cells, n_genes)`.
+    condition, pool
+        Codes of every cell, shape `(n_cells,)`.
+    split
+        0 for training cells, others are not read, shape `(n_cells,)`.
+    control_code
+        The code of the control among the conditions.
+    n_conditions, n_pools
+        Numbers of codes.
+
+    Returns
+    -------
+    The mixtures.
+    """
+    training = np.flatnonzero(split == 0)
+    trained = np.setdiff1d(condition[training], [control_code])
+    fit = ResponderFit.empty(n_conditions, n_pools, len(trained))
+    rng = np.random.default_rng(0)
+    for code in range(n_pools):
+        of_pool = training[pool[training] == code]
+        control = _read(matrix, of_pool[condition[of_pool] == control_code], rng)
+        if len(control) < _MIN_CELLS:
+            continue
+        for perturbed_code in np.setdiff1d(condition[of_pool], [control_code]):
+            rows = of_pool[condition[of_pool] == perturbed_code]
+            if len(rows) < _MIN_CELLS:
+                continue
+            perturbed = _read(matrix, rows, rng)
+            mixture = _mixture(_held_out_places(perturbed, control, rng))
+            if mixture is None:
+                continue
+            genes, weights, centre = _direction(perturbed, control)
+            pair = (int(perturbed_code), code)
+            fit.genes[pair][: len(genes)] = torch.from_numpy(genes)
+            fit.weights[pair][: len(genes)] = torch.from_numpy(weights)
+            fit.centre[pair] = centre
+            fit.escaped[pair], fit.separation[pair], fit.spread[pair] = mixture
+            share = len(rows) / (condition[training] == perturbed_code).sum()
+            fit.of_trained[np.searchsorted(trained, perturbed_code)] += share * mixture[0]
+    return fit
+
+
+def _read(matrix: Any, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Read some cells, or a sample of them, (n_cells, n_genes)."""
+    if len(rows) > _MAX_CELLS:
+        rows = np.sort(rng.choice(rows, _MAX_CELLS, replace=False))
+    blocks = [block.toarray() for _, block in row_blocks(matrix, rows)]
+    return np.concatenate(blocks) if blocks else np.zeros((0, matrix.shape[1]), dtype=np.float32)
+
+
+def _direction(perturbed: np.ndarray, control: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Get the genes that change most, their weights, and where controls are, in s.d. of the controls."""
+    change = perturbed.mean(axis=0) - control.mean(axis=0)
+    of_perturbed, of_control = perturbed.var(axis=0, ddof=1), control.var(axis=0, ddof=1)
+    variance = (of_perturbed + of_control) / 2
+    if not variance.any():
+        return np.zeros(0, dtype=int), np.zeros(0, dtype=np.float32), 0.0
+    error = np.sqrt(of_perturbed / len(perturbed) + of_control / len(control))
+    score = np.divide(np.abs(change), error, out=np.zeros_like(error), where=error > 0)
+    genes = np.argsort(-score, kind="stable")[:N_DIRECTION_GENES]
+    # genes that are almost silent have next to no variance: never let one of them be the whole direction
+    weights = change[genes] / (variance[genes] + np.median(variance[variance > 0]))
+    place = control[:, genes] @ weights
+    deviation = place.std() if place.std() > 0 else 1.0
+    return genes, (weights / deviation).astype(np.float32), float(place.mean() / deviation)
+
+
+def _held_out_places(perturbed: np.ndarray, control: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Place each half of the perturbed cells along the direction of the other, in s.d. of the held-out controls."""
+    places = np.zeros(len(perturbed))
+    half, control_half = (rng.permutation(len(cells)) % 2 == 0 for cells in (perturbed, control))
+    for first in (True, False):
+        genes, weights, _ = _direction(perturbed[half == first], control[control_half == first])
+        held_out = control[control_half != first][:, genes] @ weights
+        deviation = held_out.std() if len(genes) and held_out.std() > 0 else 1.0
+        places[half != first] = (perturbed[half != first][:, genes] @ weights - held_out.mean()) / deviation
+    return places
+
+
+def _mixture(places: np.ndarray) -> tuple[float, float, float] | None:
+    """Fit `escaped N(0, 1) + (1 - escaped) N(separation, spread^2)` if that is called for."""
+    if places.mean() <= 0 or places.std() == 0:
+        return None
+    one_mode = norm.logpdf(places, places.mean(), places.std()).sum()
+    of_escaped = norm.pdf(places)
+    escaped, separation, spread = 0.2, places.mean() / 0.8, 1.0
+    for _ in range(_ROUNDS):
+        of_responders = (1 - escaped) * norm.pdf(places, separation, spread)
+        responds = of_responders / (of_responders + escaped * of_escaped + 1e-300)
+        n = max(responds.sum(), 1e-12)
+        escaped, separation = 1 - n / len(places), (responds @ places) / n
+        spread = max(0.3, float(np.sqrt(responds @ (places - separation) ** 2 / n)))
+    two_modes = np.log(escaped * of_escaped + (1 - escaped) * norm.pdf(places, separation, spread) + 1e-300).sum()
+    if two_modes - one_mode < np.log(len(places)) or separation < _MIN_SEPARATION * max(1.0, spread):
+        return None
+    return float(np.clip(escaped, 1e-3, 1 - 1e-3)), float(separation), spread

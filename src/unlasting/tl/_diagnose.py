@@ -1,0 +1,191 @@
+"""Whether a trained model keeps what it promises, found without a look at the test cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from unlasting._constants import TEST, TRAIN, UNS_KEY
+from unlasting._keys import ScreenKeys
+from unlasting._logging import logger
+from unlasting.tl._evaluate import evaluate
+from unlasting.tl._groups import store
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+SHAPE: Final = (
+    "zero_fraction_error",
+    "detected_genes_error",
+    "dispersion_error",
+    "correlation_error",
+    "bimodality_error",
+    "perturbation_spread",
+)
+_LARGEST_RATIO: Final = 1.25
+"""How many times the error between two halves of the true cells an error may be."""
+
+_MAX_CONTROLS: Final = 2_000
+
+
+def diagnose(
+    model: Any, *, n_conditions: int = 20, n_cells: int = 300, min_expressed: int = 400, seed: int = 0
+) -> pd.DataFrame:
+    """Check the laws that a model should obey, and the cells it generates of trained conditions.
+
+    - *latent*: expressed values of encoded control cells are standard normal, in each gene and each cell.
+    - *round trip*: a control cell under the control label comes back as it is, with the same genes on.
+    - *shape*: generated cells of trained conditions have the zeros, number of genes, dispersion, correlation between
+      genes and bimodality of the training cells, judged as in :func:`unlasting.tl.evaluate` against two halves of these.
+    - *effect*: predicted mean changes of the 20 genes that change most are as large as the true ones (slope of
+      observed on predicted), and differ between conditions as much as the true ones do.
+
+    Cells labelled `test` are not read. A failed check of the latent or the round trip is a fault of the recipe or its solver; one of
+    shape or effect in trained conditions means that the networks were trained too shortly, or that the screen is
+    richer than the model. None says how unseen conditions are predicted: that is what :func:`unlasting.tl.evaluate` is for.
+
+    Parameters
+    ----------
+    model
+        A trained :class:`unlasting.UnlastingModel` with its AnnData.
+    n_conditions
+        The trained conditions with the most cells that are looked at.
+    n_cells
+        Cells that are generated of each.
+    min_expressed
+        In how many control cells a gene has to be expressed for its latent to be checked (or in half of them, where
+        there are fewer than twice as many).
+    seed
+        Seed of everything random.
+
+    Returns
+    -------
+    A frame with one row for each `check`: `check`, `what` (in words), `value`, `low` and `high` (the range that passes)
+    and `passed`. Checks that the screen has too few cells for are missing.
+
+    Updates the following fields:
+
+    - `model.adata.uns["unlasting"]["diagnosis"]`: the frame.
+
+    Raises
+    ------
+    ValueError
+        If the model holds no AnnData, or fewer than 20 training controls.
+    RuntimeError
+        If the model is not trained.
+    """
+    if model.adata is None:
+        raise ValueError("`model` was loaded without its AnnData. Load it with `adata=...` to diagnose it.")
+    adata = model.adata
+    keys = ScreenKeys.read(adata)
+    labels, split = keys.labels(adata), keys.split(adata)
+    is_trained = np.ones(adata.n_obs, dtype=bool) if split is None else split == TRAIN
+    is_control = is_trained & (labels == keys.control)
+    rng = np.random.default_rng(seed)
+    controls = _sample(np.flatnonzero(is_control), _MAX_CONTROLS, rng)
+    if len(controls) < 20:
+        raise ValueError(f"The screen has {len(controls)} training control cells; a diagnosis needs at least 20.")
+    rows = [*_latent(model, adata[controls].copy(), min_expressed, seed), *_round_trip(model, adata, controls, keys)]
+    if (is_trained & ~is_control).any():
+        rows += _generated(model, is_trained, labels, keys, n_conditions, n_cells, seed)
+    frame = pd.DataFrame(rows, columns=["check", "what", "value", "low", "high"])
+    frame["passed"] = frame["value"].between(frame["low"], frame["high"])
+    store(adata, diagnosis=frame)
+    failed = frame[~frame["passed"]]
+    logger.info(
+        "tl.diagnose: %d of %d checks passed%s.",
+        frame["passed"].sum(),
+        len(frame),
+        f"; not {', '.join(failed['check'])}" if len(failed) else "",
+    )
+    return frame.copy()
+
+
+def _latent(model: Any, controls: AnnData, min_expressed: int, seed: int) -> list[tuple[Any, ...]]:
+    """Look at the moments of encoded control cells, over cells and over genes."""
+    latent = model.encode(controls, seed=seed)
+    on = _dense(_values(model, controls)) > 0
+    masked = np.where(on, latent, np.nan)
+    genes = on.sum(axis=0) >= min(min_expressed, len(on) // 2)
+    cells = on.sum(axis=1) >= 20
+    rows = []
+    if genes.any():
+        mean, deviation = np.nanmean(masked[:, genes], axis=0), np.nanstd(masked[:, genes], axis=0)
+        farthest = deviation[np.abs(deviation - 1).argmax()]
+        rows += [
+            ("latent mean of genes", "largest absolute mean over cells", float(np.abs(mean).max()), 0.0, 0.15),
+            ("latent s.d. of genes", "s.d. over cells, farthest from 1", float(farthest), 0.8, 1.2),
+        ]
+    if cells.any():
+        deviation = float(np.median(np.nanstd(masked[cells], axis=1)))
+        rows.append(("latent s.d. of cells", "s.d. over genes, median", deviation, 0.8, 1.2))
+    return rows
+
+
+def _round_trip(model: Any, adata: AnnData, controls: np.ndarray, keys: ScreenKeys) -> list[tuple[Any, ...]]:
+    """Predict control cells under the control label."""
+    before = adata[controls].copy()
+    model.predict(before, perturbation=keys.control, key_added="returned", show_progress=False)
+    values, returned = _dense(_values(model, before)), _dense(before.layers["returned"])
+    moved = np.abs(values - returned).max() / max(float(values.max()), 1e-12)
+    return [
+        ("round trip", "largest change of a value, as a share of the largest value", float(moved), 0.0, 1e-3),
+        ("round trip of the mask", "share of genes that went on or off", ((values > 0) != (returned > 0)).mean(), 0, 0),
+    ]
+
+
+def _generated(
+    model: Any, is_trained: np.ndarray, labels: np.ndarray, keys: ScreenKeys, n_conditions: int, n_cells: int, seed: int
+) -> list[tuple[Any, ...]]:
+    """Judge generated cells of trained conditions against the training cells."""
+    adata, control = model.adata, keys.control
+    perturbed = is_trained & (labels != control)
+    largest = pd.Series(labels[perturbed]).value_counts().index[:n_conditions]
+    chosen = np.flatnonzero(is_trained & np.isin(labels, [control, *largest]))
+    cells = adata[chosen].copy()
+    cells.X = _values(model, cells)
+    cells.layers.clear()
+    cells.obs[keys.split_key] = np.where(labels[chosen] == control, TRAIN, TEST)
+    wanted = np.flatnonzero(labels[chosen] != control)
+    rng = np.random.default_rng(seed)
+    kept = [_sample(wanted[labels[chosen][wanted] == name], n_cells, rng) for name in largest]
+    generated = cells[np.sort(np.concatenate([np.flatnonzero(labels[chosen] == control), *kept]))].copy()
+    model.predict(generated, seed=seed, show_progress=False)
+    generated = generated[generated.obs[keys.split_key] == TEST].copy()
+    generated.X = generated.layers["unlasting"]
+    frame = evaluate(cells, predictions=generated, baselines=(), metrics=SHAPE, gene_sets="all", seed=seed)
+    frame = frame[frame["predictor"] == "prediction"]
+    rows = []
+    for metric, part in frame.groupby("metric", sort=False):
+        if metric == "perturbation_spread":
+            if len(largest) > 1:
+                spread = float(part["value"].mean())
+                rows.append(("spread", "differences between conditions, relative to the true ones", spread, 0.75, 1.33))
+            continue
+        ratio = float(part["value"].mean() / part["floor"].mean())
+        what = "error in trained conditions, relative to that between two halves of the true cells"
+        rows.append((str(metric).removesuffix("_error").replace("_", " "), what, ratio, 0.0, _LARGEST_RATIO))
+    effects = cells.uns[UNS_KEY]["effects"]
+    top = effects[effects["is_de20"]]
+    slope = float(top["observed"] @ top["predicted"] / (top["predicted"] @ top["predicted"]))
+    rows.append(
+        ("size of effects", "slope of observed on predicted mean changes", slope, 1 / _LARGEST_RATIO, _LARGEST_RATIO)
+    )
+    return rows
+
+
+def _sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
+
+
+def _values(model: Any, adata: AnnData) -> Any:
+    """Get the expression that the model reads."""
+    layer = model.registry_["setup_args"]["layer"]
+    return adata.X if layer is None else adata.layers[layer]
+
+
+def _dense(matrix: Any) -> np.ndarray:
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)

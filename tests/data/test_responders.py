@@ -1,0 +1,91 @@
+"""Planted mixtures of responders and cells that escaped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
+
+from unlasting.data import fit_responders
+from unlasting.nn import Responders
+
+N_GENES = 60
+
+
+def screen(seed: int = 0, *, escaped: float = 0.3, strength: float = 1.5, n: int = 300):
+    """Controls (code 0) and a condition (code 1) in two pools; genes 0-9 change in the cells that respond."""
+    rng = np.random.default_rng(seed)
+    condition = np.repeat([0, 1, 0, 1], n)
+    pool = np.repeat([0, 0, 1, 1], n)
+    responds = (rng.random(4 * n) >= escaped) & (condition == 1)
+    cells = rng.normal(2.0, 0.6, size=(4 * n, N_GENES)) + 0.5 * pool[:, None]
+    cells[:, :10] += strength * responds[:, None]
+    cells = np.where(rng.random(cells.shape) < 0.2, 0.0, cells.clip(0.01))
+    codes = {"condition": condition, "pool": pool, "split": np.zeros(4 * n, dtype=int)}
+    return cells.astype(np.float32), codes, responds
+
+
+def fitted(cells, codes, n_conditions: int = 2):
+    return fit_responders(cells, **codes, control_code=0, n_conditions=n_conditions, n_pools=2)
+
+
+@pytest.mark.parametrize("escaped", [0.15, 0.3, 0.6])
+def test_planted_shares_are_found_and_cells_told_apart(escaped):
+    cells, codes, responds = screen(escaped=escaped)
+    fit = fitted(cells, codes)
+    of_condition = codes["condition"] == 1
+    for pool in range(2):
+        share = 1 - responds[of_condition & (codes["pool"] == pool)].mean()
+        assert float(fit.escaped[1, pool]) == pytest.approx(share, abs=0.05)
+    assert float(fit.of_trained[0]) == pytest.approx(1 - responds[of_condition].mean(), abs=0.04)
+    probability = Responders(fit)(
+        torch.from_numpy(cells), torch.from_numpy(codes["condition"]), torch.from_numpy(codes["pool"])
+    ).numpy()
+    assert roc_auc_score(responds[of_condition], probability[of_condition]) > 0.97
+    assert (probability[~of_condition] == 1).all()
+
+
+@pytest.mark.parametrize(("escaped", "strength"), [(0.0, 1.5), (0.0, 0.3), (0.5, 0.0)])
+def test_no_mixture_where_none_is_called_for(escaped, strength):
+    """All respond, strongly or weakly; or nothing happens. Dropout makes the one mode skew, which may look like a few."""
+    fits = [fitted(*screen(seed, escaped=escaped, strength=strength)[:2]) for seed in range(8)]
+    assert np.mean([float(fit.of_trained[0]) for fit in fits]) < 0.01
+    assert max(float(fit.escaped.max()) for fit in fits) < 0.1
+
+
+def test_probabilities_are_those_of_the_mixture_between_its_modes():
+    cells, codes, _ = screen()
+    fit = fitted(cells, codes)
+    chosen = (codes["condition"] == 1) & (codes["pool"] == 0)
+    place = cells[chosen][:, fit.genes[1, 0]] @ fit.weights[1, 0].numpy() - float(fit.centre[1, 0])
+    control = cells[(codes["condition"] == 0) & (codes["pool"] == 0)][:, fit.genes[1, 0]] @ fit.weights[1, 0].numpy()
+    assert control.mean() == pytest.approx(float(fit.centre[1, 0]), abs=1e-3)
+    assert control.std() == pytest.approx(1.0, abs=1e-3)
+    escaped, separation, spread = (float(value[1, 0]) for value in (fit.escaped, fit.separation, fit.spread))
+    inside = np.clip(place, 0, separation)
+    responders = (1 - escaped) * norm.pdf(inside, separation, spread)
+    expected = responders / (responders + escaped * norm.pdf(inside))
+    n = int(chosen.sum())
+    ones, zeros = torch.ones(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
+    found = Responders(fit)(torch.from_numpy(cells[chosen]), ones, zeros).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_test_cells_are_not_read_and_storage_changes_nothing():
+    cells, codes, _ = screen()
+    codes["split"] = np.tile([0, 0, 0, 2], len(cells) // 4)
+    fit = fitted(cells, codes)
+    spoilt = cells.copy()
+    spoilt[codes["split"] == 2] = 9.0
+    for other in (spoilt, sparse.csr_matrix(cells)):
+        again = fitted(other, codes)
+        assert torch.equal(fit.escaped, again.escaped)
+        assert torch.equal(fit.weights, again.weights)
+
+
+def test_few_cells_count_as_responders():
+    cells, codes, _ = screen(n=40)
+    assert not fitted(cells, codes).escaped.any()
