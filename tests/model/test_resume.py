@@ -61,9 +61,7 @@ def test_checkpoints_change_nothing(build, screen, undisturbed, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["state.ckpt"]
 
 
-@pytest.mark.parametrize(
-    ("network", "step"), [("denoiser", 20), ("denoiser", 36), ("mask_network", 8)]
-)
+@pytest.mark.parametrize(("network", "step"), [("denoiser", 20), ("denoiser", 36), ("mask_network", 8)])
 def test_a_killed_training_ends_with_the_same_weights(build, screen, undisturbed, tmp_path, network, step):
     path = tmp_path / "state.ckpt"
     with pytest.raises(Killed):
