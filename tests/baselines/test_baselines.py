@@ -11,9 +11,11 @@ from unlasting.baselines import (
     BASELINES,
     Additive,
     Condition,
+    DoseInterpolation,
     Linear,
     MeanShift,
     ModelPredictor,
+    NearestDose,
     NearestTarget,
     NoEffect,
     NoPrediction,
@@ -99,6 +101,98 @@ def test_nearest_target_needs_a_prior(screen):
         NearestTarget().fit(screen).predict(Condition("D", "one"), 10)
 
 
+@pytest.fixture
+def doses() -> AnnData:
+    """Drugs X, Y (like X), Z and W (the same as X by another name): 20 cells at each trained dose, 40 controls.
+
+    Every cell holds its own number, and the dose of X at 1 uM is held out.
+    """
+    trained = ["X@0.1", "X@10", "Y@0.1", "Y@2", "Z@1", "A+X@1", "W@5"]
+    labels = [*["control"] * 40, *(name for name in [*trained, "X@1"] for _ in range(20))]
+    names, uM = zip(*((*label.split("@"), "")[:2] for label in labels), strict=True)
+    obs = pd.DataFrame({"perturbation": names, "uM": uM, "unlasting_split": "train"})
+    obs.loc[np.array(labels) == "X@1", "unlasting_split"] = "test"
+    obs["uM"] = obs["uM"].where(obs["perturbation"] != "A+X", "+1")
+    obs.index = [f"cell{i}" for i in range(len(obs))]
+    adata = AnnData(np.arange(len(obs), dtype=np.float32)[:, None] / 100 + [[0.0, 0.5]], obs=obs)
+    adata.uns["unlasting"] = {
+        "keys": {"dose_key": "uM"},
+        "target_embedding": {"names": np.array(["A", "B"], dtype=object), "matrix": np.array([[3.0, 0.0], [0.0, 3.0]])},
+        "molecules": {
+            "drugs": np.array(["W", "X", "Y", "Z"], dtype=object),
+            "drug_smiles": np.array(["C", "C", "CC", "O"], dtype=object),
+            "smiles": np.array(["C", "CC", "O"], dtype=object),
+            "matrix": np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]),
+        },
+    }
+    return adata
+
+
+def _from(adata: AnnData, cells: np.ndarray) -> dict[str, int]:
+    """Count the cells by the perturbation and dose that they come from."""
+    rows = np.round(cells[:, 0] * 100).astype(int)
+    assert len(set(rows)) == len(rows)
+    return (adata.obs["perturbation"] + "@" + adata.obs["uM"]).iloc[rows].value_counts().to_dict()
+
+
+def test_nearest_drug_is_the_most_similar_molecule_at_the_nearest_dose(doses):
+    fitted = NearestTarget().fit(doses)
+    assert _from(doses, fitted.predict(Condition("X", dose="1"), 100)) == {"W@5": 20}  # the same molecule
+    doses = doses[doses.obs["perturbation"] != "W"].copy()
+    doses.X[:, 0] = np.arange(len(doses)) / 100
+    fitted = NearestTarget().fit(doses)
+    # A+X is at cosine .71 from X, Y at .8
+    assert _from(doses, fitted.predict(Condition("X", dose="1"), 100)) == {"Y@2": 20}
+    assert _from(doses, fitted.predict(Condition("X", dose="0.3"), 100)) == {"Y@0.1": 20}
+    assert _from(doses, fitted.predict(Condition("B+Y", dose="+1"), 100)) == {"Y@2": 20}
+
+
+def test_linear_knows_drugs_by_their_molecules(doses):
+    assert len(Linear().fit(doses).predict(Condition("X", dose="1"), 5)) == 5
+
+
+@pytest.mark.parametrize(
+    ("wanted", "below", "above", "share"),
+    [
+        ("1", "X@0.1", "X@10", np.log(11 / 2) / np.log(101 / 2)),
+        ("0.05", "control@", "X@0.1", np.log(1.5) / np.log(2)),
+        ("0.1", "control@", "X@10", np.log(1.01) / np.log(2)),  # the dose itself is left out
+    ],
+)
+def test_dose_interpolation_mixes_the_cells_of_the_doses_beside(doses, wanted, below, above, share):
+    fitted = DoseInterpolation().fit(doses)
+    for n_cells in (10, 1_000):
+        found = _from(doses, fitted.predict(Condition("X", dose=wanted), n_cells))
+        assert set(found) <= {below, above}
+        total = sum(found.values())
+        assert found.get(above, 0) == pytest.approx(share * total, abs=1.5)
+        assert n_cells != 10 or total == 10
+    assert total >= 20
+
+
+def test_dose_interpolation_has_a_straight_mean_and_ends_at_the_highest_dose(doses):
+    assert _from(doses, DoseInterpolation().fit(doses).predict(Condition("X", dose="30"), 100)) == {"X@10": 20}
+    even = doses.copy()
+    even.X = np.where(doses.obs["uM"] == "10", 3.0, np.where(doses.obs["uM"] == "0.1", 1.0, 0.0))[:, None] + [
+        [0.5, 0.5]
+    ]
+    share = np.log(11 / 2) / np.log(101 / 2)
+    cells = DoseInterpolation().fit(even).predict(Condition("X", dose="1"), 100)
+    np.testing.assert_allclose(cells.mean(axis=0), 1.5 + 2.0 * share, atol=0.05)
+
+
+@pytest.mark.parametrize("baseline", [DoseInterpolation, NearestDose])
+def test_where_no_dose_speaks(doses, baseline):
+    fitted = baseline().fit(doses)
+    with pytest.raises(NoPrediction, match="no dose"):
+        fitted.predict("X", 5)
+    with pytest.raises(NoPrediction, match="no other dose is trained"):
+        fitted.predict(Condition("Z", dose="1"), 5)
+    if baseline is DoseInterpolation:
+        with pytest.raises(NoPrediction, match="no single drug"):
+            fitted.predict(Condition("A+X", dose="+2"), 5)
+
+
 def test_linear_is_ridge_with_the_penalty_that_leaves_one_out_best(screen):
     embedding = pd.DataFrame(np.random.default_rng(1).normal(size=(4, 2)), index=["A", "B", "C", "D"])
     fitted = Linear(embedding).fit(screen)
@@ -161,7 +255,7 @@ def test_nothing_of_other_cells_enters(screen, name, condition):
     np.testing.assert_array_equal(*cells)
 
 
-@pytest.mark.parametrize("name", [name for name in BASELINES if name != "nearest dose"])
+@pytest.mark.parametrize("name", [name for name in BASELINES if "dose" not in name])
 def test_order_of_rows_and_genes_does_not_matter(screen, name):
     rng = np.random.default_rng(5)
     rows, genes = rng.permutation(screen.n_obs), rng.permutation(screen.n_vars)
@@ -171,7 +265,7 @@ def test_order_of_rows_and_genes_does_not_matter(screen, name):
     np.testing.assert_allclose(other, found[:, genes], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in BASELINES if name != "nearest dose"])
+@pytest.mark.parametrize("name", [name for name in BASELINES if "dose" not in name])
 def test_dense_and_sparse_are_the_same_and_the_seed_decides(screen, name):
     condition = Condition("B+C", "one")
     fitted = BASELINES[name]().fit(screen)

@@ -118,10 +118,33 @@ def test_the_order_of_the_trained_changes_no_covariance():
     np.testing.assert_allclose(one(TRAINED) @ one(TRAINED).T, other(TRAINED) @ other(TRAINED).T, atol=1e-5)
 
 
-def test_a_screen_without_doses_has_one_gate():
-    described = vocabulary(parse("G0", "drugA")).condition_features
-    assert (described(parse("G0", "drugA")) != 0).any(axis=1).all()
-    assert len(described) < len(vocabulary(TRAINED).condition_features)
+def test_without_a_dose_a_drug_has_its_full_effect(describe):
+    without, doses = vocabulary(parse("G0", "drugA")).condition_features, vocabulary(TRAINED).condition_features
+    assert (without(parse("G0", "drugA")) != 0).any(axis=1).all()
+    np.testing.assert_allclose(doses(parse("drugA"))[0], doses(parse("drugA@1e300"))[0], rtol=1e-2)
+
+
+def test_half_of_the_effect_is_reached_at_the_median_trained_dose():
+    describe = vocabulary(parse("drugA@0.1", "drugA@1", "drugA@10", "drugB@1")).condition_features
+    half, full = describe(parse("drugB@1", "drugB"))
+    np.testing.assert_allclose(2 * half, full, rtol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=6, unique=True))
+def test_whatever_was_measured_no_expected_shift_turns_back(seed, doses):
+    """Of a trained drug, an unseen one, and a drug beside a gene, whose shifts start at those of the gene."""
+    rng = np.random.default_rng(seed)
+    trained = parse("drugA@0.1", "drugA@1", "drugA@10", "drugB@1", "drugB@5", "G0")
+    features = vocabulary(trained, seed=seed).condition_features
+    measured = MeasuredEffects(
+        np.arange(6), np.zeros(6, int), np.full(6, 50.0), np.full(6, 0.02), rng.normal(size=(6, 3, 9)), np.full(9, 0.4)
+    )
+    effects = ExpectedEffects(fit_effects(features(trained), features.specific, np.zeros((1, 9)), measured)).double()
+    for name in ("drugA", "drugN", "G0+drugA"):
+        asked = features(parse(*(f"{name}@{dose!r}" for dose in (0.0, *sorted(doses)))))
+        steps = np.diff(effects(torch.from_numpy(asked).double(), torch.zeros(len(asked), 9).double()).numpy(), axis=0)
+        assert np.minimum(steps.max(axis=0), -steps.min(axis=0)).max() < 1e-5
 
 
 def test_planted_monotone_doses_are_predicted_monotone():

@@ -74,12 +74,14 @@ def make_screen(n_cells: int = 500, n_genes: int = 60, seed: int = 0, batches: b
     return adata
 
 
-def make_model(adata: AnnData, preset: str = "default", *, train: int = 0, seed: int = 0, **setup) -> UnlastingModel:
+def make_model(
+    adata: AnnData, preset: str = "default", *, train: int = 0, seed: int = 0, options: dict | None = None, **setup
+) -> UnlastingModel:
     """Set up, initialise and train, all with one seed."""
     UnlastingModel.setup_anndata(adata, **{"cell_type_key": "cell_type", **setup})
     before = scvi.settings.seed
     scvi.settings.seed = seed
-    model = UnlastingModel(adata, preset=preset, **SIZES)
+    model = UnlastingModel(adata, preset=preset, **SIZES, **(options or {}))
     scvi.settings.seed = before
     if train:
         model.train(train, seed=seed, batch_size=64, lr=2e-3, **QUIET)

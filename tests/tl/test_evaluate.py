@@ -230,9 +230,9 @@ def test_the_seed_decides_and_other_predictors_and_conditions_do_not(planted_scr
 def test_a_baseline_with_nothing_to_say_is_missing_and_reported(planted_screen):
     adata = planted_screen(120)
     frame = tl.evaluate(adata, **QUICK)
-    assert not {"additive", "nearest dose", "nearest target", "linear"} & set(frame["predictor"])
+    assert not {"additive", "nearest dose", "dose interpolation", "nearest target", "linear"} & set(frame["predictor"])
     left_out = adata.uns["unlasting"]["score_left_out"]
-    assert set(left_out["predictor"]) == {"additive", "nearest dose", "nearest target", "linear"}
+    assert set(left_out["predictor"]) == {"additive", "nearest dose", "dose interpolation", "nearest target", "linear"}
     assert set(left_out.loc[left_out["predictor"] == "additive", "reason"]) == {"it is no combination"}
 
 

@@ -7,7 +7,15 @@ from unlasting.baselines._base import Baseline
 from unlasting.baselines._linear import Linear
 from unlasting.baselines._model import ModelPredictor
 from unlasting.baselines._protocol import NoPrediction, Predictor
-from unlasting.baselines._simple import Additive, MeanShift, NearestDose, NearestTarget, NoEffect, Pooled
+from unlasting.baselines._simple import (
+    Additive,
+    DoseInterpolation,
+    MeanShift,
+    NearestDose,
+    NearestTarget,
+    NoEffect,
+    Pooled,
+)
 
 BASELINES: Final[dict[str, type[Baseline]]] = {
     "no effect": NoEffect,
@@ -17,6 +25,7 @@ BASELINES: Final[dict[str, type[Baseline]]] = {
     "additive": Additive,
     "nearest target": NearestTarget,
     "nearest dose": NearestDose,
+    "dose interpolation": DoseInterpolation,
 }
 """The baselines by the names that they have in tables."""
 
@@ -25,6 +34,7 @@ __all__ = [
     "Additive",
     "Baseline",
     "Condition",
+    "DoseInterpolation",
     "Linear",
     "MeanShift",
     "ModelPredictor",

@@ -71,10 +71,13 @@ class Baseline:
         if not hasattr(self, "training_"):
             raise RuntimeError(f"This {type(self).__name__} is not fitted: call `fit(adata)` first.")
         condition = Condition(condition) if isinstance(condition, str) else condition
-        rows, shift = self._rows(condition), self._shift(condition)
-        rng = np.random.default_rng(seed)
-        cells = self.training_.cells.values(rng.permutation(rows)[:n_cells], dtype=np.float32)
+        rows, shift = self._drawn(condition, n_cells, np.random.default_rng(seed)), self._shift(condition)
+        cells = self.training_.cells.values(rows, dtype=np.float32)
         return cells if shift is None else cells + shift.astype(np.float32)
+
+    def _drawn(self, condition: Condition, n_cells: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw training cells, each at most once."""
+        return rng.permutation(self._rows(condition))[:n_cells]
 
     def _rows(self, condition: Condition) -> np.ndarray:
         """Find the cells to draw from: the training controls, unless a baseline knows better."""
@@ -86,7 +89,7 @@ class Baseline:
 
 
 def embedding_of(adata: AnnData, given: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Get the embedding of targets, names as its index: the given one, or else that of `pp.grn`.
+    """Get the embedding of targets, names as its index: the given one, or else those of `pp.grn` and `pp.molecules`.
 
     Raises
     ------
@@ -99,8 +102,20 @@ def embedding_of(adata: AnnData, given: pd.DataFrame | None) -> pd.DataFrame | N
         if not np.isfinite(given.to_numpy(dtype=np.float64)).all():
             raise ValueError("`embedding` holds missing or infinite values. Remove or replace these rows.")
         return given
-    stored = adata.uns.get(UNS_KEY, {}).get("target_embedding")
-    return None if stored is None else pd.DataFrame(stored["matrix"], index=stored["names"])
+    stored = adata.uns.get(UNS_KEY, {})
+    blocks = []
+    if "target_embedding" in stored:
+        blocks.append(pd.DataFrame(stored["target_embedding"]["matrix"], index=stored["target_embedding"]["names"]))
+    if "molecules" in stored:
+        of_molecule = pd.DataFrame(stored["molecules"]["matrix"], index=stored["molecules"]["smiles"])
+        blocks.append(of_molecule.loc[stored["molecules"]["drug_smiles"]].set_axis(stored["molecules"]["drugs"]))
+    return side_by_side(blocks) if blocks else None
+
+
+def side_by_side(blocks: list[pd.DataFrame]) -> pd.DataFrame:
+    """Join embeddings, each at a mean squared length of 1, with zeros for names that one of them does not know."""
+    scaled = [block / (np.sqrt((block**2).sum(axis=1).mean()) or 1.0) for block in blocks]
+    return pd.concat(scaled, axis=1).fillna(0.0)
 
 
 def rows_of(embedding: pd.DataFrame | None, targets: tuple[str, ...]) -> np.ndarray:
@@ -112,7 +127,7 @@ def rows_of(embedding: pd.DataFrame | None, targets: tuple[str, ...]) -> np.ndar
         If a target has no row.
     """
     if embedding is None:
-        raise NoPrediction("there is no embedding of targets (`pp.grn` with a prior makes one)")
+        raise NoPrediction("there is no embedding of targets (`pp.grn` with a prior or `pp.molecules` makes one)")
     unknown = [target for target in targets if target not in embedding.index]
     if unknown:
         raise NoPrediction(f"the embedding does not know {', '.join(unknown)}")

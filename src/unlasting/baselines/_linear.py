@@ -10,7 +10,7 @@ from anndata import AnnData
 from sklearn.linear_model import RidgeCV
 
 from unlasting._cells import Condition
-from unlasting.baselines._base import Baseline, embedding_of, rows_of
+from unlasting.baselines._base import Baseline, embedding_of, rows_of, side_by_side
 from unlasting.baselines._protocol import NoPrediction
 
 PENALTIES = np.logspace(-3, 4, 15)
@@ -27,9 +27,9 @@ class Linear(Baseline):
     ----------
     embedding
         One row of numbers for each target, names as its index. If `None`, the principal component loadings of
-        the mean training profiles (for measured targets) beside the embedding of :func:`unlasting.pp.grn` (for all that
-        the prior knows), each zero where it knows nothing. A combination is the sum of its targets; the dose is
-        not used.
+        the mean training profiles (for measured targets) beside the embeddings of :func:`unlasting.pp.grn` (for all that
+        the prior knows) and :func:`unlasting.pp.molecules` (for drugs), each zero where it knows nothing. A combination
+        is the sum of its targets; the dose is not used.
     n_components
         Number of principal components.
     """
@@ -55,7 +55,8 @@ class Linear(Baseline):
         super().fit(adata, **labels)
         self.embedding_ = embedding_of(adata, self.embedding)
         if self.embedding is None:
-            self.embedding_ = _side_by_side([self._loadings(), self.embedding_])
+            known = [] if self.embedding_ is None else [self.embedding_]
+            self.embedding_ = side_by_side([self._loadings(), *known])
         self._maps: dict[str, RidgeCV] = {}
         return self
 
@@ -83,9 +84,3 @@ class Linear(Baseline):
         profiles = self.training_.profiles
         _, scale, axes = np.linalg.svd(profiles - profiles.mean(axis=0), full_matrices=False)
         return pd.DataFrame((axes.T * scale)[:, : self.n_components], index=self.training_.genes)
-
-
-def _side_by_side(blocks: list[pd.DataFrame | None]) -> pd.DataFrame:
-    """Join embeddings, each at a mean squared length of 1, with zeros for names that one of them does not know."""
-    scaled = [block / (np.sqrt((block**2).sum(axis=1).mean()) or 1.0) for block in blocks if block is not None]
-    return pd.concat(scaled, axis=1).fillna(0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -56,13 +57,14 @@ class Additive(Baseline):
 
 
 class NearestTarget(Baseline):
-    """Cells of the other trained perturbation whose targets are most similar by the prior.
+    """Cells of the other trained perturbation whose targets are most similar by the prior, at the nearest dose.
 
     Parameters
     ----------
     embedding
         One row of numbers for each target, names as its index; their cosine is the similarity, and a combination is
-        the sum of its targets. If `None`, the embedding of :func:`unlasting.pp.grn`.
+        the sum of its targets. If `None`, the embedding of :func:`unlasting.pp.grn` for genes beside that of
+        :func:`unlasting.pp.molecules` for drugs.
     """
 
     def __init__(self, embedding: pd.DataFrame | None = None) -> None:
@@ -97,9 +99,9 @@ class NearestTarget(Baseline):
                     continue
         if not similarity:
             raise NoPrediction("no other perturbation with known targets is trained in this cell type")
-        # ten digits hide rounding; ties go to the same dose, then by name
+        # ten digits hide rounding; ties go to the nearest dose, then by name
         nearest = min(
-            similarity, key=lambda other: (-round(similarity[other], 10), other.dose != condition.dose, other)
+            similarity, key=lambda other: (-round(similarity[other], 10), _dose_distance(condition, other), other)
         )
         return self.training_.perturbed[nearest]
 
@@ -112,14 +114,55 @@ class NearestDose(Baseline):
     """Cells of the same drugs in the same cell type at the other trained dose that is nearest on a logarithmic scale."""
 
     def _rows(self, condition: Condition) -> np.ndarray:
-        if not condition.dose:
-            raise NoPrediction("it has no dose")
-        trained = self.training_.perturbed_in(condition.cell_type)
-        others = [c for c in trained if c.perturbation == condition.perturbation and c.dose not in ("", condition.dose)]
-        if not others:
-            raise NoPrediction("no other dose is trained in this cell type")
-        wanted = _log_doses(condition.dose)
-        return trained[min(others, key=lambda other: (np.abs(_log_doses(other.dose) - wanted).sum(), other))]
+        trained = _other_doses(self.training_.perturbed_in(condition.cell_type), condition)
+        return trained[min(trained, key=lambda other: (_dose_distance(condition, other), other))]
+
+
+class DoseInterpolation(Baseline):
+    """Cells of the same drug in the same cell type at the trained doses next to the wanted one, in proportion.
+
+    The mean of such a mixture lies on the straight line between the two means, and its cells are real ones. The line is
+    drawn over `log1p` of the dose in units of the lowest other trained dose: over the logarithm of the dose, but for
+    the control, which is dose 0. Beyond the highest dose, cells at that dose.
+    """
+
+    def _drawn(self, condition: Condition, n_cells: int, rng: np.random.Generator) -> np.ndarray:
+        trained = _other_doses(self.training_.perturbed_in(condition.cell_type), condition)
+        if len(_log_doses(condition.dose)) > 1 or len(self.training_.targets(condition.perturbation)) > 1:
+            raise NoPrediction("it is no single drug")
+        rows_at = {float(other.dose): rows for other, rows in trained.items()}
+        wanted, lowest = float(condition.dose), min(rows_at)
+        rows_at[0.0] = self.training_.controls(condition.cell_type)
+        below = max(dose for dose in rows_at if dose < wanted)
+        above = min((dose for dose in rows_at if dose > wanted), default=None)
+        if above is None:
+            return rng.permutation(rows_at[below])[:n_cells]
+        start, place, end = np.log1p(np.array([below, wanted, above]) / lowest)
+        share = (place - start) / (end - start)
+        n = min(n_cells, len(rows_at[below]) / (1.0 - share), len(rows_at[above]) / share)
+        n_above = round(share * n)
+        numbers = {below: round(n) - n_above, above: n_above}
+        return np.concatenate([rng.permutation(rows_at[dose])[:number] for dose, number in numbers.items()])
+
+
+def _other_doses(trained: Mapping[Condition, np.ndarray], condition: Condition) -> dict[Condition, np.ndarray]:
+    """Find the cells of the same perturbation at its other trained doses."""
+    if not condition.dose:
+        raise NoPrediction("it has no dose")
+    others = {
+        other: rows
+        for other, rows in trained.items()
+        if other.perturbation == condition.perturbation and other.dose not in ("", condition.dose)
+    }
+    if not others:
+        raise NoPrediction("no other dose is trained in this cell type")
+    return others
+
+
+def _dose_distance(one: Condition, other: Condition) -> float:
+    """Compare the doses of two conditions on a logarithmic scale; infinite if they have not as many."""
+    doses = [_log_doses(condition.dose) for condition in (one, other)]
+    return float(np.abs(doses[0] - doses[1]).sum()) if len(doses[0]) == len(doses[1]) else np.inf
 
 
 def _log_doses(dose: str) -> np.ndarray:

@@ -17,16 +17,14 @@ if TYPE_CHECKING:
 _SHARES: Final = {"prior": 0.8, "identity": 0.1, "generic": 0.1}
 """What the variance of an effect is divided into before anything of the screen is seen."""
 
-_N_GATES: Final = 3
-"""How many saturating functions of the dose describe a drug."""
-
 
 class ConditionFeatures:
     """Describe conditions by numbers whose weighted product tells how alike their effects are expected to be.
 
     A target is described by what the prior (or its molecule) says, by being a perturbation of its kind at all, and, if
     it was trained, by being itself. A combination is the sum of its targets, and a trained one is something of its own
-    as well. The description of a drug is repeated with saturating functions of its dose, which are 0 at dose 0.
+    as well. The description of a drug is multiplied by one saturating function of its dose, which is 0 at dose 0: what
+    a drug does has one direction at all doses, and so rises with the dose, between and beyond the trained ones.
 
     Parameters
     ----------
@@ -44,7 +42,7 @@ class ConditionFeatures:
         combinations = dict.fromkeys(vocabulary.named(p) for p in trained if len(p.targets) > 1)
         self._combination = {named: i for i, named in enumerate(combinations)}
         doses = np.log1p([dose for p in trained for dose in p.doses if dose])
-        self._half = np.quantile(doses, np.linspace(0.0, 1.0, _N_GATES)) if doses.size else np.zeros(0)
+        self._half = float(np.median(doses)) if doses.size else 1.0
         of_trained = self._describe(trained)
         self._columns = np.flatnonzero(np.abs(of_trained).sum(axis=0) > 0)
         squared, kinds = of_trained[:, self._columns] ** 2, self._kinds_of_columns()[self._columns]
@@ -69,11 +67,11 @@ class ConditionFeatures:
     def _kinds_of_columns(self) -> np.ndarray:
         """Tell prior, identity and generic columns apart."""
         kinds = np.repeat(["prior", "prior", "identity", "generic"], self._sizes())
-        return np.concatenate([np.tile(kinds, max(1, len(self._half))), ["identity"] * len(self._combination)])
+        return np.concatenate([kinds, ["identity"] * len(self._combination)])
 
     def _describe(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         names = sorted({name for p in perturbations for name in p.targets})
-        sizes, n_gates = self._sizes(), max(1, len(self._half))
+        sizes = self._sizes()
         starts = np.concatenate([[0], np.cumsum(sizes)])
         targets = np.zeros((len(names), starts[-1]), dtype=np.float32)
         for row, name in enumerate(names):
@@ -87,20 +85,16 @@ class ConditionFeatures:
                 targets[row, starts[2] + self._trained[target]] = 1.0
             targets[row, starts[3] + kind] = 1.0
         place = {name: row for row, name in enumerate(names)}
-        described = np.zeros((len(perturbations), n_gates, starts[-1]), dtype=np.float32)
+        described = np.zeros((len(perturbations), starts[-1]), dtype=np.float32)
         combinations = np.zeros((len(perturbations), len(self._combination)), dtype=np.float32)
         for row, perturbation in enumerate(perturbations):
             for name, dose in zip(perturbation.targets, perturbation.doses, strict=True):
-                described[row] += self._gates(dose)[:, None] * targets[place[name]]
+                described[row] += self._gate(dose) * targets[place[name]]
             own = self._combination.get(self.vocabulary.named(perturbation))
             if own is not None:
                 combinations[row, own] = 1.0
-        return np.concatenate([described.reshape(len(perturbations), -1), combinations], axis=1)
+        return np.concatenate([described, combinations], axis=1)
 
-    def _gates(self, dose: float | None) -> np.ndarray:
-        """Get the shares of the full effect at a dose, shape `(n_gates,)`; without a dose, all of the first."""
-        if not len(self._half):
-            return np.ones(1)
-        if dose is None:
-            return np.eye(len(self._half))[0]
-        return np.log1p(dose) / (np.log1p(dose) + self._half)
+    def _gate(self, dose: float | None) -> float:
+        """Get the share of the full effect at a dose: half of it at the median trained one, all of it without a dose."""
+        return 1.0 if dose is None else float(np.log1p(dose) / (np.log1p(dose) + self._half))

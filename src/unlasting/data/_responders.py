@@ -17,9 +17,6 @@ _MIN_CELLS: Final = 50
 _MAX_CELLS: Final = 2_000
 """Most cells that are looked at; more would not change what is found."""
 
-_MIN_SEPARATION: Final = 2.0
-"""Smallest distance of the modes, in s.d. of the wider one: closer ones are no modes."""
-
 _ROUNDS: Final = 200
 
 
@@ -38,7 +35,7 @@ def fit_responders(
     As in Mixscape :cite:p:`papalexi2021`, cells are placed along the change from control to perturbed cells, and the
     cells that escaped are spread along it as the controls are. The direction for one half of the cells comes from the
     other. A mixture has to explain the cells better than one mode by more than the logarithm of their number, and its
-    modes have to be 2 s.d. of the wider one apart; otherwise all cells count as responders.
+    modes have to be farther apart than the sum of their s.d.; otherwise all cells count as responders.
 
     Parameters
     ----------
@@ -136,6 +133,6 @@ def _mixture(places: np.ndarray) -> tuple[float, float, float] | None:
         escaped, separation = 1 - n / len(places), (responds @ places) / n
         spread = max(0.3, float(np.sqrt(responds @ (places - separation) ** 2 / n)))
     two_modes = np.log(escaped * of_escaped + (1 - escaped) * norm.pdf(places, separation, spread) + 1e-300).sum()
-    if two_modes - one_mode < np.log(len(places)) or separation < _MIN_SEPARATION * max(1.0, spread):
+    if two_modes - one_mode < np.log(len(places)) or separation < 1.0 + spread:
         return None
     return float(np.clip(escaped, 1e-3, 1 - 1e-3)), float(separation), spread

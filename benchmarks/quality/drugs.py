@@ -1,0 +1,121 @@
+"""Score the model on simulated drug screens: unseen doses, unseen drugs, and genes together with drugs.
+
+    python benchmarks/quality/drugs.py --seeds 3
+
+Every seed is a screen of its own. Writes `results/drugs.csv` (scores over conditions), `results/drugs_conditions_SEED.csv`
+(every condition) and `results/drugs_monotone.csv` (how often a predicted dose-response turns back), and prints their
+means and s.d. over seeds. `--steps 0` judges what is known before any training.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from run import METRICS, RESULTS, maker
+
+import unlasting as ul
+from unlasting.baselines import BASELINES, ModelPredictor
+
+DRUGS = {"n_drugs": 12, "n_cells": 40}
+GENES_AND_DRUGS = {"n_drugs": 8, "doses": (0.1, 1.0, 10.0), "n_gene_targets": 4, "n_combos": 8, "n_cells": 40}
+KEYS = {"cell_type_key": "cell_type", "dose_key": "dose", "smiles_key": "smiles"}
+SPLITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "unseen dose": (DRUGS, {"kind": "unseen_dose", "test": 1.0, "val_fraction": 0.0}),
+    "unseen drug": (DRUGS, {"kind": "unseen_drug", "val_fraction": 0.0}),
+    "unseen gene + drug": (GENES_AND_DRUGS, {"kind": "unseen_combo", "val_fraction": 0.0}),
+}
+DOSES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Where dose-responses are predicted: at the simulated doses, between and beyond them."""
+N_DRUGS = 4
+"""Of how many drugs of a model."""
+TURNS = 0.1
+"""A curve that turns back by more than this part of its range is not monotone."""
+CHANGES = 0.3
+"""Genes are looked at whose expression changes by more than this at the highest dose, in natural logarithms."""
+
+
+def prepare(adata: Any) -> None:
+    """Prepare a simulated screen, whose cells know their depth before the perturbation."""
+    ul.pp.prepare(adata, library_size_key="library_size", target_sum=1e4)
+    ul.pp.molecules(adata)
+    ul.pp.grn(adata, prior=adata.uns["simulation"]["edges"])
+
+
+def turns_back(curves: np.ndarray) -> np.ndarray:
+    """By which part of its range each curve turns back, from 0 (monotone); shape `(n_doses, n_curves)`."""
+    falls = (np.maximum.accumulate(curves) - curves).max(axis=0)
+    rises = (curves - np.minimum.accumulate(curves)).max(axis=0)
+    return np.minimum(falls, rises) / np.maximum(np.ptp(curves, axis=0), 1e-9)
+
+
+def true_curves(adata: Any, drug: str, cell_type: str) -> pd.DataFrame:
+    """Get the true change of the expression of genes at the doses of a drug and without it, one row for each dose."""
+    effects = adata.uns["simulation"]["effects"]
+    doses = np.unique(adata.obs["dose"].to_numpy(dtype=float)[(adata.obs["perturbation"] == drug).to_numpy()])
+    curves = effects.loc[[f"{drug} at {dose:g} uM in {cell_type}" for dose in doses], list(adata.var_names)]
+    return pd.concat([0.0 * curves.iloc[:1], curves])
+
+
+def monotone(model: Any, adata: Any, *, seed: int) -> dict[str, Any]:
+    """Count the predicted dose-responses that turn back where the true ones do not, of drugs with held-out cells."""
+    test = adata.obs["unlasting_split"] == "test"
+    curves = []
+    for drug in sorted(set(adata.obs["perturbation"][test].astype(str)))[:N_DRUGS]:
+        for cell_type in sorted(set(adata.obs["cell_type"].astype(str))):
+            true = true_curves(adata, drug, cell_type).to_numpy()
+            asked = (np.abs(true[-1]) > CHANGES) & (turns_back(true) == 0)
+            if asked.any():
+                cells = model.generate(drug, 50, dose=list(DOSES), cell_type=cell_type, seed=seed, show_progress=False)
+                means = cells.X.toarray().reshape(len(DOSES), -1, cells.n_vars).mean(axis=1)
+                curves.append(turns_back(means[:, asked]))
+    values = np.concatenate(curves)
+    return {"turn_back": float((values > TURNS).mean()), "n_curves": len(values), "n_drugs": len(curves)}
+
+
+def keeping(make: Callable[[Any], Any], kept: list[tuple[Any, Any]]) -> Callable[[Any], Any]:
+    """Train a model by `make`, and keep it with its screen."""
+
+    def made(adata: Any) -> Any:
+        kept.append((make(adata), adata))
+        return kept[-1][0]
+
+    return made
+
+
+def run(n_seeds: int, steps: int | None) -> None:
+    """Make the tables."""
+    scores, turns = [], []
+    for seed in range(n_seeds):
+        conditions = []
+        for name, (simulated, split) in SPLITS.items():
+            adata = ul.datasets.simulate_drug_screen(seed=seed, **simulated)
+            kept: list[tuple[Any, Any]] = []
+            predictors = {"unlasting": ModelPredictor(keeping(maker(KEYS, steps, seed), kept))}
+            predictors |= {label: baseline() for label, baseline in BASELINES.items()}
+            ul.tl.benchmark(adata, predictors, splits={name: split}, seeds=[seed], prepare=prepare, metrics=METRICS)
+            stored = adata.uns["unlasting"]
+            scores.append(stored["benchmark"].assign(seed=seed))
+            conditions.append(stored["benchmark_scores"])
+            pd.concat(scores, ignore_index=True).to_csv(RESULTS / "drugs.csv", index=False)
+            if simulated is DRUGS:
+                turns += [{"split": name, "seed": seed, **monotone(*pair, seed=seed)} for pair in kept]
+                pd.DataFrame(turns).to_csv(RESULTS / "drugs_monotone.csv", index=False)
+        pd.concat(conditions).to_csv(RESULTS / f"drugs_conditions_{seed}.csv", index=False)
+    frame = pd.concat(scores, ignore_index=True)
+    grouped = frame.groupby(["split", "predictor", "metric", "gene_set"], sort=False)["score"]
+    for what, table in (("mean", grouped.mean()), ("s.d.", grouped.std())):
+        print(f"{what} over {n_seeds} seeds:\n{table.unstack(['metric', 'gene_set']).round(3).to_string()}")
+    print(pd.DataFrame(turns).to_string(index=False))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=None, help="training steps of the denoiser; 0: none")
+    arguments = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    run(arguments.seeds, arguments.steps)

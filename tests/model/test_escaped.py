@@ -1,0 +1,56 @@
+"""Cells that escape their perturbation, on a simulated screen where these are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unlasting import datasets, pp
+
+RESPONDERS = 0.6
+TARGETS = [f"T{i}" for i in range(1, 10)]
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    """Strong effects on six in ten cells."""
+    adata = datasets.simulate_screen(n_cells=300, n_genes=60, responders=RESPONDERS, strength=3.0, seed=2)
+    pp.prepare(adata, library_size_key="library_size", target_sum=1e4)
+    pp.grn(adata, prior=adata.uns["simulation"]["edges"])
+    return adata
+
+
+def stays(model, adata, target: str) -> np.ndarray:
+    """Whether each control cell stays as it is under a perturbation."""
+    controls = adata[adata.obs["perturbation"] == "control"].copy()
+    model.predict(controls, perturbation=target, seed=0, show_progress=False)
+    moved = np.abs(controls.layers["unlasting"].toarray() - controls.X.toarray()).max(axis=1)
+    return moved < 0.02 * controls.X.max()
+
+
+@pytest.fixture(scope="module")
+def model(simulated, build):
+    return build(simulated, train=20)
+
+
+def test_as_many_cells_stay_with_the_control_as_escaped_in_training(simulated, model):
+    """For nearly all targets; an effect may be too weak to tell."""
+    labels = simulated.obs["perturbation"].astype(str)
+    errors = []
+    for target in TARGETS:
+        share = stays(model, simulated, target).mean()
+        escaped = 1 - simulated.obs.loc[labels == target, "responder"].mean()
+        errors.append(abs(share - escaped) if share > 0.05 else np.nan)
+    assert np.isnan(errors).sum() <= 2
+    assert np.nanmax(errors) < 0.1
+
+
+def test_a_cell_that_escapes_one_perturbation_escapes_those_that_more_cells_escape(simulated, model):
+    stay = sorted((stays(model, simulated, target) for target in TARGETS), key=np.mean)
+    for fewer, more in zip(stay[:-1], stay[1:], strict=True):
+        if fewer.mean() > 0.05:
+            assert not (fewer & ~more).any()
+
+
+def test_it_can_be_switched_off(simulated, build):
+    assert not stays(build(simulated, train=20, options={"use_responders": False}), simulated, "T1").any()
