@@ -10,7 +10,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	>/dev/null 2>&1 && echo $$name && break; done)
 
-.PHONY: help demo test lint types docs check build pins clean
+.PHONY: help demo test lint types docs tutorials check build pins clean
 
 help:
 	@echo "make demo   train on a real screen, predict held-out perturbations, print the scores (minutes on 2 cores)"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint   ruff: rules and format"
 	@echo "make types  mypy"
 	@echo "make docs   build the site in docs/_build/html; warnings are errors"
+	@echo "make tutorials  execute the notebooks anew, with what they show (15 minutes on 2 cores)"
 	@echo "make check  all of the above but the demo"
 	@echo "make build  wheel and source distribution in dist/"
 	@echo "make pins   resolve constraints.txt anew"
@@ -40,6 +41,10 @@ docs: .venv/doc
 	$(RUN) sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
 
 check: test lint types docs
+
+# What tqdm says where no widgets are installed does not belong into a notebook.
+tutorials: .venv/doc
+	PYTHONWARNINGS="ignore:IProgress not found" $(RUN) jupyter execute --inplace tutorials/*.ipynb
 
 build: .venv/dev
 	$(INSTALL) build

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import os
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,11 +22,13 @@ from scvi.dataloaders import DataSplitter
 from scvi.train import Trainer
 
 from unlasting._compat import parse_device_args
+from unlasting._constants import SPLITS
 from unlasting._logging import logger
 from unlasting.data import PERTURBATION, POOL, SPLIT
 from unlasting.model._base import ModelBase
+from unlasting.model._resuming import check_checkpoint, read_checkpoint
 from unlasting.module import NetworkName, NetworkTraining
-from unlasting.train import KeepBest, NetworkPlan, NetworkProgressBar
+from unlasting.train import Checkpoint, KeepBest, NetworkPlan, NetworkProgressBar
 
 _VALIDATIONS = 25
 """How often a network is validated on its way to `max_steps`."""
@@ -45,6 +49,8 @@ class TrainingMixin(ModelBase):
         accelerator: str = "auto",
         devices: int | Sequence[int] | str = "auto",
         seed: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: str | os.PathLike[str] | None = None,
         show_progress: bool = True,
         **trainer_kwargs: Any,
     ) -> None:
@@ -74,6 +80,13 @@ class TrainingMixin(ModelBase):
         seed
             Seed of weights' updates and order of cells; `scvi.settings.seed` by default. The same seed gives the same
             model on the CPU.
+        checkpoint
+            A file to which the state of the training is written at regular steps, in case the process is killed. It
+            replaces the file of the steps before.
+        resume
+            Such a file, from which the training goes on as if nothing had happened: optimiser, learning rate, averages and
+            random numbers are those of the checkpoint. The model and all arguments have to be as they were. It is
+            written further, unless `checkpoint` names another. The history begins at the checkpoint.
         show_progress
             Whether a progress bar is shown for each network.
         **trainer_kwargs
@@ -90,7 +103,10 @@ class TrainingMixin(ModelBase):
         Raises
         ------
         ValueError
-            If there are fewer than one step, or both `max_steps` and `max_epochs` are given.
+            If there are fewer than one step, both `max_steps` and `max_epochs` are given, or `resume` is no checkpoint
+            of this training.
+        FileNotFoundError
+            If `resume` does not exist, or the folder of `checkpoint` does not.
         RuntimeError
             If the model was loaded without an AnnData.
         """
@@ -111,6 +127,11 @@ class TrainingMixin(ModelBase):
         share = 1.0 if max_steps is None else max_steps / of_denoiser.max_steps
         of_denoiser = _changed(of_denoiser, max_steps=max_steps)
         of_mask = _changed(preset.train_mask, max_steps=max(1, round(min(share, 1.0) * preset.train_mask.max_steps)))
+        checkpoint = resume if checkpoint is None else checkpoint
+        if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
+            raise FileNotFoundError(
+                f"The folder of `checkpoint` {os.fspath(checkpoint)!r} does not exist. Make it first."
+            )
         options = {
             "accelerator": accelerator,
             "devices": devices,
@@ -118,10 +139,21 @@ class TrainingMixin(ModelBase):
             "early_stopping_patience": early_stopping_patience,
             "show_progress": show_progress,
             "seed": settings.seed if seed is None else seed,
+            "checkpoint": checkpoint,
             **trainer_kwargs,
         }
-        if self._train_network("denoiser", of_denoiser, **options) and preset.use_mask:
-            self._train_network("mask_network", of_mask, **options)
+        stages: dict[NetworkName, NetworkTraining] = {"denoiser": of_denoiser}
+        if preset.use_mask:
+            stages["mask_network"] = of_mask
+        if resume is not None:
+            described = read_checkpoint(resume, self.module.state_dict())
+            check_checkpoint(resume, described, {name: self._described(name, stages[name]) for name in stages})
+            if described["network"] == "mask_network":
+                del stages["denoiser"]
+        for name, training in stages.items():
+            if not self._train_network(name, training, resume=resume, **options):
+                break
+            resume = None
 
     def _train_network(
         self,
@@ -134,6 +166,8 @@ class TrainingMixin(ModelBase):
         early_stopping_patience: int,
         show_progress: bool,
         seed: int | None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: str | os.PathLike[str] | None = None,
         callbacks: Sequence[pl.Callback] = (),
         **trainer_kwargs: Any,
     ) -> bool:
@@ -169,13 +203,15 @@ class TrainingMixin(ModelBase):
             "log_every_n_steps", min(10, steps_per_epoch)
         )  # else Lightning warns of small screens
         n_epochs = math.ceil(training.max_steps / steps_per_epoch)
+        epochs_between = max(1, round(n_epochs / _VALIDATIONS))
+        if checkpoint is not None:
+            callbacks.append(Checkpoint(checkpoint, self._described(name, training), epochs_between))
         with _quiet_lightning():
             trainer = Trainer(
                 accelerator=accelerator,
                 devices=devices,
-                max_epochs=n_epochs,
-                max_steps=training.max_steps,
-                check_val_every_n_epoch=max(1, round(n_epochs / _VALIDATIONS)) if len(parts[1]) else None,
+                max_epochs=n_epochs,  # the last of which the plan ends at its last step
+                check_val_every_n_epoch=epochs_between if len(parts[1]) else None,
                 gradient_clip_val=1.0,
                 simple_progress_bar=False,
                 enable_progress_bar=show_progress,
@@ -185,9 +221,9 @@ class TrainingMixin(ModelBase):
         interrupted, handler = False, signal.getsignal(signal.SIGINT)
         try:
             with _quiet_lightning():
-                if len(parts[1]):  # where the networks start is a candidate as well
+                if len(parts[1]) and resume is None:  # where the networks start is a candidate as well
                     trainer.validate(plan, datamodule=splitter, verbose=False)
-                trainer.fit(plan, splitter)
+                trainer.fit(plan, splitter, ckpt_path=resume)
                 if len(parts[1]) and keep_best.seen_step < trainer.global_step and not trainer.interrupted:
                     trainer.validate(plan, splitter.val_dataloader(), verbose=False)  # the last steps count as well
         except (KeyboardInterrupt, SystemExit):
@@ -216,6 +252,12 @@ class TrainingMixin(ModelBase):
                 keep_best.best_step,
             )
         return not interrupted
+
+    def _described(self, name: NetworkName, training: NetworkTraining) -> dict[str, Any]:
+        """Say what a training is, for its checkpoints."""
+        codes = np.asarray(self.adata_manager.get_from_registry(SPLIT)).ravel()
+        cells = {f"n_{part}": int((codes == code).sum()) for code, part in enumerate(SPLITS)}
+        return {"network": name, **dataclasses.asdict(training), **cells}
 
     def _extend_history(self, trainer: Trainer, plan: NetworkPlan) -> None:
         """Append what was logged to the history, with steps that go on."""

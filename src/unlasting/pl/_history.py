@@ -61,6 +61,7 @@ def history(
             panel.plot(curve.index, curve, **{**style, "markersize": 3, "label": label, **kwargs})
         dress(panel, title=NETWORKS[prefix], xlabel=str(curves[names[0]].index.name or "step"))
         panel.locator_params(nbins=5)
+        panel.locator_params(axis="x", integer=True)  # there is no half epoch
     axes[0, 0].set_ylabel("Loss (lower is better)", fontsize=NORMAL)
     legend_beside(axes[0, -1])
     return finish(figure, axes[0], ax=ax, show=show, save=save, return_fig=return_fig)

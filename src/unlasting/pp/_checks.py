@@ -45,7 +45,8 @@ def counts_of(adata: AnnData) -> sparse.csr_matrix:
         If `X` holds anything but finite whole numbers from zero, or a cell has no counts.
     """
     _require_matrix(adata)
-    counts = sparse.csr_matrix(adata.X)
+    # scipy has no sparse matrix of half precision
+    counts = sparse.csr_matrix(adata.X.astype(np.float32) if adata.X.dtype == np.float16 else adata.X)
     values = counts.data
     if not np.isfinite(values).all():
         raise ValueError(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from os import PathLike
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -33,6 +35,62 @@ class KeepBest(Callback):
         if self._weights is not None:
             plan.module.averaged[plan.network].load_state_dict(self._weights)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Get what a checkpoint holds of it."""
+        return {"best": self.best, "best_step": self.best_step, "seen_step": self.seen_step, "weights": self._weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.best, self.best_step, self.seen_step = (state_dict[name] for name in ("best", "best_step", "seen_step"))
+        self._weights = state_dict["weights"]
+
+
+class Checkpoint(Callback):
+    """Write the whole state of a training to a file, and take up what Lightning leaves out of it.
+
+    Parameters
+    ----------
+    path
+        The file, which is replaced as a whole.
+    description
+        What the training is, to be compared by who goes on with it.
+    every_n_epochs
+        How often it is written.
+    """
+
+    def __init__(self, path: str | PathLike[str], description: dict[str, Any], every_n_epochs: int) -> None:
+        self._path = path
+        self._description = description
+        self._every_n_epochs = every_n_epochs
+        self._stopped = False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write."""
+        if trainer.should_stop or (trainer.current_epoch + 1) % self._every_n_epochs == 0:
+            trainer.save_checkpoint(self._path, weights_only=False)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the description, the state of random numbers and whether early stopping has come."""
+        checkpoint["unlasting"] = self._description
+        checkpoint["stopped"] = trainer.should_stop
+        checkpoint["random_state"] = torch.get_rng_state()
+        checkpoint["random_state_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on with the random numbers of the checkpoint."""
+        self._stopped = checkpoint["stopped"]
+        torch.set_rng_state(checkpoint["random_state"].cpu())
+        if len(checkpoint["random_state_cuda"]) == torch.cuda.device_count() > 0:
+            torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint["random_state_cuda"]])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Train no further if early stopping had come."""
+        trainer.should_stop = trainer.should_stop or self._stopped
+
 
 class NetworkProgressBar(ProgressBar):
     """A bar over the training steps of a network, with its last loss and validation score."""
@@ -49,7 +107,7 @@ class NetworkProgressBar(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin."""
-        self._bar = tqdm(total=trainer.max_steps, desc=self._description, unit="step", disable=self._disabled)
+        self._bar = tqdm(total=pl_module.max_steps, desc=self._description, unit="step", disable=self._disabled)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Go on by a step."""

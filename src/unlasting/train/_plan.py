@@ -87,9 +87,12 @@ class NetworkPlan(pl.LightningModule):
         return loss
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """Move the average; it follows fast at first, as long as there is little to average."""
+        """Move the average; it follows fast at first, as long as there is little to average. Stop at the last step."""
         step = self.global_step
         self.module.average(self.network, min(self.training_options.ema_decay, (1 + step) / (10 + step)))
+        # The trainer is not told of `max_steps`: with it, Lightning does not go on at the end of an epoch as it would have.
+        if step >= self.max_steps:
+            self.trainer.should_stop = True
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the validation score of a batch, with noise that is the same every time."""
