@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from os import PathLike
+import os
 from typing import Any
 
 import lightning.pytorch as pl
@@ -58,8 +58,8 @@ class Checkpoint(Callback):
         How often it is written.
     """
 
-    def __init__(self, path: str | PathLike[str], description: dict[str, Any], every_n_epochs: int) -> None:
-        self._path = path
+    def __init__(self, path: str | os.PathLike[str], description: dict[str, Any], every_n_epochs: int) -> None:
+        self._path = os.fspath(path)
         self._description = description
         self._every_n_epochs = every_n_epochs
         self._stopped = False
