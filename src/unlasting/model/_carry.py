@@ -59,6 +59,11 @@ class Carrier:
         self._latents: dict[int, np.ndarray] = {}
         self._tables: dict[tuple[int, int], Tensor] = {}
 
+    def ask_for(self, conditions: ConditionTensors) -> None:
+        """Take other conditions; the encoded sources stay."""
+        self.conditions = conditions.to(self.module.device)
+        self._tables.clear()
+
     @torch.inference_mode()
     def __call__(self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray) -> sparse.csr_matrix:
         """Generate one cell for every entry of the arguments.
