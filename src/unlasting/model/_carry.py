@@ -51,14 +51,19 @@ class Carrier:
     ) -> None:
         self.module = module.eval()
         self.sources = sources
-        conditions = conditions.to(module.device)
-        self.conditions = ConditionTensors.concatenate([conditions, conditions.null()])
-        self._escaped = module.escaped_share(self.conditions).cpu().numpy()
         self.seed = seed
         self.batch_size = batch_size
         self.show_progress = show_progress
         self._latents: dict[int, np.ndarray] = {}
         self._tables: dict[tuple[int, int], Tensor] = {}
+        self.ask_for(conditions)
+
+    def ask_for(self, conditions: ConditionTensors) -> None:
+        """Take other conditions; the encoded sources stay."""
+        conditions = conditions.to(self.module.device)
+        self.conditions = ConditionTensors.concatenate([conditions, conditions.null()])
+        self._escaped = self.module.escaped_share(self.conditions).cpu().numpy()
+        self._tables.clear()
 
     @torch.inference_mode()
     def __call__(self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray) -> sparse.csr_matrix:

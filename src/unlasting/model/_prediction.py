@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import settings
 
-from unlasting._constants import PREDICTION_KEY, UNS_KEY
+from unlasting._constants import PREDICTION_KEY
 from unlasting._perturbation import Perturbation
 from unlasting.data import (
     POOL,
@@ -25,7 +24,7 @@ from unlasting.model._base import Dose
 from unlasting.model._carry import Carrier
 from unlasting.model._mudata import expression_of, modality_of
 from unlasting.model._provenance import ProvenanceMixin
-from unlasting.model._sources import SourceCells, SourcesMixin, draw
+from unlasting.model._sources import SourceCells, SourcesMixin
 from unlasting.nn import ConditionTensors
 
 DEFAULT_BATCH_SIZE = 128
@@ -33,7 +32,7 @@ DEFAULT_BATCH_SIZE = 128
 
 
 class PredictionMixin(SourcesMixin, ProvenanceMixin):
-    """`predict`, `generate`, `encode`, `decode` and `get_latent_representation`."""
+    """`predict`, `encode`, `decode` and `get_latent_representation`."""
 
     def predict(
         self,
@@ -106,7 +105,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         if perturbation is None and dose is not None:
             raise ValueError(f"`dose` is {dose!r}, but there is no `perturbation`: the cells have doses of their own.")
         if perturbation is None:
-            sources, source, replicate = self._pair(adata, _seed(seed))
+            sources, source, replicate = self._pair(adata, seed_or_default(seed))
             source, replicate = source[chosen], replicate[chosen]
             wanted = found[chosen]
         else:
@@ -128,101 +127,6 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         names.iloc[chosen] = sources.names[source]
         written.obs[f"{key_added}_source"] = names.fillna("").astype("category")
         return given if copy else None
-
-    def generate(
-        self,
-        perturbations: str | Sequence[str],
-        n_cells: int = 300,
-        *,
-        dose: Dose | Sequence[Dose] = None,
-        cell_type: str | Sequence[str] | None = None,
-        batch: str | None = None,
-        controls: AnnData | MuData | None = None,
-        batch_size: int | None = None,
-        seed: int | None = 0,
-        show_progress: bool = True,
-    ) -> AnnData:
-        """Generate new cells under perturbations, measured or not.
-
-        Parameters
-        ----------
-        perturbations
-            Labels such as `A` or `A+B`.
-        n_cells
-            Cells for each perturbation and cell type.
-        dose
-            The dose of the drugs in uM: a number, or text such as `1+0.5` in the order of the drugs. One for all
-            perturbations, one for each, or several for a single perturbation. Doses between and beyond those trained
-            are allowed; gene targets and stimuli have none.
-        cell_type
-            Cell types to start from; all by default.
-        batch
-            Batch of the controls to start from; all by default.
-        controls
-            Control cells to start from, of any cell type; the training controls by default.
-        batch_size
-            Cells in a chunk; it changes memory and speed only.
-        seed
-            Seed of sources and noise. The same seed gives the same cells on the CPU.
-        show_progress
-            Whether a progress bar is shown.
-
-        Returns
-        -------
-        Log-normalised cells, `n_cells` for each perturbation and cell type. `obs` has the perturbation, dose, cell type
-        and batch under the keys of the screen, `unlasting_source` (the control cell), `unlasting_replicate` (how many
-        cells came from it before), `unlasting_support` (how far its effects follow from those of the trained conditions,
-        in [0, 1]: 1 for the control and trained conditions, 0 where nothing particular is known of its targets) and, where drugs have doses,
-        `unlasting_dose_extrapolated` (whether a dose is outside of those trained). `uns["unlasting"]` says how the
-        cells were made.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        ValueError
-            If nothing is known of a target, none is named, a dose is missing or cannot be read, a cell type has no
-            control cells, or `n_cells` is not positive.
-        """
-        self._require_trained()
-        if n_cells < 1:
-            raise ValueError(f"`n_cells` is {n_cells}; at least 1 is needed.")
-        asked = self._all_asked(perturbations, dose)
-        conditions = self.vocabulary.tensors(asked)
-        if controls is None:
-            sources = self._training_controls()
-        else:
-            controls = self._resolve(controls)
-            self._require_controls(self._perturbations(controls), "controls")
-            sources = self._as_sources(controls, np.arange(controls.n_obs))
-        rows = sources.rows_by_cell_type(cell_type, batch)
-        rng = np.random.default_rng(_seed(seed))
-        drawn = [draw(rng, of_type, n_cells) for of_type in rows.values()]
-        source = np.concatenate([part[0] for part in drawn])
-        replicate = np.concatenate([part[1] for part in drawn])
-        carrier = self._carrier(sources, conditions, seed, batch_size, show_progress)
-        n_each, n_asked = len(source), len(asked)
-        source, replicate = np.tile(source, n_asked), np.tile(replicate, n_asked)
-        generated = carrier(source, replicate, np.repeat(np.arange(n_asked), n_each))
-        labels = [p.label(**self.keys.grammar) for p in asked]
-        obs = pd.DataFrame({self.keys.perturbation_key: pd.Categorical(np.repeat(labels, n_each))})
-        if self.keys.dose_key is not None:
-            obs[self.keys.dose_key] = np.repeat(_dose_column(asked), n_each)
-            obs[f"{PREDICTION_KEY}_dose_extrapolated"] = np.repeat(self._is_extrapolated(asked), n_each)
-        for key, values in (
-            (self.keys.cell_type_key, sources.cell_type[source]),
-            (self.keys.batch_key, sources.batch[source]),
-        ):
-            if key is not None:
-                obs[key] = pd.Categorical(values)
-        obs[f"{PREDICTION_KEY}_source"] = pd.Categorical(sources.names[source])
-        obs[f"{PREDICTION_KEY}_replicate"] = replicate
-        obs[f"{PREDICTION_KEY}_support"] = np.repeat(self._support(conditions), n_each)
-        obs.index = [f"generated_{i}" for i in range(len(obs))]
-        new = AnnData(generated, obs=obs, var=pd.DataFrame(index=pd.Index(self.get_var_names())))
-        dataclasses.replace(self.keys, smiles_key=None).write(new)
-        new.uns[UNS_KEY]["generated"] = self._provenance(asked, _seed(seed))
-        return new
 
     def get_latent_representation(
         self,
@@ -303,7 +207,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         latents = []
         for rows in _chunks(adata.n_obs, batch_size):
             x0, pools = carrier.cells(rows), carrier.pools(rows)
-            eps = cell_noise(list(cells.names[rows]), [0] * len(rows), adata.n_vars, _seed(seed))[0]
+            eps = cell_noise(list(cells.names[rows]), [0] * len(rows), adata.n_vars, seed_or_default(seed))[0]
             signal = pools.mean if self.preset.control_signal == "pool" else torch.zeros_like(x0)
             of_cells = conditions.to(x0.device)[torch.as_tensor(condition[rows], device=x0.device)]
             noise = torch.from_numpy(eps).to(x0.device)
@@ -452,7 +356,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
             self.module,
             sources,
             conditions,
-            seed=_seed(seed),
+            seed=seed_or_default(seed),
             batch_size=batch_size or DEFAULT_BATCH_SIZE,
             show_progress=show_progress,
         )
@@ -471,7 +375,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         return int(found[0])
 
 
-def _seed(seed: int | None) -> int:
+def seed_or_default(seed: int | None) -> int:
     if seed is not None:
         return seed
     return 0 if settings.seed is None else settings.seed
@@ -480,11 +384,3 @@ def _seed(seed: int | None) -> int:
 def _chunks(n: int, batch_size: int | None) -> list[np.ndarray]:
     size = batch_size or DEFAULT_BATCH_SIZE
     return [np.arange(i, min(i + size, n)) for i in range(0, n, size)]
-
-
-def _dose_column(perturbations: Sequence[Perturbation]) -> np.ndarray:
-    """Write doses as numbers of uM, missing where there is none, or as text where a combination has several."""
-    texts = [p.dose_text() for p in perturbations]
-    if any("+" in text for text in texts):
-        return np.array(texts, dtype=object)
-    return np.array([float(text) if text else np.nan for text in texts])

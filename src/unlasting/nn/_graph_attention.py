@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,23 @@ from torch.nn import functional
 
 _SPARSE_DEVICES = ("cpu", "cuda")
 """Where torch has sparse kernels; elsewhere messages are gathered edge by edge."""
+
+
+class StackedGraph(NamedTuple):
+    """CSR indices of copies of a graph; a row is a head of a target node of a copy, a column a source node."""
+
+    source: Tensor
+    """Source node of the entries of one copy, shape `(heads * n_edges,)`."""
+    source_score: Tensor
+    """Place of the source in scores of shape `(n_nodes, heads)`, shape `(heads * n_edges,)`."""
+    row: Tensor
+    """Row, which is the place of the target in such scores as well, shape `(heads * n_edges,)`."""
+    starts: Tensor
+    columns: Tensor
+    transposed: Tensor
+    """Where the entries of the transposed matrix are found, shape `(n_copies * heads * n_edges,)`."""
+    transposed_starts: Tensor
+    transposed_columns: Tensor
 
 
 class SharedGraph(nn.Module):
@@ -34,16 +51,9 @@ class SharedGraph(nn.Module):
         self.n_nodes = n_nodes
         self.register_buffer("source", source.contiguous())
         self.register_buffer("target", target.contiguous())
-        # Where the edge (target, source) of the transposed graph is found among the edges sorted by target.
-        self.register_buffer("transposed", torch.argsort(source * n_nodes + target))
-        self.register_buffer("row_start", self._row_start(target, n_nodes))
-        self.register_buffer("transposed_row_start", self._row_start(source, n_nodes))
         self.source: Tensor
         self.target: Tensor
-        self.transposed: Tensor
-        self.row_start: Tensor
-        self.transposed_row_start: Tensor
-        self._stacked: dict[tuple[int, torch.device], tuple[Tensor, ...]] = {}
+        self._stacked: dict[tuple[int, int, torch.device], StackedGraph] = {}
 
     @staticmethod
     def _row_start(row: Tensor, n_nodes: int) -> Tensor:
@@ -55,30 +65,35 @@ class SharedGraph(nn.Module):
         """Number of edges with the self-loops."""
         return self.source.shape[0]
 
-    def stacked(self, n_copies: int) -> tuple[Tensor, ...]:
-        """Get the CSR indices of `n_copies` of the graph side by side, and of their transpose.
+    def stacked(self, n_copies: int, heads: int) -> StackedGraph:
+        """Get the indices of `n_copies` of the graph side by side, with a row for each head of every target.
 
-        The indices are kept for the batch sizes used last: training uses one, with another for the last batch.
+        They are kept for the batch sizes used last: training uses one, with another for the last batch.
         """
-        key = (n_copies, self.source.device)
+        key = (n_copies, heads, self.source.device)
         if key not in self._stacked:
             if len(self._stacked) >= 4:
                 self._stacked.pop(next(iter(self._stacked)))
+            head = torch.arange(heads, device=self.source.device)[:, None]
+            row, order = (self.target * heads + head).reshape(-1).sort(stable=True)
+            edge, of_head = order % self.n_edges, order // self.n_edges
+            source, n_rows = self.source[edge], self.n_nodes * heads
+            transposed = torch.argsort(source * n_rows + row)
             copy = torch.arange(n_copies, device=self.source.device)[:, None]
 
             def starts(row_start: Tensor) -> Tensor:
-                stacked = (row_start[1:] + copy * self.n_edges).reshape(-1)
+                stacked = (row_start[1:] + copy * len(row)).reshape(-1)
                 return torch.cat([stacked.new_zeros(1), stacked]).int()
 
-            def columns(column: Tensor) -> Tensor:
-                return (column + copy * self.n_nodes).reshape(-1).int()
-
-            self._stacked[key] = (
-                starts(self.row_start),
-                columns(self.source),
-                starts(self.transposed_row_start),
-                columns(self.target[self.transposed]),
-                (self.transposed + copy * self.n_edges).reshape(-1),
+            self._stacked[key] = StackedGraph(
+                source=source,
+                source_score=source * heads + of_head,
+                row=row,
+                starts=starts(self._row_start(row, n_rows)),
+                columns=(source + copy * self.n_nodes).reshape(-1).int(),
+                transposed=(transposed + copy * len(row)).reshape(-1),
+                transposed_starts=starts(self._row_start(source, self.n_nodes)),
+                transposed_columns=(row[transposed] + copy * n_rows).reshape(-1).int(),
             )
         return self._stacked[key]
 
@@ -86,10 +101,12 @@ class SharedGraph(nn.Module):
         return {**self.__dict__, "_stacked": {}}
 
 
-def _csr(starts: Tensor, columns: Tensor, values: Tensor, n: int) -> Tensor:
+def _csr(starts: Tensor, columns: Tensor, values: Tensor, n_columns: int) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts, columns, values, (n, n), check_invariants=False)
+        return torch.sparse_csr_tensor(
+            starts, columns, values, (starts.shape[0] - 1, n_columns), check_invariants=False
+        )
 
 
 def _product(matrix: Tensor, dense: Tensor) -> Tensor:
@@ -98,7 +115,7 @@ def _product(matrix: Tensor, dense: Tensor) -> Tensor:
 
 
 class _WeightedNeighbourSum(torch.autograd.Function):
-    """`out[target] = sum over edges of weight * features[source]`, without a tensor of edges times features."""
+    """`out[row] = sum over entries of weight * features[column]`, without a tensor of edges times features."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, features: Tensor, *indices: Tensor) -> Tensor:
@@ -108,37 +125,40 @@ class _WeightedNeighbourSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weights, features, starts, columns, starts_t, columns_t, order = ctx.saved_tensors
-        gradient, n = gradient.contiguous(), features.shape[0]
-        pattern = _csr(starts, columns, torch.zeros_like(weights), n)
+        weights, features, starts, columns, order, starts_t, columns_t = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        pattern = _csr(starts, columns, torch.zeros_like(weights), features.shape[0])
         of_weights = torch.sparse.sampled_addmm(pattern, gradient, features.t(), beta=0.0).values()
-        of_features = _product(_csr(starts_t, columns_t, weights[order], n), gradient)
+        of_features = _product(_csr(starts_t, columns_t, weights[order], gradient.shape[0]), gradient)
         return of_weights, of_features, None, None, None, None, None
 
 
-def weighted_neighbour_sum(graph: SharedGraph, weights: Tensor, features: Tensor) -> Tensor:
-    """Sum the features of the neighbours of every node, with one weight for each edge.
+def weighted_neighbour_sum(graph: SharedGraph, weights: Tensor, features: Tensor, heads: int) -> Tensor:
+    """Sum the features of the neighbours of every node, with one weight for each edge and head.
 
     Parameters
     ----------
     graph
         The graph that all copies share.
     weights
-        Shape `(n_copies, n_edges)`, in the order of the edges of `graph`.
+        Shape `(n_copies, heads * n_edges)`, in the order of the entries of `graph.stacked`.
     features
         Shape `(n_copies, n_nodes, n_features)`.
+    heads
+        The number of heads.
 
     Returns
     -------
-    Shape `(n_copies, n_nodes, n_features)`.
+    Shape `(n_copies, n_nodes, heads, n_features)`.
     """
+    n_copies, n_nodes, n_features = features.shape
+    stacked = graph.stacked(n_copies, heads)
     if features.device.type in _SPARSE_DEVICES:
-        flat = _WeightedNeighbourSum.apply(
-            weights.reshape(-1), features.reshape(-1, features.shape[-1]), *graph.stacked(features.shape[0])
-        )
-        return flat.view_as(features)
-    messages = features[:, graph.source] * weights[..., None]  # (n_copies, n_edges, n_features)
-    return torch.zeros_like(features).index_add(1, graph.target, messages)
+        summed = _WeightedNeighbourSum.apply(weights.reshape(-1), features.reshape(-1, n_features), *stacked[3:])
+    else:
+        messages = features[:, stacked.source] * weights[..., None]  # (n_copies, heads * n_edges, n_features)
+        summed = features.new_zeros(n_copies, n_nodes * heads, n_features).index_add(1, stacked.row, messages)
+    return summed.view(n_copies, n_nodes, heads, n_features)
 
 
 def _full_precision(device_type: str) -> AbstractContextManager[object]:
@@ -179,17 +199,22 @@ class SharedGraphAttention(nn.Module):
             nn.init.xavier_uniform_(parameter)
 
     def edge_weights(self, features: Tensor) -> Tensor:
-        """Get the attention of every edge before normalisation, `(n_cells, heads, n_edges)`."""
+        """Get the attention of every edge and head, which sums to 1 for a target, `(n_cells, heads * n_edges)`."""
         weight = self.lin.weight.view(self.heads, self.out_features, -1)
+        n_cells, n_nodes, _ = features.shape
+        entries = self.graph.stacked(n_cells, self.heads)
         # <att, W x> = <W^T att, x>: a product with a few columns instead of all projected features.
-        of_source = (features @ torch.einsum("hoi,ho->ih", weight, self.att_src)).transpose(1, 2)
-        of_target = (features @ torch.einsum("hoi,ho->ih", weight, self.att_dst)).transpose(1, 2)
-        edges = of_source.index_select(-1, self.graph.source) + of_target.index_select(-1, self.graph.target)
+        directions = torch.cat([torch.einsum("hoi,ho->ih", weight, att) for att in (self.att_src, self.att_dst)], dim=1)
+        of_source, of_target = (features @ directions).chunk(2, dim=-1)  # (n_cells, n_nodes, heads)
+        scores = of_source.flatten(1).index_select(1, entries.source_score)
+        scores = functional.leaky_relu(scores + of_target.flatten(1).index_select(1, entries.row), 0.2)
         # The softmax does not change under a shift that is common to the edges of a target: an upper bound of its
         # scores is cheaper than their maximum and keeps the exponential from overflowing just as well.
-        bound = functional.leaky_relu(of_source.amax(-1, keepdim=True) + of_target, 0.2).detach()
-        below = functional.leaky_relu(edges, 0.2) - bound.index_select(-1, self.graph.target)
-        return torch.exp(below.clamp(min=-80.0))  # no target is left with zero weight in all
+        bound = functional.leaky_relu(of_source.amax(1, keepdim=True) + of_target, 0.2).detach().flatten(1)
+        below = scores - bound.index_select(1, entries.row)
+        unscaled = torch.exp(below.clamp(min=-80.0))  # no target is left with zero weight in all
+        total = unscaled.new_zeros(n_cells, n_nodes * self.heads).index_add(1, entries.row, unscaled)
+        return unscaled * total.reciprocal().index_select(1, entries.row)
 
     def forward(self, features: Tensor) -> Tensor:
         """Let every node attend to its neighbours and to itself.
@@ -203,13 +228,10 @@ class SharedGraphAttention(nn.Module):
         -------
         Shape `(n_cells, n_nodes, out_features)`.
         """
-        n_cells, n_nodes, _ = features.shape
         with _full_precision(features.device.type):
             features = features.float()
-            weights = self.edge_weights(features)
-            projected = self.lin(features).view(n_cells, n_nodes, self.heads, -1).transpose(1, 2)
-            # One more column of ones gives the normalisation of the softmax in the same pass.
-            columns = torch.cat([projected, torch.ones_like(projected[..., :1])], dim=-1)
-            summed = weighted_neighbour_sum(self.graph, weights.flatten(0, 1), columns.flatten(0, 1))
-            summed = summed.view(n_cells, self.heads, n_nodes, -1)
-            return (summed[..., :-1] / summed[..., -1:]).mean(1) + self.bias
+            # Sums of neighbours are projected, not projections summed: the widths before the layer are not larger than
+            # those behind it, and one product projects all heads and averages them.
+            summed = weighted_neighbour_sum(self.graph, self.edge_weights(features), features, self.heads)
+            by_head = self.lin.weight.view(self.heads, self.out_features, -1).transpose(0, 1)  # (out, heads, in)
+            return functional.linear(summed.flatten(2), by_head.flatten(1) / self.heads, self.bias)

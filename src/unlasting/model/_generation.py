@@ -1,0 +1,187 @@
+"""Generation of new cells, in memory or part by part into a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from unlasting._constants import PREDICTION_KEY, UNS_KEY
+from unlasting._perturbation import Perturbation
+from unlasting.model._base import Dose
+from unlasting.model._parts import write_in_parts
+from unlasting.model._prediction import PredictionMixin, seed_or_default
+from unlasting.model._sources import SourceCells, draw
+
+_CELLS_IN_PART = 16_384
+"""With 2,000 genes, a part takes about 100 MB."""
+
+_CONDITIONS_AT_ONCE = 256
+
+
+class GenerationMixin(PredictionMixin):
+    """`generate`."""
+
+    def generate(
+        self,
+        perturbations: str | Sequence[str],
+        n_cells: int = 300,
+        *,
+        dose: Dose | Sequence[Dose] = None,
+        cell_type: str | Sequence[str] | None = None,
+        batch: str | None = None,
+        controls: AnnData | MuData | None = None,
+        path: str | Path | None = None,
+        overwrite: bool = False,
+        batch_size: int | None = None,
+        seed: int | None = 0,
+        show_progress: bool = True,
+    ) -> AnnData:
+        """Generate new cells under perturbations, measured or not.
+
+        Parameters
+        ----------
+        perturbations
+            Labels such as `A` or `A+B`.
+        n_cells
+            Cells for each perturbation and cell type.
+        dose
+            The dose of the drugs in uM: a number, or text such as `1+0.5` in the order of the drugs. One for all
+            perturbations, one for each, or several for a single perturbation. Doses between and beyond those trained
+            are allowed; gene targets and stimuli have none.
+        cell_type
+            Cell types to start from; all by default.
+        batch
+            Batch of the controls to start from; all by default.
+        controls
+            Control cells to start from, of any cell type; the training controls by default.
+        path
+            An `.h5ad` file for cells that would not fit into memory. They are written in parts to the folder
+            `<path>.parts`; the file appears when all are there. The same call after a kill goes on with the parts that
+            are missing.
+        overwrite
+            Whether an existing file, or the parts of another call, are replaced.
+        batch_size
+            Cells in a chunk; it changes memory and speed only.
+        seed
+            Seed of sources and noise. The same seed gives the same cells on the CPU.
+        show_progress
+            Whether a progress bar is shown.
+
+        Returns
+        -------
+        Log-normalised cells, `n_cells` for each perturbation and cell type; with `path`, backed by the file. `obs` has
+        the perturbation, dose, cell type and batch under the keys of the screen, `unlasting_source` (the control cell),
+        `unlasting_replicate` (how many cells came from it before), `unlasting_support` (how far its effects follow from
+        those of the trained conditions, in [0, 1]: 1 for the control and trained conditions, 0 where nothing particular
+        is known of its targets) and, where drugs have doses, `unlasting_dose_extrapolated` (whether a dose is outside of
+        those trained). `uns["unlasting"]` says how the cells were made.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If nothing is known of a target, none is named, a dose is missing or cannot be read, a cell type has no
+            control cells, `n_cells` is not positive, or `path` does not end in `.h5ad`.
+        FileExistsError
+            If `path` exists, or holds parts of another call, and `overwrite` is false.
+        """
+        self._require_trained()
+        if n_cells < 1:
+            raise ValueError(f"`n_cells` is {n_cells}; at least 1 is needed.")
+        asked = self._all_asked(perturbations, dose)
+        for start in range(0, len(asked), _CONDITIONS_AT_ONCE):  # refused now, not after hours
+            self.vocabulary.tensors(asked[start : start + _CONDITIONS_AT_ONCE])
+        if controls is None:
+            sources = self._training_controls()
+        else:
+            controls = self._resolve(controls)
+            self._require_controls(self._perturbations(controls), "controls")
+            sources = self._as_sources(controls, np.arange(controls.n_obs))
+        of_types = sources.rows_by_cell_type(cell_type, batch).values()
+        rng = np.random.default_rng(seed_or_default(seed))
+        drawn = [draw(rng, of_type, n_cells) for of_type in of_types]
+        source, replicate = (np.concatenate([pair[which] for pair in drawn]) for which in (0, 1))
+        show_chunks = show_progress and path is None
+        carrier = self._carrier(sources, self.vocabulary.tensors(asked[:1]), seed, batch_size, show_chunks)
+        labels = np.array([p.label(**self.keys.grammar) for p in asked], dtype=object)
+        doses, is_extrapolated = _dose_column(asked), self._is_extrapolated(asked)
+
+        def cells(rows: range) -> AnnData:
+            """Generate some rows of the result, in which all cells of a perturbation follow each other."""
+            which, of_source = np.divmod(np.asarray(rows), len(source))
+            first = which[0]
+            conditions = self.vocabulary.tensors(asked[first : which[-1] + 1])
+            carrier.ask_for(conditions)
+            start = source[of_source]
+            generated = carrier(start, replicate[of_source], which - first)
+            obs = pd.DataFrame({self.keys.perturbation_key: pd.Categorical(labels[which])})
+            if self.keys.dose_key is not None:
+                obs[self.keys.dose_key] = doses[which]
+                obs[f"{PREDICTION_KEY}_dose_extrapolated"] = is_extrapolated[which]
+            for key, values in ((self.keys.cell_type_key, sources.cell_type), (self.keys.batch_key, sources.batch)):
+                if key is not None:
+                    obs[key] = pd.Categorical(values[start])
+            obs[f"{PREDICTION_KEY}_source"] = pd.Categorical(sources.names[start])
+            obs[f"{PREDICTION_KEY}_replicate"] = replicate[of_source]
+            obs[f"{PREDICTION_KEY}_support"] = self._support(conditions)[which - first]
+            obs.index = [f"generated_{i}" for i in rows]
+            return AnnData(generated, obs=obs, var=pd.DataFrame(index=pd.Index(self.get_var_names())))
+
+        n_all = len(source) * len(asked)
+        described = AnnData()
+        dataclasses.replace(self.keys, smiles_key=None).write(described)
+        described.uns[UNS_KEY]["generated"] = self._provenance(asked, seed_or_default(seed))
+        if path is None:
+            new = cells(range(n_all))
+            new.uns = described.uns
+            return new
+        request: dict[str, str | int] = {
+            "version": version("unlasting"),
+            "model": self._digest(),
+            "perturbations": _digest_of(*(f"{p.label(**self.keys.grammar)}\0{p.dose_text()}" for p in asked)),
+            "controls": _digest_of_sources(sources, source),
+            "n_cells": n_cells,
+            "seed": seed_or_default(seed),
+        }
+        parts = [range(i, min(i + _CELLS_IN_PART, n_all)) for i in range(0, n_all, _CELLS_IN_PART)]
+        return write_in_parts(
+            Path(path), cells, parts, described.uns, request, overwrite=overwrite, show_progress=show_progress
+        )
+
+    def _digest(self) -> str:
+        """Get what tells this model from another, trained or set differently."""
+        weights = (tensor.detach().cpu().numpy() for _, tensor in sorted(self.module.state_dict().items()))
+        return _digest_of(repr(self.preset), *weights)
+
+
+def _digest_of(*parts: str | np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
+
+
+def _digest_of_sources(sources: SourceCells, rows: np.ndarray) -> str:
+    """Get what tells the cells that are started from, with all that is known of their pools, from others."""
+    matrix = sources.matrix[rows]
+    pools = (getattr(sources.pools, f.name).cpu().numpy() for f in dataclasses.fields(sources.pools))
+    names = (str(name) for name in sources.names[rows])
+    return _digest_of(*names, matrix.indptr, matrix.indices, matrix.data, sources.pool[rows], *pools)
+
+
+def _dose_column(perturbations: Sequence[Perturbation]) -> np.ndarray:
+    """Write doses as numbers of uM, missing where there is none, or as text where a combination has several."""
+    texts = [p.dose_text() for p in perturbations]
+    if any("+" in text for text in texts):
+        return np.array(texts, dtype=object)
+    return np.array([float(text) if text else np.nan for text in texts])

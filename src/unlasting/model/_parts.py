@@ -1,0 +1,130 @@
+"""An h5ad file that is written part by part, and can be gone on with after a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+from anndata import AnnData
+from anndata.experimental import concat_on_disk
+from anndata.io import write_elem
+from tqdm.auto import tqdm
+
+_REQUEST = "request.json"
+_PARTIAL = ".partial-"
+_LOADED_ELEMENTS = 10_000_000
+"""Stored values that are held in memory while parts are joined."""
+
+
+def write_in_parts(
+    path: Path,
+    cells: Callable[[range], AnnData],
+    parts: Sequence[range],
+    uns: Mapping[str, Any],
+    request: Mapping[str, str | int],
+    *,
+    overwrite: bool,
+    show_progress: bool,
+) -> AnnData:
+    """Write the parts that are missing, join them, and open the file.
+
+    A part, and the file, take their names when they are complete, so that what has a name is whole.
+
+    Parameters
+    ----------
+    path
+        The file.
+    cells
+        Makes the rows of a part.
+    parts
+        The rows of every part, in order.
+    uns
+        What is said of all cells.
+    request
+        All that the cells depend on: parts are gone on with only if it is the same.
+    overwrite
+        Whether an existing file, or parts of another request, are replaced.
+    show_progress
+        Whether a progress bar over the parts is shown.
+
+    Returns
+    -------
+    All cells, backed by the file.
+
+    Raises
+    ------
+    ValueError
+        If the name does not end in `.h5ad`.
+    FileExistsError
+        If there is something that may not be replaced.
+    """
+    if path.suffix != ".h5ad":
+        raise ValueError(f"`path` is {str(path)!r}; cells are written as h5ad, so its name must end in '.h5ad'.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{str(path)!r} exists already. Pass `overwrite=True` to replace it.")
+    folder = path.with_name(f"{path.name}.parts")
+    _open_folder(folder, {**request, "n_parts": len(parts)}, overwrite)
+    files = [folder / f"{number:06d}.h5ad" for number in range(len(parts))]
+    missing = [number for number, file in enumerate(files) if not file.exists()]
+    bar = tqdm(missing, desc="Generating cells", unit="part", disable=not show_progress)
+    for number in bar:
+        with _whole_or_absent(files[number]) as partial:
+            cells(parts[number]).write_h5ad(partial)
+    with _whole_or_absent(path) as partial:
+        concat_on_disk(files, partial, max_loaded_elems=_LOADED_ELEMENTS)
+        with h5py.File(partial, "r+") as joined:
+            write_elem(joined, "uns", dict(uns))
+    _drop(folder)
+    return anndata.read_h5ad(path, backed="r")
+
+
+def _open_folder(folder: Path, request: Mapping[str, str | int], overwrite: bool) -> None:
+    """Find or make the folder of the parts of a request; what a kill left incomplete is removed."""
+    written = folder / _REQUEST
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{str(folder)!r}, where the parts go, is a file. Move it, or choose another `path`.")
+    if written.exists():
+        other = json.loads(written.read_text(encoding="utf-8"))
+        different = sorted(key for key in {*request, *other} if request.get(key) != other.get(key))
+        if different and not overwrite:
+            raise FileExistsError(
+                f"{str(folder)!r} holds parts of another call, which differs in {', '.join(different)}. Repeat that call "
+                "to go on with it, choose another `path`, or pass `overwrite=True` to drop what it wrote."
+            )
+        if different:
+            _drop(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for partial in folder.glob(f"{_PARTIAL}*"):
+        partial.unlink()
+    if not written.exists():
+        if any(folder.iterdir()):
+            raise FileExistsError(
+                f"{str(folder)!r}, where the parts go, holds other files. Move them, or choose another `path`."
+            )
+        with _whole_or_absent(written) as partial:
+            partial.write_text(json.dumps(request, indent=1), encoding="utf-8")
+
+
+def _drop(folder: Path) -> None:
+    """Remove a folder that loses its name first, so that a kill leaves no half of it."""
+    dropped = folder.with_name(f"{_PARTIAL}{folder.name}")
+    shutil.rmtree(dropped, ignore_errors=True)
+    folder.rename(dropped)
+    shutil.rmtree(dropped)
+
+
+@contextmanager
+def _whole_or_absent(file: Path) -> Iterator[Path]:
+    """Give a file beside another to write to, which takes its place when it is complete."""
+    partial = file.with_name(f"{_PARTIAL}{file.name}")
+    try:
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

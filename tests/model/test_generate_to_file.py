@@ -1,0 +1,190 @@
+"""Cells that are written in parts are those that are made in memory, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from unlasting.model import _generation
+
+QUIET = {"show_progress": False}
+LABELS = ["G3", "TFX", "NEW1", "G3+TFX", "control"]
+
+
+class StopError(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(_generation, "_CELLS_IN_PART", 17)
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Let writing fail once some parts are there."""
+
+    def set_up(n: int) -> None:
+        write, left = AnnData.write_h5ad, iter(range(n))
+
+        def failing(self: AnnData, path: Path, **options: object) -> None:
+            write(self, path, **options)
+            if next(left, None) is None:
+                raise StopError
+
+        monkeypatch.setattr(AnnData, "write_h5ad", failing)
+
+    return set_up
+
+
+def same(one: AnnData, other: AnnData, *, exactly: bool = True) -> None:
+    one, other = (a.to_memory() if a.isbacked else a for a in (one, other))
+    pd.testing.assert_frame_equal(one.obs, other.obs, check_categorical=False)
+    assert list(one.var_names) == list(other.var_names)
+    np.testing.assert_allclose(one.X.toarray(), other.X.toarray(), rtol=0, atol=0 if exactly else 1e-5)
+
+
+def test_the_cells_are_those_made_in_memory(either, tmp_path):
+    file = tmp_path / "new" / "cells.h5ad"
+    backed = either.generate(LABELS, 13, seed=2, path=file, **QUIET)
+    whole = either.generate(LABELS, 13, seed=2, **QUIET)
+    assert backed.isbacked
+    assert Path(backed.filename) == file
+    same(backed, whole, exactly=False)
+    read = anndata.read_h5ad(file)
+    assert read.uns["unlasting"]["keys"] == whole.uns["unlasting"]["keys"]
+    assert list(read.uns["unlasting"]["generated"]["unseen_targets"]) == ["NEW1"]
+    assert os.listdir(file.parent) == ["cells.h5ad"]
+
+
+def test_what_is_written_is_not_made_again(model, tmp_path, stop_after, monkeypatch):
+    whole = model.generate(LABELS, 13, path=tmp_path / "whole.h5ad", **QUIET)
+    file = tmp_path / "cells.h5ad"
+    with monkeypatch.context():
+        stop_after(3)
+        with pytest.raises(StopError):
+            model.generate(LABELS, 13, path=str(file), **QUIET)
+    monkeypatch.undo()
+    monkeypatch.setattr(_generation, "_CELLS_IN_PART", 17)
+    assert not file.exists()
+    parts = sorted((tmp_path / "cells.h5ad.parts").glob("*.h5ad"))
+    assert [part.name for part in parts] == ["000000.h5ad", "000001.h5ad", "000002.h5ad"]
+    times = [part.stat().st_mtime_ns for part in parts]
+    seen = []
+    write = AnnData.write_h5ad
+    monkeypatch.setattr(AnnData, "write_h5ad", lambda self, path: (seen.append(path.name), write(self, path)))
+    same(model.generate(LABELS, 13, path=file, **QUIET), whole)
+    assert len(seen) == -(-len(LABELS) * 2 * 13 // 17) - len(times)
+    assert not (tmp_path / "cells.h5ad.parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [({"seed": 5}, "seed"), ({"n_cells": 12}, "n_cells"), ({"perturbations": LABELS[:-1]}, "perturbations")],
+)
+def test_parts_of_another_call_are_not_gone_on_with(model, tmp_path, stop_after, monkeypatch, changed, named):
+    file = tmp_path / "cells.h5ad"
+    call = {"perturbations": LABELS, "n_cells": 13, "seed": 0, "path": file, **QUIET}
+    stop_after(2)
+    with pytest.raises(StopError):
+        model.generate(**call)
+    monkeypatch.undo()
+    before = sorted(path.name for path in (tmp_path / "cells.h5ad.parts").iterdir())
+    with pytest.raises(FileExistsError, match=f"differs in .*{named}.*overwrite"):
+        model.generate(**{**call, **changed})
+    assert sorted(path.name for path in (tmp_path / "cells.h5ad.parts").iterdir()) == before
+    changed_call = {**call, **changed}
+    replaced = model.generate(**changed_call, overwrite=True)
+    same(replaced, model.generate(**{**changed_call, "path": None}), exactly=False)
+
+
+def test_parts_of_another_model_or_other_controls_are_not_gone_on_with(
+    model, controls, build, screen, tmp_path, stop_after, monkeypatch
+):
+    file = tmp_path / "cells.h5ad"
+    stop_after(2)
+    with pytest.raises(StopError):
+        model.generate(LABELS, 13, path=file, **QUIET)
+    monkeypatch.undo()
+    with pytest.raises(FileExistsError, match="differs in controls,"):
+        model.generate(LABELS, 13, path=file, controls=controls[::2].copy(), **QUIET)
+    other = build(screen(), train=1)
+    with pytest.raises(FileExistsError, match="differs in model, n_parts"):
+        other.generate(LABELS, 13, path=file, **QUIET)
+
+
+def test_a_target_that_is_there_is_refused(model, tmp_path):
+    file = tmp_path / "cells.h5ad"
+    file.write_text("mine")
+    with pytest.raises(FileExistsError, match="exists already.*overwrite=True"):
+        model.generate("G3", 3, path=file, **QUIET)
+    assert file.read_text() == "mine"
+    assert model.generate("G3", 3, path=file, overwrite=True, **QUIET).n_obs == 6
+
+
+def test_a_folder_of_others_is_never_touched(model, tmp_path):
+    folder = tmp_path / "cells.h5ad.parts"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="holds other files"):
+            model.generate("G3", 3, path=tmp_path / "cells.h5ad", overwrite=overwrite, **QUIET)
+    assert (folder / "thesis.txt").read_text() == "mine"
+    (tmp_path / "x.h5ad.parts").write_text("mine")
+    with pytest.raises(FileExistsError, match="is a file"):
+        model.generate("G3", 3, path=tmp_path / "x.h5ad", overwrite=True, **QUIET)
+    with pytest.raises(ValueError, match=r"end in '\.h5ad'"):
+        model.generate("G3", 3, path=tmp_path / "cells.zarr", **QUIET)
+
+
+KILLED = """
+import json, os, random, signal, sys, time
+from unlasting import UnlastingModel
+from unlasting.model import _generation
+
+_generation._CELLS_IN_PART = 17
+folder, target = sys.argv[1:]
+model = UnlastingModel.load(folder, accelerator="cpu")
+call = {"perturbations": json.loads(os.environ["LABELS"]), "n_cells": 20, "show_progress": False}
+start = time.monotonic()
+model.generate(path=target + "/whole.h5ad", **call)
+usual, kills = time.monotonic() - start, 0
+for attempt in range(6):
+    child = os.fork()
+    if not child:
+        model.generate(path=target + "/killed.h5ad", **call)
+        os._exit(0)
+    if attempt < 5:
+        time.sleep(random.uniform(0.0, 0.4 * usual))
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    kills += os.WIFSIGNALED(status)
+    if os.path.exists(target + "/killed.h5ad") and not os.path.exists(target + "/killed.h5ad.parts"):
+        break
+print(kills)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+def test_kills_at_random_moments_neither_double_nor_lose_a_cell(model, tmp_path):
+    model.save(tmp_path / "model", save_anndata=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LABELS": json.dumps(LABELS)}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "model"), str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) > 0
+    same(*(anndata.read_h5ad(tmp_path / f"{name}.h5ad") for name in ("killed", "whole")))
