@@ -15,6 +15,8 @@ from unlasting.nn import Responders, ScreenStatistics
 _BLOCK = 8_192
 _PRIOR_CELLS = 10.0
 """How many cells' worth of the average gene a rarely expressed gene is shrunken with."""
+_MIN_SCALE = 1e-3
+"""Smallest s.d. of expressed values, as a share of the largest value: one gene, normalised, does not vary at all."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _expressed_moments(
         total = n.sum()
         usual_mean = np.asarray(first.sum() / total)
         within = np.maximum(second - first**2 / np.maximum(n, 1.0), 0.0)
-        usual_scale = np.sqrt(within.sum() / total)
+        usual_scale = np.maximum(np.sqrt(within.sum() / total), _MIN_SCALE)
     mean = (first + _PRIOR_CELLS * usual_mean) / (n + _PRIOR_CELLS)
     within = np.maximum(second - 2 * mean * first + n * mean**2, 0.0)
     scale = np.sqrt((within + _PRIOR_CELLS * usual_scale**2) / (n + _PRIOR_CELLS))
