@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from importlib.metadata import metadata
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.ext.napoleon.docstring import NumpyDocstring
+
+# A copy, since links between notebooks are looked up where they really are, and these lie beside the documentation.
+HERE = Path(__file__).parent
+shutil.copytree(
+    HERE.parent / "tutorials",
+    HERE / "tutorials",
+    ignore=lambda _, names: [n for n in names if not n.endswith(".ipynb")],
+    dirs_exist_ok=True,
+)
 
 info = metadata("unlasting")
 project = info["Name"]
