@@ -20,6 +20,8 @@ FLOORS = {
     "_compat": 0,
     "_doctor": 8,
     "_cells": 0,
+    "_direction": 0,
+    "_files": 0,
     "_chemistry": 0,
     "diffusion": 1,
     "metrics": 1,

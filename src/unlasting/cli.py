@@ -7,13 +7,13 @@ code 1; wrong usage is exit code 2, and an interruption 130.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from unlasting._files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +131,7 @@ def demo(
         "bimodal_genes_figure": output / f"bimodal_genes_{clearest}.png",
         "model": output / "model",
     }
-    with _replacing(files["cells"]) as path:
+    with replacing(files["cells"]) as path:
         adata.write_h5ad(path, compression="gzip")
     scores.to_csv(files["scores"], index=False)
     ul.pl.scores(adata, save=files["scores_figure"], show=False)
@@ -241,7 +241,7 @@ def predict(
     else:
         cells = trained.adata if adata is None else adata
         trained.predict(cells, seed=seed)
-    with _replacing(output) as path:
+    with replacing(output) as path:
         cells.write_h5ad(path, compression="gzip")
     _say({"cells": str(output), "n_cells": cells.n_obs}, as_json)
 
@@ -273,7 +273,7 @@ def evaluate(
     adata = _read(file)
     generated = None if predictions is None else _read(predictions)
     scores = ul.tl.evaluate(adata, layer=layer if generated is None else None, predictions=generated, seed=seed)
-    with _replacing(output) as path:
+    with replacing(output) as path:
         scores.to_csv(path, index=False)
     _say({"scores": str(output), "summary": _summary(adata)}, as_json)
 
@@ -302,17 +302,6 @@ def _may_write(path: Path, force: bool) -> None:
     if path.exists() and not force:
         raise FileExistsError(f"{str(path)!r} exists already. Pass --force to replace it, or another place.")
     path.parent.mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a file beside `path` to write to, which takes its place when it is complete."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> AnnData:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
+from unlasting._direction import direction
 from unlasting.data._statistics import row_blocks
 from unlasting.nn import N_DIRECTION_GENES, ResponderFit
 
@@ -58,27 +59,33 @@ def fit_responders(
     trained = np.setdiff1d(condition[training], [control_code])
     fit = ResponderFit.empty(n_conditions, n_pools, len(trained))
     rng = np.random.default_rng(0)
+    groups, of_group, sizes = np.unique(
+        pool[training] * n_conditions + condition[training], return_inverse=True, return_counts=True
+    )
+    rows_of = dict(
+        zip(groups.tolist(), np.split(training[of_group.argsort(kind="stable")], sizes.cumsum()[:-1]), strict=True)
+    )
+    n_cells = np.bincount(condition[training], minlength=n_conditions)
     for code in range(n_pools):
-        of_pool = training[pool[training] == code]
-        control = _read(matrix, of_pool[condition[of_pool] == control_code], rng)
+        control = _read(matrix, rows_of.get(code * n_conditions + control_code, training[:0]), rng)
         if len(control) < _MIN_CELLS:
             continue
-        for perturbed_code in np.setdiff1d(condition[of_pool], [control_code]):
-            rows = of_pool[condition[of_pool] == perturbed_code]
+        for place, perturbed_code in enumerate(trained.tolist()):
+            rows = rows_of.get(code * n_conditions + perturbed_code, training[:0])
             if len(rows) < _MIN_CELLS:
                 continue
             perturbed = _read(matrix, rows, rng)
             mixture = _mixture(_held_out_places(perturbed, control, rng))
             if mixture is None:
                 continue
-            genes, weights, centre = _direction(perturbed, control)
-            pair = (int(perturbed_code), code)
+            genes, weights = direction(perturbed, control, N_DIRECTION_GENES)
+            places = control[:, genes] @ weights
+            pair = (perturbed_code, code)
             fit.genes[pair][: len(genes)] = torch.from_numpy(genes)
-            fit.weights[pair][: len(genes)] = torch.from_numpy(weights)
-            fit.centre[pair] = centre
+            fit.weights[pair][: len(genes)] = torch.from_numpy(weights / _deviation(places))
+            fit.centre[pair] = float(places.mean()) / _deviation(places)
             fit.escaped[pair], fit.separation[pair], fit.spread[pair] = mixture
-            share = len(rows) / (condition[training] == perturbed_code).sum()
-            fit.of_trained[np.searchsorted(trained, perturbed_code)] += share * mixture[0]
+            fit.of_trained[place] += len(rows) / n_cells[perturbed_code] * mixture[0]
     return fit
 
 
@@ -90,33 +97,19 @@ def _read(matrix: Any, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray
     return np.concatenate(blocks) if blocks else np.zeros((0, matrix.shape[1]), dtype=np.float32)
 
 
-def _direction(perturbed: np.ndarray, control: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Get the genes that change most, their weights, and where controls are, in s.d. of the controls."""
-    change = perturbed.mean(axis=0) - control.mean(axis=0)
-    of_perturbed, of_control = perturbed.var(axis=0, ddof=1), control.var(axis=0, ddof=1)
-    variance = (of_perturbed + of_control) / 2
-    if not variance.any():
-        return np.zeros(0, dtype=int), np.zeros(0, dtype=np.float32), 0.0
-    error = np.sqrt(of_perturbed / len(perturbed) + of_control / len(control))
-    score = np.divide(np.abs(change), error, out=np.zeros_like(error), where=error > 0)
-    genes = np.argsort(-score, kind="stable")[:N_DIRECTION_GENES]
-    # genes that are almost silent have next to no variance: never let one of them be the whole direction
-    weights = change[genes] / (variance[genes] + np.median(variance[variance > 0]))
-    place = control[:, genes] @ weights
-    deviation = place.std() if place.std() > 0 else 1.0
-    return genes, (weights / deviation).astype(np.float32), float(place.mean() / deviation)
-
-
 def _held_out_places(perturbed: np.ndarray, control: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Place each half of the perturbed cells along the direction of the other, in s.d. of the held-out controls."""
     places = np.zeros(len(perturbed))
     half, control_half = (rng.permutation(len(cells)) % 2 == 0 for cells in (perturbed, control))
     for first in (True, False):
-        genes, weights, _ = _direction(perturbed[half == first], control[control_half == first])
+        genes, weights = direction(perturbed[half == first], control[control_half == first], N_DIRECTION_GENES)
         held_out = control[control_half != first][:, genes] @ weights
-        deviation = held_out.std() if len(genes) and held_out.std() > 0 else 1.0
-        places[half != first] = (perturbed[half != first][:, genes] @ weights - held_out.mean()) / deviation
+        places[half != first] = (perturbed[half != first][:, genes] @ weights - held_out.mean()) / _deviation(held_out)
     return places
+
+
+def _deviation(places: np.ndarray) -> float:
+    return float(places.std()) or 1.0
 
 
 def _mixture(places: np.ndarray) -> tuple[float, float, float] | None:

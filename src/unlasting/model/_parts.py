@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from anndata.experimental import concat_on_disk
 from anndata.io import write_elem
 from tqdm.auto import tqdm
 
+from unlasting._files import PARTIAL, replacing
+
 _REQUEST = "request.json"
-_PARTIAL = ".partial-"
 _LOADED_ELEMENTS = 10_000_000
 """Stored values that are held in memory while parts are joined."""
 
@@ -74,9 +74,9 @@ def write_in_parts(
     missing = [number for number, file in enumerate(files) if not file.exists()]
     bar = tqdm(missing, desc="Generating cells", unit="part", disable=not show_progress)
     for number in bar:
-        with _whole_or_absent(files[number]) as partial:
+        with replacing(files[number]) as partial:
             cells(parts[number]).write_h5ad(partial)
-    with _whole_or_absent(path) as partial:
+    with replacing(path) as partial:
         concat_on_disk(files, partial, max_loaded_elems=_LOADED_ELEMENTS)
         with h5py.File(partial, "r+") as joined:
             write_elem(joined, "uns", dict(uns))
@@ -100,31 +100,20 @@ def _open_folder(folder: Path, request: Mapping[str, str | int], overwrite: bool
         if different:
             _drop(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for partial in folder.glob(f"{_PARTIAL}*"):
+    for partial in folder.glob(f"{PARTIAL}*"):
         partial.unlink()
     if not written.exists():
         if any(folder.iterdir()):
             raise FileExistsError(
                 f"{str(folder)!r}, where the parts go, holds other files. Move them, or choose another `path`."
             )
-        with _whole_or_absent(written) as partial:
+        with replacing(written) as partial:
             partial.write_text(json.dumps(request, indent=1), encoding="utf-8")
 
 
 def _drop(folder: Path) -> None:
     """Remove a folder that loses its name first, so that a kill leaves no half of it."""
-    dropped = folder.with_name(f"{_PARTIAL}{folder.name}")
+    dropped = folder.with_name(f"{PARTIAL}{folder.name}")
     shutil.rmtree(dropped, ignore_errors=True)
     folder.rename(dropped)
     shutil.rmtree(dropped)
-
-
-@contextmanager
-def _whole_or_absent(file: Path) -> Iterator[Path]:
-    """Give a file beside another to write to, which takes its place when it is complete."""
-    partial = file.with_name(f"{_PARTIAL}{file.name}")
-    try:
-        yield partial
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -12,9 +12,10 @@ from sklearn.mixture import GaussianMixture
 
 from unlasting._cells import Condition, sample
 from unlasting._constants import PREDICTION_KEY
+from unlasting._direction import t_scores
 from unlasting._logging import logger
 from unlasting.metrics import sarle_coefficient
-from unlasting.tl._groups import Groups, named_genes, store, t_scores
+from unlasting.tl._groups import Groups, named_genes, store
 
 if TYPE_CHECKING:
     from anndata import AnnData

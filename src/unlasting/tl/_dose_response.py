@@ -11,7 +11,8 @@ from scipy import stats
 
 from unlasting._cells import Cells
 from unlasting._constants import PREDICTION_KEY
-from unlasting.tl._groups import Groups, named_genes, store, t_scores
+from unlasting._direction import t_scores
+from unlasting.tl._groups import Groups, named_genes, store
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -204,14 +204,6 @@ class Groups(Screen):
         return self.observed.names.get_indexer(np.asarray(self.generated.obs[source_key].astype(object))[rows])
 
 
-def t_scores(group: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """Score the change of every gene by Welch's t, 0 where a gene does not vary, shape `(n_genes,)`."""
-    with np.errstate(all="ignore"):
-        change = group.mean(axis=0) - control.mean(axis=0)
-        error = np.sqrt(group.var(axis=0, ddof=1) / len(group) + control.var(axis=0, ddof=1) / len(control))
-        return np.where(error > 0, change / error, 0.0)
-
-
 def store(adata: AnnData, **results: Any) -> None:
     """Write results under `uns["unlasting"]` in one step, leaving what else is there."""
     adata.uns[UNS_KEY] = {**adata.uns.get(UNS_KEY, {}), **results}

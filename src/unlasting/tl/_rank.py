@@ -13,8 +13,9 @@ from sklearn.metrics.pairwise import euclidean_distances
 
 from unlasting._cells import Condition, sample
 from unlasting._constants import PREDICTION_KEY, TRAIN
+from unlasting._direction import t_scores
 from unlasting._logging import logger
-from unlasting.tl._groups import Groups, named_genes, store, t_scores
+from unlasting.tl._groups import Groups, named_genes, store
 
 
 def rank(

@@ -11,7 +11,8 @@ import pandas as pd
 
 from unlasting._cells import Condition
 from unlasting._constants import PREDICTION_KEY
-from unlasting.tl._groups import Groups, store, t_scores
+from unlasting._direction import direction
+from unlasting.tl._groups import Groups, store
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -210,12 +211,7 @@ def _cross_scores(
     scores = {name: np.zeros(len(block)) for name, block in cells.items()}
     for first in (True, False):
         control, perturbed = (cells[name][half[name] == first] for name in ("control", reference))
-        variance = (control.var(axis=0, ddof=1) + perturbed.var(axis=0, ddof=1)) / 2
-        shrinkage = np.median(variance[variance > 0]) if variance.any() else 1.0
-        places = np.argsort(-np.abs(t_scores(perturbed, control)), kind="stable")[:n_genes]
-        # genes that are almost silent have next to no variance: never let one of them be the whole direction
-        change = perturbed.mean(axis=0)[places] - control.mean(axis=0)[places]
-        weights = change / (variance[places] + shrinkage)
+        places, weights = direction(perturbed, control, n_genes)
         for name, block in cells.items():
             scores[name][half[name] != first] = block[half[name] != first][:, places] @ weights
         held_out = half["control"] != first
