@@ -102,8 +102,9 @@ def fit_statistics(
         group = np.searchsorted(groups, condition[rows] * n_pools + pool[rows])
         responded = np.ones(len(rows))
         if responders is not None:
-            codes = (torch.from_numpy(of[rows].astype(np.int64)) for of in (condition, pool))
-            responded = responders(torch.from_numpy(block.toarray()), *codes).numpy()
+            mixed = np.flatnonzero(responders.escaped.numpy()[condition[rows], pool[rows]])
+            codes = (torch.from_numpy(of[rows[mixed]].astype(np.int64)) for of in (condition, pool))
+            responded[mixed] = responders(torch.from_numpy(block[mixed].toarray()), *codes).numpy()
         members = sparse.csr_matrix((responded, (group, np.arange(len(rows)))), (len(groups), len(rows)))
         n_cells += np.asarray(members.sum(axis=1)).ravel()
         for which, power in enumerate((block.astype(bool), block, block.power(2))):

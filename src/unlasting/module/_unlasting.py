@@ -232,7 +232,7 @@ class UnlastingModule(nn.Module):
 
     def escaped_share(self, conditions: ConditionTensors) -> Tensor:
         """Get which share of the cells is expected to escape each condition, shape `(n_conditions,)`."""
-        return self.effects.carried_over(conditions.features, self.responders.of_trained).clamp(0.0, 0.9)
+        return self.effects.carried_over(conditions.features, self.responders.of_trained).clamp(0.0, 1.0)
 
     @staticmethod
     def depth(mask: Tensor, usual: Tensor, sd: Tensor) -> Tensor:
