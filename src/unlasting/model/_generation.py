@@ -46,6 +46,8 @@ class GenerationMixin(PredictionMixin):
     ) -> AnnData:
         """Generate new cells under perturbations, measured or not.
 
+        As in training, some cells may escape a perturbation: they come out as the control cell that they started from.
+
         Parameters
         ----------
         perturbations

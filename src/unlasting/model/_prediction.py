@@ -53,6 +53,9 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         the source of any other is a training control of its cell type and batch, drawn with the seed. With
         `perturbation`, the cells must be controls, and get their counterfactuals.
 
+        Where some trained cells of a perturbation look as if it had not reached them, as many generated cells stay what
+        they were: a share of the cells comes back unchanged (`use_responders=False` when the model is made: none).
+
         Parameters
         ----------
         adata

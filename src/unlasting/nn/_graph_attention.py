@@ -154,7 +154,10 @@ def weighted_neighbour_sum(graph: SharedGraph, weights: Tensor, features: Tensor
     n_copies, n_nodes, n_features = features.shape
     stacked = graph.stacked(n_copies, heads)
     if features.device.type in _SPARSE_DEVICES:
-        summed = _WeightedNeighbourSum.apply(weights.reshape(-1), features.reshape(-1, n_features), *stacked[3:])
+        forward = (stacked.starts, stacked.columns)
+        backward = (stacked.transposed, stacked.transposed_starts, stacked.transposed_columns)
+        flat = (weights.reshape(-1), features.reshape(-1, n_features))
+        summed = _WeightedNeighbourSum.apply(*flat, *forward, *backward)
     else:
         messages = features[:, stacked.source] * weights[..., None]  # (n_copies, heads * n_edges, n_features)
         summed = features.new_zeros(n_copies, n_nodes * heads, n_features).index_add(1, stacked.row, messages)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from unlasting._constants import TEST, TRAIN, UNS_KEY
+from unlasting._constants import PREDICTION_KEY, TEST, TRAIN, UNS_KEY
 from unlasting._keys import ScreenKeys
 from unlasting._logging import logger
 from unlasting.tl._evaluate import evaluate
@@ -153,9 +153,10 @@ def _generated(
     rng = np.random.default_rng(seed)
     kept = [_sample(wanted[labels[chosen][wanted] == name], n_cells, rng) for name in largest]
     generated = cells[np.sort(np.concatenate([np.flatnonzero(labels[chosen] == control), *kept]))].copy()
-    model.predict(generated, seed=seed, show_progress=False)
-    generated = generated[generated.obs[keys.split_key] == TEST].copy()
-    generated.X = generated.layers["unlasting"]
+    perturbed_rows = np.flatnonzero(generated.obs[keys.split_key] == TEST)
+    model.predict(generated, indices=perturbed_rows, seed=seed, show_progress=False)
+    generated = generated[perturbed_rows].copy()
+    generated.X = generated.layers[PREDICTION_KEY]
     frame = evaluate(cells, predictions=generated, baselines=(), metrics=SHAPE, gene_sets="all", seed=seed)
     frame = frame[frame["predictor"] == "prediction"]
     rows = []
