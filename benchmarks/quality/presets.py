@@ -114,7 +114,7 @@ def run(n_seeds: int) -> None:
             labels = {
                 "preset": preset,
                 "seed": seed,
-                "steps": int(model.history["denoiser_validation_score"].index[-1]),
+                "steps": steps or model.preset.train_denoiser.max_steps,
             }
             scores.append(adata.uns["unlasting"]["benchmark"].assign(**labels))
             cells += [{**labels, **row} for row in shape_of_cells(model, screen, seed)]

@@ -165,3 +165,38 @@ def test_planted_monotone_doses_are_predicted_monotone():
     assert along[0] == 0
     assert (np.diff(along) > 0).all()
     np.testing.assert_allclose(along[[1, 3, 5]], share[:3], atol=0.12)
+
+
+def many_drugs(similarity: float) -> TargetVocabulary:
+    """Four trained drugs of unrelated molecules, and one whose molecule is like that of the first."""
+    molecules = np.eye(5, dtype=np.float32)
+    molecules[:4] += 0.1 * np.random.default_rng(0).random((4, 5), dtype=np.float32)
+    molecules[4] = similarity * molecules[0] + (1 - similarity) * np.eye(5)[4]
+    molecules /= np.linalg.norm(molecules, axis=1, keepdims=True)
+    smiles = ["CC", "CCC", "CCCC", "CCO", "CCN"]
+    return TargetVocabulary(
+        nodes=["G0"],
+        trained_conditions=[Perturbation((name,), (dose,)) for name in "ABCD" for dose in (0.1, 1.0, 10.0)],
+        embedded=[],
+        features=np.zeros((0, 0)),
+        drugs=dict(zip("ABCDX", smiles, strict=True)),
+        smiles=smiles,
+        molecules=molecules,
+        half_doses=np.array([0.02, 1.0, 1.0, 1.0, 1.0], dtype=np.float32),  # in the order of SMILES, then the usual
+    )
+
+
+def test_an_untrained_drug_is_described_as_the_trained_one_that_its_molecule_is_like():
+    alike, unlike = (many_drugs(similarity).condition_features for similarity in (0.9, 0.0))
+    for features, much in ((alike, True), (unlike, False)):
+        described = features([Perturbation((name,), (1e9,)) for name in "AX"])
+        covariance = described @ described.T
+        of_first = covariance[0, 1] / covariance[0, 0]
+        assert (of_first > 0.8) if much else (of_first < 0.3)
+
+
+def test_an_untrained_drug_takes_over_the_half_dose_with_the_likeness():
+    for similarity, half in ((0.9, 0.02), (0.0, 1.0)):
+        features = many_drugs(similarity).condition_features
+        at_half, full = features([Perturbation(("X",), (half,)), Perturbation(("X",), (1e9,))])
+        np.testing.assert_allclose(np.linalg.norm(at_half) / np.linalg.norm(full), 0.5, atol=0.08)

@@ -7,22 +7,28 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from scipy import sparse
+from scipy.special import softmax
 
 from unlasting._perturbation import Perturbation
 from unlasting.nn import DRUG, GENE
 
 if TYPE_CHECKING:
-    from unlasting.data._conditions import TargetVocabulary
+    from unlasting.data._conditions import Target, TargetVocabulary
 
-_SHARES: Final = {"prior": 0.8, "identity": 0.1, "generic": 0.1}
+_SHARES: Final = {"prior": 0.8, "identity": 0.1, "molecule": 0.45, "identity of drugs": 0.45, "generic": 0.1}
 """What the variance of an effect is divided into before anything of the screen is seen."""
+
+_SHARPNESS: Final = 4.0
+"""How fast the likeness of drugs falls with the similarity of their molecules, in s.d. between those of trained drugs."""
+_UNLIKE: Final = 1.0
+"""Molecules that are more similar than two trained drugs usually are by this many s.d. are as good as none."""
 
 
 class ConditionFeatures:
     """Describe conditions by numbers whose weighted product tells how alike their effects are expected to be.
 
     A target is described by what the prior (or its molecule) says, by being a perturbation of its kind at all, and, if
-    it was trained, by being itself. A combination is the sum of its targets, and a trained one is something of its own
+    it was trained, by being itself; an untrained drug is partly those trained drugs whose molecules are like its own. A combination is the sum of its targets, and a trained one is something of its own
     as well. The description of a drug is multiplied by a saturating function of its dose, which is 0 at dose 0: what a
     drug does has one direction at all doses, and so rises with the dose, between and beyond the trained ones.
 
@@ -42,10 +48,14 @@ class ConditionFeatures:
         combinations = dict.fromkeys(vocabulary.named(p) for p in trained if len(p.targets) > 1)
         self._combination = {named: i for i, named in enumerate(combinations)}
         doses = [dose for p in trained for dose in p.doses if dose]
-        half_doses = vocabulary.half_doses
-        self._half_dose = {} if half_doses is None else dict(zip(vocabulary.trained_drugs, half_doses, strict=False))
-        usual = float(np.exp(np.median(np.log(doses)))) if doses else 1.0
-        self._usual_half_dose = usual if half_doses is None else half_doses[-1]
+        usual = float(np.median(np.log(doses))) if doses else 0.0
+        drugs = vocabulary.trained_drugs
+        self._log_half_doses = np.full(len(drugs) + 1, usual)
+        if vocabulary.half_doses is not None:
+            self._log_half_doses = np.log(vocabulary.half_doses.astype(np.float64))
+        self._likeness: dict[Target, np.ndarray] = dict(zip(drugs, np.eye(len(drugs)), strict=True))
+        with_molecule = [i for i, (_, smiles) in enumerate(drugs) if smiles in self._molecule]
+        self._compared = np.array(with_molecule, dtype=np.int64)
         of_trained = self._describe(trained)
         self._columns = np.flatnonzero(np.abs(of_trained).sum(axis=0) > 0)
         squared, kinds = of_trained[:, self._columns] ** 2, self._kinds_of_columns()[self._columns]
@@ -67,10 +77,26 @@ class ConditionFeatures:
         features, molecules = self.vocabulary.features, self.vocabulary.molecules
         return [features.shape[1], molecules.shape[1], len(self._trained), 3]
 
+    def _likeness_of(self, drug: Target) -> np.ndarray:
+        """Tell which share of a drug each trained one is: itself if it was trained; shape `(n_trained_drugs,)`."""
+        if drug not in self._likeness:
+            shares, molecules = np.zeros(len(self._log_half_doses) - 1), self.vocabulary.molecules
+            if drug[1] in self._molecule and len(self._compared) > 2:
+                trained = self.vocabulary.trained_drugs
+                rows = molecules[[self._molecule[trained[i][1]] for i in self._compared]].astype(np.float64)
+                usual = (rows @ rows.T)[~np.eye(len(rows), dtype=bool)]
+                if usual.std() > 0:
+                    similarity = (rows @ molecules[self._molecule[drug[1]]] - usual.mean()) / usual.std()
+                    shares[self._compared] = softmax(_SHARPNESS * np.append(similarity, _UNLIKE))[:-1]
+            self._likeness[drug] = shares
+        return self._likeness[drug]
+
     def _kinds_of_columns(self) -> np.ndarray:
         """Tell prior, identity and generic columns apart."""
-        kinds = np.repeat(["prior", "prior", "identity", "generic"], self._sizes())
-        return np.concatenate([kinds, ["identity"] * len(self._combination)])
+        genes, molecules, _, generic = self._sizes()
+        identities = ["identity of drugs" if kind == DRUG else "identity" for kind, _ in self._trained]
+        own = ["identity"] * len(self._combination)
+        return np.array(["prior"] * genes + ["molecule"] * molecules + identities + ["generic"] * generic + own)
 
     def _describe(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         names = sorted({name for p in perturbations for name in p.targets})
@@ -84,7 +110,10 @@ class ConditionFeatures:
                 targets[row, : sizes[0]] = features.toarray().ravel() if sparse.issparse(features) else features
             if kind == DRUG and known_as in self._molecule:
                 targets[row, starts[1] : starts[2]] = self.vocabulary.molecules[self._molecule[known_as]]
-            if target in self._trained:
+            if kind == DRUG:
+                for drug, share in zip(self.vocabulary.trained_drugs, self._likeness_of(target), strict=True):
+                    targets[row, starts[2] + self._trained[drug]] = share
+            elif target in self._trained:
                 targets[row, starts[2] + self._trained[target]] = 1.0
             targets[row, starts[3] + kind] = 1.0
         place = {name: row for row, name in enumerate(names)}
@@ -98,8 +127,10 @@ class ConditionFeatures:
                 combinations[row, own] = 1.0
         return np.concatenate([described, combinations], axis=1)
 
-    def _gate(self, target: tuple[int, str], dose: float | None) -> float:
+    def _gate(self, target: Target, dose: float | None) -> float:
         """Get the share of the full effect of a target at a dose in uM; all of it without a dose."""
         if not dose:
             return 1.0 if dose is None else 0.0
-        return 1.0 / (1.0 + float(self._half_dose.get(target, self._usual_half_dose)) / dose)
+        likeness = self._likeness_of(target)
+        half = np.exp(np.append(likeness, 1.0 - likeness.sum()) @ self._log_half_doses)
+        return float(dose / (dose + half))
