@@ -11,7 +11,6 @@ import pytest
 import safetensors.torch
 import torch
 from anndata import AnnData
-from safetensors import SafetensorError
 from scipy import sparse
 
 from unlasting.model import UnlastingModel, _saving
@@ -148,7 +147,10 @@ def test_nothing_in_the_folder_runs_code(folder):
 
 def test_others_may_read_the_folder_as_any_other(folder, tmp_path):
     (tmp_path / "plain").mkdir()
+    (tmp_path / "plain.txt").write_text("")
     assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    usual = stat.S_IMODE((tmp_path / "plain.txt").stat().st_mode)
+    assert [stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()] == [usual, usual]
 
 
 def test_an_untrained_model_can_be_saved(build, screen, tmp_path):
@@ -187,13 +189,13 @@ def test_a_full_disk_leaves_the_old_save(model, tmp_path, monkeypatch):
     def full(*args, **kwargs) -> None:
         raise OSError(28, "No space left on device")
 
-    def full_in_rust(*args, **kwargs) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    def full_in_hdf5(*args, **kwargs) -> None:
+        raise RuntimeError("Can't decrement id ref count (errno = 28, error message = 'No space left on device')")
 
     for owner, name, fails in (
-        (_saving, "save_file", full_in_rust),
+        (_saving.Path, "write_bytes", full),
         (_saving.Path, "write_text", full),
-        (AnnData, "write_h5ad", full),
+        (AnnData, "write_h5ad", full_in_hdf5),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fails)

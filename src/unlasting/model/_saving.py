@@ -15,7 +15,7 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from scipy import sparse
 
 from unlasting._compat import parse_device_args
@@ -72,7 +72,8 @@ class SavingMixin(ModelBase):
         }
         with replacing_folder(folder) as building:
             # A tensor that two entries share is written for each, as safetensors asks.
-            save_file({k: v.clone() for k, v in {**tensors, **arrays}.items()}, building / _TENSORS)
+            content = save({k: v.clone() for k, v in {**tensors, **arrays}.items()})
+            (building / _TENSORS).write_bytes(content)  # and not by safetensors, whose files others may not read
             if save_anndata:
                 self.adata.write_h5ad(building / _ADATA)
             description["files"] = {file.name: _checksum(file) for file in sorted(building.iterdir())}
