@@ -105,7 +105,7 @@ class GenerationMixin(PredictionMixin):
         if controls is None:
             sources = self._training_controls()
         else:
-            controls = self._resolve(controls)
+            controls = self._resolve(controls, "controls")
             self._require_controls(self._perturbations(controls), "controls")
             sources = self._as_sources(controls, np.arange(controls.n_obs))
         of_types = sources.rows_by_cell_type(cell_type, batch).values()

@@ -16,6 +16,7 @@ from unlasting._perturbation import Perturbation
 from unlasting.data import (
     POOL,
     cell_noise,
+    check_cells,
     check_genes,
     check_log_normalised,
     expression,
@@ -302,7 +303,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
                 f"{self.keys.control!r}].copy()`."
             )
 
-    def _resolve(self, adata: AnnData | MuData | None) -> AnnData:
+    def _resolve(self, adata: AnnData | MuData | None, argument: str = "adata") -> AnnData:
         """Take the given cells or the model's own, and check them."""
         if isinstance(adata, MuData):
             own = modality_of(adata, self._modalities)
@@ -312,6 +313,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
                 raise ValueError("The model was loaded without an AnnData: give the control cells (`controls=...`).")
             return self.adata
         if adata is not self.adata:
+            check_cells(adata, argument)
             check_genes(adata, self.get_var_names())
             check_log_normalised(expression(adata, self._layer))
         return adata

@@ -45,11 +45,15 @@ class Screen:
 
         Raises
         ------
+        TypeError
+            If `adata` is no AnnData.
         KeyError
             If a label column is missing.
         ValueError
             If `X` holds raw counts, or names are not unique.
         """
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"`adata` is a {type(adata).__name__}; an AnnData is needed.")
         if adata.n_obs == 0 or adata.n_vars == 0:
             raise ValueError("`adata` is empty: it needs at least one cell and one gene.")
         for argument, names in (("obs_names", adata.obs_names), ("var_names", adata.var_names)):
