@@ -12,6 +12,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 from typer.testing import CliRunner
 
@@ -299,6 +300,8 @@ def test_setup_refuses_a_screen(small, unchanged, change):
     [
         ({"control": "contrl"}, ValueError, "`control='contrl'`.*Did you mean 'control'"),
         ({"perturbation_key": "perturbed"}, KeyError, "`perturbation_key` is 'perturbed'.*Did you mean 'perturbation'"),
+        ({"split_key": "splt"}, KeyError, "`split_key` is 'splt', but `adata.obs` has no such column"),
+        ({"control": None}, ValueError, "`control=None`"),
         ({"cell_type_key": "celltype"}, KeyError, "`cell_type_key` is 'celltype'.*Did you mean 'cell_type'"),
         ({"batch_key": "lane"}, KeyError, "`batch_key` is 'lane'"),
         ({"layer": "lognorm"}, KeyError, "`layer` is 'lognorm'"),
@@ -315,6 +318,7 @@ def test_setup_refuses_arguments(small, unchanged, arguments, error, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"preset": None}, ValueError, "`preset` is None; choose one of"),
         ({"preset": "papper"}, ValueError, r"`preset` is 'papper'; choose one of.*Did you mean 'paper'"),
         ({"widht": 3}, TypeError, "'widht'.*Did you mean 'width'"),
         ({"solver": "adam"}, ValueError, "`solver` is 'adam'.*'adams'"),
@@ -337,34 +341,11 @@ def test_untrained_models_predict_nothing(small, build, unchanged):
     same()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"perturbations": "STAT1"}, "Nothing is known of the target 'STAT1'.*pp.grn"),
-        ({"perturbations": ["G3", "G99+TFX"]}, "Nothing is known of the target 'G99'.*Did you mean 'G9'"),
-        ({"perturbations": "G3+G3"}, "'G3\\+G3' repeats a target"),
-        ({"perturbations": "G3", "n_cells": 0}, "`n_cells` is 0; at least 1"),
-        ({"perturbations": "G3", "n_cells": -4}, "`n_cells` is -4"),
-        ({"perturbations": "G3", "cell_type": "NK"}, r"`cell_type='NK'`.*\['B', 'T'\].*`controls`"),
-        ({"perturbations": "G3", "batch": "lane9"}, "`batch='lane9'`"),
-        ({"perturbations": []}, "`perturbations` is empty"),
-    ],
-)
-def test_generate_refuses(either, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        either.generate(**arguments, **QUIET)
-
-
 def test_predict_refuses_an_unknown_perturbation(model, controls, unchanged):
     same = unchanged(controls)
     with pytest.raises(ValueError, match="Nothing is known of the target 'STAT1'"):
         model.predict(controls, perturbation="STAT1", **QUIET)
     same()
-
-
-def test_generate_refuses_controls_that_are_none(model, adata):
-    with pytest.raises(ValueError, match=r"`controls` holds cells labelled.*only controls \('control'\)"):
-        model.generate("G3", controls=adata[:40].copy(), **QUIET)
 
 
 def test_predict_refuses_what_is_not_there(model, adata, unchanged):
@@ -373,6 +354,83 @@ def test_predict_refuses_what_is_not_there(model, adata, unchanged):
     same = unchanged(cells)
     with pytest.raises(KeyError, match="`cell_type_key` is 'cell_type'"):
         model.predict(cells, **QUIET)
-    with pytest.raises(IndexError, match="`indices`"):
-        model.predict(adata[:40].copy(), indices=[3, 400], **QUIET)
     same()
+
+
+# -- arguments
+
+WHOLE = "a whole number of at least"
+ARGUMENTS = {
+    "train": [
+        ({"max_steps": 0}, f"`max_steps` is 0; {WHOLE} 1"),
+        ({"max_steps": 2.5}, f"`max_steps` is 2.5; {WHOLE} 1"),
+        ({"max_steps": "3"}, f"`max_steps` is '3'; {WHOLE} 1"),
+        ({"max_epochs": -1}, "`max_epochs` is -1"),
+        ({"max_steps": 3, "max_epochs": 3}, "Both `max_steps` and `max_epochs` are given"),
+        ({"max_steps": 3, "batch_size": 0}, "`batch_size` is 0"),
+        ({"max_steps": 3, "lr": -1.0}, "`lr` is -1.0; a learning rate above 0"),
+        ({"max_steps": 3, "lr": np.nan}, "`lr` is nan; a learning rate above 0"),
+        ({"max_steps": 3, "early_stopping_patience": 0}, "`early_stopping_patience` is 0"),
+        ({"max_steps": 3, "seed": -1}, f"`seed` is -1; {WHOLE} 0"),
+        ({"max_steps": 3, "checkpoint": "."}, "`checkpoint` is '.', a folder. Name a file"),
+    ],
+    "generate": [
+        ({"perturbations": "STAT1"}, "Nothing is known of the target 'STAT1'.*pp.grn"),
+        ({"perturbations": ["G3", "G99+TFX"]}, "Nothing is known of the target 'G99'.*Did you mean 'G9'"),
+        ({"perturbations": "G3+G3"}, "'G3\\+G3' repeats a target"),
+        ({"perturbations": ""}, "perturbation label '' has an empty part"),
+        ({"perturbations": None}, "`perturbations` is None; give a label"),
+        ({"perturbations": []}, "`perturbations` is empty"),
+        ({"perturbations": "G3", "n_cells": 0}, f"`n_cells` is 0; {WHOLE} 1"),
+        ({"perturbations": "G3", "n_cells": -4}, "`n_cells` is -4"),
+        ({"perturbations": "G3", "n_cells": 2.5}, "`n_cells` is 2.5"),
+        ({"perturbations": "G3", "batch_size": 0}, "`batch_size` is 0"),
+        ({"perturbations": "G3", "seed": -1}, "`seed` is -1"),
+        ({"perturbations": "G3", "dose": 1.0}, "`dose` is 1.0, but the screen was set up without `dose_key`"),
+        ({"perturbations": "G3", "cell_type": "NK"}, r"`cell_type='NK'`.*\['B', 'T'\].*`controls`"),
+        ({"perturbations": "G3", "cell_type": []}, r"`cell_type` is empty; name at least one of \['B', 'T'\]"),
+        ({"perturbations": "G3", "batch": "lane9"}, "`batch='lane9'`"),
+        ({"perturbations": "G3", "path": "cells.csv"}, r"`path` is 'cells.csv'; .*must end in '\.h5ad'"),
+    ],
+    "predict": [
+        ({"perturbation": "G3"}, "`adata` holds cells labelled.*only controls"),
+        ({"dose": 1.0}, "`dose` is 1.0, but there is no `perturbation`"),
+        ({"indices": [3, 4_000]}, "`indices` do not fit the 500 cells"),
+        ({"indices": []}, "`indices` is empty"),
+        ({"batch_size": -1}, "`batch_size` is -1"),
+        ({"seed": -1}, "`seed` is -1"),
+    ],
+    "split": [
+        ({"kind": "randm"}, "`kind` is 'randm'.*Did you mean 'random'"),
+        ({"test_fraction": 1.5}, "`test_fraction` is 1.5"),
+        ({"seed": -1}, "`seed` is -1; it must not be negative"),
+    ],
+    "evaluate": [
+        ({"layer": "x"}, "`adata.layers` has no 'x'"),
+        ({"predictions": "cells.h5ad"}, "`predictions` is a str; an AnnData"),
+        ({"metrics": ["emdd"]}, "no metric 'emdd'. Did you mean 'emd'"),
+        ({"seed": -1}, "`seed` is -1; it must be at least 0"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "message"), [(call, *case) for call, cases in ARGUMENTS.items() for case in cases]
+)
+def test_arguments_are_refused(either, adata, unchanged, call, arguments, message):
+    calls = {
+        "train": lambda **given: either.train(**given, **QUIET),
+        "generate": lambda **given: either.generate(**given, **QUIET),
+        "predict": lambda **given: either.predict(**given, **QUIET),
+        "split": lambda **given: pp.split(adata, **given),
+        "evaluate": lambda **given: tl.evaluate(adata, **given),
+    }
+    same = unchanged(adata)
+    before = {name: weights.clone() for name, weights in either.module.state_dict().items()}
+    with pytest.raises(
+        (ValueError, TypeError, KeyError, IndexError, OSError), match=re.compile(message, re.S)
+    ) as caught:
+        calls[call](**arguments)
+    assert caught.traceback[-1].frame.f_globals["__name__"].startswith("unlasting")
+    same()
+    assert all(torch.equal(weights, before[name]) for name, weights in either.module.state_dict().items())

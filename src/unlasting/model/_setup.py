@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from unlasting._constants import SPLITS, TEST, UNS_KEY
+from unlasting._constants import SPLIT_KEY, SPLITS, TEST, UNS_KEY
 from unlasting._keys import ScreenKeys, split_hash
 from unlasting._logging import logger
 from unlasting._perturbation import Perturbation
@@ -23,6 +23,8 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
     if mode not in MODES:
         raise ValueError(f"`mode` is {mode!r}; choose one of {list(MODES)}.")
     check_screen(adata, layer)
+    if keys.split_key != SPLIT_KEY:  # without a column of this name nothing is held out; any other is there
+        keys.column(adata, "split_key")
     labels, split = keys.labels(adata), keys.split(adata)
     perturbations = set(keys.perturbations(adata))
     _check_drugs(adata, keys, perturbations)

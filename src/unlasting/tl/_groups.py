@@ -254,6 +254,8 @@ def _from_layer(adata: AnnData, observed: Cells, layer: str | None) -> Cells:
 
 
 def _from_other(adata: AnnData, predictions: AnnData, keys: ScreenKeys) -> Cells:
+    if not isinstance(predictions, AnnData):
+        raise TypeError(f"`predictions` is a {type(predictions).__name__}; an AnnData with generated cells is needed.")
     if not predictions.var_names.is_unique:
         repeated = predictions.var_names[predictions.var_names.duplicated()][0]
         raise ValueError(f"`predictions.var_names` holds {repeated!r} more than once. Make names unique.")
