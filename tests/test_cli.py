@@ -158,9 +158,24 @@ def test_what_is_there_stays_when_writing_fails(place, tmp_path, monkeypatch):
     monkeypatch.setattr(anndata.AnnData, "write_h5ad", full)
     done = call("predict", "--model", place / "model", "-p", "T1", "--n-cells", 2, "-o", path, "--force")
     assert done.exit_code == 1
-    assert "Error: [Errno 28] No space left on device" in done.stderr
+    assert "Error: [Errno 28] No space left on the disk" in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["new.h5ad"]
     assert path.read_text() == "mine"
+
+
+def test_a_folder_that_is_read_only_is_found_before_the_work(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("unlasting.cli.os.access", lambda path, mode: str(path) != str(tmp_path))
+    monkeypatch.setattr(UnlastingModel, "train", None)
+    for command in (
+        ["train", place / "screen.h5ad", "-m"],
+        ["demo", "-o"],
+        ["predict", "-o"],
+        ["evaluate", place / "screen.h5ad", "-o"],
+    ):
+        done = call(*command, tmp_path / "new")
+        assert done.exit_code == 1
+        assert f"Error: Nothing may be written to {str(tmp_path)!r}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 class Stop(Callback):
@@ -186,6 +201,16 @@ FAULTS = {
     "no file": (["train", "{}/nothing.h5ad"], 2, "'{}/nothing.h5ad' does not exist"),
     "no command": (["trian"], 2, "No such command 'trian'"),
     "no steps": (["demo", "--max-steps", "0"], 2, "--max-steps"),
+    "no seed": (["demo", "--seed", "-1"], 2, "--seed"),
+    "no such accelerator": (["demo", "--accelerator", "gup"], 2, "'gup' is none of auto, cpu, gpu, cuda and mps"),
+    "accelerator": (["demo", "--accelerator", "mps"], 2, "there is no 'mps' here; `unlasting doctor`"),
+    "dose": (["predict", "-m", "{}/model", "--dose", "1"], 2, "it goes with --perturbation"),
+    "model is a file": (["train", "{}/screen.h5ad", "-m", "{}/text.h5ad", "--force"], 1, "'{}/text.h5ad' is a file"),
+    "demo is a file": (["demo", "-o", "{}/text.h5ad", "--force"], 1, "'{}/text.h5ad' is a file"),
+    "cells are a folder": (["predict", "-m", "{}/model", "-o", "{}", "--force"], 1, "'{}' is a folder"),
+    "scores are a folder": (["evaluate", "{}/screen.h5ad", "-o", "{}/model", "--force"], 1, "'{}/model' is a folder"),
+    "other files": (["train", "{}/screen.h5ad", "-m", "{}", "--force"], 1, "holds other files than a saved model"),
+    "another program": (["predict", "-m", "{}"], 1, "'{}' holds no saved model"),
     "no h5ad": (["train", "{}/text.h5ad"], 1, "'{}/text.h5ad' cannot be read as h5ad"),
     "model there": (["train", "{}/screen.h5ad", "-m", "{}/model"], 1, "'{}/model' exists already. Pass --force"),
     "demo there": (["demo", "-o", "{}/model"], 1, "'{}/model' exists already. Pass --force"),

@@ -98,6 +98,10 @@ class Cells:
             present=np.ones(adata.n_obs, dtype=bool),
             origin="`adata.X`",
         )
+        if adata.X is None:
+            raise ValueError(f"{cells.origin} is empty; log-normalised expression is expected there.")
+        if adata.X.dtype.kind not in "biuf":
+            raise ValueError(f"{cells.origin} holds values of type {adata.X.dtype}; real numbers are expected.")
         refuse_counts(cells)
         if (cells.values(np.arange(min(500, adata.n_obs))) < 0).any():
             raise ValueError(

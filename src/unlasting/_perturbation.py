@@ -195,9 +195,9 @@ def parse_labels(
     return parsed
 
 
-def nearest_name(name: str, names: Iterable[str]) -> str:
+def nearest_name(name: object, names: Iterable[str]) -> str:
     """Suggest the closest of `names`, as the end of an error message."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -7,6 +7,7 @@ code 1; wrong usage is exit code 2, and an interruption 130.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,14 +55,30 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+
+def _accelerator(name: str) -> str:
+    """Refuse what this machine does not have, before anything is computed."""
+    if name in ("auto", "cpu"):
+        return name
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["gpu"] = any(there.values())
+    if name not in there:
+        raise typer.BadParameter(f"{name!r} is none of auto, cpu, gpu, cuda and mps.")
+    if not there[name]:
+        raise typer.BadParameter(f"there is no {name!r} here; `unlasting doctor` names the devices.")
+    return name
+
+
 File = Annotated[Path, typer.Argument(help="A screen as h5ad.", exists=True, dir_okay=False, show_default=False)]
 Model = Annotated[Path, typer.Option("--model", "-m", help="Folder of the saved model.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write the results as JSON, for other programs.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 MaxSteps = Annotated[int | None, typer.Option(help="Training steps at most; by default as the preset says.", min=1)]
-Accelerator = Annotated[str, typer.Option(help="Where to compute: auto, cpu, gpu or mps.")]
+Accelerator = Annotated[str, typer.Option(help="Where to compute: auto, cpu, gpu or mps.", callback=_accelerator)]
 
 
 def _version(asked: bool) -> None:
@@ -107,7 +124,7 @@ def demo(
     """
     import unlasting as ul
 
-    _may_write(output, force)
+    _may_write(output, force, is_folder=True)
     adata = ul.datasets.papalexi()
     ul.pp.split(adata, "reference")
     ul.pp.prepare(adata)
@@ -175,8 +192,10 @@ def train(
     Example: `unlasting train drugs.h5ad --split unseen_drug --dose-key dose --smiles-key smiles --prior none`
     """
     import unlasting as ul
+    from unlasting.model._saving import check_place
 
-    _may_write(model, force)
+    _may_write(model, force, is_folder=True)
+    check_place(model, force)
     adata = _read(file)
     labels: dict[str, Any] = {"perturbation_key": perturbation_key, "control": control, "delimiter": delimiter}
     groups: dict[str, Any] = {"cell_type_key": cell_type_key, "batch_key": batch_key}
@@ -231,6 +250,10 @@ def predict(
     """
     import unlasting as ul
 
+    if dose and not perturbation:
+        raise typer.BadParameter(
+            "it goes with --perturbation: the cells of a screen have doses of their own.", param_hint="--dose"
+        )
     _may_write(output, force)
     trained = ul.UnlastingModel.load(model, accelerator=accelerator)
     adata = None if file is None else _prepared(_read(file), trained)
@@ -297,11 +320,15 @@ def _is_deliberate(error: BaseException) -> bool:
     return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("unlasting")
 
 
-def _may_write(path: Path, force: bool) -> None:
+def _may_write(path: Path, force: bool, *, is_folder: bool = False) -> None:
     """Refuse before anything is computed, not after it."""
     if path.exists() and not force:
         raise FileExistsError(f"{str(path)!r} exists already. Pass --force to replace it, or another place.")
+    if path.exists() and path.is_dir() != is_folder:
+        raise FileExistsError(f"{str(path)!r} is a {'file' if is_folder else 'folder'}. Choose another place.")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"Nothing may be written to {str(path.absolute().parent)!r}. Choose another place.")
 
 
 def _read(file: Path) -> AnnData:

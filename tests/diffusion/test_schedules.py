@@ -94,3 +94,16 @@ def test_angle_coordinates_see_unit_variance_and_are_exact_for_gaussians():
         lambda state, t: torch.zeros_like(state), start, schedule.times(1), lambda t: coordinates.clock(t), "euler"
     )
     torch.testing.assert_close(latent.std(0), torch.ones(2), atol=0.02, rtol=0)
+
+
+def test_a_schedule_is_made_and_not_saved():
+    assert LinearBetaSchedule().state_dict() == {}
+
+
+def test_noise_is_added_to_the_data():
+    x0, eps, log_snr = torch.rand(4, 3), torch.randn(4, 3), torch.tensor(0.7)
+    coordinates = NoiseCoordinates()
+    torch.testing.assert_close(coordinates.noised(x0, eps, log_snr), coordinates.clock(log_snr) * x0 + eps)
+    seen = coordinates.network_input(coordinates.noised(x0, eps, log_snr), log_snr)
+    alpha, sigma = alpha_sigma(log_snr)
+    torch.testing.assert_close(seen, alpha * x0 + sigma * eps)

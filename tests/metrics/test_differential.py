@@ -69,15 +69,33 @@ def test_without_p_values_all_genes_count() -> None:
     assert de_lfc_spearman(predicted, observed) == pytest.approx(stats.spearmanr(predicted, observed).statistic)
 
 
+@pytest.mark.filterwarnings("error")
 def test_no_predicted_change_is_a_wrong_direction_and_no_rank() -> None:
     assert de_direction(np.zeros(3), np.ones(3)) == 0
     assert np.isnan(de_lfc_spearman(np.zeros(3), np.arange(3.0)))
+    assert np.isnan(de_lfc_spearman(np.arange(3.0), np.zeros(3)))
+    assert np.isnan(de_recall(np.ones(3), np.ones(3)))
+
+
+def test_a_gene_at_the_threshold_is_not_significant() -> None:
+    at, below = np.array([0.05, 0.01]), np.array([0.01, 0.01])
+    assert de_recall(at, below) == 0.5
+    assert de_recall(np.array([0.5, 0.01]), at) == 1
+    assert de_direction(np.array([-1.0, 1.0]), np.ones(2), at) == 1
+    assert de_overlap(np.array([3.0, 1.0]), np.array([3.0, 1.0]), at, np.array([0.01, 0.5]), n_top=1) == 0
+
+
+def test_genes_with_one_score_are_in_their_order() -> None:
+    observed = -np.arange(1, 201.0)[::-1]
+    assert de_overlap(np.zeros(200), observed, n_top=5) == 1
+    assert de_overlap(np.array([np.nan, 0.0]), np.array([0.0, 5.0]), n_top=1) == 1  # a missing one comes last
 
 
 def test_missing_values() -> None:
     missing = np.array([np.nan, 2.0, -1.0, 3.0])
     observed = np.array([9.0, 2.0, -1.0, 3.0])
     assert de_direction(missing, observed) == 1
+    assert de_direction(missing, observed, np.full(4, 0.01)) == 1
     assert de_lfc_spearman(missing, observed) == pytest.approx(1)
     assert de_overlap(missing, observed, n_top=1) == 0
     assert de_overlap(missing, observed, n_top=3) == pytest.approx(2 / 3)

@@ -88,3 +88,15 @@ def test_spread(effects) -> None:
 def test_refusals(effects, call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call(effects[0])
+
+
+def test_the_distance_decides_who_is_nearest() -> None:
+    predicted, observed = np.zeros((2, 2)), np.array([[1.4, 1.4], [2.2, 0.0]])
+    assert discrimination_score(predicted, observed, distance="l1")[0] == 0.5
+    assert discrimination_score(predicted, observed, distance="l2")[0] == 1
+
+
+def test_small_effects_of_two_conditions_have_a_spread() -> None:
+    effects = 1e-3 * np.array([[1.0, 0.0], [-1.0, 0.0]])
+    assert perturbation_spread(effects) == pytest.approx(1e-3)
+    assert perturbation_spread(2 * effects, effects) == pytest.approx(2)

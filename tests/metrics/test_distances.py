@@ -143,6 +143,22 @@ def test_a_cap_of_cells_is_stated(cells, monkeypatch) -> None:
     assert e_distance(x, y, max_cells=40) == e_distance(x, y)
 
 
+def test_the_cells_under_a_cap_are_different_ones() -> None:
+    x = np.arange(40.0)[:, None]
+    kept = _distances._capped(x, 20, np.random.default_rng(0), "predicted")
+    assert len(np.unique(kept)) == 20
+    assert (np.diff(kept[:, 0]) > 0).all()
+    assert _distances._capped(x, 40, np.random.default_rng(0), "predicted") is x
+    assert e_distance(x[:2], x[1:3], unbiased=True, max_cells=2) == e_distance(x[:2], x[1:3], unbiased=True) == 0
+
+
+def test_squared_distances_do_not_depend_on_blocks(cells, monkeypatch) -> None:
+    x, y = (cells(np.random.default_rng(i), n, 5) for i, n in enumerate((20, 17)))
+    whole = e_distance(x, y, squared=True)
+    monkeypatch.setattr(_distances, "_block_cells", lambda x: 3)
+    assert e_distance(x, y, squared=True) == pytest.approx(whole)
+
+
 def test_memory_is_bounded() -> None:
     n = 3000
     x = sparse.random_array((n, 60), density=0.1, format="csr", dtype=np.float32, rng=np.random.default_rng(6))

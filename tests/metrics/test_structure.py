@@ -168,3 +168,9 @@ def test_refusals(error) -> None:
         error(np.ones((4, 2)), np.ones((4, 3)))
     with pytest.raises(ValueError, match="`observed` holds missing"):
         error(np.ones((4, 2)), np.full((4, 2), np.nan))
+
+
+def test_two_genes_have_a_correlation() -> None:
+    x = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0]])
+    assert correlation_error(x * [1, -1], x) > 0
+    assert correlation_error(x, x) == 0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import anndata
@@ -144,47 +141,3 @@ def test_a_folder_of_others_is_never_touched(model, tmp_path):
         model.generate("G3", 3, path=tmp_path / "x.h5ad", overwrite=True, **QUIET)
     with pytest.raises(ValueError, match=r"end in '\.h5ad'"):
         model.generate("G3", 3, path=tmp_path / "cells.zarr", **QUIET)
-
-
-KILLED = """
-import json, os, random, signal, sys, time
-from unlasting import UnlastingModel
-from unlasting.model import _generation
-
-_generation._CELLS_IN_PART = 17
-folder, target = sys.argv[1:]
-model = UnlastingModel.load(folder, accelerator="cpu")
-call = {"perturbations": json.loads(os.environ["LABELS"]), "n_cells": 20, "show_progress": False}
-start = time.monotonic()
-model.generate(path=target + "/whole.h5ad", **call)
-usual, kills = time.monotonic() - start, 0
-for attempt in range(6):
-    child = os.fork()
-    if not child:
-        model.generate(path=target + "/killed.h5ad", **call)
-        os._exit(0)
-    if attempt < 5:
-        time.sleep(random.uniform(0.0, 0.4 * usual))
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    kills += os.WIFSIGNALED(status)
-    if os.path.exists(target + "/killed.h5ad") and not os.path.exists(target + "/killed.h5ad.parts"):
-        break
-print(kills)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
-def test_kills_at_random_moments_neither_double_nor_lose_a_cell(model, tmp_path):
-    model.save(tmp_path / "model", save_anndata=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LABELS": json.dumps(LABELS)}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "model"), str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) > 0
-    same(*(anndata.read_h5ad(tmp_path / f"{name}.h5ad") for name in ("killed", "whole")))

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -81,30 +75,6 @@ def test_early_stopping_stays_stopped(build, screen, tmp_path):
     model = build(screen(300))
     model.train(resume=tmp_path / "state", **arguments)
     assert_same(model, whole.module.state_dict())
-
-
-SCRIPT = """
-    import importlib.util, sys
-    spec = importlib.util.spec_from_file_location("screens", sys.argv[1])
-    screens = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(screens)
-    model = screens.make_model(screens.make_screen(300))
-    print("begins", flush=True)
-    model.train(checkpoint=sys.argv[2], max_steps=36, seed=3, batch_size=32, lr=2e-3, show_progress=False, accelerator="cpu")
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="there is no kill -9")
-def test_kill_9(build, screen, undisturbed, tmp_path):
-    path = tmp_path / "state.ckpt"
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(Path(__file__).with_name("conftest.py")), str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        while not path.exists() and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    model = build(screen(300))
-    model.train(resume=path, **ARGUMENTS)
-    assert_same(model, undisturbed)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(build, screen, undisturbed, tmp_path):

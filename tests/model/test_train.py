@@ -212,22 +212,6 @@ def test_test_cells_change_nothing(build, screen):
         assert frame.equals(two.history[name]), name
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"max_steps": 0}, "`max_steps` is 0; at least 1"),
-        ({"max_epochs": -1}, "`max_epochs` is -1; at least 1"),
-        ({"max_steps": 3, "batch_size": 0}, "`batch_size` is 0"),
-        ({"max_steps": 3, "max_epochs": 3}, "Both `max_steps` and `max_epochs`"),
-    ],
-)
-def test_train_refuses(build, screen, arguments, message):
-    model = build(screen(n_cells=100))
-    with pytest.raises(ValueError, match=message):
-        model.train(**arguments, **QUIET)
-    assert not model.is_trained
-
-
 def test_progress_is_told_in_steps_on_the_standard_error(build, screen, capsys):
     model = build(screen(n_cells=120))
     model.train(3, accelerator="cpu")

@@ -1,6 +1,6 @@
 """From AnnData to tensors."""
 
-from unlasting.data._cells import check_genes, check_log_normalised, check_screen, expression
+from unlasting.data._cells import check_cells, check_genes, check_log_normalised, check_screen, expression
 from unlasting.data._conditions import KINDS, TargetVocabulary
 from unlasting.data._doses import fit_half_doses
 from unlasting.data._effects import fit_effects
@@ -31,6 +31,7 @@ __all__ = [
     "SplitField",
     "TargetVocabulary",
     "cell_noise",
+    "check_cells",
     "check_genes",
     "check_log_normalised",
     "check_screen",

@@ -19,7 +19,11 @@ def expression(adata: AnnData, layer: str | None) -> Any:
     ------
     KeyError
         If there is no such layer.
+    ValueError
+        If there is no `X`.
     """
+    if layer is None and adata.X is None:
+        raise ValueError("`adata.X` is empty; expression is expected there, or name its `layer`.")
     if layer is None:
         return adata.X
     if layer not in adata.layers:
@@ -37,6 +41,26 @@ def _values(matrix: Any) -> Iterator[np.ndarray]:
         yield np.asarray(rows.data if sparse.issparse(rows) else rows).ravel()
 
 
+def check_cells(adata: AnnData, argument: str = "adata") -> None:
+    """Refuse what holds no cells, or cells and genes that cannot be told apart.
+
+    Raises
+    ------
+    TypeError
+        If it is no AnnData.
+    ValueError
+        If it is empty, or has repeated names.
+    """
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"`{argument}` must be an AnnData, not {type(adata).__name__}.")
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise ValueError(f"`{argument}` is empty: {adata.n_obs} cells x {adata.n_vars} genes.")
+    for axis, names, mend in (("gene", adata.var_names, "var"), ("cell", adata.obs_names, "obs")):
+        if not names.is_unique:
+            repeated = names[names.duplicated()][0]
+            raise ValueError(f"The {axis} name {repeated!r} is repeated. Call `{argument}.{mend}_names_make_unique()`.")
+
+
 def check_screen(adata: AnnData, layer: str | None) -> None:
     """Refuse what cannot be trained on, and say what to do.
 
@@ -47,16 +71,9 @@ def check_screen(adata: AnnData, layer: str | None) -> None:
     ValueError
         If it is a view, empty, has repeated names, or values that are not log-normalised.
     """
-    if not isinstance(adata, AnnData):
-        raise TypeError(f"`adata` must be an AnnData, not {type(adata).__name__}.")
+    check_cells(adata)
     if adata.is_view:
         raise ValueError("`adata` is a view of another AnnData. Pass a copy: `adata = adata.copy()`.")
-    if adata.n_obs == 0 or adata.n_vars == 0:
-        raise ValueError(f"`adata` is empty: {adata.n_obs} cells x {adata.n_vars} genes.")
-    for axis, names, mend in (("gene", adata.var_names, "var"), ("cell", adata.obs_names, "obs")):
-        if not names.is_unique:
-            repeated = names[names.duplicated()][0]
-            raise ValueError(f"The {axis} name {repeated!r} is repeated. Call `adata.{mend}_names_make_unique()`.")
     check_log_normalised(expression(adata, layer))
 
 
@@ -66,8 +83,10 @@ def check_log_normalised(matrix: Any) -> None:
     Raises
     ------
     ValueError
-        If values are missing, negative, infinite, or whole numbers as counts are.
+        If values are no numbers, missing, negative, infinite, or whole numbers as counts are.
     """
+    if matrix.dtype.kind not in "biuf":
+        raise ValueError(f"The expression matrix holds values of type {matrix.dtype}; real numbers are expected.")
     only_zeros = only_whole = True
     for values in _values(matrix):
         if not np.isfinite(values).all():

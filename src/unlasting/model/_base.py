@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,13 @@ from unlasting.module import Preset, UnlastingModule
 
 Dose = float | str | None
 """A dose in uM, or several as text."""
+
+
+def require_whole_numbers(minimum: int, **arguments: object) -> None:
+    """Refuse an argument that is neither `None` nor a whole number of at least some size."""
+    for name, value in arguments.items():
+        if value is not None and not (isinstance(value, int | np.integer) and value >= minimum):
+            raise ValueError(f"`{name}` is {value!r}; a whole number of at least {minimum} is needed.")
 
 
 class ModelBase(BaseModelClass):
@@ -59,6 +66,10 @@ class ModelBase(BaseModelClass):
 
     def _all_asked(self, perturbations: str | Sequence[str], dose: Dose | Sequence[Dose]) -> list[Perturbation]:
         """Read perturbations and doses: one of either goes with all of the other."""
+        if not isinstance(perturbations, Iterable):
+            raise TypeError(
+                f"`perturbations` is {perturbations!r}; give a label such as 'A' or 'A+B', or a list of them."
+            )
         labels = [perturbations] if isinstance(perturbations, str) else list(perturbations)
         doses = [dose] if dose is None or isinstance(dose, str | int | float | np.generic) else list(dose)
         if not labels:

@@ -15,7 +15,7 @@ from mudata import MuData
 
 from unlasting._constants import PREDICTION_KEY, UNS_KEY
 from unlasting._perturbation import Perturbation
-from unlasting.model._base import Dose
+from unlasting.model._base import Dose, require_whole_numbers
 from unlasting.model._parts import write_in_parts
 from unlasting.model._prediction import PredictionMixin, seed_or_default
 from unlasting.model._sources import SourceCells, draw
@@ -97,15 +97,14 @@ class GenerationMixin(PredictionMixin):
             If `path` exists, or holds parts of another call, and `overwrite` is false.
         """
         self._require_trained()
-        if n_cells < 1:
-            raise ValueError(f"`n_cells` is {n_cells}; at least 1 is needed.")
+        require_whole_numbers(1, n_cells=n_cells)
         asked = self._all_asked(perturbations, dose)
         for start in range(0, len(asked), _CONDITIONS_AT_ONCE):  # refused now, not after hours
             self.vocabulary.tensors(asked[start : start + _CONDITIONS_AT_ONCE])
         if controls is None:
             sources = self._training_controls()
         else:
-            controls = self._resolve(controls)
+            controls = self._resolve(controls, "controls")
             self._require_controls(self._perturbations(controls), "controls")
             sources = self._as_sources(controls, np.arange(controls.n_obs))
         of_types = sources.rows_by_cell_type(cell_type, batch).values()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from anndata.experimental import concat_on_disk
 from anndata.io import write_elem
 from tqdm.auto import tqdm
 
-from unlasting._files import PARTIAL, replacing
+from unlasting._files import PARTIAL, drop_folder, replacing
 
 _REQUEST = "request.json"
 _LOADED_ELEMENTS = 10_000_000
@@ -80,7 +79,7 @@ def write_in_parts(
         concat_on_disk(files, partial, max_loaded_elems=_LOADED_ELEMENTS)
         with h5py.File(partial, "r+") as joined:
             write_elem(joined, "uns", dict(uns))
-    _drop(folder)
+    drop_folder(folder)
     return anndata.read_h5ad(path, backed="r")
 
 
@@ -98,7 +97,7 @@ def _open_folder(folder: Path, request: Mapping[str, str | int], overwrite: bool
                 "to go on with it, choose another `path`, or pass `overwrite=True` to drop what it wrote."
             )
         if different:
-            _drop(folder)
+            drop_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for partial in folder.glob(f"{PARTIAL}*"):
         partial.unlink()
@@ -109,11 +108,3 @@ def _open_folder(folder: Path, request: Mapping[str, str | int], overwrite: bool
             )
         with replacing(written) as partial:
             partial.write_text(json.dumps(request, indent=1), encoding="utf-8")
-
-
-def _drop(folder: Path) -> None:
-    """Remove a folder that loses its name first, so that a kill leaves no half of it."""
-    dropped = folder.with_name(f"{PARTIAL}{folder.name}")
-    shutil.rmtree(dropped, ignore_errors=True)
-    folder.rename(dropped)
-    shutil.rmtree(dropped)

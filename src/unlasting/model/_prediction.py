@@ -16,11 +16,12 @@ from unlasting._perturbation import Perturbation
 from unlasting.data import (
     POOL,
     cell_noise,
+    check_cells,
     check_genes,
     check_log_normalised,
     expression,
 )
-from unlasting.model._base import Dose
+from unlasting.model._base import Dose, require_whole_numbers
 from unlasting.model._carry import Carrier
 from unlasting.model._mudata import expression_of, modality_of
 from unlasting.model._provenance import ProvenanceMixin
@@ -102,9 +103,11 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         chosen = np.arange(adata.n_obs)
         if indices is not None:
             try:
-                chosen = chosen[np.asarray(indices)]
+                chosen = chosen[np.asarray(indices, dtype=None if len(indices) else int)]
             except IndexError as error:
                 raise IndexError(f"`indices` do not fit the {adata.n_obs} cells of `adata`: {error}.") from error
+            if not len(chosen):
+                raise IndexError("`indices` is empty; name at least one cell, or leave it out for all.")
         if perturbation is None and dose is not None:
             raise ValueError(f"`dose` is {dose!r}, but there is no `perturbation`: the cells have doses of their own.")
         if perturbation is None:
@@ -302,7 +305,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
                 f"{self.keys.control!r}].copy()`."
             )
 
-    def _resolve(self, adata: AnnData | MuData | None) -> AnnData:
+    def _resolve(self, adata: AnnData | MuData | None, argument: str = "adata") -> AnnData:
         """Take the given cells or the model's own, and check them."""
         if isinstance(adata, MuData):
             own = modality_of(adata, self._modalities)
@@ -312,6 +315,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
                 raise ValueError("The model was loaded without an AnnData: give the control cells (`controls=...`).")
             return self.adata
         if adata is not self.adata:
+            check_cells(adata, argument)
             check_genes(adata, self.get_var_names())
             check_log_normalised(expression(adata, self._layer))
         return adata
@@ -360,7 +364,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
             sources,
             conditions,
             seed=seed_or_default(seed),
-            batch_size=batch_size or DEFAULT_BATCH_SIZE,
+            batch_size=_size(batch_size),
             show_progress=show_progress,
         )
 
@@ -379,11 +383,17 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
 
 
 def seed_or_default(seed: int | None) -> int:
+    require_whole_numbers(0, seed=seed)
     if seed is not None:
         return seed
     return 0 if settings.seed is None else settings.seed
 
 
+def _size(batch_size: int | None) -> int:
+    require_whole_numbers(1, batch_size=batch_size)
+    return batch_size or DEFAULT_BATCH_SIZE
+
+
 def _chunks(n: int, batch_size: int | None) -> list[np.ndarray]:
-    size = batch_size or DEFAULT_BATCH_SIZE
+    size = _size(batch_size)
     return [np.arange(i, min(i + size, n)) for i in range(0, n, size)]

@@ -11,6 +11,7 @@ from anndata import AnnData
 from unlasting import pp
 from unlasting._constants import UNS_KEY
 from unlasting._logging import logger
+from unlasting.data import check_cells
 from unlasting.model._sources import SourcesMixin
 
 
@@ -49,6 +50,7 @@ class PreparationMixin(SourcesMixin):
                 "The screen of this model was not normalised by `unlasting.pp.prepare`, so how it was done is not known. "
                 "Normalise the new cells in the same way, and pass `adata[:, model.get_var_names()].copy()`."
             )
+        check_cells(adata)
         adata = adata.copy() if copy else adata
         split = self._known_split(adata)
         n_genes, before = adata.n_vars, self.preparation_["genes_before"]

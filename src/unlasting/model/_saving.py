@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Self
@@ -17,10 +15,11 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from scipy import sparse
 
 from unlasting._compat import parse_device_args
+from unlasting._files import replacing_folder, standing
 from unlasting.data import check_genes
 from unlasting.model._base import ModelBase
 from unlasting.model._mudata import modality_of
@@ -28,6 +27,7 @@ from unlasting.model._mudata import modality_of
 FORMAT: Final = 1
 _JSON: Final = "model.json"
 _TENSORS: Final = "tensors.safetensors"
+_ADATA: Final = "adata.h5ad"
 
 
 class SavingMixin(ModelBase):
@@ -36,8 +36,8 @@ class SavingMixin(ModelBase):
     def save(self, dir_path: str | os.PathLike[str], overwrite: bool = False, save_anndata: bool = False) -> None:
         """Write the model to a folder: `model.json` and `tensors.safetensors`.
 
-        The folder is written beside its final place and moved there when it is complete, so that a save which fails
-        leaves an older one as it was.
+        The folder is written beside its final place and moved there when it is complete, so that a save which fails or is
+        killed leaves an older one as it was.
 
         Parameters
         ----------
@@ -51,12 +51,11 @@ class SavingMixin(ModelBase):
         Raises
         ------
         FileExistsError
-            If the folder exists and `overwrite` is false.
+            If the folder exists and `overwrite` is false, or it holds something else than a saved model.
         """
-        target = Path(dir_path)
-        if target.exists() and not overwrite:
-            raise FileExistsError(f"{str(target)!r} exists already. Pass `overwrite=True` to replace it.")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        check_place(dir_path, overwrite)
+        folder = Path(dir_path).resolve()
+        folder.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"module.{k}": v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
         arrays: dict[str, torch.Tensor] = {}
         description = {
@@ -71,17 +70,15 @@ class SavingMixin(ModelBase):
             "registry": _to_json(self.registry_, arrays, "registry"),
             "history": {k: [frame.index.tolist(), frame.iloc[:, 0].tolist()] for k, frame in _history(self).items()},
         }
-        building = _new_folder(target)
-        try:
+        with replacing_folder(folder) as building:
             # A tensor that two entries share is written for each, as safetensors asks.
-            save_file({k: v.clone() for k, v in {**tensors, **arrays}.items()}, building / _TENSORS)
-            description["sha256"] = _checksum(building / _TENSORS)
-            (building / _JSON).write_text(json.dumps(description, indent=1))
+            content = save({k: v.clone() for k, v in {**tensors, **arrays}.items()})
+            (building / _TENSORS).write_bytes(content)  # and not by safetensors, whose files others may not read
             if save_anndata:
-                self.adata.write_h5ad(building / "adata.h5ad")
-            _replace_folder(building, target)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+                self.adata.write_h5ad(building / _ADATA)
+            description["files"] = {file.name: _checksum(file) for file in sorted(building.iterdir())}
+            description["sha256"] = _checksum_of(description)
+            (building / _JSON).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
     @classmethod
     def load(
@@ -113,15 +110,22 @@ class SavingMixin(ModelBase):
             If the folder holds no model.
         ValueError
             If the files are damaged, of another program or of a newer format, or the genes differ.
+        TypeError
+            If `adata` is something else.
         """
-        folder = Path(dir_path)
+        if not (adata is None or adata is False or isinstance(adata, AnnData | MuData)):
+            raise TypeError(
+                f"`adata` is of type {type(adata).__name__}. Give an AnnData, a MuData, `False` or nothing."
+            )
+        folder = standing(Path(dir_path).resolve())
         description = _read_description(folder, cls.__name__)
-        tensors = _read_tensors(folder, description["sha256"])
+        tensors = _read_tensors(folder, description["files"])
         registry = _from_json(description["registry"], tensors)
-        if adata is None and (folder / "adata.h5ad").exists():
+        if adata is None and (folder / _ADATA).exists():
             import anndata
 
-            adata = anndata.read_h5ad(folder / "adata.h5ad")
+            _check_file(folder / _ADATA, description["files"])
+            adata = anndata.read_h5ad(folder / _ADATA)
         setup = dict(registry["setup_args"])
         modalities = setup.pop("modalities", None)
         given = adata if isinstance(adata, AnnData) else None
@@ -156,66 +160,78 @@ def _history(model: Any) -> dict[str, pd.DataFrame]:
     return model.history_ or {}
 
 
+def check_place(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Refuse to save a model over what may not be replaced.
+
+    Parameters
+    ----------
+    path
+        The folder of the model.
+    overwrite
+        Whether a model that is there may be replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something, and it may not be replaced or is no model.
+    """
+    folder = standing(Path(path).resolve())
+    if folder.exists() and not overwrite:
+        raise FileExistsError(f"{os.fspath(path)!r} exists already. Pass `overwrite=True` to replace it.")
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{os.fspath(path)!r} is a file, and a model is a folder. Choose another name.")
+    others = sorted(file.name for file in folder.glob("*") if file.name not in (_JSON, _TENSORS, _ADATA))
+    if others:
+        raise FileExistsError(
+            f"{os.fspath(path)!r} holds other files than a saved model ({others[0]!r} is one), which would be lost. Move "
+            "them, or choose another folder."
+        )
+
+
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _new_folder(target: Path) -> Path:
-    """Make an empty folder beside another, with the usual permissions."""
-    folder = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-    folder.mkdir()
-    return folder
+def _checksum_of(description: dict[str, Any]) -> str:
+    """Get the checksum of all that a description says but itself."""
+    text = json.dumps({key: value for key, value in description.items() if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _replace_folder(building: Path, target: Path) -> None:
-    """Move a finished folder to its place; an older one goes only when the new one stands."""
-    if not target.exists():
-        building.rename(target)
-        return
-    aside = _new_folder(target)
-    target.rename(aside / "old")
-    try:
-        building.rename(target)
-    except OSError:
-        (aside / "old").rename(target)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def _check_file(path: Path, checksums: dict[str, str]) -> None:
+    """Refuse a file that is not as it was saved; one that was put there later has no checksum."""
+    if path.name in checksums and _checksum(path) != checksums[path.name]:
+        way_out = "Pass the cells as `adata`." if path.name == _ADATA else "Save the model again."
+        raise ValueError(
+            f"`{path.name}` in {str(path.parent)!r} is damaged or was changed: its checksum differs. {way_out}"
+        )
 
 
 def _read_description(folder: Path, name: str) -> dict[str, Any]:
     if not (folder / _JSON).is_file() or not (folder / _TENSORS).is_file():
         raise FileNotFoundError(f"{str(folder)!r} holds no saved model: `{_JSON}` and `{_TENSORS}` are expected there.")
+    place = f"`{_JSON}` in {str(folder)!r}"
     try:
-        description = json.loads((folder / _JSON).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"`{_JSON}` in {str(folder)!r} is damaged ({error}). Save the model again.") from error
-    needed = {
-        "format",
-        "unlasting_version",
-        "preset",
-        "options",
-        "is_trained",
-        "var_names",
-        "preparation",
-        "registry",
-        "sha256",
-    }
-    if not isinstance(description, dict) or description.get("class") != name or needed - set(description):
-        raise ValueError(f"`{_JSON}` in {str(folder)!r} does not describe a saved {name}.")
-    if description["format"] > FORMAT:
+        description = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{place} is damaged ({error}). Save the model again.") from error
+    found = description if isinstance(description, dict) else {}
+    if found.get("class") != name or not isinstance(found.get("format"), int):
+        raise ValueError(f"{place} does not describe a saved {name}.")
+    if found["format"] > FORMAT:
         raise ValueError(
-            f"{str(folder)!r} was saved by unlasting {description.get('unlasting_version')} in format "
-            f"{description['format']}; this version reads formats up to {FORMAT}. Update unlasting."
+            f"{str(folder)!r} was saved by unlasting {found.get('unlasting_version')} in format {found['format']}; this "
+            f"version reads formats up to {FORMAT}. Update unlasting."
         )
-    return description
+    if found.get("sha256") != _checksum_of(found):
+        raise ValueError(f"{place} is damaged or was changed: its checksum differs. Save the model again.")
+    return found
 
 
-def _read_tensors(folder: Path, checksum: str) -> dict[str, torch.Tensor]:
+def _read_tensors(folder: Path, checksums: dict[str, str]) -> dict[str, torch.Tensor]:
     path = folder / _TENSORS
-    if _checksum(path) != checksum:
-        raise ValueError(f"`{_TENSORS}` in {str(folder)!r} is damaged or was changed: its checksum differs.")
+    _check_file(path, checksums)
     try:
         return load_file(path)
     except SafetensorError as error:

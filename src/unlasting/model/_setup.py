@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
 
-from unlasting._constants import UNS_KEY
+from unlasting._constants import SPLIT_KEY, SPLITS, TEST, UNS_KEY
 from unlasting._keys import ScreenKeys, split_hash
 from unlasting._logging import logger
 from unlasting._perturbation import Perturbation
-from unlasting.data import KINDS, TargetVocabulary, check_screen, split_codes
+from unlasting.data import KINDS, PerturbationField, PoolField, TargetVocabulary, check_screen, split_codes
 from unlasting.nn import STIMULUS
 
 MODES = ("knockout", "knockdown", "activation")
@@ -22,6 +23,8 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
     if mode not in MODES:
         raise ValueError(f"`mode` is {mode!r}; choose one of {list(MODES)}.")
     check_screen(adata, layer)
+    if keys.split_key != SPLIT_KEY:  # without a column of this name nothing is held out; any other is there
+        keys.column(adata, "split_key")
     labels, split = keys.labels(adata), keys.split(adata)
     perturbations = set(keys.perturbations(adata))
     _check_drugs(adata, keys, perturbations)
@@ -76,6 +79,25 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
             raise ValueError(
                 f"The targets {lost[:5]} are no nodes of the graph in `adata.uns['unlasting']['grn']`. "
                 "Call `pp.grn(adata)` again, with the labels that the cells have now."
+            )
+
+
+def check_transfer(adata: AnnData, keys: ScreenKeys, layer: str | None, saved: dict[str, Any]) -> None:
+    """Refuse a screen that a saved model cannot go on with, before anything is written."""
+    check_screen(adata, layer)
+    in_training = split_codes(adata, keys) < SPLITS.index(TEST)
+    pools = [", ".join(filter(None, pool)) for pool in zip(keys.cell_types(adata), keys.batches(adata), strict=True)]
+    for field, what, values in (
+        (PerturbationField(keys), "perturbation", keys.labels(adata)),
+        (PoolField(keys), "cell type or batch", pools),
+    ):
+        unknown = in_training & (field.codes(adata, saved[field.registry_key]["state_registry"]) < 0)
+        if unknown.any():
+            row = int(np.argmax(unknown))
+            raise ValueError(
+                f"The cell {adata.obs_names[row]!r} is for training or validation, but its {what} {values[row]!r} was not "
+                f"in the screen of the saved model. Label such cells 'test' in `adata.obs[{keys.split_key!r}]`, or load the "
+                "model without them (`adata=False`)."
             )
 
 

@@ -67,6 +67,8 @@ class SourceCells:
         """
         have = sorted(set(self.cell_type))
         wanted = have if cell_type is None else [cell_type] if isinstance(cell_type, str) else list(cell_type)
+        if not wanted:
+            raise ValueError(f"`cell_type` is empty; name at least one of {have}, or leave it out for all.")
         rows = {}
         for name in wanted:
             chosen = (self.cell_type == name) & ((batch is None) | (self.batch == batch))

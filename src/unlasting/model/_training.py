@@ -25,7 +25,7 @@ from unlasting._compat import parse_device_args
 from unlasting._constants import SPLITS
 from unlasting._logging import logger
 from unlasting.data import PERTURBATION, POOL, SPLIT
-from unlasting.model._base import ModelBase
+from unlasting.model._base import ModelBase, require_whole_numbers
 from unlasting.model._resuming import check_checkpoint, read_checkpoint
 from unlasting.module import NetworkName, NetworkTraining
 from unlasting.train import Checkpoint, KeepBest, NetworkPlan, NetworkProgressBar
@@ -103,8 +103,10 @@ class TrainingMixin(ModelBase):
         Raises
         ------
         ValueError
-            If there are fewer than one step, both `max_steps` and `max_epochs` are given, or `resume` is no checkpoint
-            of this training.
+            If a number is out of its range, both `max_steps` and `max_epochs` are given, or `resume` is no checkpoint of
+            this training.
+        IsADirectoryError
+            If `checkpoint` is a folder.
         FileNotFoundError
             If `resume` does not exist, or the folder of `checkpoint` does not.
         RuntimeError
@@ -116,9 +118,11 @@ class TrainingMixin(ModelBase):
             )
         if max_steps is not None and max_epochs is not None:
             raise ValueError("Both `max_steps` and `max_epochs` are given; they say the same. Give one.")
-        for name, value in (("max_steps", max_steps), ("max_epochs", max_epochs), ("batch_size", batch_size)):
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` is {value}; at least 1 is needed.")
+        require_whole_numbers(1, max_steps=max_steps, max_epochs=max_epochs, batch_size=batch_size)
+        require_whole_numbers(1, early_stopping_patience=early_stopping_patience)
+        require_whole_numbers(0, seed=seed)
+        if lr is not None and not 0 < lr < math.inf:
+            raise ValueError(f"`lr` is {lr}; a learning rate above 0 is needed, such as 1e-3.")
         preset = self.preset
         of_denoiser = _changed(preset.train_denoiser, batch_size=batch_size, lr=lr)
         n_train = int((self.adata_manager.get_from_registry(SPLIT) == 0).sum())
@@ -128,6 +132,8 @@ class TrainingMixin(ModelBase):
         of_denoiser = _changed(of_denoiser, max_steps=max_steps)
         of_mask = _changed(preset.train_mask, max_steps=max(1, round(min(share, 1.0) * preset.train_mask.max_steps)))
         checkpoint = resume if checkpoint is None else checkpoint
+        if checkpoint is not None and Path(checkpoint).is_dir():
+            raise IsADirectoryError(f"`checkpoint` is {os.fspath(checkpoint)!r}, a folder. Name a file in it.")
         if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
             raise FileNotFoundError(
                 f"The folder of `checkpoint` {os.fspath(checkpoint)!r} does not exist. Make it first."

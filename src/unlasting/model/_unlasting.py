@@ -36,7 +36,7 @@ from unlasting.model._generation import GenerationMixin
 from unlasting.model._mudata import EXPRESSION, expression_of
 from unlasting.model._preparation import PreparationMixin, preparation_of
 from unlasting.model._saving import SavingMixin
-from unlasting.model._setup import check_setup, make_graph, report_kinds
+from unlasting.model._setup import check_setup, check_transfer, make_graph, report_kinds
 from unlasting.model._training import TrainingMixin
 from unlasting.module import Preset, UnlastingModule
 from unlasting.nn import GENE, STIMULUS, EffectFit, ResponderFit, Responders, ScreenStatistics
@@ -383,6 +383,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, SavingMix
         else:
             graph = saved["field_registries"][GRAPH]["state_registry"]
             keys = dataclasses.replace(keys, known_drugs=frozenset({*graph["drugs"], *graph["smiles"]}))
+            check_transfer(adata, keys, setup_method_args["setup_args"]["layer"], saved["field_registries"])
         fields = [
             LayerField(REGISTRY_KEYS.X_KEY, setup_method_args["setup_args"]["layer"], is_count_data=False),
             SplitField(keys),

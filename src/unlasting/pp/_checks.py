@@ -89,11 +89,13 @@ def require_log_normalised(adata: AnnData) -> None:
 
 
 def _require_matrix(adata: AnnData) -> None:
-    """Refuse an AnnData whose `X` is not in memory."""
+    """Refuse an AnnData whose `X` is not in memory, or holds no numbers."""
     if adata.isbacked:
         raise ValueError("`adata` is backed by a file. Read it into memory first: `adata = adata.to_memory()`.")
     if adata.X is None:
         raise ValueError("`adata.X` is empty; expression is expected there.")
+    if adata.X.dtype.kind not in "biuf":
+        raise ValueError(f"`adata.X` holds values of type {adata.X.dtype}; real numbers are expected.")
 
 
 def row_sums(matrix: Any) -> np.ndarray:

@@ -167,7 +167,7 @@ def split(
             f"`test_fraction` is {test_fraction} and `val_fraction` is {val_fraction}; "
             "neither may be negative, and together they must leave something for training."
         )
-    for argument, value in (("n_seen", n_seen), ("n_shots", n_shots), ("min_cells", min_cells)):
+    for argument, value in (("n_seen", n_seen), ("n_shots", n_shots), ("min_cells", min_cells), ("seed", seed)):
         if value < 0:
             raise ValueError(f"`{argument}` is {value}; it must not be negative.")
     if method not in get_args(Method):

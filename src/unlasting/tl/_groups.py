@@ -45,11 +45,15 @@ class Screen:
 
         Raises
         ------
+        TypeError
+            If `adata` is no AnnData.
         KeyError
             If a label column is missing.
         ValueError
             If `X` holds raw counts, or names are not unique.
         """
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"`adata` is a {type(adata).__name__}; an AnnData is needed.")
         if adata.n_obs == 0 or adata.n_vars == 0:
             raise ValueError("`adata` is empty: it needs at least one cell and one gene.")
         for argument, names in (("obs_names", adata.obs_names), ("var_names", adata.var_names)):
@@ -250,6 +254,8 @@ def _from_layer(adata: AnnData, observed: Cells, layer: str | None) -> Cells:
 
 
 def _from_other(adata: AnnData, predictions: AnnData, keys: ScreenKeys) -> Cells:
+    if not isinstance(predictions, AnnData):
+        raise TypeError(f"`predictions` is a {type(predictions).__name__}; an AnnData with generated cells is needed.")
     if not predictions.var_names.is_unique:
         repeated = predictions.var_names[predictions.var_names.duplicated()][0]
         raise ValueError(f"`predictions.var_names` holds {repeated!r} more than once. Make names unique.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,6 +13,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from torch import Tensor
 from tqdm.auto import tqdm
+
+from unlasting._files import replacing
 
 
 class KeepBest(Callback):
@@ -59,7 +63,7 @@ class Checkpoint(Callback):
     """
 
     def __init__(self, path: str | os.PathLike[str], description: dict[str, Any], every_n_epochs: int) -> None:
-        self._path = os.fspath(path)
+        self._path = Path(path)
         self._description = description
         self._every_n_epochs = every_n_epochs
         self._stopped = False
@@ -67,7 +71,10 @@ class Checkpoint(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write."""
         if trainer.should_stop or (trainer.current_epoch + 1) % self._every_n_epochs == 0:
-            trainer.save_checkpoint(self._path, weights_only=False)
+            # Lightning moves files from the folder of temporary ones, which is a copy where that is another disk. All
+            # processes have to call it, and the first one writes.
+            with replacing(self._path) if trainer.is_global_zero else nullcontext(self._path) as file:
+                trainer.save_checkpoint(file, weights_only=False)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
