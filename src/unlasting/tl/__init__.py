@@ -7,6 +7,7 @@ from unlasting.tl._diagnose import diagnose
 from unlasting.tl._dose_response import dose_response
 from unlasting.tl._embedding import embedding
 from unlasting.tl._evaluate import evaluate
+from unlasting.tl._grn import grn
 from unlasting.tl._rank import rank
 from unlasting.tl._responders import responders
 
@@ -18,6 +19,7 @@ __all__ = [
     "dose_response",
     "embedding",
     "evaluate",
+    "grn",
     "rank",
     "responders",
 ]
