@@ -6,6 +6,7 @@ from unlasting.tl._bimodality import bimodality
 from unlasting.tl._diagnose import diagnose
 from unlasting.tl._dose_response import dose_response
 from unlasting.tl._embedding import embedding
+from unlasting.tl._enrich import enrich
 from unlasting.tl._evaluate import evaluate
 from unlasting.tl._grn import grn
 from unlasting.tl._rank import rank
@@ -18,6 +19,7 @@ __all__ = [
     "diagnose",
     "dose_response",
     "embedding",
+    "enrich",
     "evaluate",
     "grn",
     "rank",
