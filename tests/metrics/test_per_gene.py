@@ -79,6 +79,18 @@ def test_the_input_stays_as_it_was(given_pair) -> None:
         np.testing.assert_array_equal(values.toarray() if sparse.issparse(values) else values, exact)
 
 
+def test_unbiased_energy_agrees_with_all_pairs(given_pair) -> None:
+    x, y, exact_x, exact_y, tolerance = given_pair
+    if min(len(exact_x), len(exact_y)) < 2:
+        with pytest.raises(ValueError, match="at least 2 cells"):
+            energy_per_gene(x, y, unbiased=True)
+        return
+    between = np.abs(exact_x[:, None] - exact_y).mean(axis=(0, 1))
+    within = [np.abs(c[:, None] - c).sum(axis=(0, 1)) / (len(c) * (len(c) - 1)) for c in (exact_x, exact_y)]
+    found = energy_per_gene(x, y, unbiased=True)
+    np.testing.assert_allclose(found, 2 * between - sum(within), atol=tolerance * max(between.max(), 1e-12))
+
+
 def test_unbiased_energy_is_zero_on_average() -> None:
     rng = np.random.default_rng(0)
     draws = rng.gamma(2.0, 0.5, (600, 2, 8, 1))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unlasting.metrics import METRICS, Metric, e_distance, get_metric
+from unlasting.metrics import METRICS, Metric, e_distance, energy, get_metric
 
 EXPECTED = {
     "e_distance",
@@ -100,6 +100,18 @@ def test_the_registered_e_distance_is_unbiased_and_not_rooted(arguments) -> None
     given = arguments["right"]
     expected = e_distance(given["predicted"], given["observed"], unbiased=True)
     assert compute(get_metric("e_distance"), given) == expected
+
+
+def test_the_registered_energy_is_unbiased(arguments) -> None:
+    given = arguments["wrong"]
+    assert compute(get_metric("energy"), given) == energy(given["predicted"], given["observed"], unbiased=True)
+
+
+def test_the_centred_correlation_is_that_of_differences_from_the_mean_perturbation(arguments) -> None:
+    given = arguments["wrong"]
+    differences = [given[name].mean(axis=0) - given["reference"] for name in ("predicted", "observed")]
+    expected = stats.pearsonr(*differences).statistic
+    assert compute(get_metric("pearson_change_centred"), given) == pytest.approx(expected)
 
 
 def test_a_best_value_in_between_is_lost_on_both_sides() -> None:

@@ -75,6 +75,26 @@ def test_where_there_are_no_sparse_kernels_the_result_is_the_same(graph, n_cells
         assert_same_as_pyg(*graph, n_cells, 2, seed)
 
 
+@settings(max_examples=40, deadline=None)
+@given(graphs(), st.integers(1, 4), st.integers(1, 3), st.integers(0, 1000))
+def test_the_attention_of_every_edge_is_that_of_pyg(graph, n_cells, heads, seed):
+    n_nodes, edge_index = graph
+    torch.manual_seed(seed)
+    shared = SharedGraph(edge_index, n_nodes)
+    layer = SharedGraphAttention(shared, 3, 5, heads)
+    features = torch.randn(n_cells, n_nodes, 3)
+    _, (edges, attention) = peer_of(layer, 3)(
+        features.reshape(-1, 3), copies_of(edge_index, n_nodes, n_cells), return_attention_weights=True
+    )
+    expected = torch.zeros(n_cells * n_nodes, n_nodes)
+    expected[edges[1], edges[0] % n_nodes] = attention.detach().mean(1)
+    expected = expected.view(n_cells, n_nodes, n_nodes)  # of every target, to every source
+    found = layer.attention(features)
+    torch.testing.assert_close(found, expected[:, shared.target, shared.source], rtol=1e-4, atol=1e-6)
+    of_targets = torch.zeros(n_cells, n_nodes).index_add(1, shared.target, found)
+    torch.testing.assert_close(of_targets, torch.ones(n_cells, n_nodes))
+
+
 def test_a_larger_graph_and_another_number_of_cells_each_time():
     generator = torch.Generator().manual_seed(0)
     edge_index = torch.randint(120, (2, 900), generator=generator)

@@ -174,7 +174,7 @@ def test_scores_show_conditions_with_signal_and_both_reference_lines(screen):
     ]
     assert {0, 1} <= set(verticals)
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["unlasting", "no effect", "pooled"]
-    assert axes.get_xlabel().endswith("beyond the axis; 1 without a signal left out")
+    assert axes.get_xlabel().endswith("beyond the axis; 1 condition without a signal left out")
     points = next(line for line in axes.lines if line.get_label() == "unlasting")
     np.testing.assert_allclose(points.get_xdata(), [0.2, 0.3, 0.2])
 

@@ -21,7 +21,7 @@ def _cells(n: int, shift: dict[int, float], rng: np.random.Generator) -> np.ndar
     return np.where(rng.random((n, N_GENES)) < 0.15, 0.0, np.clip(values, 0.01, None))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def planted_screen() -> Callable[..., AnnData]:
     """Make a screen with controls, `none` (no effect), `half` (half of the cells gain genes 0-5), `all` (all lose 6-11).
 

@@ -438,3 +438,16 @@ def test_the_guide_judges_a_prediction_that_unlasting_did_not_make():
     scores = frame.set_index("predictor")["score"]
     assert scores["additive"] < scores["scaled controls"] < scores["linear"]
     assert set(names["ranks"]["predictor"]) == {"additive", "nearest target", "no effect"}
+
+
+def test_a_scale_of_rounding_is_none(planted_screen):
+    """Normalised cells all have one library size: no effect is as right as the truth."""
+    adata = planted_screen(120)
+    sizes = np.expm1(adata.X).sum(axis=1, keepdims=True)
+    adata.X = np.log1p(np.expm1(adata.X) / sizes * 60.0).astype(np.float32)
+    metrics = ["library_size_error", "zero_fraction_error"]
+    frame = tl.evaluate(adata, baselines=SIMPLE, metrics=metrics, gene_sets="all", conditions=["half", "all"], **QUICK)
+    own = frame[(frame["predictor"] == "unlasting") & (frame["metric"] == "library_size_error")]
+    assert (own["value"] > 0.1).all()
+    assert own["normalised"].isna().all()
+    assert np.isnan(_score(adata, "unlasting", "library_size_error"))

@@ -108,8 +108,8 @@ def e_distance(
     Notes
     -----
     The default is the formula in the text of :cite:t:`chi2025unlasting`; the tables there are `unbiased=True,
-    sqrt=True`. pertpy's `edistance` averages over all pairs as well; where it uses squared distances
-    (`cell_wise_metric="sqeuclidean"`, the default in some releases), it is `squared=True`.
+    sqrt=True`. pertpy's `edistance` is the default as well; where it uses squared distances
+    (`cell_wise_metric="sqeuclidean"`, its default before version 1), it is `squared=True`.
 
     Examples
     --------

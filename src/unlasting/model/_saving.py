@@ -147,8 +147,8 @@ class SavingMixin(ModelBase):
         model.module.describe(model.vocabulary.tensors(model._conditions()))
         model.is_trained_ = description["is_trained"]
         model.history_ = {
-            key: pd.DataFrame({key: values}, index=pd.Index(steps))
-            for key, (steps, values) in description["history"].items()
+            key: pd.DataFrame({key: values}, index=pd.Index(epochs, name="epoch"))
+            for key, (epochs, values) in description["history"].items()
         }
         _, _, torch_device = parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)
         model.to_device(torch_device)

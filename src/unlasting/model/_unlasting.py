@@ -32,6 +32,7 @@ from unlasting.data import (
     fit_responders,
     fit_statistics,
 )
+from unlasting.model._attention import AttentionMixin
 from unlasting.model._generation import GenerationMixin
 from unlasting.model._mudata import EXPRESSION, expression_of
 from unlasting.model._preparation import PreparationMixin, preparation_of
@@ -42,7 +43,7 @@ from unlasting.module import Preset, UnlastingModule
 from unlasting.nn import GENE, STIMULUS, EffectFit, ResponderFit, Responders, ScreenStatistics
 
 
-class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, SavingMixin):
+class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, AttentionMixin, SavingMixin):
     r"""Predict single cells under perturbations, measured or not.
 
     A control cell is encoded to a Gaussian latent by the probability-flow ODE of a diffusion model of unperturbed

@@ -17,6 +17,8 @@ _SPARSE_DEVICES = ("cpu", "cuda")
 class StackedGraph(NamedTuple):
     """CSR indices of copies of a graph; a row is a head of a target node of a copy, a column a source node."""
 
+    edge: Tensor
+    """Edge of the entries of one copy, shape `(heads * n_edges,)`."""
     source: Tensor
     """Source node of the entries of one copy, shape `(heads * n_edges,)`."""
     source_score: Tensor
@@ -86,6 +88,7 @@ class SharedGraph(nn.Module):
                 return torch.cat([stacked.new_zeros(1), stacked]).int()
 
             self._stacked[key] = StackedGraph(
+                edge=edge,
                 source=source,
                 source_score=source * heads + of_head,
                 row=row,
@@ -218,6 +221,14 @@ class SharedGraphAttention(nn.Module):
         unscaled = torch.exp(below.clamp(min=-80.0))  # no target is left with zero weight in all
         total = unscaled.new_zeros(n_cells, n_nodes * self.heads).index_add(1, entries.row, unscaled)
         return unscaled * total.reciprocal().index_select(1, entries.row)
+
+    def attention(self, features: Tensor) -> Tensor:
+        """Get the attention of every edge, averaged over heads, in the order of the graph, `(n_cells, n_edges)`."""
+        with _full_precision(features.device.type):
+            weights = self.edge_weights(features.float())
+        edge = self.graph.stacked(features.shape[0], self.heads).edge
+        total = weights.new_zeros(weights.shape[0], self.graph.n_edges)
+        return total.index_add(1, edge, weights) / self.heads
 
     def forward(self, features: Tensor) -> Tensor:
         """Let every node attend to its neighbours and to itself.

@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 
 from unlasting.pl._figure import (
     GROUP_COLORS,
-    LINE,
     NORMAL,
     condition_names,
     dress,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 # from so many points on, a vector file holds them as an image
 MANY = 2000
+ARROW = "#1A1A1A"
 SHARED = {"sharex": True, "sharey": True}
 
 
@@ -99,7 +99,9 @@ def embedding(
     axes[-1, 0].set_ylabel(str(names[1]), fontsize=NORMAL)
     handles, _ = axes[0, 0].get_legend_handles_labels()
     if n_arrows and frame["source_x"].notna().any():
-        handles.append(Line2D([], [], color=LINE, linewidth=1, marker=">", markersize=4, label="source to generated"))
+        handles.append(
+            Line2D([], [], color=ARROW, linewidth=1.2, marker=">", markersize=4, label="source to generated")
+        )
     legend_beside(axes[0, -1], handles=handles, markerscale=1.8)
     return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
 
@@ -121,10 +123,12 @@ def _draw(panel: Axes, control: pd.DataFrame, cells: pd.DataFrame, n_arrows: int
             scale_units="xy",
             scale=1,
             units="inches",
-            width=0.012,
-            headwidth=6,
-            color=LINE,
-            alpha=0.7,
+            width=0.02,
+            headwidth=5,
+            color=ARROW,
+            edgecolor="white",
+            linewidth=0.6,
+            zorder=3,
         )
     panel.set_xticks([])
     panel.set_yticks([])

@@ -34,13 +34,14 @@ def grn(
 ) -> Any:
     """Show the neighbours of a target and the edges among them.
 
-    Edges are coloured by where they come from and as wide as their `attention`, if the frame of edges has such a
-    column, or else as their absolute weight. Open circles are targets that are not among the measured genes.
+    Edges are coloured by where they come from. After `tl.grn` they are as wide as the larger of the two attentions that
+    the genes pay to each other, otherwise as their absolute weight. Open circles are targets that are not among the
+    measured genes.
 
     Parameters
     ----------
     adata
-        The screen after `pp.grn`.
+        The screen after `pp.grn`, or `tl.grn`.
     target
         The gene in the middle.
     n_neighbours
@@ -80,7 +81,8 @@ def grn(
     nearest = at_target["width"].groupby(other).max().sort_values(ascending=False, kind="stable").index[:n_neighbours]
     shown = [target, *nearest]
     edges = edges[edges["source"].isin(shown) & edges["target"].isin(shown)]
-    # both directions of one edge are one line
+    # both directions of one edge are one line, which the wider one draws
+    edges = edges.sort_values("width", ascending=False, kind="stable")
     pair = pd.Series([frozenset(p) for p in zip(edges["source"], edges["target"], strict=True)], index=edges.index)
     edges = edges[~pd.DataFrame({"pair": pair, "origin": edges["origin"]}).duplicated()]
 

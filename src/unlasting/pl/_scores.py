@@ -132,7 +132,7 @@ def scores(
     axes.set_yticks(range(len(rows)), rows)
     notes = ["▸ beyond the axis"] if far else []
     if silent:
-        notes.append(f"{silent} without a signal left out")
+        notes.append(f"{silent} condition{'s' * (silent > 1)} without a signal left out")
     scale = "Normalised score (0: noise floor, 1: no effect)" if of_distance else "Share of the ceiling (1: true cells)"
     label = "\n".join([scale, "; ".join(notes)]).strip()
     dress(axes, title=f"{metric}, {gene_set} genes", xlabel=label)

@@ -6,7 +6,9 @@ from unlasting.tl._bimodality import bimodality
 from unlasting.tl._diagnose import diagnose
 from unlasting.tl._dose_response import dose_response
 from unlasting.tl._embedding import embedding
+from unlasting.tl._enrich import enrich
 from unlasting.tl._evaluate import evaluate
+from unlasting.tl._grn import grn
 from unlasting.tl._rank import rank
 from unlasting.tl._responders import responders
 
@@ -17,7 +19,9 @@ __all__ = [
     "diagnose",
     "dose_response",
     "embedding",
+    "enrich",
     "evaluate",
+    "grn",
     "rank",
     "responders",
 ]

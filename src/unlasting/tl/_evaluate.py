@@ -123,7 +123,8 @@ def evaluate(
     -------
     A frame with a row for each condition, set of genes, metric and predictor: `condition`, `cell_type`, `dose` (uM),
     `gene_set`, `metric`, `predictor`, `value`, `floor` (the value of A), `no_effect` (the value of training controls),
-    `normalised` (as above, for this condition alone; missing if it is not scored), `n_cells` of each sample, `signal`.
+    `normalised` (as above, for this condition alone; missing if it is not scored, or no effect is no farther from B than
+    A), `n_cells` of each sample, `signal`.
 
     Updates the following fields of `adata.uns["unlasting"]`:
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -64,7 +64,7 @@ def rank(
     gene_sets
         Pathways as lists of genes. The `n_top_genes` genes that change most, by absolute Welch t, are tested for each
         pathway (hypergeometric, all genes of the panel as background, Benjamini-Hochberg over the pathways of a
-        condition).
+        condition). For the direction of a pathway, see :func:`enrich`.
     n_top_genes
         Number of genes taken for `gene_sets`.
     seed_key
@@ -94,6 +94,8 @@ def rank(
     Updates the following fields:
 
     - `adata.uns["unlasting"][key_added]`: the frame.
+    - `adata.uns["unlasting"][key_added + "_genes"]`: `genes`, and `t`: Welch's t of each against the controls, in the order
+      of the frame, shape `(n_conditions, n_genes)`.
     - `adata.uns["unlasting"][key_added + "_pathways"]`: with `gene_sets`, a frame with `condition`, `cell_type`,
       `dose`, `pathway`, `n_overlap`, `n_genes`, `p_value`, `p_adjusted` and `genes`, sorted within each condition.
 
@@ -121,6 +123,7 @@ def rank(
     rng = np.random.default_rng(seed)
     rows = []
     left_out: list[str] = []
+    of_genes: list[np.ndarray] = []
     enriched: list[pd.DataFrame] = []
     for condition in chosen:
         control_rows = sample(groups.control_rows(condition.cell_type), max_cells, rng)
@@ -144,15 +147,18 @@ def rank(
                 "criterion": criterion,
             }
         )
+        t = t_scores(np.concatenate([run.values for run in runs]), controls.values)
+        of_genes.append(t.astype(np.float32))
         if pathways:
-            t = t_scores(np.concatenate([run.values for run in runs]), controls.values)
             enriched.append(_enrichment(condition, t, pathways, groups.genes, n_top_genes))
     if left_out:
         logger.info("Left out, with fewer than %d generated or control cells: %s.", min_cells, ", ".join(left_out))
     if not rows:
         raise ValueError(f"No condition has `min_cells={min_cells}` generated and control cells.")
-    frame = pd.DataFrame(rows).sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
-    results = {key_added: frame}
+    frame = pd.DataFrame(rows).sort_values("score", ascending=False, kind="stable")
+    of_ranked = {"genes": np.asarray(groups.genes, dtype=object), "t": np.array(of_genes)[frame.index]}
+    frame = frame.reset_index(drop=True)
+    results: dict[str, Any] = {key_added: frame, f"{key_added}_genes": of_ranked}
     if enriched:
         results[f"{key_added}_pathways"] = pd.concat(enriched, ignore_index=True)
     store(adata, **results)

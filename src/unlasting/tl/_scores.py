@@ -149,11 +149,12 @@ def left_out_table(verdicts: Sequence[Verdict], left_out: dict[Condition, str]) 
 def _ratios(metric: Metric, terms: np.ndarray) -> np.ndarray:
     """Divide by the ends of the scale, from columns of value, floor and no effect, shape `(n, 3)`.
 
-    0 is the floor and 1 no effect; for what is best at 1, 1 is the floor. Missing where there is nothing to divide by.
+    0 is the floor and 1 no effect; for what is best at 1, 1 is the floor. Missing where there is nothing to divide by,
+    or rounding only, as in the library sizes of normalised cells.
     """
     value, floor, no_effect = terms.T
     above, below = (value - floor, no_effect - floor) if is_distance(metric) else (value, floor)
-    return np.divide(above, below, out=np.full(len(terms), np.nan), where=below > 0)
+    return np.divide(above, below, out=np.full(len(terms), np.nan), where=below > 1e-6 * np.abs(above))
 
 
 def _of_conditions(
