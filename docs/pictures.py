@@ -87,7 +87,7 @@ def draw_bridge(ink: str, page: str) -> Figure:
     there = follow(cells, CONTROLS, schedule, times)
     back = follow(there[-1], RESPONSE, schedule, times.flip(0))
 
-    figure, axes = plt.subplots(figsize=(8.4, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(6.8, 3.7), layout="constrained")
     height = np.linspace(-3.2, 3.2, 161)
     for mixture, side, color in ((CONTROLS, -1, CONTROL), (RESPONSE, 1, PERTURBED)):
         place = side * (1 - times.numpy())
@@ -159,12 +159,12 @@ def draw_nodes(axes: Axes, signal: dict[str, float], ink: str, page: str) -> Non
 
 def draw_graph(ink: str, page: str) -> Figure:
     """How far a knock-out is felt before and after each layer of attention."""
-    figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(6.8, 2.4), layout="constrained")
     titles = ("the target is perturbed", "after the first layer", "after the second layer")
     for n_layers, (panel, title) in enumerate(zip(axes, titles, strict=True)):
         draw_nodes(panel, spread(n_layers), ink, page)
         panel.set_title(title, color=ink, fontsize=10)
-    axes[0].text(-0.36, -0.32, "target", ha="left", va="top", color=ink, fontsize=9)
+    axes[0].text(0, 0.3, "target", ha="center", va="bottom", color=ink, fontsize=9)
     x, y = PLACES[UNMEASURED]
     axes[0].text(x - 0.26, y - 0.1, "not measured", ha="right", va="top", color=ink, fontsize=9)
     return figure
@@ -183,20 +183,20 @@ def draw_mask(ink: str, page: str) -> Figure:
     generated = bridge_mask(latent, torch.as_tensor(PERTURBED_RATES)).numpy()
 
     figure, (top, below) = plt.subplots(
-        2, 1, figsize=(8.4, 4.6), layout="constrained", height_ratios=(3, 1), sharex=True
+        2, 1, figsize=(6.8, 4.2), layout="constrained", height_ratios=(3, 1), sharex=True
     )
     x = np.arange(len(SOURCE))
     bars = top.bar(x, CONTROL_RATES, 0.72, color=CONTROL, alpha=0.35)
     lines = top.hlines(PERTURBED_RATES, x - 0.42, x + 0.42, color=PERTURBED, linewidth=2.5)
     (points,) = top.plot(x, latent.numpy(), "o", color=ink, markersize=7)
     top.set_ylim(0, 1)
-    top.set_ylabel("share of cells", color=ink)
+    top.set_ylabel("gene expressed in", color=ink)
     top.tick_params(colors=ink, bottom=False, labelbottom=False)
     top.spines[["top", "right"]].set_visible(False)
     top.spines[["left", "bottom"]].set_color(ink)
     top.legend(
         [bars, lines, points],
-        ["expressed in this share of control cells", "... of perturbed cells", "latent of the cell"],
+        ["share of control cells", "share of perturbed cells", "latent of the cell"],
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
         ncols=3,
