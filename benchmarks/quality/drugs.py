@@ -10,12 +10,11 @@ means and s.d. over seeds. `--steps 0` judges what is known before any training.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from run import METRICS, RESULTS, maker
+from run import METRICS, RESULTS, keeping, maker
 
 import unlasting as ul
 from unlasting.baselines import BASELINES, ModelPredictor
@@ -74,16 +73,6 @@ def monotone(model: Any, adata: Any, *, seed: int) -> dict[str, Any]:
                 curves.append(turns_back(means[:, asked]))
     values = np.concatenate(curves)
     return {"turn_back": float((values > TURNS).mean()), "n_curves": len(values), "n_drugs": len(curves)}
-
-
-def keeping(make: Callable[[Any], Any], kept: list[tuple[Any, Any]]) -> Callable[[Any], Any]:
-    """Train a model by `make`, and keep it with its screen."""
-
-    def made(adata: Any) -> Any:
-        kept.append((make(adata), adata))
-        return kept[-1][0]
-
-    return made
 
 
 def run(n_seeds: int, steps: int | None) -> None:

@@ -104,6 +104,16 @@ def maker(setup: dict[str, Any], steps: int | None, seed: int, **options: Any) -
     return make
 
 
+def keeping(make: Callable[[Any], Any], kept: list[tuple[Any, Any]]) -> Callable[[Any], Any]:
+    """Train a model by `make`, and keep it with its screen."""
+
+    def made(adata: Any) -> Any:
+        kept.append((make(adata), adata))
+        return kept[-1][0]
+
+    return made
+
+
 def run(name: str, n_seeds: int, steps: int | None) -> None:
     """Make one table."""
     table = TABLES[name]

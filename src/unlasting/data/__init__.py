@@ -2,6 +2,7 @@
 
 from unlasting.data._cells import check_genes, check_log_normalised, check_screen, expression
 from unlasting.data._conditions import KINDS, TargetVocabulary
+from unlasting.data._doses import fit_half_doses
 from unlasting.data._effects import fit_effects
 from unlasting.data._fields import (
     GRAPH,
@@ -35,6 +36,7 @@ __all__ = [
     "check_screen",
     "expression",
     "fit_effects",
+    "fit_half_doses",
     "fit_responders",
     "fit_statistics",
     "row_blocks",

@@ -40,6 +40,9 @@ class TargetVocabulary:
         Canonical SMILES of the molecules.
     molecules
         Their embeddings, rows of length one, shape `(n_molecules, n_molecule_features)`.
+    half_doses
+        Doses in uM at which the trained drugs, and last any other, have half of their effect, shape
+        `(n_trained_drugs + 1,)`. `None`: the median trained dose for all.
     """
 
     nodes: Sequence[str]
@@ -49,6 +52,7 @@ class TargetVocabulary:
     drugs: Mapping[str, str]
     smiles: Sequence[str]
     molecules: np.ndarray
+    half_doses: np.ndarray | None = None
 
     @classmethod
     def read(cls, graph: Mapping[str, Any], trained: Sequence[Perturbation]) -> TargetVocabulary:
@@ -98,6 +102,11 @@ class TargetVocabulary:
     def trained_targets(self) -> list[Target]:
         """The trained targets in the order of their learnt identities."""
         return sorted({self.target(name) for name in self.trained})
+
+    @cached_property
+    def trained_drugs(self) -> list[Target]:
+        """Those of them that are drugs."""
+        return [target for target in self.trained_targets if target[0] == DRUG]
 
     def require_known(self, perturbations: Sequence[Perturbation]) -> None:
         """Refuse targets of which nothing is known.

@@ -47,8 +47,7 @@ def fit_effects(
     What prediction needs.
     """
     n_trained, n_pools, n_genes = len(features), len(profiles), profiles.shape[1]
-    rate = measured.expressed
-    units = np.stack([np.sqrt(rate * (1.0 - rate)), np.sqrt(rate), np.sqrt(2.0 * rate)])  # variance 1 over cells
+    units = measured.units
     values = (measured.shifts * units).reshape(len(measured.shifts), -1)
     condition = np.unique(measured.condition, return_inverse=True)[1]
     weight = 1.0 / measured.noise

@@ -23,8 +23,8 @@ class ConditionFeatures:
 
     A target is described by what the prior (or its molecule) says, by being a perturbation of its kind at all, and, if
     it was trained, by being itself. A combination is the sum of its targets, and a trained one is something of its own
-    as well. The description of a drug is multiplied by one saturating function of its dose, which is 0 at dose 0: what
-    a drug does has one direction at all doses, and so rises with the dose, between and beyond the trained ones.
+    as well. The description of a drug is multiplied by a saturating function of its dose, which is 0 at dose 0: what a
+    drug does has one direction at all doses, and so rises with the dose, between and beyond the trained ones.
 
     Parameters
     ----------
@@ -41,8 +41,11 @@ class ConditionFeatures:
         self._trained = {target: i for i, target in enumerate(vocabulary.trained_targets)}
         combinations = dict.fromkeys(vocabulary.named(p) for p in trained if len(p.targets) > 1)
         self._combination = {named: i for i, named in enumerate(combinations)}
-        doses = np.log1p([dose for p in trained for dose in p.doses if dose])
-        self._half = float(np.median(doses)) if doses.size else 1.0
+        doses = [dose for p in trained for dose in p.doses if dose]
+        half_doses = vocabulary.half_doses
+        self._half_dose = {} if half_doses is None else dict(zip(vocabulary.trained_drugs, half_doses, strict=False))
+        usual = float(np.exp(np.median(np.log(doses)))) if doses else 1.0
+        self._usual_half_dose = usual if half_doses is None else half_doses[-1]
         of_trained = self._describe(trained)
         self._columns = np.flatnonzero(np.abs(of_trained).sum(axis=0) > 0)
         squared, kinds = of_trained[:, self._columns] ** 2, self._kinds_of_columns()[self._columns]
@@ -89,12 +92,14 @@ class ConditionFeatures:
         combinations = np.zeros((len(perturbations), len(self._combination)), dtype=np.float32)
         for row, perturbation in enumerate(perturbations):
             for name, dose in zip(perturbation.targets, perturbation.doses, strict=True):
-                described[row] += self._gate(dose) * targets[place[name]]
+                described[row] += self._gate(self.vocabulary.target(name), dose) * targets[place[name]]
             own = self._combination.get(self.vocabulary.named(perturbation))
             if own is not None:
                 combinations[row, own] = 1.0
         return np.concatenate([described, combinations], axis=1)
 
-    def _gate(self, dose: float | None) -> float:
-        """Get the share of the full effect at a dose: half of it at the median trained one, all of it without a dose."""
-        return 1.0 if dose is None else float(np.log1p(dose) / (np.log1p(dose) + self._half))
+    def _gate(self, target: tuple[int, str], dose: float | None) -> float:
+        """Get the share of the full effect of a target at a dose in uM; all of it without a dose."""
+        if not dose:
+            return 1.0 if dose is None else 0.0
+        return 1.0 / (1.0 + float(self._half_dose.get(target, self._usual_half_dose)) / dose)

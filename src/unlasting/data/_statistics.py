@@ -45,6 +45,12 @@ class MeasuredEffects:
     shifts: np.ndarray
     expressed: np.ndarray
 
+    @property
+    def units(self) -> np.ndarray:
+        """Factors that bring every shift to a variance of 1 over cells, shape `(3, n_genes)`."""
+        rate = self.expressed
+        return np.stack([np.sqrt(rate * (1.0 - rate)), np.sqrt(rate), np.sqrt(2.0 * rate)])
+
 
 def row_blocks(matrix: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:
     """Read some rows of a dense, sparse or backed matrix in blocks, as CSR."""

@@ -139,6 +139,8 @@ class SavingMixin(ModelBase):
         model.preparation_ = description["preparation"]
         state = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
         model.module.load_state_dict(state)
+        model._take_half_doses(model.module.effects.half_doses.numpy())
+        model.module.describe(model.vocabulary.tensors(model._conditions()))
         model.is_trained_ = description["is_trained"]
         model.history_ = {
             key: pd.DataFrame({key: values}, index=pd.Index(steps))

@@ -28,6 +28,7 @@ from unlasting.data import (
     SplitField,
     TargetVocabulary,
     fit_effects,
+    fit_half_doses,
     fit_responders,
     fit_statistics,
 )
@@ -97,15 +98,13 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, SavingMix
         setup = self.registry_["setup_args"]
         if setup["mode"] != "knockout":
             self.preset = self.preset.replace(knock_out=False)
-        graph, perturbations = self._state(GRAPH), self._state(PERTURBATION)
+        graph = self._state(GRAPH)
         self.keys = ScreenKeys(
             **{f.name: setup[f.name] for f in dataclasses.fields(ScreenKeys) if f.name in setup},
             known_drugs=frozenset({*graph["drugs"], *graph["smiles"]}),
         )
-        conditions = PerturbationField(self.keys).conditions(perturbations)
-        self.vocabulary = TargetVocabulary.read(
-            graph, PerturbationField(self.keys).conditions(perturbations, trained=True)
-        )
+        conditions = self._conditions()
+        self.vocabulary = TargetVocabulary.read(graph, self._conditions(trained=True))
         self._refuse_what_the_preset_cannot(conditions)
         statistics, effects, responders = self._fit_statistics()
         self.module = self._module_cls(
@@ -127,6 +126,14 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, SavingMix
             f"{self.summary_stats['n_nodes']} nodes, {self.summary_stats['n_edges']} edges"
         )
         self.init_params_ = self._get_init_params(locals())
+
+    def _conditions(self, *, trained: bool = False) -> list[Perturbation]:
+        """List the registered conditions, the control first, or those of training cells."""
+        return PerturbationField(self.keys).conditions(self._state(PERTURBATION), trained=trained)
+
+    def _take_half_doses(self, half_doses: np.ndarray) -> None:
+        """Describe drugs by the doses at which they have half of their effect."""
+        self.vocabulary = dataclasses.replace(self.vocabulary, half_doses=half_doses)
 
     def _registered_modality(self, mdata: MuData) -> AnnData:
         """Find the modality that :meth:`setup_mudata` registered."""
@@ -157,11 +164,11 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, SavingMix
         """Fit what needs no training, or make room for what was saved."""
         n_conditions, n_pools = self.summary_stats["n_conditions"], self.summary_stats["n_pools"]
         trained, n_genes = self.vocabulary.trained_conditions, self.summary_stats["n_vars"]
-        described = self.vocabulary.condition_features
         if self.adata is None:
+            n_features, n_drugs = len(self.vocabulary.condition_features), len(self.vocabulary.trained_drugs)
             return (
                 ScreenStatistics.empty(n_genes, n_pools, n_conditions),
-                EffectFit.empty(len(trained), len(described), n_pools, n_genes),
+                EffectFit.empty(len(trained), n_features, n_pools, n_genes, n_drugs),
                 ResponderFit.empty(n_conditions, n_pools, len(trained)),
             )
         codes = {name: np.asarray(self.adata_manager.get_from_registry(name)) for name in (PERTURBATION, POOL, SPLIT)}
@@ -180,8 +187,11 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, SavingMix
         statistics, measured = fit_statistics(
             matrix, **cells, responders=Responders(responders), use_mask=self.preset.use_mask
         )
-        profiles = statistics.control_mean.double().numpy()
-        return statistics, fit_effects(described(trained), described.specific, profiles, measured), responders
+        half_doses = fit_half_doses(self.vocabulary, measured)
+        self._take_half_doses(half_doses)
+        described, profiles = self.vocabulary.condition_features, statistics.control_mean.double().numpy()
+        effects = fit_effects(described(trained), described.specific, profiles, measured)
+        return statistics, dataclasses.replace(effects, half_doses=torch.from_numpy(half_doses)), responders
 
     @property
     def history(self) -> dict[str, Any] | None:

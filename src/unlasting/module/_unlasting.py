@@ -137,6 +137,11 @@ class UnlastingModule(nn.Module):
             self._conditions = self._conditions.to(self.device)
         return self._conditions[codes]
 
+    def describe(self, conditions: ConditionTensors) -> None:
+        """Describe the registered conditions anew."""
+        self._conditions = conditions
+        self._registered.clear()
+
     def pools(self) -> ControlPools:
         """Get the registered pools of controls."""
         return self.statistics.values().pools(self.cell_type_of_pool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 import torch
@@ -35,6 +35,9 @@ class EffectFit:
         Kernel times coefficients is the expected effect, shape `(n_trained, n_pools, 3, n_genes)`.
     precision
         Inverse covariance of the measured conditions at a typical size of effects, shape `(n_trained, n_trained)`.
+    half_doses
+        Doses in uM at which the trained drugs, and last any other, have half of their effect, shape
+        `(n_trained_drugs + 1,)`.
     """
 
     relevance: Tensor
@@ -45,9 +48,10 @@ class EffectFit:
     pool_share: Tensor
     coefficients: Tensor
     precision: Tensor
+    half_doses: Tensor = field(default_factory=lambda: torch.ones(1))
 
     @classmethod
-    def empty(cls, n_trained: int, n_features: int, n_pools: int, n_genes: int) -> EffectFit:
+    def empty(cls, n_trained: int, n_features: int, n_pools: int, n_genes: int, n_trained_drugs: int = 0) -> EffectFit:
         """Get placeholders of the right shapes, to be overwritten by a saved model."""
         shapes = (
             (n_features,),
@@ -58,6 +62,7 @@ class EffectFit:
             (),
             (n_trained, n_pools, N_SHIFTS, n_genes),
             (n_trained, n_trained),
+            (n_trained_drugs + 1,),
         )
         return cls(*(torch.zeros(shape) for shape in shapes))
 
@@ -84,6 +89,7 @@ class ExpectedEffects(nn.Module):
         self.pool_share: Tensor
         self.coefficients: Tensor
         self.precision: Tensor
+        self.half_doses: Tensor
 
     def forward(self, features: Tensor, profiles: Tensor) -> Tensor:
         """Get the expected shifts.
