@@ -17,7 +17,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make lint   ruff: rules and format"
 	@echo "make types  mypy"
-	@echo "make docs   build the site in docs/_build/html; warnings are errors"
+	@echo "make docs   build the site in docs/_build/html; warnings and links that lead nowhere are errors"
 	@echo "make tutorials  execute the notebooks anew, with what they show (15 minutes on 2 cores)"
 	@echo "make check  all of the above but the demo"
 	@echo "make build  wheel and source distribution in dist/"
@@ -39,6 +39,7 @@ types: .venv/dev
 
 docs: .venv/doc
 	$(RUN) sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
+	.venv/bin/python docs/check_links.py docs/_build/html
 
 check: test lint types docs
 

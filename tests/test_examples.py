@@ -1,4 +1,4 @@
-"""The examples in docstrings run and give what they show."""
+"""The examples in docstrings and guides run and give what they show."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import importlib
 import inspect
 import logging
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +29,18 @@ def examples() -> list[doctest.DocTest]:
     return [test for test in found.values() if test.examples]
 
 
-@pytest.mark.parametrize("example", examples(), ids=lambda test: test.name)
+def guides() -> list[doctest.DocTest]:
+    """The sessions of each page, which go on from block to block."""
+    pages = {
+        page.name: page.read_text(encoding="utf-8")
+        for page in (Path(__file__).parents[1] / "docs" / "guide").glob("*.md")
+    }
+    sessions = {name: "".join(re.findall(r"^```pycon\n(.*?)^```", text, re.M | re.S)) for name, text in pages.items()}
+    parser = doctest.DocTestParser()
+    return [parser.get_doctest(text, {}, name, name, 0) for name, text in sorted(sessions.items()) if text]
+
+
+@pytest.mark.parametrize("example", [*examples(), *guides()], ids=lambda test: test.name)
 def test_example(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("unlasting"), "disabled", True)

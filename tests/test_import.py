@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -59,3 +60,12 @@ def test_names_are_listed_and_others_refused():
     assert set(unlasting.__all__) <= set(dir(unlasting))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = unlasting.nothing
+
+
+def test_a_level_of_the_log_that_was_set_before_stays():
+    code = "import logging, unlasting as ul\nlogging.getLogger('unlasting').setLevel({level})\nul.pp.split\n{shown}"
+    shown = "print(logging.getLogger('unlasting').level)"
+    assert [int(run(code.format(level=level, shown=shown))) for level in (0, logging.ERROR)] == [
+        logging.INFO,
+        logging.ERROR,
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -78,10 +79,12 @@ class ScreenKeys:
         """
         key = getattr(self, argument)
         if key not in adata.obs:
-            raise KeyError(
-                f"`{argument}` is {key!r}, but `adata.obs` has no such column "
-                f"(it has {list(map(str, adata.obs.columns))}).{nearest_name(str(key), map(str, adata.obs.columns))}"
-            )
+            columns = list(map(str, adata.obs.columns))
+            hint = nearest_name(str(key), columns)
+            recorded = adata.uns.get(UNS_KEY, {}).get("keys", {}).get(argument)
+            if not hint and recorded in columns:
+                hint = f" Earlier steps were given {recorded!r}: name it here as well."
+            raise KeyError(f"`{argument}` is {key!r}, but `adata.obs` has no such column (it has {columns}).{hint}")
         column = adata.obs[key].astype(object)
         return np.asarray(column.where(column.notna(), None))
 
@@ -142,11 +145,13 @@ class ScreenKeys:
         """
         labels = _written(self.perturbations(adata), lambda p: p.label(**self.grammar))
         if not (labels == self.control).any():
-            raw = sorted(set(map(str, self.column(adata, "perturbation_key"))))
+            found = Counter(map(str, self.column(adata, "perturbation_key")))
+            common = ", ".join(repr(label) for label, _ in found.most_common(5))
             raise ValueError(
                 f"No cell of `adata.obs[{self.perturbation_key!r}]` carries the control label "
-                f"`control={self.control!r}`.{nearest_name(self.control, raw)} "
-                "Unperturbed cells are needed: every prediction starts from them."
+                f"`control={self.control!r}`.{nearest_name(self.control, sorted(found))} "
+                "Unperturbed cells are needed: every prediction starts from them. "
+                f"Name their label as `control`; the most frequent labels are {common}."
             )
         return labels
 

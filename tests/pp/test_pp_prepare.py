@@ -10,6 +10,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from unlasting import datasets, pp
+from unlasting._keys import ScreenKeys
 
 
 def screen(**options) -> AnnData:
@@ -208,7 +209,7 @@ def strange_split(adata: AnnData) -> None:
             "no library size .the first is T1|no library size .the first is control",
         ),
         (None, {"perturbation_key": "perturbaton"}, "Did you mean 'perturbation'"),
-        (None, {"control": "ctl"}, "No cell of .* carries the control label"),
+        (None, {"control": "ctl"}, "No cell of .* carries the control label .* most frequent labels are 'control', "),
         (None, {"min_cells": 10_000}, None),
     ],
 )
@@ -227,6 +228,14 @@ def test_faults_are_named_and_nothing_is_written(change, arguments: dict, messag
     assert adata.shape == before.shape
     np.testing.assert_array_equal(dense(adata.X), dense(before.X))
     assert set(adata.uns["unlasting"]) == set(before.uns["unlasting"])
+
+
+def test_a_column_that_earlier_steps_were_given_is_suggested() -> None:
+    adata = screen()
+    adata.obs = adata.obs.rename(columns={"perturbation": "target"})
+    pp.split(adata, perturbation_key="target")
+    with pytest.raises(KeyError, match="'perturbation'.* Earlier steps were given 'target': name it here as well"):
+        ScreenKeys("perturbation").column(adata, "perturbation_key")
 
 
 def test_preparing_twice_views_and_backed_files_are_refused(tmp_path) -> None:

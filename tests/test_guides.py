@@ -1,0 +1,83 @@
+"""What the guides and tutorials call exists, and takes the arguments that it is given."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import unlasting
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/guide/*.md")])
+NOTEBOOKS = sorted(ROOT.glob("tutorials/*.ipynb"))
+
+
+def code(file: Path) -> list[str]:
+    """The blocks of Python of a page, or the cells of a notebook."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".md":
+        return re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    return ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+
+
+def found(name: str) -> Any:
+    """What a name such as `ul.pp.split` or `model.train` stands for; `None` if it is nothing of this package."""
+    first, *parts = name.split(".")
+    if first not in ("ul", "unlasting", "model") or not parts:
+        return None
+    value: Any = unlasting.UnlastingModel if first == "model" else unlasting
+    for part in parts:
+        value = getattr(value, part)
+    return value
+
+
+def calls(blocks: list[str]) -> Iterator[tuple[str, ast.Call]]:
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Call) and re.fullmatch(r"[\w.]+", ast.unparse(node.func)):
+                yield ast.unparse(node.func), node
+
+
+@pytest.mark.parametrize("file", [file for file in (*PAGES, *NOTEBOOKS) if code(file)], ids=lambda file: file.name)
+def test_calls_fit(file):
+    for name, call in calls(code(file)):
+        value = found(name)
+        if not (getattr(value, "__module__", None) or "").startswith("unlasting"):
+            continue
+        signature = inspect.signature(value)
+        given = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+        bind = signature.bind_partial if len(given) < len(call.keywords) else signature.bind
+        receiver = [None] * (name.startswith("model.") and inspect.isfunction(value))
+        positional = [a for a in call.args if not isinstance(a, ast.Starred)]
+        try:
+            bind(*receiver, *positional, **given)
+        except TypeError as error:
+            pytest.fail(f"{file.name}: {ast.unparse(call)}: {error}")
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.name)
+def test_notebooks_are_executed_small_and_quiet(file):
+    assert file.stat().st_size < 1e6
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    assert cells[0]["cell_type"] == "markdown"
+    assert "".join(cells[0]["source"]).startswith("# ")
+    executed = [cell["execution_count"] for cell in cells if cell["cell_type"] == "code"]
+    assert executed == list(range(1, len(executed) + 1))
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert [output for output in outputs if output["output_type"] in ("error", "stream")] == []
+
+
+def test_the_metrics_and_baselines_are_explained_where_arrays_are():
+    text = (ROOT / "docs" / "guide" / "arrays.md").read_text(encoding="utf-8")
+    for package in ("metrics", "baselines"):
+        module = importlib.import_module(f"unlasting.{package}")
+        public = [name for name in module.__all__ if inspect.isfunction(getattr(module, name))]
+        assert [name for name in public if f"{package}.{name}" not in text] == []
