@@ -13,6 +13,9 @@ from torch.nn import functional
 _SPARSE_DEVICES = ("cpu", "cuda")
 """Where torch has sparse kernels; elsewhere messages are gathered edge by edge."""
 
+_ENTRIES_AT_ONCE = 400_000
+"""Edges times heads of the cells that attend together: as fast as all cells of a batch at once, in less memory."""
+
 
 class StackedGraph(NamedTuple):
     """CSR indices of copies of a graph; a row is a head of a target node of a copy, a column a source node."""
@@ -231,10 +234,13 @@ class SharedGraphAttention(nn.Module):
         -------
         Shape `(n_cells, n_nodes, out_features)`.
         """
+        at_once = max(1, _ENTRIES_AT_ONCE // (self.heads * self.graph.n_edges))
         with _full_precision(features.device.type):
-            features = features.float()
-            # Sums of neighbours are projected, not projections summed: the widths before the layer are not larger than
-            # those behind it, and one product projects all heads and averages them.
-            summed = weighted_neighbour_sum(self.graph, self.edge_weights(features), features, self.heads)
-            by_head = self.lin.weight.view(self.heads, self.out_features, -1).transpose(0, 1)  # (out, heads, in)
-            return functional.linear(summed.flatten(2), by_head.flatten(1) / self.heads, self.bias)
+            return torch.cat([self._attend(cells) for cells in features.float().split(at_once)])
+
+    def _attend(self, features: Tensor) -> Tensor:
+        # Sums of neighbours are projected, not projections summed: the widths before the layer are not larger than
+        # those behind it, and one product projects all heads and averages them.
+        summed = weighted_neighbour_sum(self.graph, self.edge_weights(features), features, self.heads)
+        by_head = self.lin.weight.view(self.heads, self.out_features, -1).transpose(0, 1)  # (out, heads, in)
+        return functional.linear(summed.flatten(2), by_head.flatten(1) / self.heads, self.bias)
