@@ -137,7 +137,7 @@ class TrainingMixin(ModelBase):
             raise FileNotFoundError(
                 f"The folder of `checkpoint` {os.fspath(checkpoint)!r} does not exist. Make it first."
             )
-        options = {
+        options: dict[str, Any] = {
             "accelerator": accelerator,
             "devices": devices,
             "early_stopping": early_stopping,
@@ -197,26 +197,23 @@ class TrainingMixin(ModelBase):
                     strict=False,
                 )
             )
-        trainer_kwargs.setdefault(
-            "log_every_n_steps", min(10, steps_per_epoch)
-        )  # else Lightning warns of small screens
-        trainer_kwargs.setdefault("logger", SimpleLogger())  # with several processes scvi-tools would write a file
         n_epochs = math.ceil(training.max_steps / steps_per_epoch)
         epochs_between = max(1, round(n_epochs / _VALIDATIONS))
         if checkpoint is not None:
             callbacks.append(Checkpoint(checkpoint, self._described(name, training), epochs_between))
+        options: dict[str, Any] = {
+            "max_epochs": n_epochs,  # the last of which the plan ends at its last step
+            "check_val_every_n_epoch": epochs_between if len(parts[1]) else None,
+            "log_every_n_steps": min(10, steps_per_epoch),  # else Lightning warns of small screens
+            "gradient_clip_val": 1.0,
+            "simple_progress_bar": False,
+            "enable_progress_bar": show_progress,
+            "use_distributed_sampler": False,  # the splitter deals the cells out
+            "logger": SimpleLogger(),  # with several processes the one of scvi-tools would write a file
+        }
         with _quiet_lightning():
             trainer = Trainer(
-                accelerator=accelerator,
-                devices=devices,
-                max_epochs=n_epochs,  # the last of which the plan ends at its last step
-                check_val_every_n_epoch=epochs_between if len(parts[1]) else None,
-                gradient_clip_val=1.0,
-                simple_progress_bar=False,
-                enable_progress_bar=show_progress,
-                use_distributed_sampler=False,  # the splitter deals the cells out
-                callbacks=callbacks,
-                **trainer_kwargs,
+                accelerator=accelerator, devices=devices, callbacks=callbacks, **{**options, **trainer_kwargs}
             )
         splitter = CellSplitter(self.adata_manager, parts, training.batch_size, trainer.world_size)
         interrupted, handler = False, signal.getsignal(signal.SIGINT)

@@ -132,7 +132,7 @@ class _WeightedNeighbourSum(torch.autograd.Function):
         gradient = gradient.contiguous()
         pattern = _csr(starts, columns, torch.zeros_like(weights), features.shape[0])
         of_weights = torch.sparse.sampled_addmm(pattern, gradient, features.t(), beta=0.0).values()
-        of_features = _product(_csr(starts_t, columns_t, weights[order], gradient.shape[0]), gradient)
+        of_features = _product(_csr(starts_t, columns_t, weights.index_select(0, order), gradient.shape[0]), gradient)
         return of_weights, of_features, None, None, None, None, None
 
 
