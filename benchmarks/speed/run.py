@@ -123,7 +123,7 @@ def main() -> None:
         rows.append(apart(name, options, arguments.threads, arguments.limit))
         row = rows[-1]
         said = row.get("note") or f"{row['processor_seconds']:.2f} s of processors, {row['megabytes']:.0f} MB"
-        print(f"{name:26} {options or '':24} {said}", flush=True)
+        print(f"{name:26} {str(options or ''):24} {said}", flush=True)
         pd.DataFrame(rows, columns=report.COLUMNS).to_csv(file, index=False, float_format="%.6g")
     speed, errors = pd.read_csv(file), solvers.errors()
     errors.to_csv(RESULTS / "solvers.csv", index=False, float_format="%.4g")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from unlasting.nn._layers import full_precision
 
 _SPARSE_DEVICES = ("cpu", "cuda")
 """Where torch has sparse kernels; elsewhere messages are gathered edge by edge."""
@@ -167,13 +168,6 @@ def weighted_neighbour_sum(graph: SharedGraph, weights: Tensor, features: Tensor
     return summed.view(n_copies, n_nodes, heads, n_features)
 
 
-def _full_precision(device_type: str) -> AbstractContextManager[object]:
-    """Leave autocast: the sparse kernels know float32 only."""
-    if torch.amp.is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
-
-
 class SharedGraphAttention(nn.Module):
     """The graph attention of :cite:t:`velickovic2018gat` with averaged heads, for cells that share one graph.
 
@@ -235,7 +229,7 @@ class SharedGraphAttention(nn.Module):
         Shape `(n_cells, n_nodes, out_features)`.
         """
         at_once = max(1, _ENTRIES_AT_ONCE // (self.heads * self.graph.n_edges))
-        with _full_precision(features.device.type):
+        with full_precision(features.device.type):  # the sparse kernels know float32 only
             return torch.cat([self._attend(cells) for cells in features.float().split(at_once)])
 
     def _attend(self, features: Tensor) -> Tensor:
