@@ -1,27 +1,41 @@
-"""What is timed: each case prepares its work, and gives a function that does it once and the number of its units."""
+"""What is timed: each case prepares its work, and gives a function that does it once and the number of its units.
+
+A number that the function returns is kept beside its time.
+"""
 
 from __future__ import annotations
 
+import itertools
+import logging
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import anndata
+import distances
+import numpy as np
+import pandas as pd
 import plain
 import screens
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GATConv
 
 from unlasting import UnlastingModel
 from unlasting.module import UnlastingModule
 from unlasting.nn import SharedGraph, SharedGraphAttention
+from unlasting.train import CellSplitter
 
 Work = Callable[[], object]
 N_CELLS = 32
 N_GENES = 2_000
 N_EDGES = 40_000
+logging.getLogger("unlasting").setLevel(logging.WARNING)
+PROFILE = Path(__file__).parent / "results" / "profile.csv"
 
 
 def _edges(n_edges: int) -> Tensor:
@@ -71,33 +85,55 @@ def step_paper() -> tuple[Work, float]:
     return _step(model.module, model.adata, N_CELLS)
 
 
-def step_paper_plain() -> tuple[Work, float]:
-    """Do the same with a graph for every cell."""
+def step_paper_plain(n_cells: int = 4) -> tuple[Work, float]:
+    """Do the same with a graph for every cell; 32 cells take 15 GB, so that fewer are compared, per cell."""
     model = screens.model("paper")
     plain.without_shared_graph(model.module.denoiser)
-    return _step(model.module, model.adata, N_CELLS)
+    return _step(model.module, model.adata, n_cells)
 
 
-def step_default() -> tuple[Work, float]:
-    """Train the default model for a step, at its own batch size."""
-    model = screens.model("default")
-    return _step(model.module, model.adata, model.preset.train_denoiser.batch_size)
+def step_default(n_genes: int = N_GENES) -> tuple[Work, float]:
+    """Train the default model for a step, at its own batch size; count what its matrix products compute."""
+    model = screens.model("default", n_genes=n_genes, n_edges=20 * n_genes)
+    step, n_cells = _step(model.module, model.adata, model.preset.train_denoiser.batch_size)
+    counted = FlopCounterMode(display=False)
+
+    def counting() -> float:
+        if counted.get_total_flops():
+            step()
+        else:
+            with counted:
+                step()
+        return float(counted.get_total_flops())
+
+    return counting, n_cells
 
 
-def _generation(preset: str) -> tuple[Work, float]:
-    model = screens.model(preset, n_cells=2_000)
-    labels = [f"G{i}" for i in range(8)]
-    n_each = 16
+def profile_default() -> tuple[Work, float]:
+    """Write where the time of such a step goes, and get the share of its matrix products."""
+    step, n_cells = step_default()
+
+    def profiled() -> float:
+        with profile(activities=[ProfilerActivity.CPU]) as found:
+            step()
+        spent = pd.Series({event.key: event.self_cpu_time_total for event in found.key_averages()})
+        share = (spent / spent.sum()).sort_values(ascending=False)
+        share.rename("share").rename_axis("operation").head(15).to_csv(PROFILE, float_format="%.3f")
+        return float(share[share.index.isin(["aten::mm", "aten::addmm", "aten::bmm"])].sum())
+
+    return profiled, n_cells
+
+
+def generation(n_steps: int = 10) -> tuple[Work, float]:
+    """Generate 16 cells for each of 2 perturbations with the default model; a control cell is encoded once."""
+    model = screens.model("default", n_cells=500)
+    model.module.preset = model.module.preset.replace(n_steps=n_steps)
+    labels, n_each = ["G0", "G1"], 16
     return lambda: model.generate(labels, n_each, show_progress=False), n_each * len(labels)
 
 
-def generation() -> tuple[Work, float]:
-    """Generate 16 cells for each of 8 perturbations with the default model."""
-    return _generation("default")
-
-
 def generation_plain() -> tuple[Work, float]:
-    """Generate 2 cells with the published steps, a graph for each; one evaluation of 100 is timed."""
+    """Generate 2 cells with the published steps, a graph for each; one evaluation of 50 on each way is timed."""
     model = screens.model("paper")
     module = model.module
     plain.without_shared_graph(module.averaged["denoiser"])
@@ -106,21 +142,30 @@ def generation_plain() -> tuple[Work, float]:
     return lambda: plain.generate(module.eval(), cells, 1), 2 / 50
 
 
-def loader(n_cells: int = 100_000) -> tuple[Work, float]:
-    """Read every training cell of a screen on disk once, in batches of 64."""
+def on_disk(n_cells: int = 100_000, n_batches: int = 200) -> tuple[Work, float]:
+    """Fit what is fitted before training to a screen on disk, then read cells at random in batches of 64.
+
+    The number is the cells that are read in a second of the processors.
+    """
     folder = tempfile.TemporaryDirectory()
     file = Path(folder.name) / "screen.h5ad"
     screens.write_screen(file, n_cells)
-    adata = anndata.read_h5ad(file, backed="r")
 
-    def epoch() -> None:
+    def read() -> float:
+        adata = anndata.read_h5ad(file, backed="r")
         UnlastingModel.setup_anndata(adata)
         model = UnlastingModel(adata)
-        for _ in model._make_data_loader(adata, batch_size=64, shuffle=True):
+        codes = adata.obs["_unlasting_split"].to_numpy()
+        splitter = CellSplitter(model.adata_manager, [np.flatnonzero(codes == code) for code in range(3)], 64)
+        splitter.setup()
+        start = time.process_time()
+        for _ in itertools.islice(splitter.train_dataloader(), n_batches):
             pass
+        rate = 64 * n_batches / (time.process_time() - start)
         folder.cleanup()
+        return rate
 
-    return epoch, n_cells
+    return read, n_cells
 
 
 def matmul() -> tuple[Work, float]:
@@ -130,13 +175,15 @@ def matmul() -> tuple[Work, float]:
 
 
 CASES: dict[str, Callable[..., tuple[Work, float]]] = {
+    "matrix product": matmul,
     "attention": attention,
-    "attention PyG": attention_pyg,
-    "step paper": step_paper,
-    "step paper plain": step_paper_plain,
+    "attention, PyG GATConv": attention_pyg,
+    "step published": step_paper,
+    "step published, plain": step_paper_plain,
     "step default": step_default,
+    "profile": profile_default,
     "generation": generation,
-    "generation plain": generation_plain,
-    "loader": loader,
-    "matmul": matmul,
+    "generation, plain": generation_plain,
+    "on disk": on_disk,
+    **{name: distances.case(name) for name in distances.DISTANCES},
 }

@@ -1,142 +1,136 @@
 """Speed and memory beside named rivals, as ratios within one run.
 
-    python benchmarks/speed/run.py
+    python run.py                    # everything; about 15 minutes on 2 idle cores
+    python run.py attention loader   # only cases whose name begins so; the others stay as they were measured before
 
-Each case runs in a process of its own: what it takes beyond what stood before the work began is its memory. Times are
-processor seconds of all threads, which other jobs on the machine disturb less than those of the clock; both are in
-`results/speed.csv`, and the curves in `results/curves.csv` and `results/speed.png`. E-distance and EMD beside scipy and
-pertpy are in `metrics.py`, `tl.evaluate` in `evaluate.py`.
+Each case runs in a process of its own, for at most `--limit` seconds: what it takes beyond what stood before the work
+began is its memory. Times are processor seconds of all threads, which other jobs on the machine disturb less than those
+of the clock. `results/speed.csv` is written after every case; `results/table.md` and `results/speed.png` are made from
+it and from `results/solvers.csv`, and `results/profile.csv` says where the time of a training step goes. `tl.evaluate`
+is in `evaluate.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
+import multiprocessing
 import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import psutil
+import report
+import solvers
 import torch
 from cases import CASES
 
 RESULTS = Path(__file__).parent / "results"
-RIVALS = [
-    ("attention, 32 cells", "attention", "attention PyG", 5.0),
-    ("training step, published", "step paper", "step paper plain", 10.0),
-    ("generation of a cell", "generation", "generation plain", 20.0),
+
+RUNS: list[tuple[str, dict[str, int]]] = [
+    *((name, {}) for name in CASES),
+    *(("attention", {"n_cells": n}) for n in (8, 16, 64)),
+    *(("attention", {"n_edges": n}) for n in (10_000, 20_000, 80_000)),
+    *(("attention, PyG GATConv", {"n_cells": n}) for n in (4, 8, 16)),
+    *(("step default", {"n_genes": n}) for n in (500, 1_000, 4_000)),
+    *(("generation", {"n_steps": n}) for n in (2, 5, 20)),
 ]
-"""What is compared: ours, theirs, and how many times faster it is to be."""
+"""What is measured, as the name of a case and its options."""
 
-CURVES = {"n_cells": [8, 16, 32, 64], "n_edges": [10_000, 20_000, 40_000, 80_000]}
+REPEATS = {"matrix product": 5, "attention": 3, "step published": 2, "step default": 3}
+"""How often, of which the fastest counts; once where nothing is said."""
 
 
-def measure(name: str, repeats: int, options: dict[str, int]) -> dict[str, float]:
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["cases"])  # imported once for all
+
+
+def measure(name: str, options: dict[str, int], threads: int) -> dict[str, float]:
     """Do the work of a case, and watch what it takes."""
+    torch.set_num_threads(threads)
     process = psutil.Process()
+
+    def memory() -> int:
+        info = process.memory_info()
+        return info.rss - getattr(info, "shared", 0)  # the code of libraries is no memory of the work
+
     work, n_units = CASES[name](**options)
-    before, peak, done = process.memory_info().rss, 0, threading.Event()
+    before, peak, done = memory(), 0, threading.Event()
 
     def watch() -> None:
         nonlocal peak
         while not done.wait(0.002):
-            peak = max(peak, process.memory_info().rss)
+            peak = max(peak, memory())
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    seconds, processor = [], []
-    for _ in range(repeats):
+    seconds, processor, value = [], [], None
+    for _ in range(REPEATS.get(name, 1)):
         clock, used = time.perf_counter(), time.process_time()
-        work()
+        value = work()
         seconds.append(time.perf_counter() - clock)
         processor.append(time.process_time() - used)
     done.set()
     watcher.join()
-    return {
+    found = {
         "seconds": min(seconds),
         "processor_seconds": min(processor),
         "megabytes": max(peak - before, 0) / 1e6,
         "n_units": n_units,
     }
+    return found | {"value": value} if isinstance(value, float) else found
 
 
-def apart(name: str, repeats: int, threads: int, **options: int) -> dict[str, object]:
-    """Measure a case in a process of its own."""
-    case = json.dumps({"name": name, "repeats": repeats, "options": options})
-    command = [sys.executable, __file__, "--threads", str(threads), "--case", case]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
-    row = {"case": name, **options, **json.loads(done.stdout.splitlines()[-1])}
-    row["processor_seconds_per_unit"] = row["processor_seconds"] / row["n_units"]
-    print(
-        f"{name:18} {options or '':20} {row['seconds']:9.2f} s {row['processor_seconds']:9.2f} s of processors", end=""
-    )
-    print(f" {row['megabytes']:8.0f} MB", flush=True)
-    return row
+def _send(connection: Connection, name: str, options: dict[str, int], threads: int) -> None:
+    try:
+        connection.send(measure(name, options, threads))
+    except ModuleNotFoundError as error:
+        connection.send({"note": f"{error.name} is not installed"})
 
 
-def exponent(frame: pd.DataFrame, of: str) -> float:
-    """Fit the power with which the time grows."""
-    return float(np.polyfit(np.log(frame[of]), np.log(frame["processor_seconds"]), 1)[0])
-
-
-def draw(curves: pd.DataFrame, file: Path) -> None:
-    """Draw time and memory over cells and edges."""
-    figure, axes = plt.subplots(2, 2, figsize=(8, 6), layout="constrained")
-    for column, of in enumerate(CURVES):
-        part = curves[curves[of].notna()].sort_values(of)
-        for row, (value, label) in enumerate(
-            [("processor_seconds", "processor seconds"), ("megabytes", "peak memory (MB)")]
-        ):
-            ax = axes[row, column]
-            for case, line in part.groupby("case"):
-                ax.plot(line[of], line[value], "o-", label="one shared graph" if case == "attention" else "PyG GATConv")
-            ax.set(xscale="log", yscale="log", xlabel=of.replace("n_", "number of "), ylabel=label)
-    axes[0, 0].legend(frameon=False)
-    figure.savefig(file, dpi=120)
+def apart(name: str, options: dict[str, int], threads: int, limit: float) -> dict[str, object]:
+    """Measure a case in a process of its own; a case that fails or takes too long says so."""
+    ours, theirs = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_send, args=(theirs, name, options, threads))
+    process.start()
+    theirs.close()
+    found: dict[str, object] = {"note": f"not done within {limit:.0f} s"}
+    if ours.poll(limit):
+        try:
+            found = ours.recv()
+        except EOFError:
+            process.join()
+            found = {"note": f"ended with {process.exitcode}"}
+    process.kill()
+    process.join()
+    return {"case": name, **options, "threads": threads, **found}
 
 
 def main() -> None:
     """Measure everything, or one case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("only", nargs="*", help="beginnings of the names of cases; all by default")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    parser.add_argument("--skip", nargs="*", default=[], choices=[*CASES, "curves"], help="what is left out")
+    parser.add_argument("--limit", type=float, default=300, help="seconds that a case may take")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    if arguments.case:
-        print(json.dumps(measure(**json.loads(arguments.case))))
-        return
     RESULTS.mkdir(exist_ok=True)
-    repeats = {"loader": 1, "step paper plain": 1, "generation plain": 1}
-    rows = {name: apart(name, repeats.get(name, 3), arguments.threads) for name in CASES if name not in arguments.skip}
-    speed = pd.DataFrame(rows.values()).assign(threads=arguments.threads)
-    speed.to_csv(RESULTS / "speed.csv", index=False, float_format="%.6g")
-    print()
-    for label, ours, theirs, target in RIVALS:
-        if ours in rows and theirs in rows:
-            ratio = rows[theirs]["processor_seconds_per_unit"] / rows[ours]["processor_seconds_per_unit"]
-            memory = rows[theirs]["megabytes"] / max(rows[ours]["megabytes"], 1.0)
-            print(f"{label:28} {ratio:6.1f} times faster (target {target:.0f}), {memory:6.1f} times less memory")
-    if "curves" in arguments.skip:
-        return
-    curves = pd.DataFrame(
-        apart(case, 2, arguments.threads, **{of: n})
-        for case in ("attention", "attention PyG")
-        for of, values in CURVES.items()
-        for n in values
-    )
-    curves.to_csv(RESULTS / "curves.csv", index=False, float_format="%.6g")
-    for of in CURVES:
-        ours = curves[(curves["case"] == "attention") & curves[of].notna()]
-        print(f"time of attention grows with {of} to the power {exponent(ours, of):.2f}")
-    draw(curves, RESULTS / "speed.png")
+    file = RESULTS / "speed.csv"
+    chosen = [(name, options) for name, options in RUNS if name.startswith(tuple(arguments.only or [""]))]
+    rows = pd.read_csv(file).to_dict("records") if file.exists() and arguments.only else []
+    rows = [row for row in rows if row["case"] not in {name for name, _ in chosen}]
+    for name, options in chosen:
+        rows.append(apart(name, options, arguments.threads, arguments.limit))
+        row = rows[-1]
+        said = row.get("note") or f"{row['processor_seconds']:.2f} s of processors, {row['megabytes']:.0f} MB"
+        print(f"{name:26} {str(options or ''):24} {said}", flush=True)
+        pd.DataFrame(rows, columns=report.COLUMNS).to_csv(file, index=False, float_format="%.6g")
+    speed, errors = pd.read_csv(file), solvers.errors()
+    errors.to_csv(RESULTS / "solvers.csv", index=False, float_format="%.4g")
+    table = report.table(speed, errors)
+    (RESULTS / "table.md").write_text(table, encoding="utf-8")
+    report.draw(speed, errors, RESULTS / "speed.png")
+    print(f"\n{table}")
 
 
 if __name__ == "__main__":

@@ -81,9 +81,9 @@ def write_screen(file: Path, n_cells: int, n_genes: int = 2_000, n_edges: int = 
         matrix.attrs["shape"] = (n_cells, n_genes)
 
 
-def model(preset: str, n_cells: int = 400) -> UnlastingModel:
+def model(preset: str, n_cells: int = 400, n_genes: int = 2_000, n_edges: int = 40_000) -> UnlastingModel:
     """Make a model that is not trained, which takes as long as one that is."""
-    adata = screen(n_cells)
+    adata = screen(n_cells, n_genes, n_edges)
     UnlastingModel.setup_anndata(adata)
     made = UnlastingModel(adata, preset=preset)
     made.is_trained_ = True

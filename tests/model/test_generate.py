@@ -164,3 +164,28 @@ def test_a_model_says_what_it_is(model, capsys):
     repr(model)
     shown = " ".join(capsys.readouterr().out.split())
     assert "5 conditions, 3 trained targets, 60 genes, 62 nodes" in shown
+
+
+def test_a_source_is_encoded_once_and_its_latent_is_held_until_its_last_use(model, controls, monkeypatch):
+    from unlasting.model import _carry
+
+    encoded, held = [], []
+    encode, decode = model.module.encode, _carry.Carrier._decode
+
+    def counting(x0, *others):
+        encoded.extend(row.numpy().tobytes() for row in x0)
+        return encode(x0, *others)
+
+    def watching(carrier, *chunk):
+        held.append(len(carrier._latents))
+        return decode(carrier, *chunk)
+
+    monkeypatch.setattr(model.module, "encode", counting)
+    monkeypatch.setattr(_carry.Carrier, "_decode", watching)
+    few = controls[:24].copy()
+    model.predict(few, perturbation="G3", batch_size=8, show_progress=False)
+    assert len(encoded) == 24
+    assert held == [8, 8, 8]
+    encoded.clear()
+    new = model.generate(["G3", "TFX"], 10, controls=few, batch_size=8, show_progress=False)
+    assert len(encoded) == len(set(encoded)) == new.obs["unlasting_source"].nunique()

@@ -190,11 +190,24 @@ def test_a_screen_smaller_than_a_batch(build, screen):
     assert model.generate("G7", 3, show_progress=False).n_obs == 6
 
 
-def test_half_precision_trains(build, screen):
-    model = build(screen(n_cells=200))
-    model.train(5, precision="bf16-mixed", seed=0, **QUIET)
-    assert all(torch.isfinite(p).all() for p in model.module.parameters())
-    assert np.isfinite(model.generate("G3", 5, show_progress=False).X.toarray()).all()
+def test_half_precision_trains_like_full(build, screen):
+    full, half = build(screen(n_cells=200)), build(screen(n_cells=200))
+    full.train(20, seed=0, **QUIET)
+    half.train(20, seed=0, precision="bf16-mixed", **QUIET)
+    for name, frame in full.history.items():
+        np.testing.assert_allclose(half.history[name].to_numpy(float), frame.to_numpy(float), rtol=0.02, err_msg=name)
+    new, other = (one.generate(["G3", "NEW1"], 20, show_progress=False).X.toarray() for one in (full, half))
+    assert np.corrcoef(new.mean(axis=0), other.mean(axis=0))[0, 1] > 0.99
+
+
+def test_half_precision_generates_nearly_the_same_cells(model):
+    full = model.generate(["G3", "NEW1"], 20, show_progress=False).X.toarray()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model.generate(["G3", "NEW1"], 20, show_progress=False).X.toarray()
+    assert np.mean((full > 0) == (half > 0)) > 0.99
+    expressed = (full > 0) & (half > 0)
+    assert np.sqrt(np.mean((full - half)[expressed] ** 2)) < 0.05 * full[expressed].std()
+    assert not np.array_equal(full, half)
 
 
 def test_test_cells_change_nothing(build, screen):

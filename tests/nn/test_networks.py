@@ -154,6 +154,20 @@ def test_half_precision_gives_finite_values_near_those_of_full(network, cells, c
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
 
 
+def test_compiled_networks_compute_the_same(graph, cells, conditions, shake):
+    architecture = dataclasses.replace(PRESETS["default"].denoiser, **SMALL, condition_features=5)
+    network = shake(Denoiser(graph, N_GENES, N_FEATURES, 2, architecture))
+    compiled = copy.deepcopy(network)
+    compiled.compile(backend="aot_eager")  # needs no compiler of C++
+    assert list(compiled.state_dict()) == list(network.state_dict())
+    outputs = [call(one, cells, conditions) for one in (network, compiled)]
+    torch.testing.assert_close(outputs[1], outputs[0])
+    for out in outputs:
+        out.square().sum().backward()
+    for (name, parameter), other in zip(network.named_parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, parameter.grad, msg=name)
+
+
 def test_silent_genes_are_not_looked_at(graph, architecture, cells, conditions, shake):
     network = shake(Denoiser(graph, N_GENES, N_FEATURES, 2, architecture))
     other = cells["state"] + 5.0 * (1.0 - cells["mask"])

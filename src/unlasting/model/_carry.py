@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import torch
 from scipy import sparse
@@ -66,7 +63,9 @@ class Carrier:
         self._tables.clear()
 
     @torch.inference_mode()
-    def __call__(self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray) -> sparse.csr_matrix:
+    def __call__(
+        self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray, *, keep_latents: bool = False
+    ) -> sparse.csr_matrix:
         """Generate one cell for every entry of the arguments.
 
         Parameters
@@ -77,22 +76,26 @@ class Carrier:
             How many cells were made from this source before, shape `(n_cells,)`.
         condition
             Row of the condition, shape `(n_cells,)`.
+        keep_latents
+            Whether latents outlast this call, for others from the same sources. If not, each is held until its last
+            use.
 
         Returns
         -------
         Log-normalised cells, shape `(n_cells, n_genes)`.
         """
-        if self.module.preset.use_latent:
-            self._encode(np.unique(source))
+        last_use = dict(zip(source.tolist(), range(len(source)), strict=True))
         chunks = [slice(i, i + self.batch_size) for i in range(0, len(source), self.batch_size)]
-        generated = [
-            self._decode(source[chunk], replicate[chunk], condition[chunk])
-            for chunk in self._track(chunks, "Generating cells")
-        ]
+        generated = []
+        for chunk in tqdm(chunks, desc="Generating cells", disable=not self.show_progress):
+            if self.module.preset.use_latent:
+                self._encode(np.unique(source[chunk]))
+            generated.append(self._decode(source[chunk], replicate[chunk], condition[chunk]))
+            if not keep_latents:
+                for row in source[chunk].tolist():
+                    if last_use[row] < chunk.stop:
+                        self._latents.pop(row, None)
         return sparse.vstack(generated, format="csr") if generated else sparse.csr_matrix((0, self.module.n_genes))
-
-    def _track(self, items: Sequence[Any], description: str) -> Any:
-        return tqdm(items, desc=description, disable=not self.show_progress)
 
     def cells(self, rows: np.ndarray) -> Tensor:
         """Read source cells on the [0, 1] scale, shape `(n_cells, n_genes)`."""
@@ -106,13 +109,16 @@ class Carrier:
     def _encode(self, rows: np.ndarray) -> None:
         """Encode the sources that have not been encoded yet; the latents of expressed genes need no noise."""
         new = np.array([row for row in rows if row not in self._latents], dtype=int)
-        chunks = [new[i : i + self.batch_size] for i in range(0, len(new), self.batch_size)]
-        for chunk in self._track(chunks, "Encoding control cells") if len(chunks) > 1 else chunks:
-            x0, pools = self.cells(chunk), self.pools(chunk)
-            signal = pools.mean if self.module.preset.control_signal == "pool" else torch.zeros_like(x0)
-            null = self.conditions[torch.full((len(chunk),), -1, device=x0.device)]
-            latent = self.module.encode(x0, torch.zeros_like(x0), signal, null, pools)
-            self._latents.update(zip(chunk.tolist(), latent.float().cpu().numpy(), strict=True))
+        if not len(new):
+            return
+        x0, pools = self.cells(new), self.pools(new)
+        signal = pools.mean if self.module.preset.control_signal == "pool" else torch.zeros_like(x0)
+        null = self.conditions[torch.full((len(new),), -1, device=x0.device)]
+        latent = self.module.encode(x0, torch.zeros_like(x0), signal, null, pools)
+        # copies, for a row that is looked at keeps all rows in memory
+        self._latents.update(
+            (row, values.copy()) for row, values in zip(new.tolist(), latent.float().cpu().numpy(), strict=True)
+        )
 
     def _table(self, pool: int, condition: int) -> Tensor:
         """Log-odds (mask bridge) or rates (published) of every gene in a pool under a condition, (n_genes,)."""

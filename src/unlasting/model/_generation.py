@@ -123,7 +123,7 @@ class GenerationMixin(PredictionMixin):
             conditions = self.vocabulary.tensors(asked[first : which[-1] + 1])
             carrier.ask_for(conditions)
             start = source[of_source]
-            generated = carrier(start, replicate[of_source], which - first)
+            generated = carrier(start, replicate[of_source], which - first, keep_latents=path is not None)
             obs = pd.DataFrame({self.keys.perturbation_key: pd.Categorical(labels[which])})
             if self.keys.dose_key is not None:
                 obs[self.keys.dose_key] = doses[which]

@@ -17,18 +17,17 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 from lightning.pytorch.callbacks import EarlyStopping
-from scvi import REGISTRY_KEYS, settings
-from scvi.dataloaders import DataSplitter
+from scvi import settings
 from scvi.train import Trainer
 
-from unlasting._compat import parse_device_args
+from unlasting._compat import SimpleLogger, parse_device_args
 from unlasting._constants import SPLITS
 from unlasting._logging import logger
-from unlasting.data import PERTURBATION, POOL, SPLIT
+from unlasting.data import SPLIT
 from unlasting.model._base import ModelBase, require_whole_numbers
 from unlasting.model._resuming import check_checkpoint, read_checkpoint
 from unlasting.module import NetworkName, NetworkTraining
-from unlasting.train import Checkpoint, KeepBest, NetworkPlan, NetworkProgressBar
+from unlasting.train import CellSplitter, Checkpoint, KeepBest, NetworkPlan, NetworkProgressBar
 
 _VALIDATIONS = 25
 """How often a network is validated on its way to `max_steps`."""
@@ -90,8 +89,8 @@ class TrainingMixin(ModelBase):
         show_progress
             Whether a progress bar is shown for each network.
         **trainer_kwargs
-            For :class:`scvi.train.Trainer`, such as `strategy="ddp"`, `precision="bf16-mixed"` or further
-            `callbacks`.
+            For :class:`scvi.train.Trainer`, such as `precision="bf16-mixed"`, further `callbacks`, or `strategy="ddp"`
+            for several `devices`: a script is then run once for each, and every step is shared among them.
 
         Returns
         -------
@@ -103,8 +102,8 @@ class TrainingMixin(ModelBase):
         Raises
         ------
         ValueError
-            If a number is out of its range, both `max_steps` and `max_epochs` are given, or `resume` is no checkpoint of
-            this training.
+            If a number is out of its range, both `max_steps` and `max_epochs` are given, `strategy` trains in processes
+            that take the best weights with them, or `resume` is no checkpoint of this training.
         IsADirectoryError
             If `checkpoint` is a folder.
         FileNotFoundError
@@ -123,6 +122,12 @@ class TrainingMixin(ModelBase):
         require_whole_numbers(0, seed=seed)
         if lr is not None and not 0 < lr < math.inf:
             raise ValueError(f"`lr` is {lr}; a learning rate above 0 is needed, such as 1e-3.")
+        strategy = trainer_kwargs.get("strategy")
+        if isinstance(strategy, str) and strategy.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook")):
+            raise ValueError(
+                f"`strategy` is {strategy!r}: history and best weights would stay in processes that end. Train in a script "
+                "with `strategy='ddp'`."
+            )
         preset = self.preset
         of_denoiser = _changed(preset.train_denoiser, batch_size=batch_size, lr=lr)
         n_train = int((self.adata_manager.get_from_registry(SPLIT) == 0).sum())
@@ -138,7 +143,7 @@ class TrainingMixin(ModelBase):
             raise FileNotFoundError(
                 f"The folder of `checkpoint` {os.fspath(checkpoint)!r} does not exist. Make it first."
             )
-        options = {
+        options: dict[str, Any] = {
             "accelerator": accelerator,
             "devices": devices,
             "early_stopping": early_stopping,
@@ -183,13 +188,6 @@ class TrainingMixin(ModelBase):
         codes = np.asarray(self.adata_manager.get_from_registry(SPLIT)).ravel()
         parts = [np.flatnonzero(codes == code) for code in range(3)]
         steps_per_epoch = _steps_per_epoch(len(parts[0]), training.batch_size)
-        splitter = DataSplitter(
-            self.adata_manager,
-            external_indexing=parts,
-            batch_size=min(training.batch_size, len(parts[0])),
-            drop_last=len(parts[0]) >= training.batch_size,
-            data_and_attributes={REGISTRY_KEYS.X_KEY: np.float32, PERTURBATION: np.int64, POOL: np.int64},
-        )
         plan = NetworkPlan(self.module, name, training, training.max_steps)
         keep_best = KeepBest()
         accelerator, devices, device = parse_device_args(accelerator, devices, return_device="torch")
@@ -205,25 +203,25 @@ class TrainingMixin(ModelBase):
                     strict=False,
                 )
             )
-        trainer_kwargs.setdefault(
-            "log_every_n_steps", min(10, steps_per_epoch)
-        )  # else Lightning warns of small screens
         n_epochs = math.ceil(training.max_steps / steps_per_epoch)
         epochs_between = max(1, round(n_epochs / _VALIDATIONS))
         if checkpoint is not None:
             callbacks.append(Checkpoint(checkpoint, self._described(name, training), epochs_between))
+        options: dict[str, Any] = {
+            "max_epochs": n_epochs,  # the last of which the plan ends at its last step
+            "check_val_every_n_epoch": epochs_between if len(parts[1]) else None,
+            "log_every_n_steps": min(10, steps_per_epoch),  # else Lightning warns of small screens
+            "gradient_clip_val": 1.0,
+            "simple_progress_bar": False,
+            "enable_progress_bar": show_progress,
+            "use_distributed_sampler": False,  # the splitter deals the cells out
+            "logger": SimpleLogger(),  # with several processes the one of scvi-tools would write a file
+        }
         with _quiet_lightning():
             trainer = Trainer(
-                accelerator=accelerator,
-                devices=devices,
-                max_epochs=n_epochs,  # the last of which the plan ends at its last step
-                check_val_every_n_epoch=epochs_between if len(parts[1]) else None,
-                gradient_clip_val=1.0,
-                simple_progress_bar=False,
-                enable_progress_bar=show_progress,
-                callbacks=callbacks,
-                **trainer_kwargs,
+                accelerator=accelerator, devices=devices, callbacks=callbacks, **{**options, **trainer_kwargs}
             )
+        splitter = CellSplitter(self.adata_manager, parts, training.batch_size, trainer.world_size)
         interrupted, handler = False, signal.getsignal(signal.SIGINT)
         try:
             with _quiet_lightning():
@@ -268,7 +266,7 @@ class TrainingMixin(ModelBase):
     def _extend_history(self, trainer: Trainer, plan: NetworkPlan) -> None:
         """Append what was logged to the history, with steps that go on."""
         history = dict(self.history_ or {})
-        logged = getattr(trainer.logger, "history", None) or {}
+        logged = trainer.strategy.broadcast(getattr(trainer.logger, "history", None)) or {}  # the first process logs
         for key, frame in logged.items():
             if not key.startswith(plan.prefix):
                 continue
@@ -290,6 +288,7 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+            warnings.filterwarnings("ignore", message="early_stopping was automatically disabled")  # not ours
             yield
     finally:
         for one, level in zip(loggers, levels, strict=True):

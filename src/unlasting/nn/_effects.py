@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unlasting.nn._layers import in_full_precision
+
 N_SHIFTS: Final = 3
 """Shifts of a gene: log-odds of being expressed, mean of the expressed values in s.d., log of their s.d."""
 
@@ -91,6 +93,7 @@ class ExpectedEffects(nn.Module):
         self.precision: Tensor
         self.half_doses: Tensor
 
+    @in_full_precision
     def forward(self, features: Tensor, profiles: Tensor) -> Tensor:
         """Get the expected shifts.
 
@@ -110,6 +113,7 @@ class ExpectedEffects(nn.Module):
         kernel = self._kernel(features)[:, :, None] * of_pools[:, None]  # (n, n_trained, n_pools)
         return (kernel.flatten(1) @ self.coefficients.flatten(0, 1).flatten(1)).unflatten(-1, (N_SHIFTS, -1))
 
+    @in_full_precision
     def support(self, features: Tensor) -> Tensor:
         """Get how far the effects of conditions follow from those of the trained ones, in [0, 1], shape `(n,)`.
 
@@ -124,6 +128,7 @@ class ExpectedEffects(nn.Module):
         prior = (specific.square() @ self.relevance).maximum(typical).clamp(min=1e-12)
         return torch.where(self._distance(features).amin(-1) == 0, 1.0, (explained / prior).clamp(0.0, 1.0))
 
+    @in_full_precision
     def carried_over(self, features: Tensor, values: Tensor) -> Tensor:
         """Get what a quantity is expected to be in conditions, from its values in the trained ones, shape `(n,)`.
 

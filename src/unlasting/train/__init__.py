@@ -2,5 +2,6 @@
 
 from unlasting.train._callbacks import Checkpoint, KeepBest, NetworkProgressBar
 from unlasting.train._plan import HISTORY_PREFIX, NetworkPlan
+from unlasting.train._splitter import CellSplitter
 
-__all__ = ["HISTORY_PREFIX", "Checkpoint", "KeepBest", "NetworkPlan", "NetworkProgressBar"]
+__all__ = ["HISTORY_PREFIX", "CellSplitter", "Checkpoint", "KeepBest", "NetworkPlan", "NetworkProgressBar"]

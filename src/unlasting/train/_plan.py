@@ -72,9 +72,23 @@ class NetworkPlan(pl.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def setup(self, stage: str) -> None:
+        """Let all processes start from the same networks, and only the trained one have gradients to exchange."""
+        if self.trainer.world_size > 1:
+            self.module.load_state_dict(self.trainer.strategy.broadcast(self.module.state_dict()))
+        for name in HISTORY_PREFIX:
+            getattr(self.module, name).requires_grad_(name == self.network)
+
+    def teardown(self, stage: str) -> None:
+        """Leave the networks as they were found."""
+        for name in HISTORY_PREFIX:
+            getattr(self.module, name).requires_grad_(True)
+
     def on_fit_start(self) -> None:
-        """Switch to training mode: an earlier fit leaves evaluation mode behind."""
+        """Switch to training mode: an earlier fit leaves evaluation mode behind. Processes draw noise of their own."""
         self.module.train()
+        if self.global_rank:
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def _batch(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         x0 = tensors[REGISTRY_KEYS.X_KEY] / self.module.statistics.x_max
@@ -83,7 +97,8 @@ class NetworkPlan(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Get the loss of a batch."""
         loss = self.loss(*self._batch(batch))
-        self.log(f"{self.prefix}_train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "prog_bar": True, "sync_dist": True}
+        self.log(f"{self.prefix}_train_loss", loss, batch_size=len(batch), **options)
         return loss
 
     def on_train_batch_end(self, *args: Any) -> None:
