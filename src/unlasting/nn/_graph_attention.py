@@ -221,7 +221,7 @@ class SharedGraphAttention(nn.Module):
 
     def attention(self, features: Tensor) -> Tensor:
         """Get the attention of every edge, averaged over heads, in the order of the graph, `(n_cells, n_edges)`."""
-        with _full_precision(features.device.type):
+        with full_precision(features.device.type):
             weights = self.edge_weights(features.float())
         edge = self.graph.stacked(features.shape[0], self.heads).edge
         total = weights.new_zeros(weights.shape[0], self.graph.n_edges)
