@@ -15,6 +15,8 @@ from unlasting.nn import Responders, ScreenStatistics
 _BLOCK = 8_192
 _PRIOR_CELLS = 10.0
 """How many cells' worth of the average gene a rarely expressed gene is shrunken with."""
+_LEAST_INFORMATION = 0.5
+"""Fisher information of log-odds at which half of a shift is believed."""
 _MIN_SCALE = 1e-3
 """Smallest s.d. of expressed values, as a share of the largest value: one gene, normalised, does not vary at all."""
 
@@ -191,7 +193,11 @@ def _shifts(sums: np.ndarray, n_cells: np.ndarray, base: np.ndarray, scale: np.n
     mean = (first + 2.0 * base) / (n + 2.0)
     within = np.maximum(second - 2 * mean * first + n * mean**2, 0.0)
     own_scale = np.sqrt((within + _PRIOR_CELLS * scale**2) / (n + _PRIOR_CELLS))
-    return np.stack([_log_odds(of_group) - _log_odds(rate), (mean - base) / scale, np.log(own_scale / scale)], axis=1)
+    # Log-odds say little of a gene that (nearly) all cells express, or none, before and after.
+    middle = 0.5 * (of_group + rate)
+    information = n_cells[:, None] * middle * (1.0 - middle)
+    log_odds = (_log_odds(of_group) - _log_odds(rate)) * information / (information + _LEAST_INFORMATION)
+    return np.stack([log_odds, (mean - base) / scale, np.log(own_scale / scale)], axis=1)
 
 
 def _depth(
