@@ -107,6 +107,11 @@ def apart(name: str, options: dict[str, int], threads: int, limit: float) -> dic
     return {"case": name, **options, "threads": threads, **found}
 
 
+def _asked(row: dict[str, object]) -> tuple[object, dict[str, int]]:
+    """Get the name and the options behind a row."""
+    return row["case"], {of: int(row[of]) for of in report.OPTIONS if pd.notna(row.get(of))}
+
+
 def main() -> None:
     """Measure everything, or one case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -118,10 +123,9 @@ def main() -> None:
     file = RESULTS / "speed.csv"
     chosen = [(name, options) for name, options in RUNS if name.startswith(tuple(arguments.only or [""]))]
     rows = pd.read_csv(file).to_dict("records") if file.exists() and arguments.only else []
-    rows = [row for row in rows if row["case"] not in {name for name, _ in chosen}]
     for name, options in chosen:
-        rows.append(apart(name, options, arguments.threads, arguments.limit))
-        row = rows[-1]
+        row = apart(name, options, arguments.threads, arguments.limit)
+        rows = [one for one in rows if _asked(one) != (name, options)] + [row]
         said = row.get("note") or f"{row['processor_seconds']:.2f} s of processors, {row['megabytes']:.0f} MB"
         print(f"{name:26} {str(options or ''):24} {said}", flush=True)
         pd.DataFrame(rows, columns=report.COLUMNS).to_csv(file, index=False, float_format="%.6g")
