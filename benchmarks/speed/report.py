@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import NullFormatter
 
 RIVALS = [
     ("Attention, 32 cells, forward and backward", "attention", "attention, PyG GATConv", 5.0),
@@ -111,5 +112,7 @@ def draw(speed: pd.DataFrame, errors: pd.DataFrame, file: Path) -> None:
     ax.set(xscale="log", yscale="log", xlabel="evaluations of the network", ylabel="error (s.d.)", title="solver")
     for ax in (axes.flat[0], axes.flat[5]):
         ax.legend(frameon=False)
+    for ax in axes.flat:
+        ax.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten run into each other
     figure.savefig(file, dpi=120)
     plt.close(figure)
