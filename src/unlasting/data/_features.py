@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _SHARES: Final = {"prior": 0.8, "identity": 0.1, "molecule": 0.45, "identity of drugs": 0.45, "generic": 0.1}
 """What the variance of an effect is divided into before anything of the screen is seen."""
 
+_SHARES_OF_FEW_DRUGS: Final = {"molecule": 0.8, "identity of drugs": 0.1}
+"""Among one or two trained drugs nothing tells how similar two molecules usually are, and no identity is inherited."""
+
 _SHARPNESS: Final = 4.0
 """How fast the likeness of drugs falls with the similarity of their molecules, in s.d. between those of trained drugs."""
 _UNLIKE: Final = 1.0
@@ -60,7 +63,8 @@ class ConditionFeatures:
         self._columns = np.flatnonzero(np.abs(of_trained).sum(axis=0) > 0)
         squared, kinds = of_trained[:, self._columns] ** 2, self._kinds_of_columns()[self._columns]
         self._scale = np.ones(len(self._columns), dtype=np.float32)
-        for kind, share in _SHARES.items():
+        shares = _SHARES if len(self._compared) > 2 else _SHARES | _SHARES_OF_FEW_DRUGS
+        for kind, share in shares.items():
             length = squared[:, kinds == kind].sum(axis=1)
             if (length > 0).any():
                 self._scale[kinds == kind] = np.sqrt(share / length[length > 0].mean())
