@@ -19,6 +19,9 @@ RIVALS = [
 ]
 """What is compared: ours, theirs, and how many times faster it is to be."""
 
+HELD = {"generation, plain": 2}
+"""Cells that a rival holds at once, where it does a part of their work."""
+
 OPTIONS = ["n_cells", "n_edges", "n_genes", "n_steps"]
 COLUMNS = ["case", *OPTIONS, "threads", "seconds", "processor_seconds", "megabytes", "n_units", "value", "note"]
 CURVES = [
@@ -59,8 +62,10 @@ def table(speed: pd.DataFrame, errors: pd.DataFrame) -> str:
             lines.append(f"| {label} | {_seconds(one)} | {rival} | {other['note']} | | |")
             continue
         faster = (other["processor_seconds"] / other["n_units"]) / (one["processor_seconds"] / one["n_units"])
-        less = (other["megabytes"] / other["n_units"]) / max(one["megabytes"] / one["n_units"], 1e-9)
-        memory = f"{less:.1f}" if one["megabytes"] > 5 else ""
+        # a rival whose unit is a part of a cell's work still holds its cells; one that needs next to nothing has no ratio
+        held = HELD.get(theirs, other["n_units"])
+        less = (other["megabytes"] / held) / max(one["megabytes"] / one["n_units"], 1e-9)
+        memory = f"{less:.1f}" if min(one["megabytes"], other["megabytes"]) > 5 else ""
         lines.append(
             f"| {label} | {_seconds(one)} | {rival} | {_seconds(other)} | {faster:.1f} ({target:.0f}) | {memory} |"
         )
