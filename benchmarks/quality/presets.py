@@ -117,10 +117,10 @@ def run(n_seeds: int) -> None:
                 "steps": steps or model.preset.train_denoiser.max_steps,
             }
             scores.append(adata.uns["unlasting"]["benchmark"].assign(**labels))
+            pd.concat(scores, ignore_index=True).to_csv(RESULTS / "presets.csv", index=False)
             cells += [{**labels, **row} for row in shape_of_cells(model, screen, seed)]
             if preset == "default":  # the published source does not see its own latent as a distribution of its own
                 latents.append({**labels, **latent(model, screen, seed)})
-            pd.concat(scores, ignore_index=True).to_csv(RESULTS / "presets.csv", index=False)
             pd.DataFrame(cells).to_csv(RESULTS / "presets_cells.csv", index=False)
             pd.DataFrame(latents).to_csv(RESULTS / "presets_latent.csv", index=False)
     frame = pd.concat(scores, ignore_index=True)

@@ -31,8 +31,8 @@ class ConditionFeatures:
     """Describe conditions by numbers whose weighted product tells how alike their effects are expected to be.
 
     A target is described by what the prior (or its molecule) says, by being a perturbation of its kind at all, and, if
-    it was trained, by being itself; an untrained drug is partly those trained drugs whose molecules are like its own. A combination is the sum of its targets, and a trained one is something of its own
-    as well. The description of a drug is multiplied by a saturating function of its dose, which is 0 at dose 0: what a
+    it was trained, by being itself; an untrained drug is partly those trained drugs whose molecules are like its own. A
+    combination is the sum of its targets, and a trained one is something of its own as well. The description of a drug is multiplied by a saturating function of its dose, which is 0 at dose 0: what a
     drug does has one direction at all doses, and so rises with the dose, between and beyond the trained ones.
 
     Parameters
