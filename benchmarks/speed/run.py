@@ -38,7 +38,17 @@ RUNS: list[tuple[str, dict[str, int]]] = [
 ]
 """What is measured, as the name of a case and its options."""
 
-REPEATS = {"matrix product": 5, "attention": 3, "step published": 2, "step default": 3}
+REPEATS = {
+    "matrix product": 5,
+    "attention": 9,
+    "attention, PyG GATConv": 3,
+    "step published": 3,
+    "step default": 3,
+    "generation": 2,
+    "E-distance": 3,
+    "EMD": 5,
+    "EMD, scipy": 3,
+}
 """How often, of which the fastest counts; once where nothing is said."""
 
 

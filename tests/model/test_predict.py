@@ -28,6 +28,18 @@ def test_every_cell_gets_a_cell_and_a_source(either):
     assert (of_source["unlasting_split"][~is_control] == "train").all()
 
 
+def test_cells_have_the_total_that_all_training_cells_have(model, build, screen):
+    controls = model.adata[model.adata.obs["perturbation"] == "control"]
+    cells = np.expm1(dense(model.predict(controls, perturbation="G3+TFX", copy=True, **QUIET).layers["unlasting"]))
+    np.testing.assert_allclose(cells.sum(1), 100.0, rtol=1e-4)
+
+    fewer_genes = screen[:, 20:].copy()
+    free = build(fewer_genes)
+    assert free.module.statistics.total == 0
+    cells = np.expm1(dense(free.generate("TFX", 20, cell_type="B", **QUIET).X))
+    assert np.ptp(cells.sum(1)) > 1.0
+
+
 def test_the_models_own_cells_and_a_copy_get_the_same(either):
     copy = either.predict(seed=2, copy=True, key_added="copied", **QUIET)
     given = either.adata.copy()

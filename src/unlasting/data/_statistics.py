@@ -20,6 +20,9 @@ _LEAST_INFORMATION = 0.5
 _MIN_SCALE = 1e-3
 """Smallest s.d. of expressed values, as a share of the largest value: one gene, normalised, does not vary at all."""
 
+_SAME_TOTAL = 1e-3
+"""Range of the totals of cells, as a share of their mean, within which they are the same."""
+
 
 @dataclass(frozen=True)
 class MeasuredEffects:
@@ -102,11 +105,12 @@ def fit_statistics(
     groups = np.unique(condition[training] * n_pools + pool[training])
     sums = np.zeros((3, len(groups), matrix.shape[1]))  # number, sum and sum of squares of expressed values
     n_cells = np.zeros(len(groups))
-    log_detected = np.zeros(len(condition))
+    log_detected, totals = np.zeros(len(condition)), np.zeros(len(condition))
     largest = 0.0
     for rows, block in row_blocks(matrix, training):
         largest = max(largest, float(block.max()))
         log_detected[rows] = np.log(np.maximum(np.diff(block.indptr), 1))
+        totals[rows] = np.asarray(block.expm1().sum(axis=1)).ravel()
         group = np.searchsorted(groups, condition[rows] * n_pools + pool[rows])
         responded = np.ones(len(rows))
         if responders is not None:
@@ -156,6 +160,7 @@ def fit_statistics(
         _log_odds(rate),
         depth_mean,
         depth_sd,
+        _total(totals[training]),
     )
     return ScreenStatistics(*(torch.as_tensor(value, dtype=torch.float32) for value in tensors)), effects
 
@@ -174,6 +179,12 @@ def _expressed_moments(
     within = np.maximum(second - 2 * mean * first + n * mean**2, 0.0)
     scale = np.sqrt((within + _PRIOR_CELLS * usual_scale**2) / (n + _PRIOR_CELLS))
     return mean, np.maximum(scale, 0.1 * usual_scale)
+
+
+def _total(totals: np.ndarray) -> float:
+    """The total that all cells have, or 0."""
+    usual = float(totals.mean())
+    return usual if np.ptp(totals) < _SAME_TOTAL * usual else 0.0
 
 
 def _rate(expressed: np.ndarray, n_cells: Any) -> np.ndarray:

@@ -165,5 +165,8 @@ class Carrier:
         tensors = self.conditions[torch.as_tensor(condition, device=device)]
         signal = pools.mean if module.preset.control_signal == "pool" else x0
         values = module.decode(latent, mask, signal, tensors, pools)
-        cells = (values * mask).clamp(min=0.0) * module.statistics.x_max
-        return sparse.csr_matrix(cells.float().cpu().numpy())
+        counts = torch.expm1((values.float() * mask).clamp(min=0.0) * module.statistics.x_max)
+        if module.preset.keep_total and module.statistics.total > 0:
+            total = counts.sum(-1, keepdim=True)
+            counts = torch.where(total > 0, counts * (module.statistics.total / total), 0.0)  # a silent cell stays silent
+        return sparse.csr_matrix(torch.log1p(counts).cpu().numpy())

@@ -73,6 +73,8 @@ class Preset:
     use_responders
         Whether cells of a perturbation that look like controls are taken to have escaped it, in training and, as often,
         in generation.
+    keep_total
+        Whether generated cells get the total of normalised counts that all training cells have, where they have the same.
     use_latent
         Whether a cell is decoded from the encoded control cell, and not from noise.
     use_mask
@@ -98,6 +100,7 @@ class Preset:
     n_mask_controls: int = 500
     use_effects: bool = True
     use_responders: bool = True
+    keep_total: bool = True
     use_latent: bool = True
     use_mask: bool = True
 
@@ -175,6 +178,7 @@ PRESETS: Final = {
         mask_rule="threshold",
         use_effects=False,
         use_responders=False,
+        keep_total=False,
     ),
 }
 """Recipes by name: `default`, the identity bridge; `paper`, the published one."""

@@ -121,6 +121,8 @@ class ScreenStatistics:
         Mean log number of expressed genes of a cell, shape `(n_conditions, n_pools)`.
     depth_sd
         Its standard deviation among the controls, shape `(n_pools,)`.
+    total
+        Sum of the normalised counts of every cell, 0 where it is not the same for all, shape `()`.
     """
 
     x_max: Tensor
@@ -132,6 +134,7 @@ class ScreenStatistics:
     control_log_odds: Tensor
     depth_mean: Tensor
     depth_sd: Tensor
+    total: Tensor
 
     def pools(self, cell_type: Tensor) -> ControlPools:
         """Get all pools of controls; the control is condition 0. `cell_type` has shape `(n_pools,)`."""
@@ -150,7 +153,8 @@ class ScreenStatistics:
     def empty(cls, n_genes: int, n_pools: int, n_conditions: int) -> ScreenStatistics:
         """Get placeholders of the right shapes, to be overwritten by a saved model."""
         pool, one = torch.zeros(n_pools, n_genes), torch.tensor(1.0)
-        return cls(one, pool, pool, one, pool, pool, pool, torch.zeros(n_conditions, n_pools), torch.ones(n_pools))
+        depth = torch.zeros(n_conditions, n_pools)
+        return cls(one, pool, pool, one, pool, pool, pool, depth, torch.ones(n_pools), torch.tensor(0.0))
 
 
 class StatisticsBuffers(nn.Module):
@@ -163,6 +167,7 @@ class StatisticsBuffers(nn.Module):
         self.x_max: Tensor
         self.base: Tensor
         self.scale: Tensor
+        self.total: Tensor
 
     def values(self) -> ScreenStatistics:
         """Get the statistics."""
