@@ -22,6 +22,7 @@ FLOORS = {
     "_cells": 0,
     "_direction": 0,
     "_files": 0,
+    "_numbers": 0,
     "_chemistry": 0,
     "diffusion": 1,
     "metrics": 1,

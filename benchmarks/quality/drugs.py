@@ -22,9 +22,7 @@ from unlasting.baselines import BASELINES, ModelPredictor
 FIRST_SEED = 30
 """Screens of lower seeds served to choose how the model describes drugs; they would flatter it."""
 DRUGS = {"n_drugs": 12, "n_cells": 40}
-GENES_AND_FIRST_SEED = 30
-"""Screens of lower seeds served to choose how the model describes drugs; they would flatter it."""
-DRUGS = {"n_drugs": 8, "doses": (0.1, 1.0, 10.0), "n_gene_targets": 4, "n_combos": 8, "n_cells": 40}
+GENES_AND_DRUGS = {"n_drugs": 8, "doses": (0.1, 1.0, 10.0), "n_gene_targets": 4, "n_combos": 8, "n_cells": 40}
 KEYS = {"cell_type_key": "cell_type", "dose_key": "dose", "smiles_key": "smiles"}
 SPLITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "unseen dose": (DRUGS, {"kind": "unseen_dose", "test": 1.0, "val_fraction": 0.0}),

@@ -23,6 +23,8 @@ from unlasting.model import UnlastingModel
 
 QUIET = {"show_progress": False}
 
+WHOLE = "a whole number of at least"
+
 
 @pytest.fixture
 def small(screen):
@@ -323,7 +325,16 @@ def test_setup_refuses_arguments(small, unchanged, arguments, error, message):
         ({"widht": 3}, TypeError, "'widht'.*Did you mean 'width'"),
         ({"solver": "adam"}, ValueError, "`solver` is 'adam'.*'adams'"),
         ({"mask_rule": "none"}, ValueError, "`mask_rule` is 'none'.*'bridge'"),
-        ({"n_steps": 0}, ValueError, "`n_steps` is 0; at least 1"),
+        ({"n_steps": 0}, ValueError, f"`n_steps` is 0; {WHOLE} 1"),
+        ({"n_steps": 2.5}, ValueError, "`n_steps` is 2.5; a whole number"),
+        ({"width": 0}, ValueError, f"`width` is 0; {WHOLE} 1"),
+        ({"heads": "2"}, ValueError, f"`heads` is '2'; {WHOLE} 1"),
+        ({"condition_features": -1}, ValueError, f"`condition_features` is -1; {WHOLE} 0"),
+        ({"dropout": 2}, ValueError, "`dropout` is 2; it must be from 0 to below 1"),
+        ({"dropout": "x"}, ValueError, "`dropout` is 'x'; a number is needed"),
+        ({"mask_threshold": float("nan")}, ValueError, "`mask_threshold` is nan; a number is needed"),
+        ({"use_mask": "no"}, ValueError, "`use_mask` is 'no'; choose `True` or `False`"),
+        ({"use_grn": 0}, ValueError, "`use_grn` is 0; choose `True` or `False`"),
     ],
 )
 def test_the_model_refuses_options(small, options, error, message):
@@ -359,7 +370,6 @@ def test_predict_refuses_what_is_not_there(model, adata, unchanged):
 
 # -- arguments
 
-WHOLE = "a whole number of at least"
 ARGUMENTS = {
     "train": [
         ({"max_steps": 0}, f"`max_steps` is 0; {WHOLE} 1"),
@@ -369,7 +379,7 @@ ARGUMENTS = {
         ({"max_steps": 3, "max_epochs": 3}, "Both `max_steps` and `max_epochs` are given"),
         ({"max_steps": 3, "batch_size": 0}, "`batch_size` is 0"),
         ({"max_steps": 3, "lr": -1.0}, "`lr` is -1.0; a learning rate above 0"),
-        ({"max_steps": 3, "lr": np.nan}, "`lr` is nan; a learning rate above 0"),
+        ({"max_steps": 3, "lr": np.nan}, "`lr` is nan; a number is needed"),
         ({"max_steps": 3, "early_stopping_patience": 0}, "`early_stopping_patience` is 0"),
         ({"max_steps": 3, "seed": -1}, f"`seed` is -1; {WHOLE} 0"),
         ({"max_steps": 3, "checkpoint": "."}, "`checkpoint` is '.', a folder. Name a file"),
@@ -403,7 +413,22 @@ ARGUMENTS = {
     "split": [
         ({"kind": "randm"}, "`kind` is 'randm'.*Did you mean 'random'"),
         ({"test_fraction": 1.5}, "`test_fraction` is 1.5"),
-        ({"seed": -1}, "`seed` is -1; it must not be negative"),
+        ({"test_fraction": "a third"}, "`test_fraction` is 'a third'; a number is needed"),
+        ({"val_fraction": float("nan")}, "`val_fraction` is nan; a number is needed"),
+        ({"min_cells": 1.5}, f"`min_cells` is 1.5; {WHOLE} 0"),
+        ({"seed": -1}, f"`seed` is -1; {WHOLE} 0"),
+    ],
+    "prepare": [
+        ({"n_top_genes": 0}, f"`n_top_genes` is 0; {WHOLE} 1"),
+        ({"n_top_genes": "many"}, f"`n_top_genes` is 'many'; {WHOLE} 1"),
+        ({"target_sum": "1e4"}, "`target_sum` is '1e4'; a number is needed"),
+        ({"target_sum": -1}, "`target_sum` is -1; it must be positive"),
+        ({"genes": "G3"}, "`genes` is 'G3'; a list of names is needed"),
+    ],
+    "grn": [
+        ({"min_correlation": "high"}, "`min_correlation` is 'high'; a number is needed"),
+        ({"max_neighbors": 0}, f"`max_neighbors` is 0; {WHOLE} 1"),
+        ({"prior": None, "n_components": 2.5}, f"`n_components` is 2.5; {WHOLE} 1"),
     ],
     "evaluate": [
         ({"layer": "x"}, "`adata.layers` has no 'x'"),
@@ -423,6 +448,8 @@ def test_arguments_are_refused(either, adata, unchanged, call, arguments, messag
         "generate": lambda **given: either.generate(**given, **QUIET),
         "predict": lambda **given: either.predict(**given, **QUIET),
         "split": lambda **given: pp.split(adata, **given),
+        "prepare": lambda **given: pp.prepare(adata, **given),
+        "grn": lambda **given: pp.grn(adata, **given),
         "evaluate": lambda **given: tl.evaluate(adata, **given),
     }
     same = unchanged(adata)

@@ -36,7 +36,7 @@ def test_cells_have_the_total_that_all_training_cells_have(model, build, screen)
     varying = screen()
     depth = np.random.default_rng(0).uniform(0.5, 2.0, (varying.n_obs, 1))
     varying.X = sparse.csr_matrix(np.log1p(np.expm1(dense(varying.X)) * depth).astype(np.float32))
-    free = build(varying)
+    free = build(varying, train=2)
     assert free.module.statistics.total == 0
     cells = np.expm1(dense(free.generate("TFX", 20, cell_type="B", **QUIET).X))
     assert np.ptp(cells.sum(1)) > 1.0

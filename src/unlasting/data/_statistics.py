@@ -182,7 +182,7 @@ def _expressed_moments(
 
 
 def _total(totals: np.ndarray) -> float:
-    """The total that all cells have, or 0."""
+    """Get the total that all cells have, or 0."""
     usual = float(totals.mean())
     return usual if np.ptp(totals) < _SAME_TOTAL * usual else 0.0
 

@@ -18,13 +18,6 @@ Dose = float | str | None
 """A dose in uM, or several as text."""
 
 
-def require_whole_numbers(minimum: int, **arguments: object) -> None:
-    """Refuse an argument that is neither `None` nor a whole number of at least some size."""
-    for name, value in arguments.items():
-        if value is not None and not (isinstance(value, int | np.integer) and value >= minimum):
-            raise ValueError(f"`{name}` is {value!r}; a whole number of at least {minimum} is needed.")
-
-
 class ModelBase(BaseModelClass):
     """A scvi-tools model with its recipe, networks and names."""
 

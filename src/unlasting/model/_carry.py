@@ -168,5 +168,7 @@ class Carrier:
         counts = torch.expm1((values.float() * mask).clamp(min=0.0) * module.statistics.x_max)
         if module.preset.keep_total and module.statistics.total > 0:
             total = counts.sum(-1, keepdim=True)
-            counts = torch.where(total > 0, counts * (module.statistics.total / total), 0.0)  # a silent cell stays silent
+            counts = torch.where(
+                total > 0, counts * (module.statistics.total / total), 0.0
+            )  # a silent cell stays silent
         return sparse.csr_matrix(torch.log1p(counts).cpu().numpy())

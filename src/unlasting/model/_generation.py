@@ -14,8 +14,9 @@ from anndata import AnnData
 from mudata import MuData
 
 from unlasting._constants import PREDICTION_KEY, UNS_KEY
+from unlasting._numbers import require_whole_numbers
 from unlasting._perturbation import Perturbation
-from unlasting.model._base import Dose, require_whole_numbers
+from unlasting.model._base import Dose
 from unlasting.model._parts import write_in_parts
 from unlasting.model._prediction import PredictionMixin, seed_or_default
 from unlasting.model._sources import SourceCells, draw

@@ -12,6 +12,7 @@ from mudata import MuData
 from scvi import settings
 
 from unlasting._constants import PREDICTION_KEY
+from unlasting._numbers import require_whole_numbers
 from unlasting._perturbation import Perturbation
 from unlasting.data import (
     POOL,
@@ -21,7 +22,7 @@ from unlasting.data import (
     check_log_normalised,
     expression,
 )
-from unlasting.model._base import Dose, require_whole_numbers
+from unlasting.model._base import Dose
 from unlasting.model._carry import Carrier
 from unlasting.model._mudata import expression_of, modality_of
 from unlasting.model._provenance import ProvenanceMixin

@@ -23,8 +23,9 @@ from scvi.train import Trainer
 from unlasting._compat import SimpleLogger, parse_device_args
 from unlasting._constants import SPLITS
 from unlasting._logging import logger
+from unlasting._numbers import require_numbers, require_whole_numbers
 from unlasting.data import SPLIT
-from unlasting.model._base import ModelBase, require_whole_numbers
+from unlasting.model._base import ModelBase
 from unlasting.model._resuming import check_checkpoint, read_checkpoint
 from unlasting.module import NetworkName, NetworkTraining
 from unlasting.train import CellSplitter, Checkpoint, KeepBest, NetworkPlan, NetworkProgressBar
@@ -120,6 +121,7 @@ class TrainingMixin(ModelBase):
         require_whole_numbers(1, max_steps=max_steps, max_epochs=max_epochs, batch_size=batch_size)
         require_whole_numbers(1, early_stopping_patience=early_stopping_patience)
         require_whole_numbers(0, seed=seed)
+        require_numbers(lr=lr)
         if lr is not None and not 0 < lr < math.inf:
             raise ValueError(f"`lr` is {lr}; a learning rate above 0 is needed, such as 1e-3.")
         strategy = trainer_kwargs.get("strategy")

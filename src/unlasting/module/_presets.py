@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args, get_type_hints
 
+from unlasting._numbers import require_numbers, require_switches, require_whole_numbers
 from unlasting._perturbation import nearest_name
 from unlasting.nn import Architecture
 
@@ -109,9 +110,11 @@ class Preset:
             value, allowed = getattr(self, name), get_args(kind)
             if allowed and value not in allowed:
                 raise ValueError(f"`{name}` is {value!r}; choose one of {list(allowed)}.")
-        for name in ("n_steps", "n_mask_controls"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; at least 1 is needed.")
+        require_switches(
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self) if isinstance(f.default, bool)}
+        )
+        require_whole_numbers(1, n_steps=self.n_steps, n_mask_controls=self.n_mask_controls)
+        require_numbers(mask_threshold=self.mask_threshold)
 
     @classmethod
     def named(cls, name: str) -> Preset:

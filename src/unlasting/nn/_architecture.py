@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from unlasting._numbers import require_numbers, require_switches, require_whole_numbers
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Architecture:
         Whether the control signal is added to the output of the denoiser.
     depth_slope
         Whether the mask network knows how many genes a cell expresses.
+
+    Raises
+    ------
+    ValueError
+        If a size is no whole number of at least 1, or another number makes no sense.
     """
 
     gene_features: int = 16
@@ -60,3 +67,12 @@ class Architecture:
     cell_type_index: bool = False
     control_residual: bool = False
     depth_slope: bool = True
+
+    def __post_init__(self) -> None:
+        sizes = ("gene_features", "attention_features", "heads", "width", "time_frequencies")
+        require_whole_numbers(1, **{name: getattr(self, name) for name in sizes})
+        require_whole_numbers(0, condition_features=self.condition_features)
+        require_numbers(largest_frequency=self.largest_frequency, dropout=self.dropout)
+        require_switches(**{f.name: getattr(self, f.name) for f in fields(self) if isinstance(f.default, bool)})
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`dropout` is {self.dropout}; it must be from 0 to below 1.")

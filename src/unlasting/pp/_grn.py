@@ -12,6 +12,7 @@ from anndata import AnnData
 from unlasting._constants import TRAIN, UNS_KEY
 from unlasting._keys import ScreenKeys, split_hash
 from unlasting._logging import logger
+from unlasting._numbers import require_numbers, require_whole_numbers
 from unlasting._perturbation import parse_labels
 from unlasting.pp import _gene_ontology
 from unlasting.pp._checks import require_log_normalised, require_whole
@@ -108,12 +109,11 @@ def grn(
     keys = ScreenKeys.read(
         adata, perturbation_key=perturbation_key, control=control, split_key=split_key, delimiter=delimiter
     )
+    require_numbers(min_correlation=min_correlation, min_similarity=min_similarity)
+    require_whole_numbers(1, max_neighbors=max_neighbors, n_components=n_components)
     for argument, threshold in (("min_correlation", min_correlation), ("min_similarity", min_similarity)):
         if not 0 < threshold <= 1:
             raise ValueError(f"`{argument}` is {threshold}; it must be above 0 and at most 1.")
-    for argument, number in (("max_neighbors", max_neighbors), ("n_components", n_components)):
-        if number < 1:
-            raise ValueError(f"`{argument}` is {number}; it must be at least 1.")
     labels, split = keys.labels(adata), keys.split(adata)
     in_training = np.ones(adata.n_obs, dtype=bool) if split is None else split == TRAIN
     if not in_training.any():

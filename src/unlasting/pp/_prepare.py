@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from scipy import sparse
 from unlasting._constants import COUNTS_LAYER, TRAIN, UNS_KEY
 from unlasting._keys import ScreenKeys, split_hash
 from unlasting._logging import logger
+from unlasting._numbers import require_numbers, require_whole_numbers
 from unlasting._perturbation import nearest_name, parse_labels
 from unlasting.pp._checks import counts_of, require_whole, row_sums
 
@@ -87,9 +88,10 @@ def prepare(
     keys = ScreenKeys.read(
         adata, perturbation_key=perturbation_key, control=control, split_key=split_key, delimiter=delimiter
     )
-    for argument, value in (("n_top_genes", n_top_genes), ("min_cells", min_cells)):
-        if value < 1:
-            raise ValueError(f"`{argument}` is {value}; it must be at least 1.")
+    require_whole_numbers(1, n_top_genes=n_top_genes, min_cells=min_cells)
+    require_numbers(target_sum=target_sum)
+    if isinstance(genes, str) or not (genes is None or isinstance(genes, Iterable)):
+        raise ValueError(f"`genes` is {genes!r}; a list of names is needed.")
     if target_sum is not None and not target_sum > 0:
         raise ValueError(f"`target_sum` is {target_sum}; it must be positive.")
     is_fitted = genes is None or target_sum is None

@@ -15,6 +15,7 @@ from unlasting._cells import Condition
 from unlasting._constants import SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
 from unlasting._keys import ScreenKeys, split_hash
 from unlasting._logging import logger
+from unlasting._numbers import require_numbers, require_whole_numbers
 from unlasting._perturbation import Perturbation, nearest_name, parse_labels
 from unlasting.pp import _split_kinds as kinds
 from unlasting.pp._checks import require_whole
@@ -162,14 +163,13 @@ def split(
         raise ValueError(
             f"`kind` is {kind!r}; choose one of {list(get_args(Kind))}.{nearest_name(kind, get_args(Kind))}"
         )
+    require_numbers(test_fraction=test_fraction, val_fraction=val_fraction, max_similarity=max_similarity)
+    require_whole_numbers(0, n_seen=n_seen, n_shots=n_shots, min_cells=min_cells, seed=seed)
     if not (0 <= test_fraction < 1 and 0 <= val_fraction < 1 and test_fraction + val_fraction < 1):
         raise ValueError(
             f"`test_fraction` is {test_fraction} and `val_fraction` is {val_fraction}; "
             "neither may be negative, and together they must leave something for training."
         )
-    for argument, value in (("n_seen", n_seen), ("n_shots", n_shots), ("min_cells", min_cells), ("seed", seed)):
-        if value < 0:
-            raise ValueError(f"`{argument}` is {value}; it must not be negative.")
     if method not in get_args(Method):
         raise ValueError(
             f"`method` is {method!r}; choose one of {list(get_args(Method))}.{nearest_name(method, get_args(Method))}"
