@@ -165,10 +165,14 @@ class Carrier:
         tensors = self.conditions[torch.as_tensor(condition, device=device)]
         signal = pools.mean if module.preset.control_signal == "pool" else x0
         values = module.decode(latent, mask, signal, tensors, pools)
-        counts = torch.expm1((values.float() * mask).clamp(min=0.0) * module.statistics.x_max)
+        cells = (values.float() * mask).clamp(min=0.0) * module.statistics.x_max
         if module.preset.keep_total and module.statistics.total > 0:
-            total = counts.sum(-1, keepdim=True)
-            counts = torch.where(
-                total > 0, counts * (module.statistics.total / total), 0.0
-            )  # a silent cell stays silent
-        return sparse.csr_matrix(torch.log1p(counts).cpu().numpy())
+            cells = _with_total(cells, module.statistics.total)
+        return sparse.csr_matrix(cells.cpu().numpy())
+
+
+def _with_total(cells: Tensor, wanted: Tensor) -> Tensor:
+    """Scale log-normalised cells so that their counts add up to a total, (n_cells, n_genes); a silent cell stays so."""
+    counts = torch.expm1(cells)
+    total = counts.sum(-1, keepdim=True)
+    return torch.log1p(counts * torch.where(total > 0, wanted / total, 0.0))
