@@ -142,6 +142,7 @@ class SavingMixin(ModelBase):
         model.var_names_ = description["var_names"]
         model.preparation_ = description["preparation"]
         state = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
+        state.setdefault("statistics.total", torch.tensor(0.0))  # from before totals were kept: none is
         model.module.load_state_dict(state)
         model._take_half_doses(model.module.effects.half_doses.numpy())
         model.module.describe(model.vocabulary.tensors(model._conditions()))
