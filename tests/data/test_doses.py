@@ -1,14 +1,14 @@
-"""The dose of half the effect: found where it was planted, by brute force, and left alone where nothing tells it."""
+"""Dose-response curves: found where they were planted, by brute force, and left alone where nothing tells them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from unlasting._perturbation import Perturbation
-from unlasting.data import TargetVocabulary, fit_half_doses
-from unlasting.data._doses import _SIZES, _log_likelihood
+from unlasting.data import DoseCurves, TargetVocabulary, fit_dose_curves
+from unlasting.data._doses import _log_likelihood
 from unlasting.data._statistics import MeasuredEffects
 
 DOSES = [0.01, 0.1, 1.0, 10.0]
@@ -27,7 +27,7 @@ def vocabulary(trained: list[Perturbation]) -> TargetVocabulary:
     )
 
 
-def screen(halves: dict[str, float], *, size=0.5, n_genes=40, seed=0):
+def screen(halves: dict[str, float], *, slope=1.4, size=0.5, n_genes=40, seed=0):
     """Plant effects of drugs that share the error of their controls, in two pools."""
     rng = np.random.default_rng(seed)
     trained = [Perturbation((name,), (dose,)) for name in halves for dose in DOSES] + [Perturbation(("G0",))]
@@ -48,22 +48,43 @@ def screen(halves: dict[str, float], *, size=0.5, n_genes=40, seed=0):
     for row, (code, of_pool) in enumerate(zip(condition, pool, strict=True)):
         perturbation = trained[code]
         [name], [dose] = perturbation.targets, perturbation.doses
-        effect = 0.0 if dose is None else full[name, of_pool] * dose / (dose + halves[name])
+        effect = 0.0 if dose is None else full[name, of_pool] / (1 + (halves[name] / dose) ** slope)
         noise = rng.normal(0, N_CELLS**-0.5, (3, n_genes)) - of_controls[of_pool]
         zeros[row] = (effect + noise) / measured.units
     return vocabulary(trained), measured
 
 
-def test_planted_half_doses_are_found() -> None:
-    known, measured = screen({"A": 0.05, "B": 2.0})
-    half = fit_half_doses(known, measured)
+@pytest.mark.parametrize("slope", [1.0, 2.0])
+def test_planted_curves_are_found(slope: float) -> None:
+    known, measured = screen({"A": 0.05, "B": 2.0}, slope=slope)
+    curves = fit_dose_curves(known, measured)
     assert [known.drugs[name] for name in ("A", "B")] == [smiles for _, smiles in known.trained_drugs]
-    np.testing.assert_allclose(half[:2], [0.05, 2.0], rtol=0.35)
-    assert half[2] == pytest.approx(np.exp(np.median(np.log(half[:2]))), rel=1e-5)
-    assert half.dtype == np.float32
+    np.testing.assert_allclose(curves.half_doses[:2], [0.05, 2.0], rtol=0.35)
+    np.testing.assert_allclose(curves.slopes[:2], slope, rtol=0.3)
+    for found in (curves.half_doses, curves.slopes):
+        assert found[2] == pytest.approx(np.exp(np.median(np.log(found[:2]))), rel=1e-5)
+        assert found.dtype == np.float32
 
 
-def test_a_drug_seen_at_one_dose_takes_the_median_trained_dose() -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_a_dose_that_was_not_measured_is_found_between_those_that_were(seed: int) -> None:
+    """Where most of the effect comes between two doses, the curve must not place all of it at the higher one."""
+    known, measured = screen({"A": 1.0}, slope=1.6, seed=seed)
+    rows = np.array([known.trained_conditions[code].doses[0] != 1.0 for code in measured.condition])
+    without = MeasuredEffects(
+        measured.condition[rows],
+        measured.pool[rows],
+        measured.n_cells[rows],
+        measured.noise[rows],
+        measured.shifts[rows],
+        measured.expressed,
+    )
+    curves = fit_dose_curves(vocabulary([p for p in known.trained_conditions if p.doses[0] != 1.0]), without)
+    at = [curves.share_of_effect(np.array([1.0]), dose) for dose in (1.0, 10.0)]
+    assert 0.3 < at[0] / at[1] < 0.8  # it is 0.51
+
+
+def test_a_drug_seen_at_one_dose_takes_the_middle_of_the_trained_doses() -> None:
     known, measured = screen({"A": 0.05, "B": 2.0})
     kept = [p for p in known.trained_conditions if p.targets != ("B",) or p.doses == (1.0,)]
     rows = np.isin(measured.condition, [known.trained_conditions.index(p) for p in kept])
@@ -75,19 +96,18 @@ def test_a_drug_seen_at_one_dose_takes_the_median_trained_dose() -> None:
         measured.shifts[rows],
         measured.expressed,
     )
-    half = fit_half_doses(vocabulary(kept), few)
-    usual = np.exp(np.median(np.log([p.doses[0] for p in kept if p.doses[0]])))
+    half = fit_dose_curves(vocabulary(kept), few).half_doses
     assert half[0] == pytest.approx(0.05, rel=0.35)
-    assert 0.2 * usual < half[1] < 5 * usual
+    assert 0.3 < half[1] / np.sqrt(0.01 * 10.0) < 3
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_drug_without_an_effect_has_no_half_dose_of_its_own(seed: int) -> None:
+def test_a_drug_without_an_effect_has_no_curve_of_its_own(seed: int) -> None:
     """Though all of its doses share the error of the controls."""
     known, measured = screen({"A": 0.1, "C": 1.0}, size=0.0, seed=seed)
-    usual = np.exp(np.median(np.log(DOSES)))
-    off = np.log10(fit_half_doses(known, measured) / usual)
-    assert np.abs(off).max() < 1  # the s.d. before anything is seen
+    curves, usual = fit_dose_curves(known, measured), DoseCurves.usual(known.trained_conditions, 2)
+    assert np.abs(np.log10(curves.half_doses / usual.half_doses)).max() < 0.7
+    assert np.abs(np.log(curves.slopes / usual.slopes)).max() < 0.35  # the s.d. before anything is seen
 
 
 def test_without_drugs_nothing_is_fitted() -> None:
@@ -95,19 +115,23 @@ def test_without_drugs_nothing_is_fitted() -> None:
     measured = MeasuredEffects(
         np.array([1]), np.array([0]), np.array([9.0]), np.array([0.2]), np.ones((1, 3, 4)), np.full(4, 0.5)
     )
-    np.testing.assert_array_equal(fit_half_doses(known, measured), [1.0])
+    np.testing.assert_array_equal(fit_dose_curves(known, measured).half_doses, [1.0])
 
 
-def test_likelihood_is_that_of_the_joint_normal_distribution() -> None:
+def test_likelihood_is_that_of_the_joint_normal_distribution_at_the_most_likely_size() -> None:
     rng = np.random.default_rng(0)
-    dose, values = np.array(DOSES), rng.normal(size=(4, 7))
+    share = np.array([[[0.1, 0.3, 0.7, 1.0], [0.0, 0.1, 0.5, 0.9]]])
     noise = np.diag(rng.uniform(0.5, 1, 4)) + 0.3
-    half = np.array([0.02, 0.5, 7.0])
-    ours = _log_likelihood(np.log(half), dose, noise, values)
-    for at, each in enumerate(half):
-        share = dose / (dose + each)
-        for row, size in enumerate(_SIZES):
-            joint = stats.multivariate_normal(np.zeros(4), noise + size * np.outer(share, share))
-            null = stats.multivariate_normal(np.zeros(4), noise)
-            expected = (joint.logpdf(values.T) - null.logpdf(values.T)).sum()
-            assert ours[row, at] == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    for factor in (0.1, 3.0):  # the most likely size is 0 for the first
+        values = factor * rng.normal(size=(4, 9))
+        ours = _log_likelihood(share, noise, values)
+        for at in range(2):
+
+            def log_likelihood(size: float, curve=share[0, at], values=values) -> float:
+                joint = stats.multivariate_normal(np.zeros(4), noise + size * np.outer(curve, curve))
+                return float((joint.logpdf(values.T)).sum())
+
+            best = optimize.minimize_scalar(lambda size: -log_likelihood(size), bounds=(0, 100), method="bounded")
+            expected = max(-best.fun, log_likelihood(0.0)) - log_likelihood(0.0)
+            assert ours[0, at] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert ours.shape == (1, 2)

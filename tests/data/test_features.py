@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from unlasting._perturbation import Perturbation
-from unlasting.data import TargetVocabulary, fit_effects
+from unlasting.data import DoseCurves, TargetVocabulary, fit_effects
 from unlasting.data._statistics import MeasuredEffects
 from unlasting.nn import ExpectedEffects
 
@@ -182,7 +182,10 @@ def many_drugs(similarity: float) -> TargetVocabulary:
         drugs=dict(zip("ABCDX", smiles, strict=True)),
         smiles=smiles,
         molecules=molecules,
-        half_doses=np.array([0.02, 1.0, 1.0, 1.0, 1.0], dtype=np.float32),  # in the order of SMILES, then the usual
+        dose_curves=DoseCurves(
+            half_doses=np.array([0.02, 1.0, 1.0, 1.0, 1.0], dtype=np.float32),  # in the order of SMILES, then the usual
+            slopes=np.ones(5, dtype=np.float32),
+        ),
     )
 
 
@@ -200,3 +203,13 @@ def test_an_untrained_drug_takes_over_the_half_dose_with_the_likeness():
         features = many_drugs(similarity).condition_features
         at_half, full = features([Perturbation(("X",), (half,)), Perturbation(("X",), (1e9,))])
         np.testing.assert_allclose(np.linalg.norm(at_half) / np.linalg.norm(full), 0.5, atol=0.08)
+
+
+def test_conditions_are_described_as_when_a_model_was_fitted():
+    """A model that an earlier version saved gave its columns other weights."""
+    features = many_drugs(0.5).condition_features
+    conditions = [*features.vocabulary.trained_conditions, Perturbation(("X",), (1.0,))]
+    now = features(conditions)
+    weights = np.random.default_rng(0).uniform(0.1, 3, len(features)).astype(np.float32)
+    features.scale_as(conditions[:-1], now[:-1] * weights)
+    np.testing.assert_allclose(features(conditions), now * weights, rtol=1e-5, atol=1e-7)

@@ -2,7 +2,7 @@
 
 from unlasting.data._cells import check_cells, check_genes, check_log_normalised, check_screen, expression
 from unlasting.data._conditions import KINDS, TargetVocabulary
-from unlasting.data._doses import fit_half_doses
+from unlasting.data._doses import DoseCurves, fit_dose_curves
 from unlasting.data._effects import fit_effects
 from unlasting.data._fields import (
     GRAPH,
@@ -25,6 +25,7 @@ __all__ = [
     "PERTURBATION",
     "POOL",
     "SPLIT",
+    "DoseCurves",
     "GraphField",
     "PerturbationField",
     "PoolField",
@@ -36,8 +37,8 @@ __all__ = [
     "check_log_normalised",
     "check_screen",
     "expression",
+    "fit_dose_curves",
     "fit_effects",
-    "fit_half_doses",
     "fit_responders",
     "fit_statistics",
     "row_blocks",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from unlasting._perturbation import Perturbation, nearest_name
+from unlasting.data._doses import DoseCurves
 from unlasting.data._features import ConditionFeatures
 from unlasting.nn import DRUG, GENE, NO_DOSE, STIMULUS, ConditionTensors
 
@@ -40,9 +41,8 @@ class TargetVocabulary:
         Canonical SMILES of the molecules.
     molecules
         Their embeddings, rows of length one, shape `(n_molecules, n_molecule_features)`.
-    half_doses
-        Doses in uM at which the trained drugs, and last any other, have half of their effect, shape
-        `(n_trained_drugs + 1,)`. `None`: the median trained dose for all.
+    dose_curves
+        How the effects of the trained drugs, and last of any other, rise with the dose. `None`: as is usual.
     """
 
     nodes: Sequence[str]
@@ -52,7 +52,7 @@ class TargetVocabulary:
     drugs: Mapping[str, str]
     smiles: Sequence[str]
     molecules: np.ndarray
-    half_doses: np.ndarray | None = None
+    dose_curves: DoseCurves | None = None
 
     @classmethod
     def read(cls, graph: Mapping[str, Any], trained: Sequence[Perturbation]) -> TargetVocabulary:

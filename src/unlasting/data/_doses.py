@@ -1,30 +1,77 @@
-"""Find out at which dose each drug has half of its effect."""
+"""Find out how the effect of each drug rises with its dose."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
-from scipy.special import logsumexp, softmax
+from scipy.special import expit, softmax
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unlasting._perturbation import Perturbation
     from unlasting.data._conditions import TargetVocabulary
     from unlasting.data._statistics import MeasuredEffects
 
-_SPREAD: Final = np.log(10.0)
-"""How far the half doses of drugs lie apart before anything is seen: s.d. of their natural logarithms."""
-_OFFSETS: Final = np.linspace(-3.0, 3.0, 61) * _SPREAD
-"""Where half doses are looked for: three powers of ten on both sides of the usual dose."""
-_SIZES: Final = np.array([0.0, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0])
-"""Variances of the full effect on a gene, equally likely before anything is seen; 0: the drug does nothing."""
+_OFFSETS: Final = np.linspace(-3.0, 3.0, 61) * np.log(10.0)
+"""Where half doses are looked for: three powers of ten on both sides of the middle of the trained doses."""
+_SPREAD_IN_RANGE: Final = 1 / 6
+"""S.d. of the logarithms of half doses before anything is seen, in ranges of the trained doses: these are chosen so that
+they hold the half doses of most drugs."""
+_LEAST_SPREAD: Final = np.log(10.0) / 3
+_LOG_SLOPES: Final = np.linspace(np.log(0.5), np.log(4.0), 13)
+_USUAL_LOG_SLOPE: Final = np.log(1.4)
+_SPREAD_OF_LOG_SLOPES: Final = 0.35
+"""What is known of Hill slopes before anything is seen: most are between .7 and 2.8."""
 
 
-def fit_half_doses(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> np.ndarray:
-    """Find the dose at which each trained drug has half of its effect.
+@dataclass(frozen=True)
+class DoseCurves:
+    """Hill curves: the share of its full effect that each trained drug has at a dose.
 
-    The effect of a drug alone is a full effect, of its own for every pool of controls, times `dose / (dose + half)`. With a
-    normal distribution of full effects, the likelihood of `half` is known in closed form; the mean of its logarithm is
-    taken. It stays near the median trained dose for a drug that was seen at one dose, or does nothing.
+    Parameters
+    ----------
+    half_doses
+        Doses in uM at which the trained drugs, and last any other, have half of their effect, float32, shape
+        `(n_trained_drugs + 1,)`.
+    slopes
+        Hill slopes of these curves, of the same shape.
+    """
+
+    half_doses: np.ndarray
+    slopes: np.ndarray
+
+    @classmethod
+    def usual(cls, trained: Sequence[Perturbation], n_drugs: int) -> Self:
+        """Get what is expected of all drugs before anything is seen."""
+        half, slope = np.exp(_middle_and_range(trained)[0]), np.exp(_USUAL_LOG_SLOPE)
+        return cls(np.full(n_drugs + 1, half, dtype=np.float32), np.full(n_drugs + 1, slope, dtype=np.float32))
+
+    def share_of_effect(self, shares: np.ndarray, dose: float) -> float:
+        """Get the share of the full effect at a dose in uM of a drug that is partly each of the trained ones.
+
+        Parameters
+        ----------
+        shares
+            Which share of the drug each trained one is, at most 1 together, shape `(n_trained_drugs,)`.
+        dose
+            Dose in uM, above 0.
+        """
+        weights = np.append(shares, 1.0 - shares.sum())
+        log_half, log_slope = (weights @ np.log(of.astype(np.float64)) for of in (self.half_doses, self.slopes))
+        return float(expit(np.exp(log_slope) * (np.log(dose) - log_half)))
+
+
+def fit_dose_curves(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> DoseCurves:
+    """Find the dose at which each trained drug has half of its effect, and how steeply it gets there.
+
+    The effect of a drug alone is a full effect, of its own for every pool of controls, times a Hill curve
+    :cite:p:`hill1910possible`. With a normal distribution of full effects, whose variance is the most likely one for each
+    kind of shift, the likelihood of a curve is known in closed form; the means of the logarithms of half dose and slope are
+    taken. They stay near the middle of the trained doses and a slope of 1.4 for a drug that was seen at one dose, or does
+    nothing.
 
     Parameters
     ----------
@@ -35,36 +82,48 @@ def fit_half_doses(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> n
 
     Returns
     -------
-    Half doses in uM of the trained drugs, in the order of `vocabulary.trained_drugs`, and last their median, for a drug
-    that was not trained; float32, shape `(n_trained_drugs + 1,)`.
+    Curves of the trained drugs, in the order of `vocabulary.trained_drugs`, and last their median, for a drug that was
+    not trained.
     """
     conditions = vocabulary.trained_conditions
-    all_doses = [dose for p in conditions for dose in p.doses if dose]
-    usual = float(np.median(np.log(all_doses))) if all_doses else 0.0
-    grid = usual + _OFFSETS
-    values = (measured.shifts * measured.units).reshape(len(measured.shifts), -1)
+    middle, dose_range = _middle_and_range(conditions)
+    log_halves = middle + _OFFSETS
+    of_halves = (_OFFSETS / max(_SPREAD_IN_RANGE * dose_range, _LEAST_SPREAD)) ** 2
+    of_slopes = ((_LOG_SLOPES - _USUAL_LOG_SLOPE) / _SPREAD_OF_LOG_SLOPES) ** 2
+    prior = -0.5 * (of_slopes[:, None] + of_halves)  # (n_slopes, n_half_doses)
+    values = measured.shifts * measured.units
     of_rows = [conditions[code] for code in np.unique(measured.condition, return_inverse=True)[1]]
     dose_of = np.array([p.doses[0] or 0.0 for p in of_rows])
     drug_of = [vocabulary.target(p.targets[0]) if len(p.targets) == 1 else None for p in of_rows]
     found = []
     for drug in vocabulary.trained_drugs:
         rows = np.array([own == drug for own in drug_of]) & (dose_of > 0)
-        likelihood = np.zeros((len(_SIZES), len(grid)))
+        likelihood = np.zeros_like(prior)
         for pool in np.unique(measured.pool[rows]):
             own = rows & (measured.pool == pool)
             # The error of the controls is in all doses, and must not look like an effect that all doses have.
             of_cells = 1.0 / measured.n_cells[own]
             noise = np.diag(of_cells) + (measured.noise[own] - of_cells).mean()
-            likelihood += _log_likelihood(grid, dose_of[own], noise, values[own])
-        found.append(softmax(logsumexp(likelihood, axis=0) - 0.5 * (_OFFSETS / _SPREAD) ** 2) @ grid)
-    return np.exp([*found, np.median(found) if found else usual]).astype(np.float32)
+            curves = expit(np.exp(_LOG_SLOPES)[:, None, None] * (np.log(dose_of[own]) - log_halves[:, None]))
+            likelihood += sum(_log_likelihood(curves, noise, values[own, kind]) for kind in range(values.shape[1]))
+        weights = softmax(likelihood + prior)
+        found.append((weights.sum(axis=0) @ log_halves, weights.sum(axis=1) @ _LOG_SLOPES))
+    if not found:
+        return DoseCurves.usual(conditions, 0)
+    log_half, log_slope = np.array([*found, np.median(found, axis=0)]).T
+    return DoseCurves(np.exp(log_half).astype(np.float32), np.exp(log_slope).astype(np.float32))
 
 
-def _log_likelihood(log_half: np.ndarray, dose: np.ndarray, noise: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Compute the log-likelihood of half doses in a pool for every size of effects, `(n_sizes, n_half_doses)`."""
-    share = dose / (dose + np.exp(log_half)[:, None])  # (n_half_doses, n_doses)
-    weighted = share @ np.linalg.inv(noise)
-    precision = (weighted * share).sum(axis=1)
-    explained = ((weighted @ values) ** 2).sum(axis=1)
-    inflated = 1.0 + _SIZES[:, None] * precision
-    return 0.5 * (_SIZES[:, None] * explained / inflated - values.shape[1] * np.log(inflated))
+def _middle_and_range(trained: Sequence[Perturbation]) -> tuple[float, float]:
+    """Get the middle and the range of the logarithms of the trained doses."""
+    doses = np.log([dose for p in trained for dose in p.doses if dose] or [1.0])
+    return float((doses.min() + doses.max()) / 2), float(np.ptp(doses))
+
+
+def _log_likelihood(curves: np.ndarray, noise: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Compute the log-likelihood of curves at the most likely variance of full effects, (n_slopes, n_half_doses)."""
+    weighted = curves @ np.linalg.inv(noise)  # (n_slopes, n_half_doses, n_doses)
+    precision = (weighted * curves).sum(axis=-1)
+    explained = ((weighted @ values) ** 2).sum(axis=-1) / precision
+    inflation = np.maximum(explained / values.shape[1], 1.0)  # of the variance of the best estimate of a full effect
+    return 0.5 * (explained * (1.0 - 1.0 / inflation) - values.shape[1] * np.log(inflation))

@@ -10,20 +10,26 @@ from scipy import sparse
 from scipy.special import softmax
 
 from unlasting._perturbation import Perturbation
-from unlasting.nn import DRUG, GENE
+from unlasting.data._doses import DoseCurves
+from unlasting.nn import DRUG, GENE, STIMULUS
 
 if TYPE_CHECKING:
     from unlasting.data._conditions import Target, TargetVocabulary
 
-_SHARES: Final = {"prior": 0.8, "identity": 0.1, "molecule": 0.45, "identity of drugs": 0.45, "generic": 0.1}
-"""What the variance of an effect is divided into before anything of the screen is seen."""
+_SHARES: Final = {"prior": 0.8, "identity": 0.1, "generic": 0.1} | {
+    "molecule": 0.1,
+    "identity of drugs": 0.8,
+    "generic of drugs": 0.02,
+}
+"""What the variance of an effect is divided into before anything of the screen is seen. What drugs that have nothing to
+do with each other share is small, until the screen shows that it is not."""
 
-_SHARES_OF_FEW_DRUGS: Final = {"molecule": 0.8, "identity of drugs": 0.1}
+_SHARES_OF_FEW_DRUGS: Final = {"molecule": 0.8, "identity of drugs": 0.1, "generic of drugs": 0.1}
 """Among one or two trained drugs nothing tells how similar two molecules usually are, and no identity is inherited."""
 
 _SHARPNESS: Final = 4.0
 """How fast the likeness of drugs falls with the similarity of their molecules, in s.d. between those of trained drugs."""
-_UNLIKE: Final = 1.0
+_UNLIKE: Final = 0.5
 """Molecules that are more similar than two trained drugs usually are by this many s.d. are as good as none."""
 
 
@@ -32,8 +38,9 @@ class ConditionFeatures:
 
     A target is described by what the prior (or its molecule) says, by being a perturbation of its kind at all, and, if
     it was trained, by being itself; an untrained drug is partly those trained drugs whose molecules are like its own. A
-    combination is the sum of its targets, and a trained one is something of its own as well. The description of a drug is multiplied by a saturating function of its dose, which is 0 at dose 0: what a
-    drug does has one direction at all doses, and so rises with the dose, between and beyond the trained ones.
+    combination is the sum of its targets, and a trained one is something of its own as well. The description of a drug is
+    multiplied by a saturating function of its dose, which is 0 at dose 0: what a drug does has one direction at all doses,
+    and so rises with the dose, between and beyond the trained ones.
 
     Parameters
     ----------
@@ -50,12 +57,8 @@ class ConditionFeatures:
         self._trained = {target: i for i, target in enumerate(vocabulary.trained_targets)}
         combinations = dict.fromkeys(vocabulary.named(p) for p in trained if len(p.targets) > 1)
         self._combination = {named: i for i, named in enumerate(combinations)}
-        doses = [dose for p in trained for dose in p.doses if dose]
-        usual = float(np.median(np.log(doses))) if doses else 0.0
         drugs = vocabulary.trained_drugs
-        self._log_half_doses = np.full(len(drugs) + 1, usual)
-        if vocabulary.half_doses is not None:
-            self._log_half_doses = np.log(vocabulary.half_doses.astype(np.float64))
+        self._dose_curves = vocabulary.dose_curves or DoseCurves.usual(trained, len(drugs))
         self._likeness: dict[Target, np.ndarray] = dict(zip(drugs, np.eye(len(drugs)), strict=True))
         with_molecule = [i for i, (_, smiles) in enumerate(drugs) if smiles in self._molecule]
         self._compared = np.array(with_molecule, dtype=np.int64)
@@ -68,7 +71,9 @@ class ConditionFeatures:
             length = squared[:, kinds == kind].sum(axis=1)
             if (length > 0).any():
                 self._scale[kinds == kind] = np.sqrt(share / length[length > 0].mean())
-        self.specific = (kinds != "generic").astype(np.float32)  # whether a column tells targets apart
+        self.specific = (~np.char.startswith(kinds, "generic")).astype(
+            np.float32
+        )  # whether a column tells targets apart
 
     def __len__(self) -> int:
         return len(self._columns)
@@ -77,6 +82,11 @@ class ConditionFeatures:
         """Describe conditions, shape `(n_conditions, n_features)`; the control is described by zeros."""
         return self._describe(perturbations)[:, self._columns] * self._scale
 
+    def scale_as(self, trained: Sequence[Perturbation], described: np.ndarray) -> None:
+        """Scale the columns as they were when a model was fitted, by its description of the trained conditions."""
+        own = self._describe(trained)[:, self._columns]
+        self._scale = ((own * described).sum(axis=0) / (own**2).sum(axis=0)).astype(np.float32)
+
     def _sizes(self) -> list[int]:
         features, molecules = self.vocabulary.features, self.vocabulary.molecules
         return [features.shape[1], molecules.shape[1], len(self._trained), 3]
@@ -84,7 +94,7 @@ class ConditionFeatures:
     def _likeness_of(self, drug: Target) -> np.ndarray:
         """Tell which share of a drug each trained one is: itself if it was trained; shape `(n_trained_drugs,)`."""
         if drug not in self._likeness:
-            shares, molecules = np.zeros(len(self._log_half_doses) - 1), self.vocabulary.molecules
+            shares, molecules = np.zeros(len(self.vocabulary.trained_drugs)), self.vocabulary.molecules
             if drug[1] in self._molecule and len(self._compared) > 2:
                 trained = self.vocabulary.trained_drugs
                 rows = molecules[[self._molecule[trained[i][1]] for i in self._compared]].astype(np.float64)
@@ -97,10 +107,17 @@ class ConditionFeatures:
 
     def _kinds_of_columns(self) -> np.ndarray:
         """Tell prior, identity and generic columns apart."""
-        genes, molecules, _, generic = self._sizes()
+        genes, molecules, _, _ = self._sizes()
+        generic = {GENE: "generic", DRUG: "generic of drugs", STIMULUS: "generic"}
         identities = ["identity of drugs" if kind == DRUG else "identity" for kind, _ in self._trained]
         own = ["identity"] * len(self._combination)
-        return np.array(["prior"] * genes + ["molecule"] * molecules + identities + ["generic"] * generic + own)
+        return np.array(
+            ["prior"] * genes
+            + ["molecule"] * molecules
+            + identities
+            + [generic[kind] for kind in sorted(generic)]
+            + own
+        )
 
     def _describe(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         names = sorted({name for p in perturbations for name in p.targets})
@@ -135,6 +152,4 @@ class ConditionFeatures:
         """Get the share of the full effect of a target at a dose in uM; all of it without a dose."""
         if not dose:
             return 1.0 if dose is None else 0.0
-        likeness = self._likeness_of(target)
-        half = np.exp(np.append(likeness, 1.0 - likeness.sum()) @ self._log_half_doses)
-        return float(dose / (dose + half))
+        return self._dose_curves.share_of_effect(self._likeness_of(target), dose)

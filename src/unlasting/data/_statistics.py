@@ -15,8 +15,12 @@ from unlasting.nn import Responders, ScreenStatistics
 _BLOCK = 8_192
 _PRIOR_CELLS = 10.0
 """How many cells' worth of the average gene a rarely expressed gene is shrunken with."""
+_LIKE_CONTROLS = 2.0
+"""How many cells that are like the controls keep what was seen in a few cells from being infinite."""
 _LEAST_INFORMATION = 0.5
 """Fisher information of log-odds at which half of a shift is believed."""
+_LEAST_BELIEVED = 0.2
+"""Share of a shift that is believed below which its scale is not made up for: it would be mere noise."""
 _MIN_SCALE = 1e-3
 """Smallest s.d. of expressed values, as a share of the largest value: one gene, normalised, does not vary at all."""
 
@@ -52,9 +56,23 @@ class MeasuredEffects:
 
     @property
     def units(self) -> np.ndarray:
-        """Factors that bring every shift to a variance of 1 over cells, shape `(3, n_genes)`."""
+        """Factors that bring every shift to a variance of 1 over cells, shape `(3, n_genes)`.
+
+        What few cells tell of a gene is drawn towards no shift when it is measured. The factors undo this on average: what
+        is to be believed is for the fit to say, which knows all conditions.
+        """
         rate = self.expressed
-        return np.stack([np.sqrt(rate * (1.0 - rate)), np.sqrt(rate), np.sqrt(2.0 * rate)])
+        factors = np.stack([np.sqrt(rate * (1.0 - rate)), np.sqrt(rate), np.sqrt(2.0 * rate)])
+        n_cells = self.n_cells[:, None]
+        expressed, information = n_cells * rate, n_cells * rate * (1.0 - rate)
+        believed = np.stack(
+            [
+                information / (information + _LEAST_INFORMATION) * n_cells / (n_cells + _LIKE_CONTROLS),
+                expressed / (expressed + _LIKE_CONTROLS),
+                expressed / (expressed + _PRIOR_CELLS),
+            ]
+        )
+        return factors / np.maximum(believed.mean(axis=1), _LEAST_BELIEVED)
 
 
 def row_blocks(matrix: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:
@@ -199,9 +217,8 @@ def _log_odds(rate: np.ndarray) -> np.ndarray:
 def _shifts(sums: np.ndarray, n_cells: np.ndarray, base: np.ndarray, scale: np.ndarray, rate: np.ndarray) -> np.ndarray:
     """Shifts of log-odds, of the mean in s.d. and of the log s.d. against the controls, (n_groups, 3, n_genes)."""
     n, first, second = sums
-    # Two cells that are like the controls keep what was seen in a few cells from being infinite.
-    of_group = (n + 2.0 * rate) / (n_cells[:, None] + 2.0)
-    mean = (first + 2.0 * base) / (n + 2.0)
+    of_group = (n + _LIKE_CONTROLS * rate) / (n_cells[:, None] + _LIKE_CONTROLS)
+    mean = (first + _LIKE_CONTROLS * base) / (n + _LIKE_CONTROLS)
     within = np.maximum(second - 2 * mean * first + n * mean**2, 0.0)
     own_scale = np.sqrt((within + _PRIOR_CELLS * scale**2) / (n + _PRIOR_CELLS))
     # Log-odds say little of a gene that (nearly) all cells express, or none, before and after.

@@ -20,7 +20,7 @@ from scipy import sparse
 
 from unlasting._compat import parse_device_args
 from unlasting._files import replacing_folder, standing
-from unlasting.data import check_genes
+from unlasting.data import DoseCurves, check_genes
 from unlasting.model._base import ModelBase
 from unlasting.model._mudata import modality_of
 
@@ -143,8 +143,14 @@ class SavingMixin(ModelBase):
         model.preparation_ = description["preparation"]
         state = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
         state.setdefault("statistics.total", torch.tensor(0.0))  # from before totals were kept: none is
+        half_doses = state["effects.half_doses"]
+        slopes = state.get("effects.slopes", torch.ones_like(half_doses))
+        model._take_dose_curves(DoseCurves(half_doses.numpy(), slopes.numpy()))
+        if "effects.slopes" not in state:  # from before dose-responses had slopes, when drugs were described otherwise
+            described, trained = model.vocabulary.condition_features, model.vocabulary.trained_conditions
+            described.scale_as(trained, state["effects.features"].numpy())
+            state |= {"effects.slopes": slopes, "effects.features": torch.from_numpy(described(trained))}
         model.module.load_state_dict(state)
-        model._take_half_doses(model.module.effects.half_doses.numpy())
         model.module.describe(model.vocabulary.tensors(model._conditions()))
         model.is_trained_ = description["is_trained"]
         model.history_ = {

@@ -22,13 +22,14 @@ from unlasting.data import (
     PERTURBATION,
     POOL,
     SPLIT,
+    DoseCurves,
     GraphField,
     PerturbationField,
     PoolField,
     SplitField,
     TargetVocabulary,
+    fit_dose_curves,
     fit_effects,
-    fit_half_doses,
     fit_responders,
     fit_statistics,
 )
@@ -132,9 +133,9 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         """List the registered conditions, the control first, or those of training cells."""
         return PerturbationField(self.keys).conditions(self._state(PERTURBATION), trained=trained)
 
-    def _take_half_doses(self, half_doses: np.ndarray) -> None:
-        """Describe drugs by the doses at which they have half of their effect."""
-        self.vocabulary = dataclasses.replace(self.vocabulary, half_doses=half_doses)
+    def _take_dose_curves(self, curves: DoseCurves) -> None:
+        """Describe drugs by how their effects rise with the dose."""
+        self.vocabulary = dataclasses.replace(self.vocabulary, dose_curves=curves)
 
     def _registered_modality(self, mdata: MuData) -> AnnData:
         """Find the modality that :meth:`setup_mudata` registered."""
@@ -188,11 +189,12 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         statistics, measured = fit_statistics(
             matrix, **cells, responders=Responders(responders), use_mask=self.preset.use_mask
         )
-        half_doses = fit_half_doses(self.vocabulary, measured)
-        self._take_half_doses(half_doses)
+        curves = fit_dose_curves(self.vocabulary, measured)
+        self._take_dose_curves(curves)
         described, profiles = self.vocabulary.condition_features, statistics.control_mean.double().numpy()
         effects = fit_effects(described(trained), described.specific, profiles, measured)
-        return statistics, dataclasses.replace(effects, half_doses=torch.from_numpy(half_doses)), responders
+        half_doses, slopes = torch.from_numpy(curves.half_doses), torch.from_numpy(curves.slopes)
+        return statistics, dataclasses.replace(effects, half_doses=half_doses, slopes=slopes), responders
 
     @property
     def history(self) -> dict[str, Any] | None:

@@ -40,6 +40,8 @@ class EffectFit:
     half_doses
         Doses in uM at which the trained drugs, and last any other, have half of their effect, shape
         `(n_trained_drugs + 1,)`.
+    slopes
+        Hill slopes of their dose-responses, of the same shape.
     """
 
     relevance: Tensor
@@ -51,6 +53,7 @@ class EffectFit:
     coefficients: Tensor
     precision: Tensor
     half_doses: Tensor = field(default_factory=lambda: torch.ones(1))
+    slopes: Tensor = field(default_factory=lambda: torch.ones(1))
 
     @classmethod
     def empty(cls, n_trained: int, n_features: int, n_pools: int, n_genes: int, n_trained_drugs: int = 0) -> EffectFit:
@@ -64,6 +67,7 @@ class EffectFit:
             (),
             (n_trained, n_pools, N_SHIFTS, n_genes),
             (n_trained, n_trained),
+            (n_trained_drugs + 1,),
             (n_trained_drugs + 1,),
         )
         return cls(*(torch.zeros(shape) for shape in shapes))
@@ -92,6 +96,7 @@ class ExpectedEffects(nn.Module):
         self.coefficients: Tensor
         self.precision: Tensor
         self.half_doses: Tensor
+        self.slopes: Tensor
 
     @in_full_precision
     def forward(self, features: Tensor, profiles: Tensor) -> Tensor:
