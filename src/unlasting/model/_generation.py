@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +15,9 @@ from unlasting._constants import PREDICTION_KEY, UNS_KEY
 from unlasting._numbers import require_whole_numbers
 from unlasting._perturbation import Perturbation
 from unlasting.model._base import Dose
-from unlasting.model._parts import write_in_parts
+from unlasting.model._parts import digest_of, write_in_parts
 from unlasting.model._prediction import PredictionMixin, seed_or_default
-from unlasting.model._sources import SourceCells, draw
-
-_CELLS_IN_PART = 16_384
-"""With 2,000 genes, a part takes about 100 MB."""
+from unlasting.model._sources import draw
 
 _CONDITIONS_AT_ONCE = 256
 
@@ -147,38 +142,15 @@ class GenerationMixin(PredictionMixin):
             new.uns = described.uns
             return new
         request: dict[str, str | int] = {
-            "version": version("unlasting"),
             "model": self._digest(),
-            "perturbations": _digest_of(*(f"{p.label(**self.keys.grammar)}\0{p.dose_text()}" for p in asked)),
-            "controls": _digest_of_sources(sources, source),
+            "perturbations": digest_of(*(f"{p.label(**self.keys.grammar)}\0{p.dose_text()}" for p in asked)),
+            "controls": sources.digest(source),
             "n_cells": n_cells,
             "seed": seed_or_default(seed),
         }
-        parts = [range(i, min(i + _CELLS_IN_PART, n_all)) for i in range(0, n_all, _CELLS_IN_PART)]
         return write_in_parts(
-            Path(path), cells, parts, described.uns, request, overwrite=overwrite, show_progress=show_progress
+            path, cells, (n_all, sources.matrix.shape[1]), described.uns, request, overwrite, show_progress
         )
-
-    def _digest(self) -> str:
-        """Get what tells this model from another, trained or set differently."""
-        weights = (tensor.detach().cpu().numpy() for _, tensor in sorted(self.module.state_dict().items()))
-        return _digest_of(repr(self.preset), *weights)
-
-
-def _digest_of(*parts: str | np.ndarray) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        content = part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes()
-        digest.update(len(content).to_bytes(8, "little") + content)
-    return digest.hexdigest()
-
-
-def _digest_of_sources(sources: SourceCells, rows: np.ndarray) -> str:
-    """Get what tells the cells that are started from, with all that is known of their pools, from others."""
-    matrix = sources.matrix[rows]
-    pools = (getattr(sources.pools, f.name).cpu().numpy() for f in dataclasses.fields(sources.pools))
-    names = (str(name) for name in sources.names[rows])
-    return _digest_of(*names, matrix.indptr, matrix.indices, matrix.data, sources.pool[rows], *pools)
 
 
 def _dose_column(perturbations: Sequence[Perturbation]) -> np.ndarray:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anndata
 import h5py
+import numpy as np
 from anndata import AnnData
 from anndata.experimental import concat_on_disk
 from anndata.io import write_elem
@@ -16,18 +19,19 @@ from tqdm.auto import tqdm
 
 from unlasting._files import PARTIAL, drop_folder, replacing
 
-_REQUEST = "request.json"
-_LOADED_ELEMENTS = 10_000_000
+_REQUEST: Final = "request.json"
+_VALUES_IN_PART: Final = 32_000_000
+"""Cells times genes of a part: with 2,000 genes 16,000 cells, which take about 100 MB."""
+_LOADED_ELEMENTS: Final = 10_000_000
 """Stored values that are held in memory while parts are joined."""
 
 
 def write_in_parts(
-    path: Path,
+    path: str | Path,
     cells: Callable[[range], AnnData],
-    parts: Sequence[range],
+    shape: tuple[int, int],
     uns: Mapping[str, Any],
     request: Mapping[str, str | int],
-    *,
     overwrite: bool,
     show_progress: bool,
 ) -> AnnData:
@@ -41,12 +45,12 @@ def write_in_parts(
         The file.
     cells
         Makes the rows of a part.
-    parts
-        The rows of every part, in order.
+    shape
+        Numbers of cells and genes of all parts together.
     uns
         What is said of all cells.
     request
-        All that the cells depend on: parts are gone on with only if it is the same.
+        All that the cells depend on beside the version: parts are gone on with only if it is the same.
     overwrite
         Whether an existing file, or parts of another request, are replaced.
     show_progress
@@ -63,12 +67,15 @@ def write_in_parts(
     FileExistsError
         If there is something that may not be replaced.
     """
+    path, (n_cells, n_genes) = Path(path), shape
     if path.suffix != ".h5ad":
         raise ValueError(f"`path` is {str(path)!r}; cells are written as h5ad, so its name must end in '.h5ad'.")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{str(path)!r} exists already. Pass `overwrite=True` to replace it.")
     folder = path.with_name(f"{path.name}.parts")
-    _open_folder(folder, {**request, "n_parts": len(parts)}, overwrite)
+    step = max(1, _VALUES_IN_PART // n_genes)
+    parts = [range(i, min(i + step, n_cells)) for i in range(0, n_cells, step)]
+    _open_folder(folder, {"version": version("unlasting"), **request, "n_parts": len(parts)}, overwrite)
     files = [folder / f"{number:06d}.h5ad" for number in range(len(parts))]
     missing = [number for number, file in enumerate(files) if not file.exists()]
     bar = tqdm(missing, desc="Generating cells", unit="part", disable=not show_progress)
@@ -81,6 +88,15 @@ def write_in_parts(
             write_elem(joined, "uns", dict(uns))
     drop_folder(folder)
     return anndata.read_h5ad(path, backed="r")
+
+
+def digest_of(*parts: str | np.ndarray) -> str:
+    """Get what tells some text and arrays from others."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
 
 
 def _open_folder(folder: Path, request: Mapping[str, str | int], overwrite: bool) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import settings
 
-from unlasting._constants import PREDICTION_KEY
+from unlasting._constants import PREDICTION_KEY, UNS_KEY
 from unlasting._numbers import require_whole_numbers
 from unlasting._perturbation import Perturbation
 from unlasting.data import (
@@ -25,6 +27,7 @@ from unlasting.data import (
 from unlasting.model._base import Dose
 from unlasting.model._carry import Carrier
 from unlasting.model._mudata import expression_of, modality_of
+from unlasting.model._parts import digest_of, write_in_parts
 from unlasting.model._provenance import ProvenanceMixin
 from unlasting.model._sources import SourceCells, SourcesMixin
 from unlasting.nn import ConditionTensors
@@ -44,6 +47,8 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         *,
         key_added: str = PREDICTION_KEY,
         indices: Sequence[int] | None = None,
+        path: str | Path | None = None,
+        overwrite: bool = False,
         batch_size: int | None = None,
         seed: int | None = None,
         show_progress: bool = True,
@@ -70,6 +75,10 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
             Name of the layer.
         indices
             Which cells are predicted; the rows of the others are NaN.
+        path
+            An `.h5ad` file for a layer that would not fit into memory, written in parts as by :meth:`generate`.
+        overwrite
+            Whether an existing file, or the parts of another call, are replaced.
         batch_size
             Cells in a chunk; it changes memory and speed only.
         seed
@@ -81,7 +90,9 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
 
         Returns
         -------
-        `None`, or the copy with `copy=True`. Updates the following fields (of a MuData: of its expression modality):
+        With `path` the generated cells, backed by the file, with the `obs` of the cells they stand beside; `adata` stays as
+        it was. Otherwise `None`, or the copy with `copy=True`. Updates the following fields (of a MuData: of its expression
+        modality):
 
         - `adata.layers[key_added]`: log-normalised cells on the scale of the input, shape `(n_cells, n_genes)`.
         - `adata.obs[key_added + "_source"]`: name of the control cell that each came from.
@@ -91,15 +102,19 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         RuntimeError
             If the model is not trained.
         ValueError
-            If genes are missing or in another order, a perturbation is unknown, a dose is missing or cannot be read, or
-            cells that are to be perturbed are no controls.
+            If genes are missing or in another order, a perturbation is unknown, a dose is missing or cannot be read,
+            cells that are to be perturbed are no controls, or `path` does not end in `.h5ad` or is the file of `adata`.
         IndexError
             If `indices` are out of range.
+        FileExistsError
+            If `path` exists, or holds parts of another call, and `overwrite` is false.
         """
         self._require_trained()
         given = self.adata if adata is None else adata
         given = given.copy() if copy and given is not None else given
         adata = self._resolve(given)
+        if path is not None and adata.isbacked and Path(adata.filename).resolve() == Path(path).resolve():
+            raise ValueError(f"`path` is {os.fspath(path)!r}, the file that the cells are read from. Name another.")
         found = self._perturbations(adata)
         chosen = np.arange(adata.n_obs)
         if indices is not None:
@@ -121,7 +136,30 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
             source, replicate = np.arange(len(chosen)), np.zeros(len(chosen), dtype=int)
             wanted = np.full(len(chosen), self._asked(perturbation, dose), dtype=object)
         conditions, condition = self._conditions_of(wanted)
-        carrier = self._carrier(sources, conditions, seed, batch_size, show_progress)
+        carrier = self._carrier(sources, conditions, seed, batch_size, show_progress and path is None)
+        if path is not None:
+
+            def cells(rows: range) -> AnnData:
+                """Generate some of the cells."""
+                part = np.asarray(rows)
+                obs = adata.obs.iloc[chosen[part]].copy()
+                obs[f"{key_added}_source"] = pd.Categorical(sources.names[source[part]])
+                generated = carrier(source[part], replicate[part], condition[part])
+                return AnnData(generated, obs=obs, var=pd.DataFrame(index=pd.Index(self.get_var_names())))
+
+            described = AnnData()
+            self.keys.write(described)
+            asked = list(dict.fromkeys(wanted))
+            described.uns[UNS_KEY]["generated"] = self._provenance(asked, seed_or_default(seed))
+            request: dict[str, str | int] = {
+                "model": self._digest(),
+                "perturbations": digest_of(*map(self._write, asked), condition),
+                "cells": digest_of(*adata.obs_names[chosen], key_added),
+                "controls": digest_of(sources.digest(np.unique(source)), source, replicate),
+                "seed": seed_or_default(seed),
+            }
+            shape = (len(chosen), adata.n_vars)
+            return write_in_parts(path, cells, shape, described.uns, request, overwrite, show_progress)
         generated = carrier(source, replicate, condition)
         written = modality_of(given, self._modalities) if isinstance(given, MuData) else adata
         if len(chosen) == adata.n_obs and np.array_equal(chosen, np.arange(adata.n_obs)):

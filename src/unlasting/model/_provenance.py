@@ -12,6 +12,7 @@ import torch
 from unlasting._cells import Condition
 from unlasting._perturbation import Perturbation
 from unlasting.model._base import ModelBase
+from unlasting.model._parts import digest_of
 from unlasting.nn import DRUG, ConditionTensors
 
 
@@ -61,6 +62,11 @@ class ProvenanceMixin(ModelBase):
             ),
             "unseen_conditions": np.array(sorted(map(self._write, unseen)), dtype=str),
         }
+
+    def _digest(self) -> str:
+        """Get what tells this model from another, trained or set differently."""
+        weights = (tensor.detach().cpu().numpy() for _, tensor in sorted(self.module.state_dict().items()))
+        return digest_of(repr(self.preset), *weights)
 
     def _write(self, perturbation: Perturbation) -> str:
         """Name a condition, with its dose."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from unlasting._constants import TEST
 from unlasting._perturbation import nearest_name
 from unlasting.data import POOL, SPLIT, expression, fit_statistics
 from unlasting.model._base import ModelBase
+from unlasting.model._parts import digest_of
 from unlasting.nn import ControlPools
 
 
@@ -56,6 +57,13 @@ class SourceCells:
             pool=np.concatenate([self.pool, others.pool + len(self.pools)]),
             pools=ControlPools.concatenate([self.pools, others.pools]),
         )
+
+    def digest(self, rows: np.ndarray) -> str:
+        """Get what tells some of the cells, with all that is known of their pools, from others."""
+        matrix = self.matrix[rows]
+        pools = (getattr(self.pools, f.name).cpu().numpy() for f in fields(self.pools))
+        names = (str(name) for name in self.names[rows])
+        return digest_of(*names, matrix.indptr, matrix.indices, matrix.data, self.pool[rows], *pools)
 
     def rows_by_cell_type(self, cell_type: str | Sequence[str] | None, batch: str | None) -> dict[str, np.ndarray]:
         """Get the rows of the cell types asked for.

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from unlasting.model import _generation
+from unlasting.model import _parts
 
 QUIET = {"show_progress": False}
 LABELS = ["G3", "TFX", "NEW1", "G3+TFX", "control"]
@@ -23,7 +23,7 @@ class StopError(Exception):
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(_generation, "_CELLS_IN_PART", 17)
+    monkeypatch.setattr(_parts, "_VALUES_IN_PART", 17 * 60)  # 17 cells
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_what_is_written_is_not_made_again(model, tmp_path, stop_after, monkeypa
         with pytest.raises(StopError):
             model.generate(LABELS, 13, path=str(file), **QUIET)
     monkeypatch.undo()
-    monkeypatch.setattr(_generation, "_CELLS_IN_PART", 17)
+    monkeypatch.setattr(_parts, "_VALUES_IN_PART", 17 * 60)  # 17 cells
     assert not file.exists()
     parts = sorted((tmp_path / "cells.h5ad.parts").glob("*.h5ad"))
     assert [part.name for part in parts] == ["000000.h5ad", "000001.h5ad", "000002.h5ad"]
@@ -141,3 +141,51 @@ def test_a_folder_of_others_is_never_touched(model, tmp_path):
         model.generate("G3", 3, path=tmp_path / "x.h5ad", overwrite=True, **QUIET)
     with pytest.raises(ValueError, match=r"end in '\.h5ad'"):
         model.generate("G3", 3, path=tmp_path / "cells.zarr", **QUIET)
+
+
+@pytest.mark.parametrize("call", [{}, {"indices": [5, 3, 200, 41]}, {"key_added": "other"}])
+def test_predictions_in_a_file_are_those_made_in_memory(either, tmp_path, call):
+    adata, file = either.adata.copy(), tmp_path / "predicted.h5ad"
+    backed = either.predict(adata, seed=2, path=file, **call, **QUIET)
+    assert backed.isbacked
+    assert not set(adata.layers) - set(either.adata.layers)  # as it was
+    key = call.get("key_added", "unlasting")
+    assert f"{key}_source" not in adata.obs
+    whole = either.predict(adata, seed=2, copy=True, **call, **QUIET)
+    rows = call.get("indices", slice(None))
+    read = anndata.read_h5ad(file)
+    pd.testing.assert_frame_equal(read.obs, whole.obs.iloc[rows], check_categorical=False, check_dtype=False)
+    layer = whole.layers[key][rows]
+    layer = layer if isinstance(layer, np.ndarray) else layer.toarray()
+    np.testing.assert_allclose(read.X.toarray(), layer, rtol=0, atol=1e-5)
+    assert list(read.var_names) == list(adata.var_names)
+    assert os.listdir(tmp_path) == ["predicted.h5ad"]
+
+
+def test_counterfactuals_in_a_file_go_on_after_a_kill(model, controls, tmp_path, stop_after, monkeypatch):
+    file = tmp_path / "predicted.h5ad"
+    stop_after(2)
+    with pytest.raises(StopError):
+        model.predict(controls, "G3+TFX", path=file, **QUIET)
+    monkeypatch.undo()
+    for other in ({"perturbation": "G3"}, {"adata": controls[1:].copy()}, {"seed": 7}):
+        with pytest.raises(FileExistsError, match="differs in"):
+            model.predict(**{"adata": controls, "perturbation": "G3+TFX", "path": file, **QUIET, **other})
+    monkeypatch.setattr(_parts, "_VALUES_IN_PART", 17 * 60)
+    parts = sorted((tmp_path / "predicted.h5ad.parts").glob("*.h5ad"))
+    assert len(parts) == 2
+    gone_on = model.predict(controls, "G3+TFX", path=file, **QUIET)
+    whole = model.predict(controls, "G3+TFX", copy=True, **QUIET)
+    np.testing.assert_allclose(gone_on.to_memory().X.toarray(), whole.layers["unlasting"].toarray(), rtol=0, atol=1e-5)
+    with pytest.raises(FileExistsError, match="exists already"):
+        model.predict(controls, "G3+TFX", path=file, **QUIET)
+
+
+def test_a_file_is_not_written_over_while_it_is_read(model, tmp_path):
+    file = tmp_path / "screen.h5ad"
+    model.adata.write_h5ad(file)
+    backed = anndata.read_h5ad(file, backed="r")
+    with pytest.raises(ValueError, match="the file that the cells are read from"):
+        model.predict(backed, path=file, overwrite=True, **QUIET)
+    predicted = model.predict(backed, path=tmp_path / "predicted.h5ad", **QUIET)
+    assert predicted.n_obs == backed.n_obs
