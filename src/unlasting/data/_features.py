@@ -11,20 +11,16 @@ from scipy.special import softmax
 
 from unlasting._perturbation import Perturbation
 from unlasting.data._doses import DoseCurves
-from unlasting.nn import DRUG, GENE, STIMULUS
+from unlasting.nn import DRUG, GENE
 
 if TYPE_CHECKING:
     from unlasting.data._conditions import Target, TargetVocabulary
 
-_SHARES: Final = {"prior": 0.8, "identity": 0.1, "generic": 0.1} | {
-    "molecule": 0.1,
-    "identity of drugs": 0.8,
-    "generic of drugs": 0.02,
-}
-"""What the variance of an effect is divided into before anything of the screen is seen. What drugs that have nothing to
-do with each other share is small, until the screen shows that it is not."""
+_SHARES: Final = {"prior": 0.88, "identity": 0.1, "molecule": 0.1, "identity of drugs": 0.88, "generic": 0.02}
+"""What the variance of an effect is divided into before anything of the screen is seen. What perturbations that have
+nothing to do with each other share is small, until the screen shows that it is not."""
 
-_SHARES_OF_FEW_DRUGS: Final = {"molecule": 0.8, "identity of drugs": 0.1, "generic of drugs": 0.1}
+_SHARES_OF_FEW_DRUGS: Final = {"molecule": 0.88, "identity of drugs": 0.1}
 """Among one or two trained drugs nothing tells how similar two molecules usually are, and no identity is inherited."""
 
 _SHARPNESS: Final = 4.0
@@ -71,9 +67,7 @@ class ConditionFeatures:
             length = squared[:, kinds == kind].sum(axis=1)
             if (length > 0).any():
                 self._scale[kinds == kind] = np.sqrt(share / length[length > 0].mean())
-        self.specific = (~np.char.startswith(kinds, "generic")).astype(
-            np.float32
-        )  # whether a column tells targets apart
+        self.specific = (kinds != "generic").astype(np.float32)  # whether a column tells targets apart
 
     def __len__(self) -> int:
         return len(self._columns)
@@ -107,17 +101,10 @@ class ConditionFeatures:
 
     def _kinds_of_columns(self) -> np.ndarray:
         """Tell prior, identity and generic columns apart."""
-        genes, molecules, _, _ = self._sizes()
-        generic = {GENE: "generic", DRUG: "generic of drugs", STIMULUS: "generic"}
+        genes, molecules, _, generic = self._sizes()
         identities = ["identity of drugs" if kind == DRUG else "identity" for kind, _ in self._trained]
         own = ["identity"] * len(self._combination)
-        return np.array(
-            ["prior"] * genes
-            + ["molecule"] * molecules
-            + identities
-            + [generic[kind] for kind in sorted(generic)]
-            + own
-        )
+        return np.array(["prior"] * genes + ["molecule"] * molecules + identities + ["generic"] * generic + own)
 
     def _describe(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         names = sorted({name for p in perturbations for name in p.targets})
