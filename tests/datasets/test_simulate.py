@@ -178,6 +178,7 @@ def test_a_change_runs_down_the_chain() -> None:
     ("arguments", "message"),
     [
         ({"n_cells": 0}, "`n_cells` is 0"),
+        ({"n_cells": 2.5}, "`n_cells` is 2.5; a whole number"),
         ({"n_inert": -1}, "`n_inert` is -1"),
         ({"n_unmeasured": 20}, "there are only 9 targets"),
         ({"n_genes": 6}, "the measured targets alone are 7"),

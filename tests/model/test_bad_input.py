@@ -433,8 +433,9 @@ ARGUMENTS = {
     "evaluate": [
         ({"layer": "x"}, "`adata.layers` has no 'x'"),
         ({"predictions": "cells.h5ad"}, "`predictions` is a str; an AnnData"),
+        ({"n_repeats": 2.5}, f"`n_repeats` is 2.5; {WHOLE} 1"),
         ({"metrics": ["emdd"]}, "no metric 'emdd'. Did you mean 'emd'"),
-        ({"seed": -1}, "`seed` is -1; it must be at least 0"),
+        ({"seed": -1}, f"`seed` is -1; {WHOLE} 0"),
     ],
 }
 

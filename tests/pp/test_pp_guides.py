@@ -84,6 +84,7 @@ def test_refusals() -> None:
     for arguments, error, message in (
         ({"target_key": "targets"}, KeyError, "`target_key` is 'targets'.*Did you mean 'target'"),
         ({"min_counts": 0}, ValueError, "`min_counts` is 0"),
+        ({"min_share": "half"}, ValueError, "`min_share` is 'half'; a number"),
         ({"min_share": 1.5}, ValueError, "`min_share` is 1.5"),
         ({"min_counts": 50}, ValueError, "Lower the thresholds"),
     ):

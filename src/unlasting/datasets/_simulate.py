@@ -10,6 +10,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from unlasting._constants import UNS_KEY
+from unlasting._numbers import require_whole_numbers
 from unlasting.datasets._counts import base_counts, changed_counts, expected_counts
 from unlasting.datasets._network import Network
 
@@ -188,13 +189,8 @@ def _check(
     n_types: int,
 ) -> None:
     """Refuse numbers that do not fit together."""
-    numbers = {"n_cells": n_cells, "n_controls": n_controls, "n_targets": n_targets, "n_cell_types": n_types}
-    for argument, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"`{argument}` is {value}; it must be at least 1.")
-    for argument, value in {"n_unmeasured": n_unmeasured, "n_inert": n_inert, "n_combos": n_combos}.items():
-        if value < 0:
-            raise ValueError(f"`{argument}` is {value}; it must not be negative.")
+    require_whole_numbers(1, n_cells=n_cells, n_controls=n_controls, n_targets=n_targets, n_cell_types=n_types)
+    require_whole_numbers(0, n_unmeasured=n_unmeasured, n_inert=n_inert, n_combos=n_combos)
     if n_unmeasured > n_targets:
         raise ValueError(f"`n_unmeasured` is {n_unmeasured}, but there are only {n_targets} targets (`n_targets`).")
     if n_genes <= n_targets - n_unmeasured + n_inert:

@@ -16,6 +16,7 @@ from unlasting._cells import Condition
 from unlasting._chemistry import SMILES_DELIMITER, canonical_smiles, tanimoto_similarity
 from unlasting._constants import UNS_KEY
 from unlasting._keys import ScreenKeys
+from unlasting._numbers import require_whole_numbers
 from unlasting._perturbation import Perturbation
 from unlasting.datasets._counts import base_counts, changed_counts, expected_counts
 from unlasting.datasets._network import Network
@@ -232,19 +233,10 @@ def _check(
     responders: float,
 ) -> None:
     """Refuse numbers that do not fit together."""
-    numbers = {
-        "n_families": n_families,
-        "n_cells": n_cells,
-        "n_controls": n_controls,
-        "n_cell_types": n_types,
-    }
-    for argument, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"`{argument}` is {value}; it must be at least 1.")
+    require_whole_numbers(1, n_families=n_families, n_cells=n_cells, n_controls=n_controls, n_cell_types=n_types)
+    require_whole_numbers(0, n_inert=n_inert)
     if n_drugs < n_families:
         raise ValueError(f"`n_drugs` is {n_drugs}, but each of the {n_families} families (`n_families`) needs a drug.")
-    if n_inert < 0:
-        raise ValueError(f"`n_inert` is {n_inert}; it must not be negative.")
     if len(doses) == 0 or not all(0 < dose < np.inf for dose in doses) or len(set(doses)) < len(doses):
         raise ValueError(f"`doses` is {list(doses)}; it must hold different positive numbers of uM.")
     if n_genes <= n_families:

@@ -8,6 +8,7 @@ from anndata import AnnData
 
 from unlasting._keys import ScreenKeys
 from unlasting._logging import logger
+from unlasting._numbers import require_numbers, require_whole_numbers
 from unlasting._perturbation import Perturbation, nearest_name
 from unlasting.pp._checks import counts_of, require_whole, row_sums
 
@@ -75,8 +76,8 @@ def assign_guides(
     adata = adata.copy() if copy else adata
     require_whole(adata, "assign_guides")
     require_whole(guides, "assign_guides")
-    if min_counts < 1:
-        raise ValueError(f"`min_counts` is {min_counts}; it must be at least 1.")
+    require_whole_numbers(1, min_counts=min_counts)
+    require_numbers(min_share=min_share)
     if not 0 <= min_share <= 1:
         raise ValueError(f"`min_share` is {min_share}; it must be from 0 to 1.")
     if target_key is not None and target_key not in guides.var:

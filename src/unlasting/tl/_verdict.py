@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unlasting._cells import Condition
+from unlasting._numbers import require_whole_numbers
 from unlasting.metrics import Metric, get_metric
 from unlasting.tl._comparison import ALL
 
@@ -58,8 +59,7 @@ class Rules:
                 )
         least = {"n_repeats": 1, "min_cells": 8, "max_cells": 2, "n_permutations": 19, "n_bootstraps": 20, "seed": 0}
         for argument, number in numbers.items():
-            if number < least[argument]:
-                raise ValueError(f"`{argument}` is {number}; it must be at least {least[argument]}.")
+            require_whole_numbers(least[argument], **{argument: number})
         return cls([get_metric(name) for name in names["metrics"]], names["gene_sets"], **numbers)
 
 
