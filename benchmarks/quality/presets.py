@@ -107,7 +107,7 @@ def responders(model: Any, adata: Any, seed: int) -> list[dict[str, Any]]:
 def measured_before(name: str, presets: list[str]) -> pd.DataFrame:
     """Read what an earlier run found of other presets."""
     file = RESULTS / f"{name}.csv"
-    rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["preset"])
+    rows = pd.read_csv(file) if file.exists() and file.stat().st_size > 1 else pd.DataFrame(columns=["preset"])
     return rows[~rows["preset"].isin(presets)]
 
 

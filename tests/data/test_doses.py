@@ -84,7 +84,7 @@ def test_a_dose_that_was_not_measured_is_found_between_those_that_were(seed: int
     assert 0.3 < at[0] / at[1] < 0.8  # it is 0.51
 
 
-def test_a_drug_seen_at_one_dose_takes_the_middle_of_the_trained_doses() -> None:
+def test_a_drug_seen_at_one_dose_has_half_of_its_effect_there() -> None:
     known, measured = screen({"A": 0.05, "B": 2.0})
     kept = [p for p in known.trained_conditions if p.targets != ("B",) or p.doses == (1.0,)]
     rows = np.isin(measured.condition, [known.trained_conditions.index(p) for p in kept])
@@ -98,14 +98,23 @@ def test_a_drug_seen_at_one_dose_takes_the_middle_of_the_trained_doses() -> None
     )
     half = fit_dose_curves(vocabulary(kept), few).half_doses
     assert half[0] == pytest.approx(0.05, rel=0.35)
-    assert 0.3 < half[1] / np.sqrt(0.01 * 10.0) < 3
+    assert half[1] == pytest.approx(1.0, rel=0.2)
+
+
+def test_a_drug_given_at_one_low_dose_keeps_its_effect_there() -> None:
+    """Whatever doses others were given at: half of the effect is expected at the only dose."""
+    known = vocabulary([Perturbation(("A",), (0.01,)), Perturbation(("B",), (10.0,)), Perturbation(("C",), (100.0,))])
+    usual = DoseCurves.usual(known)
+    at = dict(zip(known.trained_drugs, usual.half_doses[:3], strict=True))
+    assert [at[known.target(name)] for name in "ABC"] == pytest.approx([0.01, 10.0, 100.0])
+    assert usual.half_doses[3] == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_drug_without_an_effect_has_no_curve_of_its_own(seed: int) -> None:
     """Though all of its doses share the error of the controls."""
     known, measured = screen({"A": 0.1, "C": 1.0}, size=0.0, seed=seed)
-    curves, usual = fit_dose_curves(known, measured), DoseCurves.usual(known.trained_conditions, 2)
+    curves, usual = fit_dose_curves(known, measured), DoseCurves.usual(known)
     assert np.abs(np.log10(curves.half_doses / usual.half_doses)).max() < 0.7
     assert np.abs(np.log(curves.slopes / usual.slopes)).max() < 0.35  # the s.d. before anything is seen
 

@@ -49,6 +49,16 @@ def test_a_stored_model_gives_the_stored_cells(name):
     np.testing.assert_allclose(predicted.toarray(), expected["predicted"], atol=1e-3)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_stored_model_that_is_saved_anew_gives_the_same_cells(name, tmp_path):
+    model, expected = load(STORED / name / "model"), np.load(STORED / name / "cells.npz", allow_pickle=False)
+    model.save(tmp_path / "anew", save_anndata=True)
+    again = load(tmp_path / "anew")
+    np.testing.assert_allclose(again.generate(**CALL).X.toarray(), expected["generated"], atol=1e-3)
+    support = [load_.generate(**CALL).obs["unlasting_support"].to_numpy() for load_ in (model, again)]
+    np.testing.assert_array_equal(*support)
+
+
 def says_the_same(one: bytes, other: bytes) -> bool:
     """Tell whether two files are JSON that differs in white space, or `1e5` and `1E5`."""
     try:

@@ -181,6 +181,27 @@ def test_counterfactuals_in_a_file_go_on_after_a_kill(model, controls, tmp_path,
         model.predict(controls, "G3+TFX", path=file, **QUIET)
 
 
+def test_columns_with_missing_text_are_written_whatever_part_they_are_in(model, tmp_path):
+    adata = model.adata[np.argsort(model.adata.obs["perturbation"] != "control", kind="stable")].copy()
+    is_control = (adata.obs["perturbation"] == "control").to_numpy()
+    adata.obs["guide"] = np.where(is_control, None, "sg1")
+    adata.obs["barcode"] = [f"cell {i // 40 if i < 100 else i}" for i in range(adata.n_obs)]  # repeats in some parts
+    backed = model.predict(adata, path=tmp_path / "predicted.h5ad", copy=True, **QUIET)
+    assert (backed.obs["guide"].isna() == is_control).all()
+    assert list(backed.obs["barcode"]) == list(adata.obs["barcode"])
+
+
+def test_parts_of_other_labels_are_not_gone_on_with(model, controls, tmp_path, stop_after, monkeypatch):
+    stop_after(2)
+    with pytest.raises(StopError):
+        model.predict(controls, "G3", path=tmp_path / "predicted.h5ad", **QUIET)
+    monkeypatch.undo()
+    relabelled = controls.copy()
+    relabelled.obs["note"] = "new"
+    with pytest.raises(FileExistsError, match="differs in .*obs"):
+        model.predict(relabelled, "G3", path=tmp_path / "predicted.h5ad", **QUIET)
+
+
 def test_a_file_is_not_written_over_while_it_is_read(model, tmp_path):
     file = tmp_path / "screen.h5ad"
     model.adata.write_h5ad(file)

@@ -11,15 +11,14 @@ from scipy.special import expit, softmax
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unlasting._perturbation import Perturbation
-    from unlasting.data._conditions import TargetVocabulary
+    from unlasting.data._conditions import Target, TargetVocabulary
     from unlasting.data._statistics import MeasuredEffects
 
 _OFFSETS: Final = np.linspace(-3.0, 3.0, 61) * np.log(10.0)
-"""Where half doses are looked for: three powers of ten on both sides of the middle of the trained doses."""
+"""Where half doses are looked for: three powers of ten on both sides of the middle of a drug's trained doses."""
 _SPREAD_IN_RANGE: Final = 1 / 6
-"""S.d. of the logarithms of half doses before anything is seen, in ranges of the trained doses: these are chosen so that
-they hold the half doses of most drugs."""
+"""S.d. of the logarithm of a half dose before anything is seen, in ranges of the drug's trained doses: these are chosen so
+that they hold it."""
 _LEAST_SPREAD: Final = np.log(10.0) / 3
 _LOG_SLOPES: Final = np.linspace(np.log(0.5), np.log(4.0), 13)
 _USUAL_LOG_SLOPE: Final = np.log(1.4)
@@ -44,10 +43,11 @@ class DoseCurves:
     slopes: np.ndarray
 
     @classmethod
-    def usual(cls, trained: Sequence[Perturbation], n_drugs: int) -> Self:
-        """Get what is expected of all drugs before anything is seen."""
-        half, slope = np.exp(_middle_and_range(trained)[0]), np.exp(_USUAL_LOG_SLOPE)
-        return cls(np.full(n_drugs + 1, half, dtype=np.float32), np.full(n_drugs + 1, slope, dtype=np.float32))
+    def usual(cls, vocabulary: TargetVocabulary) -> Self:
+        """Get what is expected of drugs before anything is seen: half of the effect in the middle of their own doses."""
+        middles = [_middle_and_range(doses)[0] for doses in _trained_doses(vocabulary)]
+        half_doses = np.exp([*middles, np.median(middles) if middles else 0.0]).astype(np.float32)
+        return cls(half_doses, np.full_like(half_doses, np.exp(_USUAL_LOG_SLOPE)))
 
     def share_of_effect(self, shares: np.ndarray, dose: float) -> float:
         """Get the share of the full effect at a dose in uM of a drug that is partly each of the trained ones.
@@ -70,7 +70,7 @@ def fit_dose_curves(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> 
     The effect of a drug alone is a full effect, of its own for every pool of controls, times a Hill curve
     :cite:p:`hill1910possible`. With a normal distribution of full effects, whose variance is the most likely one for each
     kind of shift, the likelihood of a curve is known in closed form; the means of the logarithms of half dose and slope are
-    taken. They stay near the middle of the trained doses and a slope of 1.4 for a drug that was seen at one dose, or does
+    taken. They stay near the middle of the drug's own doses and a slope of 1.4 for a drug that was seen at one dose, or does
     nothing.
 
     Parameters
@@ -86,17 +86,17 @@ def fit_dose_curves(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> 
     not trained.
     """
     conditions = vocabulary.trained_conditions
-    middle, dose_range = _middle_and_range(conditions)
-    log_halves = middle + _OFFSETS
-    of_halves = (_OFFSETS / max(_SPREAD_IN_RANGE * dose_range, _LEAST_SPREAD)) ** 2
     of_slopes = ((_LOG_SLOPES - _USUAL_LOG_SLOPE) / _SPREAD_OF_LOG_SLOPES) ** 2
-    prior = -0.5 * (of_slopes[:, None] + of_halves)  # (n_slopes, n_half_doses)
     values = measured.shifts * measured.units
     of_rows = [conditions[code] for code in np.unique(measured.condition, return_inverse=True)[1]]
     dose_of = np.array([p.doses[0] or 0.0 for p in of_rows])
     drug_of = [vocabulary.target(p.targets[0]) if len(p.targets) == 1 else None for p in of_rows]
     found = []
-    for drug in vocabulary.trained_drugs:
+    for drug, doses in zip(vocabulary.trained_drugs, _trained_doses(vocabulary), strict=True):
+        middle, dose_range = _middle_and_range(doses)
+        log_halves = middle + _OFFSETS
+        of_halves = (_OFFSETS / max(_SPREAD_IN_RANGE * dose_range, _LEAST_SPREAD)) ** 2
+        prior = -0.5 * (of_slopes[:, None] + of_halves)  # (n_slopes, n_half_doses)
         rows = np.array([own == drug for own in drug_of]) & (dose_of > 0)
         likelihood = np.zeros_like(prior)
         for pool in np.unique(measured.pool[rows]):
@@ -109,15 +109,25 @@ def fit_dose_curves(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> 
         weights = softmax(likelihood + prior)
         found.append((weights.sum(axis=0) @ log_halves, weights.sum(axis=1) @ _LOG_SLOPES))
     if not found:
-        return DoseCurves.usual(conditions, 0)
+        return DoseCurves.usual(vocabulary)
     log_half, log_slope = np.array([*found, np.median(found, axis=0)]).T
     return DoseCurves(np.exp(log_half).astype(np.float32), np.exp(log_slope).astype(np.float32))
 
 
-def _middle_and_range(trained: Sequence[Perturbation]) -> tuple[float, float]:
-    """Get the middle and the range of the logarithms of the trained doses."""
-    doses = np.log([dose for p in trained for dose in p.doses if dose] or [1.0])
-    return float((doses.min() + doses.max()) / 2), float(np.ptp(doses))
+def _trained_doses(vocabulary: TargetVocabulary) -> list[list[float]]:
+    """List the doses in uM at which each trained drug was given, alone or with others."""
+    doses: dict[Target, list[float]] = {drug: [] for drug in vocabulary.trained_drugs}
+    for perturbation in vocabulary.trained_conditions:
+        for name, dose in zip(perturbation.targets, perturbation.doses, strict=True):
+            if dose:
+                doses[vocabulary.target(name)].append(dose)
+    return list(doses.values())
+
+
+def _middle_and_range(doses: Sequence[float]) -> tuple[float, float]:
+    """Get the middle and the range of the logarithms of doses; 1 uM without any."""
+    logarithms = np.log(doses or [1.0])
+    return float((logarithms.min() + logarithms.max()) / 2), float(np.ptp(logarithms))
 
 
 def _log_likelihood(curves: np.ndarray, noise: np.ndarray, values: np.ndarray) -> np.ndarray:

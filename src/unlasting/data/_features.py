@@ -54,7 +54,7 @@ class ConditionFeatures:
         combinations = dict.fromkeys(vocabulary.named(p) for p in trained if len(p.targets) > 1)
         self._combination = {named: i for i, named in enumerate(combinations)}
         drugs = vocabulary.trained_drugs
-        self._dose_curves = vocabulary.dose_curves or DoseCurves.usual(trained, len(drugs))
+        self._dose_curves = vocabulary.dose_curves or DoseCurves.usual(vocabulary)
         self._likeness: dict[Target, np.ndarray] = dict(zip(drugs, np.eye(len(drugs)), strict=True))
         with_molecule = [i for i, (_, smiles) in enumerate(drugs) if smiles in self._molecule]
         self._compared = np.array(with_molecule, dtype=np.int64)
@@ -79,7 +79,8 @@ class ConditionFeatures:
     def scale_as(self, trained: Sequence[Perturbation], described: np.ndarray) -> None:
         """Scale the columns as they were when a model was fitted, by its description of the trained conditions."""
         own = self._describe(trained)[:, self._columns]
-        self._scale = ((own * described).sum(axis=0) / (own**2).sum(axis=0)).astype(np.float32)
+        scale = (own * described).sum(axis=0) / (own**2).sum(axis=0)
+        self._scale = np.where(np.isclose(scale, self._scale, rtol=1e-4), self._scale, scale).astype(np.float32)
 
     def _sizes(self) -> list[int]:
         features, molecules = self.vocabulary.features, self.vocabulary.molecules

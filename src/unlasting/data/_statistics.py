@@ -72,7 +72,8 @@ class MeasuredEffects:
                 expressed / (expressed + _PRIOR_CELLS),
             ]
         )
-        return factors / np.maximum(believed.mean(axis=1), _LEAST_BELIEVED)
+        # by cells: little of what was measured in a large condition would be made up for by what small ones need
+        return factors / np.maximum(np.average(believed, axis=1, weights=self.n_cells), _LEAST_BELIEVED)
 
 
 def row_blocks(matrix: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:

@@ -22,6 +22,8 @@ from unlasting._files import PARTIAL, drop_folder, replacing
 _REQUEST: Final = "request.json"
 _VALUES_IN_PART: Final = 32_000_000
 """Cells times genes of a part: with 2,000 genes 16,000 cells, which take about 100 MB."""
+_MOST_PARTS: Final = 200
+"""All are open while they are joined, and operating systems limit how many files may be."""
 _LOADED_ELEMENTS: Final = 10_000_000
 """Stored values that are held in memory while parts are joined."""
 
@@ -73,7 +75,7 @@ def write_in_parts(
     if path.exists() and not overwrite:
         raise FileExistsError(f"{str(path)!r} exists already. Pass `overwrite=True` to replace it.")
     folder = path.with_name(f"{path.name}.parts")
-    step = max(1, _VALUES_IN_PART // n_genes)
+    step = max(1, _VALUES_IN_PART // n_genes, -(-n_cells // _MOST_PARTS))
     parts = [range(i, min(i + step, n_cells)) for i in range(0, n_cells, step)]
     _open_folder(folder, {"version": version("unlasting"), **request, "n_parts": len(parts)}, overwrite)
     files = [folder / f"{number:06d}.h5ad" for number in range(len(parts))]

@@ -111,7 +111,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         """
         self._require_trained()
         given = self.adata if adata is None else adata
-        given = given.copy() if copy and given is not None else given
+        given = given.copy() if copy and path is None and given is not None else given
         adata = self._resolve(given)
         if path is not None and adata.isbacked and Path(adata.filename).resolve() == Path(path).resolve():
             raise ValueError(f"`path` is {os.fspath(path)!r}, the file that the cells are read from. Name another.")
@@ -138,14 +138,15 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         conditions, condition = self._conditions_of(wanted)
         carrier = self._carrier(sources, conditions, seed, batch_size, show_progress and path is None)
         if path is not None:
+            obs = adata.obs.iloc[chosen].copy()
+            obs[f"{key_added}_source"] = pd.Categorical(sources.names[source])
+            AnnData(obs=obs).strings_to_categoricals(obs)  # of all cells: the parts must have the same categories
 
             def cells(rows: range) -> AnnData:
                 """Generate some of the cells."""
                 part = np.asarray(rows)
-                obs = adata.obs.iloc[chosen[part]].copy()
-                obs[f"{key_added}_source"] = pd.Categorical(sources.names[source[part]])
                 generated = carrier(source[part], replicate[part], condition[part])
-                return AnnData(generated, obs=obs, var=pd.DataFrame(index=pd.Index(self.get_var_names())))
+                return AnnData(generated, obs=obs.iloc[part], var=pd.DataFrame(index=pd.Index(self.get_var_names())))
 
             described = AnnData()
             self.keys.write(described)
@@ -154,7 +155,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
             request: dict[str, str | int] = {
                 "model": self._digest(),
                 "perturbations": digest_of(*map(self._write, asked), condition),
-                "cells": digest_of(*adata.obs_names[chosen], key_added),
+                "obs": digest_of(*obs.columns, pd.util.hash_pandas_object(obs).to_numpy()),
                 "controls": digest_of(sources.digest(np.unique(source)), source, replicate),
                 "seed": seed_or_default(seed),
             }

@@ -144,12 +144,12 @@ class SavingMixin(ModelBase):
         state = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
         state.setdefault("statistics.total", torch.tensor(0.0))  # from before totals were kept: none is
         half_doses = state["effects.half_doses"]
-        slopes = state.get("effects.slopes", torch.ones_like(half_doses))
+        slopes = state.get("effects.slopes", torch.ones_like(half_doses))  # from before dose-responses had any: 1
         model._take_dose_curves(DoseCurves(half_doses.numpy(), slopes.numpy()))
-        if "effects.slopes" not in state:  # from before dose-responses had slopes, when drugs were described otherwise
-            described, trained = model.vocabulary.condition_features, model.vocabulary.trained_conditions
-            described.scale_as(trained, state["effects.features"].numpy())
-            state |= {"effects.slopes": slopes, "effects.features": torch.from_numpy(described(trained))}
+        # Another version may have weighted what conditions are described by otherwise.
+        described, trained = model.vocabulary.condition_features, model.vocabulary.trained_conditions
+        described.scale_as(trained, state["effects.features"].numpy())
+        state |= {"effects.slopes": slopes, "effects.features": torch.from_numpy(described(trained))}
         model.module.load_state_dict(state)
         model.module.describe(model.vocabulary.tensors(model._conditions()))
         model.is_trained_ = description["is_trained"]
