@@ -24,8 +24,18 @@ MAX_CELLS = {"perturbed": 400, "control": 1_500}
 MIN_CELLS, FEWEST_GENERATED = 30, 200
 SCREENS = ("papalexi_reference", "norman_reference", "kang_reference")
 PEERS = {
-    "papalexi_reference": {"CellFlow 0.0.9": (2.01, 1.12), "CPA 0.8.8": (15.2, 4.65), "GEARS 0.1.2": (1.26, 1.00)},
-    "norman_reference": {"CellFlow 0.0.9": (0.993, 0.883), "CPA 0.8.8": (2.55, 1.80), "GEARS 0.1.2": (1.68, 1.23)},
+    "papalexi_reference": {
+        "CellFlow 0.0.9": (2.01, 1.12),
+        "CPA 0.8.8": (15.2, 4.65),
+        "GEARS 0.1.2": (1.26, 1.00),
+        "STATE 0.11.1": (18.9, 5.17),
+    },
+    "norman_reference": {
+        "CellFlow 0.0.9": (0.993, 0.883),
+        "CPA 0.8.8": (2.55, 1.80),
+        "GEARS 0.1.2": (1.68, 1.23),
+        "STATE 0.11.1": (2.02, 1.49),
+    },
     "kang_reference": {"CellFlow 0.0.9": (0.331, 0.099), "CPA 0.8.8": (1.61, 0.803), "STATE 0.11.1": (0.891, 0.300)},
 }
 """E of other tools over E of no effect, all genes and DE20, one seed each, small and untuned settings."""
