@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import optimize, stats
@@ -54,6 +56,12 @@ def screen(halves: dict[str, float], *, slope=1.4, size=0.5, n_genes=40, seed=0)
     return vocabulary(trained), measured
 
 
+def only(measured: MeasuredEffects, rows: np.ndarray) -> MeasuredEffects:
+    """Keep some of the measurements."""
+    of_rows = ("condition", "pool", "n_cells", "noise", "shifts")
+    return dataclasses.replace(measured, **{name: getattr(measured, name)[rows] for name in of_rows})
+
+
 @pytest.mark.parametrize("slope", [1.0, 2.0])
 def test_planted_curves_are_found(slope: float) -> None:
     known, measured = screen({"A": 0.05, "B": 2.0}, slope=slope)
@@ -71,15 +79,8 @@ def test_a_dose_that_was_not_measured_is_found_between_those_that_were(seed: int
     """Where most of the effect comes between two doses, the curve must not place all of it at the higher one."""
     known, measured = screen({"A": 1.0}, slope=1.6, seed=seed)
     rows = np.array([known.trained_conditions[code].doses[0] != 1.0 for code in measured.condition])
-    without = MeasuredEffects(
-        measured.condition[rows],
-        measured.pool[rows],
-        measured.n_cells[rows],
-        measured.noise[rows],
-        measured.shifts[rows],
-        measured.expressed,
-    )
-    curves = fit_dose_curves(vocabulary([p for p in known.trained_conditions if p.doses[0] != 1.0]), without)
+    without = vocabulary([p for p in known.trained_conditions if p.doses[0] != 1.0])
+    curves = fit_dose_curves(without, only(measured, rows))
     at = [curves.share_of_effect(np.array([1.0]), dose) for dose in (1.0, 10.0)]
     assert 0.3 < at[0] / at[1] < 0.8  # it is 0.51
 
@@ -88,15 +89,7 @@ def test_a_drug_seen_at_one_dose_has_half_of_its_effect_there() -> None:
     known, measured = screen({"A": 0.05, "B": 2.0})
     kept = [p for p in known.trained_conditions if p.targets != ("B",) or p.doses == (1.0,)]
     rows = np.isin(measured.condition, [known.trained_conditions.index(p) for p in kept])
-    few = MeasuredEffects(
-        measured.condition[rows],
-        measured.pool[rows],
-        measured.n_cells[rows],
-        measured.noise[rows],
-        measured.shifts[rows],
-        measured.expressed,
-    )
-    half = fit_dose_curves(vocabulary(kept), few).half_doses
+    half = fit_dose_curves(vocabulary(kept), only(measured, rows)).half_doses
     assert half[0] == pytest.approx(0.05, rel=0.35)
     assert half[1] == pytest.approx(1.0, rel=0.2)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from unlasting._constants import PREDICTION_KEY, UNS_KEY
+from unlasting._constants import PREDICTION_KEY
 from unlasting._numbers import require_whole_numbers
 from unlasting._perturbation import Perturbation
 from unlasting.model._base import Dose
@@ -134,12 +134,10 @@ class GenerationMixin(PredictionMixin):
             return AnnData(generated, obs=obs, var=pd.DataFrame(index=pd.Index(self.get_var_names())))
 
         n_all = len(source) * len(asked)
-        described = AnnData()
-        dataclasses.replace(self.keys, smiles_key=None).write(described)
-        described.uns[UNS_KEY]["generated"] = self._provenance(asked, seed_or_default(seed))
+        said = self._said_of(dataclasses.replace(self.keys, smiles_key=None), asked, seed_or_default(seed))
         if path is None:
             new = cells(range(n_all))
-            new.uns = described.uns
+            new.uns = said
             return new
         request: dict[str, str | int] = {
             "model": self._digest(),
@@ -148,9 +146,7 @@ class GenerationMixin(PredictionMixin):
             "n_cells": n_cells,
             "seed": seed_or_default(seed),
         }
-        return write_in_parts(
-            path, cells, (n_all, sources.matrix.shape[1]), described.uns, request, overwrite, show_progress
-        )
+        return write_in_parts(path, cells, (n_all, sources.matrix.shape[1]), said, request, overwrite, show_progress)
 
 
 def _dose_column(perturbations: Sequence[Perturbation]) -> np.ndarray:

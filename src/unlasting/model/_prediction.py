@@ -13,7 +13,7 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import settings
 
-from unlasting._constants import PREDICTION_KEY, UNS_KEY
+from unlasting._constants import PREDICTION_KEY
 from unlasting._numbers import require_whole_numbers
 from unlasting._perturbation import Perturbation
 from unlasting.data import (
@@ -148,10 +148,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
                 generated = carrier(source[part], replicate[part], condition[part])
                 return AnnData(generated, obs=obs.iloc[part], var=pd.DataFrame(index=pd.Index(self.get_var_names())))
 
-            described = AnnData()
-            self.keys.write(described)
             asked = list(dict.fromkeys(wanted))
-            described.uns[UNS_KEY]["generated"] = self._provenance(asked, seed_or_default(seed))
             request: dict[str, str | int] = {
                 "model": self._digest(),
                 "perturbations": digest_of(*map(self._write, asked), condition),
@@ -159,8 +156,8 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
                 "controls": digest_of(sources.digest(np.unique(source)), source, replicate),
                 "seed": seed_or_default(seed),
             }
-            shape = (len(chosen), adata.n_vars)
-            return write_in_parts(path, cells, shape, described.uns, request, overwrite, show_progress)
+            shape, said = (len(chosen), adata.n_vars), self._said_of(self.keys, asked, seed_or_default(seed))
+            return write_in_parts(path, cells, shape, said, request, overwrite, show_progress)
         generated = carrier(source, replicate, condition)
         written = modality_of(given, self._modalities) if isinstance(given, MuData) else adata
         if len(chosen) == adata.n_obs and np.array_equal(chosen, np.arange(adata.n_obs)):

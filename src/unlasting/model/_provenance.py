@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from anndata import AnnData
 
 from unlasting._cells import Condition
+from unlasting._constants import UNS_KEY
+from unlasting._keys import ScreenKeys
 from unlasting._perturbation import Perturbation
 from unlasting.model._base import ModelBase
 from unlasting.model._parts import digest_of
@@ -62,6 +65,13 @@ class ProvenanceMixin(ModelBase):
             ),
             "unseen_conditions": np.array(sorted(map(self._write, unseen)), dtype=str),
         }
+
+    def _said_of(self, keys: ScreenKeys, perturbations: Sequence[Perturbation], seed: int) -> dict[str, Any]:
+        """Get `uns` of generated cells: where their labels are, and how they were made."""
+        described = AnnData()
+        keys.write(described)
+        described.uns[UNS_KEY]["generated"] = self._provenance(perturbations, seed)
+        return dict(described.uns)
 
     def _digest(self) -> str:
         """Get what tells this model from another, trained or set differently."""
