@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from unlasting._perturbation import Perturbation
-from unlasting.data import DoseCurves, TargetVocabulary, fit_effects
+from unlasting.data import ConditionFeatures, DoseCurves, TargetVocabulary, fit_effects
 from unlasting.data._statistics import MeasuredEffects
 from unlasting.nn import ExpectedEffects
 
@@ -49,7 +49,7 @@ TRAINED = parse("G0", "G1", "G2", "TFX", "IFN", "G0+G1", "drugA@0.1", "drugA@10"
 
 @pytest.fixture(scope="module")
 def describe():
-    return vocabulary(TRAINED).condition_features
+    return ConditionFeatures(vocabulary(TRAINED))
 
 
 def test_the_control_and_dose_zero_are_zero(describe):
@@ -62,7 +62,7 @@ def test_the_control_and_dose_zero_are_zero(describe):
 def test_a_typical_trained_condition_has_length_one(describe):
     """The shares of prior, identity and generic features add up to 1 for genes that have all of them."""
     genes = parse("G0", "G1", "G2")
-    of_genes = vocabulary(genes).condition_features
+    of_genes = ConditionFeatures(vocabulary(genes))
     assert np.mean((of_genes(genes) ** 2).sum(axis=1)) == pytest.approx(1.0, rel=1e-5)
     assert np.mean((describe(TRAINED) ** 2).sum(axis=1)) == pytest.approx(1.0, abs=0.35)
 
@@ -70,7 +70,7 @@ def test_a_typical_trained_condition_has_length_one(describe):
 @settings(max_examples=50, deadline=None)
 @given(st.permutations(["G2", "drugA", "IFN"]), st.floats(0.01, 100.0))
 def test_targets_have_no_order_and_add_up(names, dose):
-    describe = vocabulary(TRAINED).condition_features
+    describe = ConditionFeatures(vocabulary(TRAINED))
     ordered, moved = (
         parse("+".join(n if n != "drugA" else f"drugA@{dose!r}" for n in one)) for one in (sorted(names), names)
     )
@@ -101,7 +101,7 @@ def test_an_unseen_target_has_the_features_of_its_like_but_for_its_identity(desc
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0.0, 1_000.0), min_size=2, max_size=6))
 def test_features_of_a_drug_rise_with_the_dose_and_saturate(doses):
-    describe = vocabulary(TRAINED).condition_features
+    describe = ConditionFeatures(vocabulary(TRAINED))
     told = describe(parse(*(f"drugA@{dose!r}" for dose in sorted(doses))))
     assert (np.diff(told, axis=0) >= -1e-6).all()
     assert (told <= describe(parse("drugA@1e30")) + 1e-6).all()
@@ -109,23 +109,23 @@ def test_features_of_a_drug_rise_with_the_dose_and_saturate(doses):
 
 def test_sparse_and_dense_priors_are_the_same():
     asked = [*TRAINED, *parse("G5", "drugN@3")]
-    of_sparse = vocabulary(TRAINED, as_sparse=True).condition_features
-    np.testing.assert_array_equal(of_sparse(asked), vocabulary(TRAINED).condition_features(asked))
+    of_sparse = ConditionFeatures(vocabulary(TRAINED, as_sparse=True))
+    np.testing.assert_array_equal(of_sparse(asked), ConditionFeatures(vocabulary(TRAINED))(asked))
 
 
 def test_the_order_of_the_trained_changes_no_covariance():
-    one, other = (vocabulary(trained).condition_features for trained in (TRAINED, TRAINED[::-1]))
+    one, other = (ConditionFeatures(vocabulary(trained)) for trained in (TRAINED, TRAINED[::-1]))
     np.testing.assert_allclose(one(TRAINED) @ one(TRAINED).T, other(TRAINED) @ other(TRAINED).T, atol=1e-5)
 
 
 def test_without_a_dose_a_drug_has_its_full_effect(describe):
-    without, doses = vocabulary(parse("G0", "drugA")).condition_features, vocabulary(TRAINED).condition_features
+    without, doses = ConditionFeatures(vocabulary(parse("G0", "drugA"))), ConditionFeatures(vocabulary(TRAINED))
     assert (without(parse("G0", "drugA")) != 0).any(axis=1).all()
     np.testing.assert_allclose(doses(parse("drugA"))[0], doses(parse("drugA@1e300"))[0], rtol=1e-2)
 
 
 def test_half_of_the_effect_is_reached_at_the_median_trained_dose():
-    describe = vocabulary(parse("drugA@0.1", "drugA@1", "drugA@10", "drugB@1")).condition_features
+    describe = ConditionFeatures(vocabulary(parse("drugA@0.1", "drugA@1", "drugA@10", "drugB@1")))
     half, full = describe(parse("drugB@1", "drugB"))
     np.testing.assert_allclose(2 * half, full, rtol=1e-5)
 
@@ -136,7 +136,7 @@ def test_whatever_was_measured_no_expected_shift_turns_back(seed, doses):
     """Of a trained drug, an unseen one, and a drug beside a gene, whose shifts start at those of the gene."""
     rng = np.random.default_rng(seed)
     trained = parse("drugA@0.1", "drugA@1", "drugA@10", "drugB@1", "drugB@5", "G0")
-    features = vocabulary(trained, seed=seed).condition_features
+    features = ConditionFeatures(vocabulary(trained, seed=seed))
     measured = MeasuredEffects(
         np.arange(6), np.zeros(6, int), np.full(6, 50.0), np.full(6, 0.02), rng.normal(size=(6, 3, 9)), np.full(9, 0.4)
     )
@@ -151,7 +151,7 @@ def test_planted_monotone_doses_are_predicted_monotone():
     """A saturating effect, seen at three doses, rises between and beyond them."""
     doses = [0.1, 1.0, 10.0]
     trained = parse(*(f"drugA@{dose}" for dose in doses), "drugB@1", "G0")
-    features = vocabulary(trained).condition_features
+    features = ConditionFeatures(vocabulary(trained))
     full = np.random.default_rng(1).normal(size=(3, 30))
     share = np.array([*(dose / (1.0 + dose) for dose in doses), 0.0, 0.0])
     pool = np.zeros(5, dtype=int)
@@ -167,14 +167,14 @@ def test_planted_monotone_doses_are_predicted_monotone():
     np.testing.assert_allclose(along[[1, 3, 5]], share[:3], atol=0.12)
 
 
-def many_drugs(similarity: float) -> TargetVocabulary:
+def many_drugs(similarity: float) -> ConditionFeatures:
     """Four trained drugs of unrelated molecules, and one whose molecule is like that of the first."""
     molecules = np.eye(5, dtype=np.float32)
     molecules[:4] += 0.1 * np.random.default_rng(0).random((4, 5), dtype=np.float32)
     molecules[4] = similarity * molecules[0] + (1 - similarity) * np.eye(5)[4]
     molecules /= np.linalg.norm(molecules, axis=1, keepdims=True)
     smiles = ["CC", "CCC", "CCCC", "CCO", "CCN"]
-    return TargetVocabulary(
+    known = TargetVocabulary(
         nodes=["G0"],
         trained_conditions=[Perturbation((name,), (dose,)) for name in "ABCD" for dose in (0.1, 1.0, 10.0)],
         embedded=[],
@@ -182,15 +182,13 @@ def many_drugs(similarity: float) -> TargetVocabulary:
         drugs=dict(zip("ABCDX", smiles, strict=True)),
         smiles=smiles,
         molecules=molecules,
-        dose_curves=DoseCurves(
-            half_doses=np.array([0.02, 1.0, 1.0, 1.0, 1.0], dtype=np.float32),  # in the order of SMILES, then the usual
-            slopes=np.ones(5, dtype=np.float32),
-        ),
     )
+    half_doses = np.array([0.02, 1.0, 1.0, 1.0, 1.0], dtype=np.float32)  # in the order of SMILES, then the usual
+    return ConditionFeatures(known, DoseCurves(half_doses, slopes=np.ones(5, dtype=np.float32)))
 
 
 def test_an_untrained_drug_is_described_as_the_trained_one_that_its_molecule_is_like():
-    alike, unlike = (many_drugs(similarity).condition_features for similarity in (0.9, 0.0))
+    alike, unlike = (many_drugs(similarity) for similarity in (0.9, 0.0))
     for features, much in ((alike, True), (unlike, False)):
         described = features([Perturbation((name,), (1e9,)) for name in "AX"])
         covariance = described @ described.T
@@ -200,16 +198,16 @@ def test_an_untrained_drug_is_described_as_the_trained_one_that_its_molecule_is_
 
 def test_an_untrained_drug_takes_over_the_half_dose_with_the_likeness():
     for similarity, half in ((0.9, 0.02), (0.0, 1.0)):
-        features = many_drugs(similarity).condition_features
+        features = many_drugs(similarity)
         at_half, full = features([Perturbation(("X",), (half,)), Perturbation(("X",), (1e9,))])
         np.testing.assert_allclose(np.linalg.norm(at_half) / np.linalg.norm(full), 0.5, atol=0.08)
 
 
 def test_conditions_are_described_as_when_a_model_was_fitted():
     """A model that an earlier version saved gave its columns other weights."""
-    features = many_drugs(0.5).condition_features
+    features = many_drugs(0.5)
     conditions = [*features.vocabulary.trained_conditions, Perturbation(("X",), (1.0,))]
     now = features(conditions)
     weights = np.random.default_rng(0).uniform(0.1, 3, len(features)).astype(np.float32)
-    features.scale_as(conditions[:-1], now[:-1] * weights)
+    features.scale_as(now[:-1] * weights)
     np.testing.assert_allclose(features(conditions), now * weights, rtol=1e-5, atol=1e-7)

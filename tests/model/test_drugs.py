@@ -9,10 +9,11 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+from unlasting import datasets, pp
 from unlasting._keys import ScreenKeys
 from unlasting._logging import logger
 from unlasting._perturbation import Perturbation
-from unlasting.data import PERTURBATION
+from unlasting.data import PERTURBATION, Likeness
 from unlasting.model import UnlastingModel
 from unlasting.nn import DRUG, GENE, STIMULUS
 
@@ -112,7 +113,9 @@ def test_the_vocabulary_keeps_kinds_apart(trained):
     ]
     assert known.target("drugA") == known.target("synonym") == known.target("CCN")
     assert known.trained_targets == [(GENE, "G3"), (DRUG, "CCN"), (DRUG, "CCO"), (STIMULUS, "IFN")]
-    features = {label: known.condition_features([Perturbation.parse(label, dose)])[0] for label, dose in ASKED.items()}
+    features = {
+        label: trained.condition_features([Perturbation.parse(label, dose)])[0] for label, dose in ASKED.items()
+    }
     np.testing.assert_array_equal(features["drugA"], features["synonym"])
     assert features["drugN"] @ features["drugA"] > 2 * features["drugN"] @ features["drugC"] > 0
     assert features["drugA"] @ features["G3"] == features["drugA"] @ features["IFN"] == 0
@@ -378,3 +381,28 @@ def test_molecules_and_doses_are_saved(any_preset, tmp_path):
     controls = adata[adata.obs["perturbation"] == "control"].copy()
     one, other = (m.generate(**asked, controls=controls, **QUIET) for m in (alone, any_preset))
     np.testing.assert_array_equal(dense(one), dense(other))
+
+
+def test_what_was_learnt_of_similar_molecules_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr("unlasting.model._unlasting.fit_likeness", lambda *_: Likeness(1.0, 2.0))
+    adata = datasets.simulate_drug_screen(
+        n_drugs=8, n_families=2, doses=(1.0, 10.0), n_cells=10, n_genes=40, n_controls=40
+    )
+    [unseen] = adata.uns["simulation"]["drugs"]["drug"].iloc[:1]
+    pp.split(adata, kind="unseen_drug", test=[unseen], val_fraction=0.0)
+    pp.prepare(adata, library_size_key="library_size")
+    pp.molecules(adata)
+    pp.grn(adata)
+    UnlastingModel.setup_anndata(adata, cell_type_key="cell_type", dose_key="dose", smiles_key="smiles")
+    asked = [Perturbation.parse(unseen, 10.0)]
+    model = UnlastingModel(adata)
+    expected = model.condition_features(asked)
+    model.save(tmp_path / "model")
+    monkeypatch.undo()
+    assert np.abs(UnlastingModel(adata).condition_features(asked) - expected).max() > 0.01
+    for given in (adata, False):
+        loaded = UnlastingModel.load(tmp_path / "model", adata=given, accelerator="cpu")
+        np.testing.assert_array_equal(loaded.condition_features(asked), expected)
+        loaded.save(tmp_path / "again", overwrite=True)
+        again = UnlastingModel.load(tmp_path / "again", adata=False, accelerator="cpu")
+        np.testing.assert_array_equal(again.condition_features(asked), expected)

@@ -2,184 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from unlasting._perturbation import Perturbation, nearest_name
-from unlasting.data._doses import DoseCurves
+from unlasting._perturbation import Perturbation
 from unlasting.data._features import ConditionFeatures
-from unlasting.nn import DRUG, GENE, NO_DOSE, STIMULUS, ConditionTensors
-
-KINDS: Final = {GENE: "gene targets", DRUG: "drugs", STIMULUS: "stimuli"}
-
-Target = tuple[int, str]
-"""Kind and name of a target; a drug goes by its canonical SMILES, so that two names of a molecule are one."""
+from unlasting.data._vocabulary import Target, TargetVocabulary
+from unlasting.nn import DRUG, GENE, NO_DOSE, ConditionTensors
 
 
-@dataclass(frozen=True)
-class TargetVocabulary:
-    """Everything that is known of targets by name.
+def condition_tensors(perturbations: Sequence[Perturbation], features: ConditionFeatures) -> ConditionTensors:
+    """Write perturbations as tensors.
 
     Parameters
     ----------
-    nodes
-        Names of the nodes of the graph, the measured genes first.
-    trained_conditions
-        The conditions of training cells, without the control.
-    embedded
-        Names of the genes that the prior knows.
+    perturbations
+        The conditions, in the order wanted.
     features
-        What the prior says of them, dense or sparse, shape `(n_embedded, n_prior_features)`.
-    drugs
-        Canonical SMILES of every drug by its name.
-    smiles
-        Canonical SMILES of the molecules.
-    molecules
-        Their embeddings, rows of length one, shape `(n_molecules, n_molecule_features)`.
-    dose_curves
-        How the effects of the trained drugs, and last of any other, rise with the dose. `None`: as is usual.
+        Describes conditions.
+
+    Returns
+    -------
+    One row for every perturbation.
+
+    Raises
+    ------
+    ValueError
+        If a combination names a molecule twice.
     """
+    vocabulary = features.vocabulary
+    for perturbation in perturbations:
+        _require_different(perturbation, vocabulary)
+    names = sorted({name for p in perturbations for name in p.targets})
+    targets = [vocabulary.target(name) for name in names]
+    n_slots = max([len(p.targets) for p in perturbations], default=0) or 1
+    place = {name: i for i, name in enumerate(names)}
+    index = np.full((len(perturbations), n_slots), -1, dtype=np.int64)
+    dose = np.full(index.shape, NO_DOSE, dtype=np.float32)
+    for row, perturbation in enumerate(perturbations):
+        index[row, : len(perturbation.targets)] = [place[name] for name in perturbation.targets]
+        for slot, uM in enumerate(perturbation.doses):
+            if uM is not None:
+                dose[row, slot] = np.log1p(uM)
 
-    nodes: Sequence[str]
-    trained_conditions: Sequence[Perturbation]
-    embedded: Sequence[str]
-    features: Any
-    drugs: Mapping[str, str]
-    smiles: Sequence[str]
-    molecules: np.ndarray
-    dose_curves: DoseCurves | None = None
+    def rows(of: Sequence[Target]) -> torch.Tensor:
+        where = {target: i for i, target in enumerate(of)}
+        # One more row for empty slots, which the index -1 finds.
+        return torch.from_numpy(np.array([*(where.get(target, -1) for target in targets), -1])[index])
 
-    @classmethod
-    def read(cls, graph: Mapping[str, Any], trained: Sequence[Perturbation]) -> TargetVocabulary:
-        """Take it from the registered graph and the trained conditions."""
-        return cls(
-            nodes=list(graph["nodes"]),
-            trained_conditions=[p for p in trained if not p.is_control],
-            embedded=list(graph["embedded"]),
-            features=graph["features"],
-            drugs=dict(zip(graph["drugs"], graph["drug_smiles"], strict=True)),
-            smiles=list(graph["smiles"]),
-            molecules=graph["molecules"],
-        )
+    return ConditionTensors(
+        kind=torch.from_numpy(np.array([*(kind for kind, _ in targets), -1])[index]),
+        node=rows([(GENE, name) for name in vocabulary.nodes]),
+        molecule=rows([(DRUG, smiles) for smiles in vocabulary.smiles]),
+        dose=torch.from_numpy(dose),
+        features=torch.from_numpy(features(perturbations)),
+    )
 
-    @cached_property
-    def trained(self) -> list[str]:
-        """Names of the targets that occur in training cells."""
-        return sorted({name for p in self.trained_conditions for name in p.targets})
 
-    @cached_property
-    def condition_features(self) -> ConditionFeatures:
-        """Describes conditions by what is known of their targets."""
-        return ConditionFeatures(self, self.trained_conditions)
-
-    @cached_property
-    def names_of_drugs(self) -> frozenset[str]:
-        """Everything that names a drug."""
-        return frozenset({*self.drugs, *self.smiles})
-
-    @cached_property
-    def names_of_genes(self) -> frozenset[str]:
-        """Every gene of the graph or the prior."""
-        return frozenset({*self.nodes, *self.embedded})
-
-    def target(self, name: str) -> Target:
-        """Say what a name is: a drug where it names one, else a gene where graph or prior know it, else a stimulus."""
-        if name in self.names_of_drugs:
-            return DRUG, self.drugs.get(name, name)
-        return (GENE if name in self.names_of_genes else STIMULUS), name
-
-    def named(self, perturbation: Perturbation) -> frozenset[tuple[Target, float | None]]:
-        """Write a perturbation so that it is equal under all names of its molecules."""
-        doses = zip(perturbation.targets, perturbation.doses, strict=True)
-        return frozenset((self.target(name), dose) for name, dose in doses)
-
-    @cached_property
-    def trained_targets(self) -> list[Target]:
-        """The trained targets in the order of their learnt identities."""
-        return sorted({self.target(name) for name in self.trained})
-
-    @cached_property
-    def trained_drugs(self) -> list[Target]:
-        """Those of them that are drugs."""
-        return [target for target in self.trained_targets if target[0] == DRUG]
-
-    def require_known(self, perturbations: Sequence[Perturbation]) -> None:
-        """Refuse targets of which nothing is known.
-
-        Raises
-        ------
-        ValueError
-            If there are any.
-        """
-        known = set(self.trained_targets)
-        names = sorted({name for p in perturbations for name in p.targets})
-        unknown = [n for n in names if (target := self.target(n))[0] == STIMULUS and target not in known]
-        if unknown:
+def _require_different(perturbation: Perturbation, vocabulary: TargetVocabulary) -> None:
+    """Refuse a combination that names a molecule twice: it would count as two."""
+    first: dict[Target, str] = {}
+    for name in perturbation.targets:
+        other = first.setdefault(vocabulary.target(name), name)
+        if other != name:
             raise ValueError(
-                f"Nothing is known of the target {unknown[0]!r}"
-                + (f" and {len(unknown) - 1} more ({unknown[1:6]})" if len(unknown) > 1 else "")
-                + f": it was not trained, it is no gene of the panel, and the prior has no embedding for it."
-                f"{nearest_name(unknown[0], {*self.names_of_genes, *self.drugs, *self.trained})} Give a gene to "
-                "`pp.grn(..., targets=[...])` before training, with a prior that knows it, and a drug with its SMILES to "
-                "`pp.molecules`. A stimulus has to be trained."
+                f"{other!r} and {name!r} are one molecule, {vocabulary.target(name)[1]!r}, and a combination can hold it "
+                "only once. Name it once, at the sum of the doses."
             )
-
-    def tensors(self, perturbations: Sequence[Perturbation]) -> ConditionTensors:
-        """Write perturbations as tensors.
-
-        Parameters
-        ----------
-        perturbations
-            The conditions, in the order wanted.
-
-        Returns
-        -------
-        One row for every perturbation.
-
-        Raises
-        ------
-        ValueError
-            If a combination names a molecule twice.
-        """
-        for perturbation in perturbations:
-            self._require_different(perturbation)
-        names = sorted({name for p in perturbations for name in p.targets})
-        targets = [self.target(name) for name in names]
-        n_slots = max([len(p.targets) for p in perturbations], default=0) or 1
-        place = {name: i for i, name in enumerate(names)}
-        index = np.full((len(perturbations), n_slots), -1, dtype=np.int64)
-        dose = np.full(index.shape, NO_DOSE, dtype=np.float32)
-        for row, perturbation in enumerate(perturbations):
-            index[row, : len(perturbation.targets)] = [place[name] for name in perturbation.targets]
-            for slot, uM in enumerate(perturbation.doses):
-                if uM is not None:
-                    dose[row, slot] = np.log1p(uM)
-
-        def rows(of: Sequence[Target]) -> np.ndarray:
-            where = {target: i for i, target in enumerate(of)}
-            # One more row for empty slots, which the index -1 finds.
-            return np.array([*(where.get(target, -1) for target in targets), -1])[index]
-
-        return ConditionTensors(
-            kind=torch.from_numpy(np.array([*(kind for kind, _ in targets), -1])[index]),
-            node=torch.from_numpy(rows([(GENE, name) for name in self.nodes])),
-            molecule=torch.from_numpy(rows([(DRUG, smiles) for smiles in self.smiles])),
-            dose=torch.from_numpy(dose),
-            features=torch.from_numpy(self.condition_features(perturbations)),
-        )
-
-    def _require_different(self, perturbation: Perturbation) -> None:
-        """Refuse a combination that names a molecule twice: it would count as two."""
-        first: dict[Target, str] = {}
-        for name in perturbation.targets:
-            other = first.setdefault(self.target(name), name)
-            if other != name:
-                raise ValueError(
-                    f"{other!r} and {name!r} are one molecule, {self.target(name)[1]!r}, and a combination can hold it "
-                    "only once. Name it once, at the sum of the doses."
-                )

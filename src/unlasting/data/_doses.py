@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 import numpy as np
 from scipy.special import expit, softmax
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from unlasting.data._conditions import Target, TargetVocabulary
-    from unlasting.data._statistics import MeasuredEffects
+from unlasting.data._statistics import MeasuredEffects
+from unlasting.data._vocabulary import Target, TargetVocabulary
 
 _OFFSETS: Final = np.linspace(-3.0, 3.0, 61) * np.log(10.0)
 """Where half doses are looked for: three powers of ten on both sides of the middle of a drug's trained doses."""
@@ -85,33 +83,79 @@ def fit_dose_curves(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> 
     Curves of the trained drugs, in the order of `vocabulary.trained_drugs`, and last their median, for a drug that was
     not trained.
     """
-    conditions = vocabulary.trained_conditions
+    likelihoods = np.zeros((len(vocabulary.trained_drugs), len(_LOG_SLOPES), len(_OFFSETS)))
+    centres = [_middle_and_range(doses) for doses in _trained_doses(vocabulary)]
+    for alone in drugs_alone(vocabulary, measured):
+        log_halves = centres[alone.drug][0] + _OFFSETS
+        curves = expit(np.exp(_LOG_SLOPES)[:, None, None] * (alone.log_doses - log_halves[:, None]))
+        likelihoods[alone.drug] += sum(_log_likelihood(curves, alone.noise, values) for values in alone.values)
     of_slopes = ((_LOG_SLOPES - _USUAL_LOG_SLOPE) / _SPREAD_OF_LOG_SLOPES) ** 2
-    values = measured.shifts * measured.units
-    of_rows = [conditions[code] for code in np.unique(measured.condition, return_inverse=True)[1]]
-    dose_of = np.array([p.doses[0] or 0.0 for p in of_rows])
-    drug_of = [vocabulary.target(p.targets[0]) if len(p.targets) == 1 else None for p in of_rows]
     found = []
-    for drug, doses in zip(vocabulary.trained_drugs, _trained_doses(vocabulary), strict=True):
-        middle, dose_range = _middle_and_range(doses)
-        log_halves = middle + _OFFSETS
+    for likelihood, (middle, dose_range) in zip(likelihoods, centres, strict=True):
         of_halves = (_OFFSETS / max(_SPREAD_IN_RANGE * dose_range, _LEAST_SPREAD)) ** 2
-        prior = -0.5 * (of_slopes[:, None] + of_halves)  # (n_slopes, n_half_doses)
-        rows = np.array([own == drug for own in drug_of]) & (dose_of > 0)
-        likelihood = np.zeros_like(prior)
-        for pool in np.unique(measured.pool[rows]):
-            own = rows & (measured.pool == pool)
-            # The error of the controls is in all doses, and must not look like an effect that all doses have.
-            of_cells = 1.0 / measured.n_cells[own]
-            noise = np.diag(of_cells) + (measured.noise[own] - of_cells).mean()
-            curves = expit(np.exp(_LOG_SLOPES)[:, None, None] * (np.log(dose_of[own]) - log_halves[:, None]))
-            likelihood += sum(_log_likelihood(curves, noise, values[own, kind]) for kind in range(values.shape[1]))
-        weights = softmax(likelihood + prior)
-        found.append((weights.sum(axis=0) @ log_halves, weights.sum(axis=1) @ _LOG_SLOPES))
+        weights = softmax(likelihood - 0.5 * (of_slopes[:, None] + of_halves))
+        found.append((weights.sum(axis=0) @ (middle + _OFFSETS), weights.sum(axis=1) @ _LOG_SLOPES))
     if not found:
         return DoseCurves.usual(vocabulary)
     log_half, log_slope = np.array([*found, np.median(found, axis=0)]).T
     return DoseCurves(np.exp(log_half).astype(np.float32), np.exp(log_slope).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class DrugAlone:
+    """What was measured of a drug alone in a pool of controls.
+
+    Parameters
+    ----------
+    drug
+        Its place among the trained drugs.
+    pool
+        Code of the pool.
+    log_doses
+        Logarithms of its doses in uM, shape `(n_doses,)`.
+    values
+        Shifts in their units, shape `(3, n_doses, n_genes)`.
+    noise
+        Covariance of their errors, shape `(n_doses, n_doses)`. That of the controls is in all doses, and must not look
+        like an effect that all doses have.
+    of_controls
+        The variance of that error.
+    """
+
+    drug: int
+    pool: int
+    log_doses: np.ndarray
+    values: np.ndarray
+    noise: np.ndarray
+    of_controls: float
+
+
+def drugs_alone(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> Iterator[DrugAlone]:
+    """Find what was measured of each drug alone, in each pool of controls.
+
+    Parameters
+    ----------
+    vocabulary
+        Knows the trained conditions.
+    measured
+        The effects in the training cells.
+
+    Yields
+    ------
+    The measurements of one drug in one pool.
+    """
+    conditions, values = vocabulary.trained_conditions, measured.shifts * measured.units
+    of_rows = [conditions[code] for code in np.unique(measured.condition, return_inverse=True)[1]]
+    dose_of = np.array([p.doses[0] or 0.0 for p in of_rows])
+    drug_of = [vocabulary.target(p.targets[0]) if len(p.targets) == 1 else None for p in of_rows]
+    for place, drug in enumerate(vocabulary.trained_drugs):
+        rows = np.array([own == drug for own in drug_of]) & (dose_of > 0)
+        for pool in np.unique(measured.pool[rows]):
+            own = rows & (measured.pool == pool)
+            of_cells = 1.0 / measured.n_cells[own]
+            of_controls = float((measured.noise[own] - of_cells).mean())
+            noise = np.diag(of_cells) + of_controls
+            yield DrugAlone(place, int(pool), np.log(dose_of[own]), values[own].swapaxes(0, 1), noise, of_controls)
 
 
 def _trained_doses(vocabulary: TargetVocabulary) -> list[list[float]]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from scipy import sparse
-from scipy.special import softmax
 
 from unlasting._perturbation import Perturbation
 from unlasting.data._doses import DoseCurves
+from unlasting.data._likeness import Likeness
+from unlasting.data._vocabulary import Target, TargetVocabulary
 from unlasting.nn import DRUG, GENE
-
-if TYPE_CHECKING:
-    from unlasting.data._conditions import Target, TargetVocabulary
 
 _SHARES: Final = {"prior": 0.88, "identity": 0.1, "molecule": 0.1, "identity of drugs": 0.88, "generic": 0.02}
 """What the variance of an effect is divided into before anything of the screen is seen. What perturbations that have
@@ -22,11 +20,6 @@ nothing to do with each other share is small, until the screen shows that it is 
 
 _SHARES_OF_FEW_DRUGS: Final = {"molecule": 0.88, "identity of drugs": 0.1}
 """Among one or two trained drugs nothing tells how similar two molecules usually are, and no identity is inherited."""
-
-_SHARPNESS: Final = 4.0
-"""How fast the likeness of drugs falls with the similarity of their molecules, in s.d. between those of trained drugs."""
-_UNLIKE: Final = 0.5
-"""Molecules that are more similar than two trained drugs usually are by this many s.d. are as good as none."""
 
 
 class ConditionFeatures:
@@ -41,21 +34,27 @@ class ConditionFeatures:
     Parameters
     ----------
     vocabulary
-        What is known of targets.
-    trained
-        The trained conditions, without the control.
+        What is known of targets, and the trained conditions.
+    dose_curves
+        How the effects of the trained drugs, and last of any other, rise with the dose. `None`: as is usual.
+    likeness
+        How far drugs with similar molecules act alike. `None`: as is usual.
     """
 
-    def __init__(self, vocabulary: TargetVocabulary, trained: Sequence[Perturbation]) -> None:
+    def __init__(
+        self, vocabulary: TargetVocabulary, dose_curves: DoseCurves | None = None, likeness: Likeness | None = None
+    ) -> None:
         self.vocabulary = vocabulary
+        trained = vocabulary.trained_conditions
         self._gene = {name: row for row, name in enumerate(vocabulary.embedded)}
         self._molecule = {name: row for row, name in enumerate(vocabulary.smiles)}
         self._trained = {target: i for i, target in enumerate(vocabulary.trained_targets)}
         combinations = dict.fromkeys(vocabulary.named(p) for p in trained if len(p.targets) > 1)
         self._combination = {named: i for i, named in enumerate(combinations)}
         drugs = vocabulary.trained_drugs
-        self._dose_curves = vocabulary.dose_curves or DoseCurves.usual(vocabulary)
-        self._likeness: dict[Target, np.ndarray] = dict(zip(drugs, np.eye(len(drugs)), strict=True))
+        self._dose_curves = dose_curves or DoseCurves.usual(vocabulary)
+        self._likeness = likeness or Likeness()
+        self._shares: dict[Target, np.ndarray] = dict(zip(drugs, np.eye(len(drugs)), strict=True))
         with_molecule = [i for i, (_, smiles) in enumerate(drugs) if smiles in self._molecule]
         self._compared = np.array(with_molecule, dtype=np.int64)
         of_trained = self._describe(trained)
@@ -76,9 +75,9 @@ class ConditionFeatures:
         """Describe conditions, shape `(n_conditions, n_features)`; the control is described by zeros."""
         return self._describe(perturbations)[:, self._columns] * self._scale
 
-    def scale_as(self, trained: Sequence[Perturbation], described: np.ndarray) -> None:
+    def scale_as(self, described: np.ndarray) -> None:
         """Scale the columns as they were when a model was fitted, by its description of the trained conditions."""
-        own = self._describe(trained)[:, self._columns]
+        own = self._describe(self.vocabulary.trained_conditions)[:, self._columns]
         scale = (own * described).sum(axis=0) / (own**2).sum(axis=0)
         self._scale = np.where(np.isclose(scale, self._scale, rtol=1e-4), self._scale, scale).astype(np.float32)
 
@@ -86,19 +85,17 @@ class ConditionFeatures:
         features, molecules = self.vocabulary.features, self.vocabulary.molecules
         return [features.shape[1], molecules.shape[1], len(self._trained), 3]
 
-    def _likeness_of(self, drug: Target) -> np.ndarray:
+    def _shares_of(self, drug: Target) -> np.ndarray:
         """Tell which share of a drug each trained one is: itself if it was trained; shape `(n_trained_drugs,)`."""
-        if drug not in self._likeness:
-            shares, molecules = np.zeros(len(self.vocabulary.trained_drugs)), self.vocabulary.molecules
+        if drug not in self._shares:
+            trained, molecules = self.vocabulary.trained_drugs, self.vocabulary.molecules
+            shares = np.zeros(len(trained))
             if drug[1] in self._molecule and len(self._compared) > 2:
-                trained = self.vocabulary.trained_drugs
                 rows = molecules[[self._molecule[trained[i][1]] for i in self._compared]].astype(np.float64)
                 usual = (rows @ rows.T)[~np.eye(len(rows), dtype=bool)]
-                if usual.std() > 0:
-                    similarity = (rows @ molecules[self._molecule[drug[1]]] - usual.mean()) / usual.std()
-                    shares[self._compared] = softmax(_SHARPNESS * np.append(similarity, _UNLIKE))[:-1]
-            self._likeness[drug] = shares
-        return self._likeness[drug]
+                shares[self._compared] = self._likeness.shares(rows @ molecules[self._molecule[drug[1]]], usual)
+            self._shares[drug] = shares
+        return self._shares[drug]
 
     def _kinds_of_columns(self) -> np.ndarray:
         """Tell prior, identity and generic columns apart."""
@@ -120,7 +117,7 @@ class ConditionFeatures:
             if kind == DRUG and known_as in self._molecule:
                 targets[row, starts[1] : starts[2]] = self.vocabulary.molecules[self._molecule[known_as]]
             if kind == DRUG:
-                for drug, share in zip(self.vocabulary.trained_drugs, self._likeness_of(target), strict=True):
+                for drug, share in zip(self.vocabulary.trained_drugs, self._shares_of(target), strict=True):
                     targets[row, starts[2] + self._trained[drug]] = share
             elif target in self._trained:
                 targets[row, starts[2] + self._trained[target]] = 1.0
@@ -140,4 +137,4 @@ class ConditionFeatures:
         """Get the share of the full effect of a target at a dose in uM; all of it without a dose."""
         if not dose:
             return 1.0 if dose is None else 0.0
-        return self._dose_curves.share_of_effect(self._likeness_of(target), dose)
+        return self._dose_curves.share_of_effect(self._shares_of(target), dose)

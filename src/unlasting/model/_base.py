@@ -11,8 +11,9 @@ from scvi.model.base import BaseModelClass
 
 from unlasting._keys import ScreenKeys
 from unlasting._perturbation import Perturbation
-from unlasting.data import TargetVocabulary
+from unlasting.data import ConditionFeatures, TargetVocabulary, condition_tensors
 from unlasting.module import Preset, UnlastingModule
+from unlasting.nn import ConditionTensors
 
 Dose = float | str | None
 """A dose in uM, or several as text."""
@@ -23,16 +24,25 @@ class ModelBase(BaseModelClass):
 
     preset: Preset
     keys: ScreenKeys
-    vocabulary: TargetVocabulary
+    condition_features: ConditionFeatures
     module: UnlastingModule
     preparation_: dict[str, Any]
     history_: dict[str, pd.DataFrame] | None
     _preset_name: str
     _options: dict[str, Any]
 
+    @property
+    def vocabulary(self) -> TargetVocabulary:
+        """What is known of targets by name."""
+        return self.condition_features.vocabulary
+
     def _state(self, field: str) -> dict[str, Any]:
         """Get the vocabulary of a registered field."""
         return self.registry_["field_registries"][field]["state_registry"]
+
+    def _tensors(self, perturbations: Sequence[Perturbation]) -> ConditionTensors:
+        """Write perturbations as the tensors that the networks read."""
+        return condition_tensors(perturbations, self.condition_features)
 
     def _asked(self, label: object, dose: Dose = None) -> Perturbation:
         """Read a perturbation that the user asks for.

@@ -96,7 +96,7 @@ class GenerationMixin(PredictionMixin):
         require_whole_numbers(1, n_cells=n_cells)
         asked = self._all_asked(perturbations, dose)
         for start in range(0, len(asked), _CONDITIONS_AT_ONCE):  # refused now, not after hours
-            self.vocabulary.tensors(asked[start : start + _CONDITIONS_AT_ONCE])
+            self._tensors(asked[start : start + _CONDITIONS_AT_ONCE])
         if controls is None:
             sources = self._training_controls()
         else:
@@ -108,7 +108,7 @@ class GenerationMixin(PredictionMixin):
         drawn = [draw(rng, of_type, n_cells) for of_type in of_types]
         source, replicate = (np.concatenate([pair[which] for pair in drawn]) for which in (0, 1))
         show_chunks = show_progress and path is None
-        carrier = self._carrier(sources, self.vocabulary.tensors(asked[:1]), seed, batch_size, show_chunks)
+        carrier = self._carrier(sources, self._tensors(asked[:1]), seed, batch_size, show_chunks)
         labels = np.array([p.label(**self.keys.grammar) for p in asked], dtype=object)
         doses, is_extrapolated = _dose_column(asked), self._is_extrapolated(asked)
 
@@ -116,7 +116,7 @@ class GenerationMixin(PredictionMixin):
             """Generate some rows of the result, in which all cells of a perturbation follow each other."""
             which, of_source = np.divmod(np.asarray(rows), len(source))
             first = which[0]
-            conditions = self.vocabulary.tensors(asked[first : which[-1] + 1])
+            conditions = self._tensors(asked[first : which[-1] + 1])
             carrier.ask_for(conditions)
             start = source[of_source]
             generated = carrier(start, replicate[of_source], which - first, keep_latents=path is not None)

@@ -310,7 +310,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         if self.preset.control_signal == "cell" and controls is None:
             raise ValueError("With `preset='paper'` the control cells themselves are needed: give `controls`.")
         pool = self._pool_code(cell_type, batch)
-        conditions = self.vocabulary.tensors([self._asked(perturbation, dose)]).to(self.module.device)
+        conditions = self._tensors([self._asked(perturbation, dose)]).to(self.module.device)
         x_max = self.module.statistics.x_max
         cells = []
         for rows in _chunks(len(latent), batch_size):
@@ -386,7 +386,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         row: dict[Perturbation, int] = {}
         codes = np.array([row.setdefault(p, len(row)) for p in perturbations], dtype=int)
         self.vocabulary.require_known(list(row))
-        return self.vocabulary.tensors(list(row)), codes
+        return self._tensors(list(row)), codes
 
     def _carrier(
         self,

@@ -20,7 +20,7 @@ from scipy import sparse
 
 from unlasting._compat import parse_device_args
 from unlasting._files import replacing_folder, standing
-from unlasting.data import DoseCurves, check_genes
+from unlasting.data import ConditionFeatures, DoseCurves, Likeness, check_genes
 from unlasting.model._base import ModelBase
 from unlasting.model._mudata import modality_of
 
@@ -145,13 +145,19 @@ class SavingMixin(ModelBase):
         state.setdefault("statistics.total", torch.tensor(0.0))  # from before totals were kept: none is
         half_doses = state["effects.half_doses"]
         slopes = state.get("effects.slopes", torch.ones_like(half_doses))  # from before dose-responses had any: 1
-        model._take_dose_curves(DoseCurves(half_doses.numpy(), slopes.numpy()))
+        # From before the likeness was fitted: what is usual.
+        likeness = Likeness(*state["effects.likeness"].tolist()) if "effects.likeness" in state else Likeness()
+        curves = DoseCurves(half_doses.numpy(), slopes.numpy())
+        described = model.condition_features = ConditionFeatures(model.vocabulary, curves, likeness)
         # Another version may have weighted what conditions are described by otherwise.
-        described, trained = model.vocabulary.condition_features, model.vocabulary.trained_conditions
-        described.scale_as(trained, state["effects.features"].numpy())
-        state |= {"effects.slopes": slopes, "effects.features": torch.from_numpy(described(trained))}
+        described.scale_as(state["effects.features"].numpy())
+        state |= {
+            "effects.slopes": slopes,
+            "effects.likeness": torch.tensor([likeness.sharpness, likeness.unlike]),
+            "effects.features": torch.from_numpy(described(model.vocabulary.trained_conditions)),
+        }
         model.module.load_state_dict(state)
-        model.module.describe(model.vocabulary.tensors(model._conditions()))
+        model.module.describe(model._tensors(model._conditions()))
         model.is_trained_ = description["is_trained"]
         model.history_ = {
             key: pd.DataFrame({key: values}, index=pd.Index(epochs, name="epoch"))

@@ -22,7 +22,7 @@ from unlasting.data import (
     PERTURBATION,
     POOL,
     SPLIT,
-    DoseCurves,
+    ConditionFeatures,
     GraphField,
     PerturbationField,
     PoolField,
@@ -30,6 +30,7 @@ from unlasting.data import (
     TargetVocabulary,
     fit_dose_curves,
     fit_effects,
+    fit_likeness,
     fit_responders,
     fit_statistics,
 )
@@ -106,7 +107,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
             known_drugs=frozenset({*graph["drugs"], *graph["smiles"]}),
         )
         conditions = self._conditions()
-        self.vocabulary = TargetVocabulary.read(graph, self._conditions(trained=True))
+        self.condition_features = ConditionFeatures(TargetVocabulary.read(graph, self._conditions(trained=True)))
         self._refuse_what_the_preset_cannot(conditions)
         statistics, effects, responders = self._fit_statistics()
         self.module = self._module_cls(
@@ -114,7 +115,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
             torch.as_tensor(graph["edge_index"]),
             len(graph["nodes"]),
             statistics,
-            self.vocabulary.tensors(conditions),
+            self._tensors(conditions),
             torch.as_tensor(np.unique(self._state(POOL)["cell_types"].astype(str), return_inverse=True)[1]),
             effects,
             responders,
@@ -132,10 +133,6 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
     def _conditions(self, *, trained: bool = False) -> list[Perturbation]:
         """List the registered conditions, the control first, or those of training cells."""
         return PerturbationField(self.keys).conditions(self._state(PERTURBATION), trained=trained)
-
-    def _take_dose_curves(self, curves: DoseCurves) -> None:
-        """Describe drugs by how their effects rise with the dose."""
-        self.vocabulary = dataclasses.replace(self.vocabulary, dose_curves=curves)
 
     def _registered_modality(self, mdata: MuData) -> AnnData:
         """Find the modality that :meth:`setup_mudata` registered."""
@@ -167,7 +164,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         n_conditions, n_pools = self.summary_stats["n_conditions"], self.summary_stats["n_pools"]
         trained, n_genes = self.vocabulary.trained_conditions, self.summary_stats["n_vars"]
         if self.adata is None:
-            n_features, n_drugs = len(self.vocabulary.condition_features), len(self.vocabulary.trained_drugs)
+            n_features, n_drugs = len(self.condition_features), len(self.vocabulary.trained_drugs)
             return (
                 ScreenStatistics.empty(n_genes, n_pools, n_conditions),
                 EffectFit.empty(len(trained), n_features, n_pools, n_genes, n_drugs),
@@ -190,11 +187,16 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
             matrix, **cells, responders=Responders(responders), use_mask=self.preset.use_mask
         )
         curves = fit_dose_curves(self.vocabulary, measured)
-        self._take_dose_curves(curves)
-        described, profiles = self.vocabulary.condition_features, statistics.control_mean.double().numpy()
+        likeness = fit_likeness(self.vocabulary, measured, curves)
+        described = self.condition_features = ConditionFeatures(self.vocabulary, curves, likeness)
+        profiles = statistics.control_mean.double().numpy()
         effects = fit_effects(described(trained), described.specific, profiles, measured)
-        half_doses, slopes = torch.from_numpy(curves.half_doses), torch.from_numpy(curves.slopes)
-        return statistics, dataclasses.replace(effects, half_doses=half_doses, slopes=slopes), responders
+        of_drugs = {
+            "half_doses": torch.from_numpy(curves.half_doses),
+            "slopes": torch.from_numpy(curves.slopes),
+            "likeness": torch.tensor([likeness.sharpness, likeness.unlike]),
+        }
+        return statistics, dataclasses.replace(effects, **of_drugs), responders
 
     @property
     def history(self) -> dict[str, Any] | None:

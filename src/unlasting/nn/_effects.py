@@ -42,6 +42,9 @@ class EffectFit:
         `(n_trained_drugs + 1,)`.
     slopes
         Hill slopes of their dose-responses, of the same shape.
+    likeness
+        How far drugs with similar molecules act alike: sharpness, and the similarity that counts more than nothing; shape
+        `(2,)`.
     """
 
     relevance: Tensor
@@ -54,6 +57,7 @@ class EffectFit:
     precision: Tensor
     half_doses: Tensor = field(default_factory=lambda: torch.ones(1))
     slopes: Tensor = field(default_factory=lambda: torch.ones(1))
+    likeness: Tensor = field(default_factory=lambda: torch.zeros(2))
 
     @classmethod
     def empty(cls, n_trained: int, n_features: int, n_pools: int, n_genes: int, n_trained_drugs: int = 0) -> EffectFit:
@@ -69,6 +73,7 @@ class EffectFit:
             (n_trained, n_trained),
             (n_trained_drugs + 1,),
             (n_trained_drugs + 1,),
+            (2,),
         )
         return cls(*(torch.zeros(shape) for shape in shapes))
 
@@ -97,6 +102,7 @@ class ExpectedEffects(nn.Module):
         self.precision: Tensor
         self.half_doses: Tensor
         self.slopes: Tensor
+        self.likeness: Tensor
 
     @in_full_precision
     def forward(self, features: Tensor, profiles: Tensor) -> Tensor:

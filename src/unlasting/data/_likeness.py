@@ -1,0 +1,142 @@
+"""Find out how far drugs with similar molecules act alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy.special import expit, softmax
+
+from unlasting.data._doses import DoseCurves, DrugAlone, drugs_alone
+from unlasting.data._statistics import MeasuredEffects
+from unlasting.data._vocabulary import TargetVocabulary
+
+_LOG2_SHARPNESS: Final = np.arange(0.0, 4.0)
+_UNLIKE: Final = np.arange(-0.5, 3.1, 0.5)
+_USUAL: Final = (2.0, 0.5)
+_SPREAD: Final = (1.5, 1.0)
+"""What is known of both numbers of :class:`Likeness` (of the first, its logarithm to base 2) before anything is seen."""
+_SAME: Final = 1e-6
+"""Range of similarities, of at most 1, that is rounding."""
+_FEWEST: Final = 4
+"""Drugs that are compared, below which leaving one out tells nothing."""
+_LEAST_ERROR: Final = 0.02
+"""Error of drugs that are left out, relative to no effect, below which it is as good as none."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Which share of an untrained drug each trained one is, as the similarity of their molecules tells.
+
+    Parameters
+    ----------
+    sharpness
+        How fast shares fall with the similarity, in s.d. between the molecules of trained drugs.
+    unlike
+        How much more similar than those usually are, in such s.d., a molecule has to be to count more than nothing.
+    """
+
+    sharpness: float = 2.0 ** _USUAL[0]
+    unlike: float = _USUAL[1]
+
+    def shares(self, similarity: np.ndarray, usual: np.ndarray) -> np.ndarray:
+        """Share a drug among the trained ones, and what is like none of them.
+
+        Parameters
+        ----------
+        similarity
+            Of its molecule with those of the trained drugs, shape `(n_trained_drugs,)`.
+        usual
+            Similarities between the latter.
+
+        Returns
+        -------
+        Shares, at most 1 together, shape `(n_trained_drugs,)`. None at all where all trained molecules are equally similar.
+        """
+        if np.ptp(usual) < _SAME:
+            return np.zeros(len(similarity))
+        standardised = (similarity - usual.mean()) / usual.std()
+        return softmax(self.sharpness * np.append(standardised, self.unlike))[:-1]
+
+
+def fit_likeness(vocabulary: TargetVocabulary, measured: MeasuredEffects, curves: DoseCurves) -> Likeness:
+    """Choose the likeness with which trained drugs are best predicted from the others.
+
+    The full effect of each trained drug is told from those of the others, by their shares in it, and compared with the
+    measured one, in every pool of controls. The logarithm of the mean squared error, noise removed, counts once for each drug
+    against what is usual: few drugs say little.
+
+    Parameters
+    ----------
+    vocabulary
+        Knows the trained conditions and the molecules.
+    measured
+        The effects in the training cells.
+    curves
+        How the effects of trained drugs rise with the dose.
+
+    Returns
+    -------
+    The likeness; what is usual if fewer than four trained drugs with a molecule were measured alone in a pool.
+    """
+    grid = [[Likeness(float(2.0**log2), float(unlike)) for unlike in _UNLIKE] for log2 in _LOG2_SHARPNESS]
+    error, size, compared = np.zeros((len(_LOG2_SHARPNESS), len(_UNLIKE))), 0.0, set()
+    similarity = _similarity(vocabulary) if vocabulary.trained_drugs else np.zeros((0, 0))
+    for drugs, products in _products_of_full_effects(vocabulary, measured, curves):
+        if len(drugs) < _FEWEST:
+            continue
+        compared.update(drugs.tolist())
+        size += np.trace(products)
+        for place, drug in enumerate(drugs):
+            others = np.delete(np.arange(len(drugs)), place)
+            among = similarity[np.ix_(drugs[others], drugs[others])]
+            usual = among[~np.eye(len(others), dtype=bool)]
+            shares = np.array([[one.shares(similarity[drug, drugs[others]], usual) for one in row] for row in grid])
+            error += products[place, place] - 2.0 * shares @ products[others, place]
+            error += np.einsum("sui,ij,suj->su", shares, products[np.ix_(others, others)], shares)
+    if not compared or size <= 0:
+        return Likeness()
+    relative = np.log(np.maximum(error / size, _LEAST_ERROR))
+    of_sharpness, of_unlike = (
+        ((values - usual) / spread) ** 2
+        for values, usual, spread in zip((_LOG2_SHARPNESS, _UNLIKE), _USUAL, _SPREAD, strict=True)
+    )
+    misfit = len(compared) * relative + of_sharpness[:, None] + of_unlike
+    best = np.unravel_index(misfit.argmin(), misfit.shape)
+    return grid[best[0]][best[1]]
+
+
+def _products_of_full_effects(
+    vocabulary: TargetVocabulary, measured: MeasuredEffects, curves: DoseCurves
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Multiply the full effects of drugs with a molecule with each other, noise removed, in each pool: drugs, products."""
+    known = set(vocabulary.smiles)
+    of_pools: dict[int, list[DrugAlone]] = {}
+    for alone in drugs_alone(vocabulary, measured):
+        if vocabulary.trained_drugs[alone.drug][1] in known:
+            of_pools.setdefault(alone.pool, []).append(alone)
+    for pool in of_pools.values():
+        effects, variances, of_controls = [], [], []
+        for alone in pool:
+            half, slope = (np.float64(of[alone.drug]) for of in (curves.half_doses, curves.slopes))
+            curve = expit(slope * (alone.log_doses - np.log(half)))
+            weights = np.linalg.solve(alone.noise, curve)
+            variances.append(1.0 / (curve @ weights))
+            weights *= variances[-1]
+            effects.append((weights @ alone.values).ravel())
+            of_controls.append(np.sqrt(alone.of_controls) * weights.sum())
+        # The error of the controls is in the effects of all drugs of the pool.
+        noise = np.outer(of_controls, of_controls)
+        np.fill_diagonal(noise, variances)
+        values = np.stack(effects)
+        yield np.array([alone.drug for alone in pool]), values @ values.T - values.shape[1] * noise
+
+
+def _similarity(vocabulary: TargetVocabulary) -> np.ndarray:
+    """Compare the molecules of the trained drugs, 0 without one, (n_trained_drugs, n_trained_drugs)."""
+    molecules = dict(zip(vocabulary.smiles, vocabulary.molecules.astype(np.float64), strict=True))
+    none = np.zeros(vocabulary.molecules.shape[1])
+    rows = np.array([molecules.get(smiles, none) for _, smiles in vocabulary.trained_drugs])
+    return rows @ rows.T
