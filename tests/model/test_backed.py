@@ -5,6 +5,8 @@ from __future__ import annotations
 import anndata
 import numpy as np
 import pytest
+import zarr
+from anndata.io import read_elem, sparse_dataset
 
 from unlasting import pp
 
@@ -23,6 +25,20 @@ def test_a_backed_screen_is_like_one_in_memory(build, screen, tmp_path):
     one.predict(**QUIET)
     assert backed.layers["unlasting"].shape == backed.shape
     assert backed.isbacked
+
+
+def test_a_screen_in_zarr_is_trained_on_and_predicted_as_in_memory(build, screen, tmp_path):
+    """Values on disk, and tables in memory, as the guide opens it."""
+    screen().write_zarr(tmp_path / "screen.zarr")
+    group = zarr.open(tmp_path / "screen.zarr", mode="r")
+    tables = {name: read_elem(group[name]) for name in ("obs", "var", "uns", "varm")}
+    on_disk = anndata.AnnData(sparse_dataset(group["X"]), **tables)
+    one, other = build(on_disk, train=4), build(screen(), train=4)
+    assert "CSRDataset" in type(one.adata.X).__name__
+    file = tmp_path / "predicted.h5ad"
+    told = one.predict(indices=range(30), seed=1, path=file, **QUIET).to_memory().X
+    expected = other.predict(indices=range(30), seed=1, copy=True, **QUIET).layers["unlasting"][:30]
+    np.testing.assert_allclose(told.toarray(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_raw_counts_on_disk_are_refused_with_the_way_out(screen, tmp_path):
