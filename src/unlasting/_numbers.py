@@ -6,17 +6,19 @@ import math
 from numbers import Integral, Real
 
 
-def require_whole_numbers(minimum: int, **arguments: object) -> None:
-    """Refuse an argument that is neither `None` nor a whole number of at least some size."""
+def require_whole_numbers(minimum: int, *, optional: bool = False, **arguments: object) -> None:
+    """Refuse an argument that is no whole number of at least some size, nor `None` where it is optional."""
     for name, value in arguments.items():
-        if value is not None and not (isinstance(value, Integral) and int(value) >= minimum):
+        whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= minimum
+        if not whole and not (optional and value is None):
             raise ValueError(f"`{name}` is {value!r}; a whole number of at least {minimum} is needed.")
 
 
-def require_numbers(**arguments: object) -> None:
-    """Refuse an argument that is neither `None` nor a finite number."""
+def require_numbers(*, optional: bool = False, **arguments: object) -> None:
+    """Refuse an argument that is no finite number, nor `None` where it is optional."""
     for name, value in arguments.items():
-        if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        if not number and not (optional and value is None):
             raise ValueError(f"`{name}` is {value!r}; a number is needed.")
 
 
