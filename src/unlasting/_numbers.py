@@ -6,20 +6,23 @@ import math
 from numbers import Integral, Real
 
 
-def require_whole_numbers(minimum: int, *, optional: bool = False, **arguments: object) -> None:
-    """Refuse an argument that is no whole number of at least some size, nor `None` where it is optional."""
+def require_whole_numbers(minimum: int, **arguments: object) -> None:
+    """Refuse an argument that is no whole number of at least some size."""
     for name, value in arguments.items():
-        whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= minimum
-        if not whole and not (optional and value is None):
+        if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < minimum:
             raise ValueError(f"`{name}` is {value!r}; a whole number of at least {minimum} is needed.")
 
 
-def require_numbers(*, optional: bool = False, **arguments: object) -> None:
-    """Refuse an argument that is no finite number, nor `None` where it is optional."""
+def require_numbers(**arguments: object) -> None:
+    """Refuse an argument that is no finite number."""
     for name, value in arguments.items():
-        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-        if not number and not (optional and value is None):
+        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
             raise ValueError(f"`{name}` is {value!r}; a number is needed.")
+
+
+def given(**arguments: object) -> dict[str, object]:
+    """Keep the optional arguments that are not `None`."""
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def require_switches(**arguments: object) -> None:

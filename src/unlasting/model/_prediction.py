@@ -14,7 +14,7 @@ from mudata import MuData
 from scvi import settings
 
 from unlasting._constants import PREDICTION_KEY
-from unlasting._numbers import require_whole_numbers
+from unlasting._numbers import given, require_whole_numbers
 from unlasting._perturbation import Perturbation
 from unlasting.data import (
     POOL,
@@ -420,14 +420,14 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
 
 
 def seed_or_default(seed: int | None) -> int:
-    require_whole_numbers(0, optional=True, seed=seed)
+    require_whole_numbers(0, **given(seed=seed))
     if seed is not None:
         return seed
     return 0 if settings.seed is None else settings.seed
 
 
 def _size(batch_size: int | None) -> int:
-    require_whole_numbers(1, optional=True, batch_size=batch_size)
+    require_whole_numbers(1, **given(batch_size=batch_size))
     return batch_size or DEFAULT_BATCH_SIZE
 
 
