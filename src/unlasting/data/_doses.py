@@ -112,7 +112,7 @@ class DrugAlone:
     pool
         Code of the pool.
     log_doses
-        Logarithms of its doses in uM, shape `(n_doses,)`.
+        Logarithms of its doses in uM, infinite for a drug without a dose, shape `(n_doses,)`.
     values
         Shifts in their units, shape `(3, n_doses, n_genes)`.
     noise
@@ -146,7 +146,7 @@ def drugs_alone(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> Iter
     """
     conditions, values = vocabulary.trained_conditions, measured.shifts * measured.units
     of_rows = [conditions[code] for code in np.unique(measured.condition, return_inverse=True)[1]]
-    dose_of = np.array([p.doses[0] or 0.0 for p in of_rows])
+    dose_of = np.array([np.inf if p.doses[0] is None else p.doses[0] for p in of_rows])
     drug_of = [vocabulary.target(p.targets[0]) if len(p.targets) == 1 else None for p in of_rows]
     for place, drug in enumerate(vocabulary.trained_drugs):
         rows = np.array([own == drug for own in drug_of]) & (dose_of > 0)

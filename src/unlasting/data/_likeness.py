@@ -62,11 +62,11 @@ class Likeness:
 
 
 def fit_likeness(vocabulary: TargetVocabulary, measured: MeasuredEffects, curves: DoseCurves) -> Likeness:
-    """Choose the likeness with which trained drugs are best predicted from the others.
+    """Find the likeness with which trained drugs are well predicted from the others.
 
     The full effect of each trained drug is told from those of the others, by their shares in it, and compared with the
     measured one, in every pool of controls. The logarithm of the mean squared error, noise removed, counts once for each drug
-    against what is usual: few drugs say little.
+    with an effect, against what is usual: few drugs say little. The mean over what is left is taken.
 
     Parameters
     ----------
@@ -82,30 +82,30 @@ def fit_likeness(vocabulary: TargetVocabulary, measured: MeasuredEffects, curves
     The likeness; what is usual if fewer than four trained drugs with a molecule were measured alone in a pool.
     """
     grid = [[Likeness(float(2.0**log2), float(unlike)) for unlike in _UNLIKE] for log2 in _LOG2_SHARPNESS]
-    error, size, compared = np.zeros((len(_LOG2_SHARPNESS), len(_UNLIKE))), 0.0, set()
+    error, sizes = np.zeros((len(_LOG2_SHARPNESS), len(_UNLIKE))), np.zeros(len(vocabulary.trained_drugs))
     similarity = _similarity(vocabulary) if vocabulary.trained_drugs else np.zeros((0, 0))
     for drugs, products in _products_of_full_effects(vocabulary, measured, curves):
         if len(drugs) < _FEWEST:
             continue
-        compared.update(drugs.tolist())
-        size += np.trace(products)
+        sizes[drugs] += np.diag(products)
         for place, drug in enumerate(drugs):
             others = np.delete(np.arange(len(drugs)), place)
             among = similarity[np.ix_(drugs[others], drugs[others])]
             usual = among[~np.eye(len(others), dtype=bool)]
             shares = np.array([[one.shares(similarity[drug, drugs[others]], usual) for one in row] for row in grid])
             error += products[place, place] - 2.0 * shares @ products[others, place]
-            error += np.einsum("sui,ij,suj->su", shares, products[np.ix_(others, others)], shares)
-    if not compared or size <= 0:
+            error += (shares @ products[np.ix_(others, others)] * shares).sum(axis=-1)
+    if sizes.sum() <= 0:
         return Likeness()
-    relative = np.log(np.maximum(error / size, _LEAST_ERROR))
+    # A few strong drugs decide the error, however many there are.
+    n_drugs = sizes.sum() ** 2 / (sizes**2).sum()
+    relative = np.log(np.maximum(error / sizes.sum(), _LEAST_ERROR))
     of_sharpness, of_unlike = (
         ((values - usual) / spread) ** 2
         for values, usual, spread in zip((_LOG2_SHARPNESS, _UNLIKE), _USUAL, _SPREAD, strict=True)
     )
-    misfit = len(compared) * relative + of_sharpness[:, None] + of_unlike
-    best = np.unravel_index(misfit.argmin(), misfit.shape)
-    return grid[best[0]][best[1]]
+    weights = softmax(-0.5 * (n_drugs * relative + of_sharpness[:, None] + of_unlike))
+    return Likeness(float(2.0 ** (weights.sum(axis=1) @ _LOG2_SHARPNESS)), float(weights.sum(axis=0) @ _UNLIKE))
 
 
 def _products_of_full_effects(
