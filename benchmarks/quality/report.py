@@ -53,6 +53,11 @@ def report(name: str) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "name", choices=sorted(path.stem for path in RESULTS.glob("*.csv") if "_conditions" not in path.stem)
+        "name",
+        choices=sorted(
+            path.stem
+            for path in RESULTS.glob("*.csv")
+            if not path.stem.endswith(("_conditions", "_monotone", "_harm")) and "_conditions_" not in path.stem
+        ),
     )
     print(report(parser.parse_args().name))

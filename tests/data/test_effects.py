@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 
-from unlasting.data import _effects, fit_effects, fit_statistics
+from unlasting._perturbation import Perturbation
+from unlasting.data import TargetVocabulary, _effects, fit_effects, fit_own_shifts, fit_statistics
 from unlasting.data._statistics import MeasuredEffects
 from unlasting.nn import EffectFit, ExpectedEffects
 
@@ -37,8 +40,9 @@ def linear_screen(n_trained=20, n_features=4, n_pools=1, noise=0.01, seed=0):
 
 
 def expected(fit: EffectFit, features, profiles) -> np.ndarray:
-    tensors = (torch.as_tensor(np.asarray(part), dtype=torch.float32) for part in (features, profiles))
-    return ExpectedEffects(fit)(*tensors).numpy()
+    of_conditions, of_pools = (torch.as_tensor(np.asarray(part), dtype=torch.float32) for part in (features, profiles))
+    no_node = torch.full((len(of_conditions), 1), -1)
+    return ExpectedEffects(fit)(of_conditions, no_node, of_pools).numpy()
 
 
 def support(fit: EffectFit, features) -> np.ndarray:
@@ -233,3 +237,44 @@ def test_test_cells_do_not_matter():
         for name, value in vars(ours).items():
             torch.testing.assert_close(value, getattr(theirs, name), rtol=0, atol=0)
     assert (fits[0][1].coefficients != 0).any()
+
+
+def targets_and_effects(names, nodes, own, seed=0):
+    """Single knock-outs that change their own gene by `own`, and all genes a little."""
+    conditions = [Perturbation((name,)) for name in names]
+    rng = np.random.default_rng(seed)
+    shifts = rng.normal(0, 0.05, (len(names), 3, N_GENES))
+    for row, name in enumerate(names):
+        if name in nodes[:N_GENES]:
+            shifts[row, :, nodes.index(name)] += own
+    known = TargetVocabulary(nodes, conditions, [], np.zeros((0, 0)), {}, [], np.zeros((0, 0)))
+    rows = np.arange(len(names))
+    return known, measured_effects(rows, 0 * rows, 0.01, shifts)
+
+
+def test_untrained_targets_are_expected_to_lose_their_transcript_as_trained_ones_did():
+    nodes = [*(f"G{i}" for i in range(N_GENES)), "TFX"]
+    own = np.array([-2.0, -1.0, 0.1])
+    known, measured = targets_and_effects(["G0", "G1", "G2", "TFX"], nodes, own)
+    found = fit_own_shifts(known, measured)
+    assert (found[:, :3] == 0).all()  # trained: the fit knows
+    np.testing.assert_allclose(found[:, 3:], np.tile(0.75 * own[:, None], N_GENES - 3), atol=0.15)
+
+
+def test_targets_that_are_not_measured_tell_nothing_of_their_own():
+    nodes = [*(f"G{i}" for i in range(N_GENES)), "TFX"]
+    known, measured = targets_and_effects(["TFX", "IFN"], nodes, 9.0)
+    assert (fit_own_shifts(known, measured) == 0).all()
+
+
+def test_own_shifts_act_on_the_genes_that_are_targets():
+    features, _, profiles, measured = linear_screen()
+    own = torch.randn(3, N_GENES, generator=torch.Generator().manual_seed(0))
+    fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured)
+    effects = ExpectedEffects(dataclasses.replace(fit, own=own))
+    node = torch.tensor([[-1, -1], [3, -1], [2, 5], [N_GENES, 1]])  # nothing, a gene, two, and one that is not measured
+    asked, pools = torch.zeros(4, features.shape[1]), torch.zeros(4, N_GENES)
+    expected = torch.zeros(4, 3, N_GENES)
+    for row, genes in enumerate([[], [3], [2, 5], [1]]):
+        expected[row, :, genes] = own[:, genes]
+    torch.testing.assert_close(effects(asked, node, pools), expected)

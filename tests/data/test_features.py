@@ -143,7 +143,8 @@ def test_whatever_was_measured_no_expected_shift_turns_back(seed, doses):
     effects = ExpectedEffects(fit_effects(features(trained), features.specific, np.zeros((1, 9)), measured)).double()
     for name in ("drugA", "drugN", "G0+drugA"):
         asked = features(parse(*(f"{name}@{dose!r}" for dose in (0.0, *sorted(doses)))))
-        steps = np.diff(effects(torch.from_numpy(asked).double(), torch.zeros(len(asked), 9).double()).numpy(), axis=0)
+        tensors = torch.from_numpy(asked).double(), torch.full((len(asked), 1), -1), torch.zeros(len(asked), 9).double()
+        steps = np.diff(effects(*tensors).numpy(), axis=0)
         assert np.minimum(steps.max(axis=0), -steps.min(axis=0)).max() < 1e-5
 
 
@@ -160,7 +161,7 @@ def test_planted_monotone_doses_are_predicted_monotone():
     )
     fit = fit_effects(features(trained), features.specific, np.zeros((1, 30)), measured)
     asked = features(parse("drugA@0", "drugA@0.1", "drugA@0.5", "drugA@1", "drugA@3", "drugA@10", "drugA@30"))
-    told = ExpectedEffects(fit)(torch.from_numpy(asked), torch.zeros(7, 30)).numpy()
+    told = ExpectedEffects(fit)(torch.from_numpy(asked), torch.full((7, 1), -1), torch.zeros(7, 30)).numpy()
     along = (told * full).sum(axis=(1, 2)) / (full**2).sum()
     assert along[0] == 0
     assert (np.diff(along) > 0).all()

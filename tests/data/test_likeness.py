@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -80,7 +82,22 @@ def test_molecules_that_tell_are_believed_and_those_that_mislead_are_not(seed: i
     molecules = np.random.default_rng(seed).permutation(molecules)
     believed = fit_likeness(vocabulary(molecules), measured, curves)
     assert error_left_out(believed, molecules, full) < error_left_out(Likeness(), molecules, full) - 0.05
-    assert error_left_out(believed, molecules, full) < 1.1
+
+
+def test_drugs_without_a_dose_are_compared_too() -> None:
+    full, molecules = effects_of_families(6, 4, 0), families(6, 4, 0)
+    curves, measured = measure(full, seed=0)
+    known = vocabulary(molecules)
+    undosed = [dataclasses.replace(p, doses=(None,)) for p in known.trained_conditions[2::3]]
+    rows = np.arange(2, len(measured.condition), 3)
+    of_rows = {name: getattr(measured, name)[rows] for name in ("condition", "pool", "n_cells", "noise", "shifts")}
+    [(drugs, products)] = _products_of_full_effects(
+        dataclasses.replace(known, trained_conditions=undosed), dataclasses.replace(measured, **of_rows), curves
+    )
+    assert len(drugs) == 24
+    values = (measured.shifts * measured.units)[rows].reshape(24, -1)  # each is measured once, at its full effect
+    np.testing.assert_allclose(products[0, 1], values[0] @ values[1] - values.shape[1] / N_CONTROLS)
+    np.testing.assert_allclose(products[0, 0], values[0] @ values[0] - values.shape[1] * (1 / N_CELLS + 1 / N_CONTROLS))
 
 
 def test_few_drugs_are_expected_to_be_as_usual() -> None:

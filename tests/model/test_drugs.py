@@ -6,6 +6,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from anndata import AnnData
 from scipy import sparse
 
@@ -383,8 +384,9 @@ def test_molecules_and_doses_are_saved(any_preset, tmp_path):
     np.testing.assert_array_equal(dense(one), dense(other))
 
 
-def test_what_was_learnt_of_similar_molecules_is_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr("unlasting.model._unlasting.fit_likeness", lambda *_: Likeness(1.0, 2.0))
+@pytest.fixture
+def many_drugs() -> tuple[AnnData, str]:
+    """Eight drugs, of which one is not trained, and its name."""
     adata = datasets.simulate_drug_screen(
         n_drugs=8, n_families=2, doses=(1.0, 10.0), n_cells=10, n_genes=40, n_controls=40
     )
@@ -394,11 +396,17 @@ def test_what_was_learnt_of_similar_molecules_is_saved(tmp_path, monkeypatch):
     pp.molecules(adata)
     pp.grn(adata)
     UnlastingModel.setup_anndata(adata, cell_type_key="cell_type", dose_key="dose", smiles_key="smiles")
+    return adata, unseen
+
+
+def test_what_was_learnt_of_similar_molecules_is_saved(many_drugs, tmp_path, monkeypatch):
+    adata, unseen = many_drugs
     asked = [Perturbation.parse(unseen, 10.0)]
+    monkeypatch.setattr("unlasting.model._unlasting.fit_likeness", lambda *_: Likeness(1.0, 2.0))
     model = UnlastingModel(adata)
+    monkeypatch.undo()
     expected = model.condition_features(asked)
     model.save(tmp_path / "model")
-    monkeypatch.undo()
     assert np.abs(UnlastingModel(adata).condition_features(asked) - expected).max() > 0.01
     for given in (adata, False):
         loaded = UnlastingModel.load(tmp_path / "model", adata=given, accelerator="cpu")
@@ -406,3 +414,37 @@ def test_what_was_learnt_of_similar_molecules_is_saved(tmp_path, monkeypatch):
         loaded.save(tmp_path / "again", overwrite=True)
         again = UnlastingModel.load(tmp_path / "again", adata=False, accelerator="cpu")
         np.testing.assert_array_equal(again.condition_features(asked), expected)
+
+
+def test_models_from_before_it_was_learnt_describe_drugs_as_they_did(many_drugs, tmp_path, monkeypatch):
+    adata, unseen = many_drugs
+    asked = [Perturbation.parse(unseen, 10.0)]
+    monkeypatch.setattr("unlasting.model._unlasting.fit_likeness", lambda *_: Likeness(4.0, 0.5))
+    model = UnlastingModel(adata)
+    expected = model.condition_features(asked)
+    whole = model.module.state_dict
+    later = {"effects.likeness", "effects.own"}
+    model.module.state_dict = lambda: {
+        k: v for k, v in whole().items() if k not in later
+    }  # as earlier versions saved it
+    model.save(tmp_path / "model")
+    monkeypatch.undo()
+    loaded = UnlastingModel.load(tmp_path / "model", adata=adata, accelerator="cpu")
+    np.testing.assert_array_equal(loaded.condition_features(asked), expected)
+    assert loaded.module.effects.likeness.tolist() == [4.0, 0.5]
+    assert (loaded.module.effects.own == 0).all()
+
+
+def test_test_cells_tell_nothing_of_drugs(many_drugs):
+    """Neither their doses nor how far similar molecules act alike."""
+    adata, _ = many_drugs
+    is_test = (adata.obs["unlasting_split"] == "test").to_numpy()
+    one, values = UnlastingModel(adata), adata.X.toarray()
+    values[is_test] = np.abs(np.random.default_rng(0).normal(3.0, 2.0, size=values[is_test].shape))
+    adata.X = values
+    other = UnlastingModel(adata)
+    assert is_test.sum() > 30
+    for name, ours in one.module.effects.state_dict().items():
+        assert torch.equal(ours, other.module.effects.state_dict()[name]), name
+    assert one.module.effects.likeness.tolist() != [4.0, 0.5]
+    assert len(set(one.module.effects.half_doses.tolist())) > 7

@@ -100,6 +100,21 @@ def test_support_says_what_an_answer_rests_on(model):
     assert support["NEW2"] == 0.0  # of this, nothing is known
 
 
+def test_where_no_target_is_known_an_untrained_one_has_no_support(build, screen):
+    """Labels with a suffix, say: what has no features is no control."""
+    adata = screen(n_cells=200)
+    adata = adata[adata.obs["perturbation"].isin(["control", "G3"])].copy()
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace({"G3": "G3_KO"})
+    del adata.uns["unlasting"]["target_embedding"]
+    model = build(adata)
+    model.is_trained_ = True
+    support = {
+        label: float(model.generate(label, 1, cell_type="B", **QUIET).obs["unlasting_support"].iloc[0])
+        for label in ("G3_KO", "NEW2", "control")
+    }
+    assert support == {"G3_KO": 1.0, "NEW2": 0.0, "control": 1.0}
+
+
 def test_an_untrained_target_with_a_double_in_the_prior_acts_like_it(model):
     mean = {
         label: model.generate(label, 150, seed=0, **QUIET).X.toarray().mean(0) for label in ("control", "G3", "NEW1")

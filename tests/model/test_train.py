@@ -7,6 +7,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from unlasting.model import UnlastingModel
+
 QUIET = {"show_progress": False, "accelerator": "cpu"}
 
 
@@ -236,3 +238,18 @@ def test_progress_is_told_in_steps_on_the_standard_error(build, screen, capsys):
     assert "Training the denoiser" not in shown.out
     model.generate("G3", 5, show_progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_the_same_seed_gives_the_same_model(screen):
+    """Whatever else drew random numbers before, and without those of others being changed."""
+    adata = screen(n_cells=150)
+    UnlastingModel.setup_anndata(adata, cell_type_key="cell_type")
+    models = []
+    for drawn in (0, 3):
+        torch.rand(drawn)
+        before = torch.get_rng_state()
+        models.append(UnlastingModel(adata))
+        assert torch.equal(torch.get_rng_state(), before)
+        models[-1].train(3, seed=4, show_progress=False, accelerator="cpu")
+    one, other = (model.module.state_dict() for model in models)
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -10,7 +10,8 @@ import torch
 from scipy import sparse
 
 from unlasting.data._statistics import MeasuredEffects
-from unlasting.nn import N_SHIFTS, EffectFit
+from unlasting.data._vocabulary import TargetVocabulary
+from unlasting.nn import GENE, N_SHIFTS, EffectFit
 
 _ROUNDS: Final = 3
 """Updates of the relevances. More fit the trained conditions better, but conditions that are left out worse."""
@@ -69,7 +70,42 @@ def fit_effects(
     coefficients = np.zeros((n_trained, n_pools, N_SHIFTS, n_genes))
     coefficients[condition, measured.pool] = solved
     parts = (relevance, specific, features, unit_profiles, centre, np.array(share), coefficients, precision)
-    return EffectFit(*(torch.as_tensor(part, dtype=torch.float32) for part in parts))
+    fit = EffectFit(*(torch.as_tensor(part, dtype=torch.float32) for part in parts))
+    return replace(fit, own=torch.zeros(N_SHIFTS, n_genes))
+
+
+def fit_own_shifts(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> np.ndarray:
+    """Find what trained targets have in common: what their perturbation does to their own expression.
+
+    A knock-out loses some of its transcript, an activation gains. That of one gene says nothing of another in the model of
+    :func:`fit_effects`, whose features are the same for all genes.
+
+    Parameters
+    ----------
+    vocabulary
+        Knows the trained conditions and which nodes are measured.
+    measured
+        The effects in the training cells.
+
+    Returns
+    -------
+    Shifts of each gene to expect when it is the target: the median over trained targets that are measured, drawn to 0 as by
+    one more target without any. 0 for trained targets, whose own is in the fit. Shape `(3, n_genes)`.
+    """
+    n_genes = measured.shifts.shape[2]
+    gene_of = {name: gene for gene, name in enumerate(vocabulary.nodes[:n_genes])}
+    of_targets: dict[int, list[np.ndarray]] = {}
+    for row, code in enumerate(np.unique(measured.condition, return_inverse=True)[1]):
+        names = vocabulary.trained_conditions[code].targets
+        if len(names) == 1 and names[0] in gene_of and vocabulary.target(names[0])[0] == GENE:
+            gene = gene_of[names[0]]
+            of_targets.setdefault(gene, []).append(measured.shifts[row, :, gene])
+    own = np.zeros((N_SHIFTS, n_genes))
+    if of_targets:
+        usual = np.median([np.mean(shifts, axis=0) for shifts in of_targets.values()], axis=0)
+        own[:] = (usual * len(of_targets) / (len(of_targets) + 1))[:, None]
+        own[:, [gene_of[name] for name in vocabulary.trained if name in gene_of]] = 0.0
+    return own
 
 
 @dataclass(frozen=True)

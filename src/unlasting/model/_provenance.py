@@ -25,7 +25,11 @@ class ProvenanceMixin(ModelBase):
     def _support(self, conditions: ConditionTensors) -> np.ndarray:
         """Get how much of each condition's effect the training cells tell, shape `(n_conditions,)`."""
         with torch.inference_mode():
-            return self.module.effects.support(conditions.features.to(self.module.device)).cpu().numpy()
+            support = self.module.effects.support(conditions.features.to(self.module.device)).cpu()
+        # What has no features of its own is no control.
+        acts = (conditions.filled & (conditions.dose != 0)).any(-1).cpu()
+        unknown = acts & ~conditions.features.any(-1).cpu()
+        return support.masked_fill(unknown, 0.0).numpy()
 
     def _is_extrapolated(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Whether a dose is outside of those trained: of the drug, or of all drugs where it was not, `(n,)`."""

@@ -142,20 +142,13 @@ class SavingMixin(ModelBase):
         model.var_names_ = description["var_names"]
         model.preparation_ = description["preparation"]
         state = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
-        state.setdefault("statistics.total", torch.tensor(0.0))  # from before totals were kept: none is
-        half_doses = state["effects.half_doses"]
-        slopes = state.get("effects.slopes", torch.ones_like(half_doses))  # from before dose-responses had any: 1
-        # From before the likeness was fitted: what is usual.
-        likeness = Likeness(*state["effects.likeness"].tolist()) if "effects.likeness" in state else Likeness()
-        curves = DoseCurves(half_doses.numpy(), slopes.numpy())
+        _complete(state)
+        curves = DoseCurves(state["effects.half_doses"].numpy(), state["effects.slopes"].numpy())
+        likeness = Likeness(*state["effects.likeness"].tolist())
         described = model.condition_features = ConditionFeatures(model.vocabulary, curves, likeness)
         # Another version may have weighted what conditions are described by otherwise.
         described.scale_as(state["effects.features"].numpy())
-        state |= {
-            "effects.slopes": slopes,
-            "effects.likeness": torch.tensor([likeness.sharpness, likeness.unlike]),
-            "effects.features": torch.from_numpy(described(model.vocabulary.trained_conditions)),
-        }
+        state["effects.features"] = torch.from_numpy(described(model.vocabulary.trained_conditions))
         model.module.load_state_dict(state)
         model.module.describe(model._tensors(model._conditions()))
         model.is_trained_ = description["is_trained"]
@@ -167,6 +160,14 @@ class SavingMixin(ModelBase):
         model.to_device(torch_device)
         model.module.eval()
         return model
+
+
+def _complete(state: dict[str, torch.Tensor]) -> None:
+    """Add what models of earlier versions do not hold, so that they predict what they did."""
+    state.setdefault("statistics.total", torch.tensor(0.0))  # cells were not scaled to a total
+    state.setdefault("effects.slopes", torch.ones_like(state["effects.half_doses"]))
+    state.setdefault("effects.likeness", torch.tensor([4.0, 0.5]))  # the same for all screens
+    state.setdefault("effects.own", torch.zeros(state["effects.coefficients"].shape[-2:]))
 
 
 def _history(model: Any) -> dict[str, pd.DataFrame]:

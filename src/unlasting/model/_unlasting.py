@@ -31,12 +31,14 @@ from unlasting.data import (
     fit_dose_curves,
     fit_effects,
     fit_likeness,
+    fit_own_shifts,
     fit_responders,
     fit_statistics,
 )
 from unlasting.model._attention import AttentionMixin
 from unlasting.model._generation import GenerationMixin
 from unlasting.model._mudata import EXPRESSION, expression_of
+from unlasting.model._prediction import seed_or_default
 from unlasting.model._preparation import PreparationMixin, preparation_of
 from unlasting.model._saving import SavingMixin
 from unlasting.model._setup import check_setup, check_transfer, make_graph, report_kinds
@@ -64,6 +66,10 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
     **options
         Changes to entries of the preset (:class:`unlasting.module.Preset`) or to the sizes and switches of both
         networks (:class:`unlasting.nn.Architecture`), such as `width=512` or `use_grn=False`.
+
+    Notes
+    -----
+    Initial weights are drawn from `scvi.settings.seed`, or 0: set it to another number for another draw.
 
     Raises
     ------
@@ -110,17 +116,19 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         self.condition_features = ConditionFeatures(TargetVocabulary.read(graph, self._conditions(trained=True)))
         self._refuse_what_the_preset_cannot(conditions)
         statistics, effects, responders = self._fit_statistics()
-        self.module = self._module_cls(
-            self.preset,
-            torch.as_tensor(graph["edge_index"]),
-            len(graph["nodes"]),
-            statistics,
-            self._tensors(conditions),
-            torch.as_tensor(np.unique(self._state(POOL)["cell_types"].astype(str), return_inverse=True)[1]),
-            effects,
-            responders,
-            torch.as_tensor(graph["molecules"]) if len(graph["molecules"]) else None,
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_or_default(None))
+            self.module = self._module_cls(
+                self.preset,
+                torch.as_tensor(graph["edge_index"]),
+                len(graph["nodes"]),
+                statistics,
+                self._tensors(conditions),
+                torch.as_tensor(np.unique(self._state(POOL)["cell_types"].astype(str), return_inverse=True)[1]),
+                effects,
+                responders,
+                torch.as_tensor(graph["molecules"]) if len(graph["molecules"]) else None,
+            )
         self.preparation_ = {} if adata is None else preparation_of(adata)
         self._preset_name, self._options = preset, options
         self._model_summary_string = (
@@ -196,7 +204,8 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
             "slopes": torch.from_numpy(curves.slopes),
             "likeness": torch.tensor([likeness.sharpness, likeness.unlike]),
         }
-        return statistics, dataclasses.replace(effects, **of_drugs), responders
+        own = torch.as_tensor(fit_own_shifts(self.vocabulary, measured), dtype=torch.float32)
+        return statistics, dataclasses.replace(effects, own=own, **of_drugs), responders
 
     @property
     def history(self) -> dict[str, Any] | None:

@@ -105,7 +105,9 @@ class UnlastingModule(nn.Module):
     def marginals(self, conditions: ConditionTensors, pools: ControlPools) -> Marginals:
         """Get what is expected of single genes under conditions in pools, one row for each."""
         known = pools.marginals()
-        return known.shifted(self.effects(conditions.features, pools.mean)) if self.preset.use_effects else known
+        if not self.preset.use_effects:
+            return known
+        return known.shifted(self.effects(conditions.features, conditions.node, pools.mean))
 
     def registered_marginals(self, condition: Tensor, pool: Tensor) -> Marginals:
         """Get the same for registered conditions and pools by their codes; they are computed once."""

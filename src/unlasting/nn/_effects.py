@@ -45,6 +45,9 @@ class EffectFit:
     likeness
         How far drugs with similar molecules act alike: sharpness, and the similarity that counts more than nothing; shape
         `(2,)`.
+    own
+        Shifts of a target's own expression that are to be expected of it beside the rest, 0 where it was trained and the rest
+        holds them, shape `(3, n_genes)`.
     """
 
     relevance: Tensor
@@ -57,7 +60,8 @@ class EffectFit:
     precision: Tensor
     half_doses: Tensor = field(default_factory=lambda: torch.ones(1))
     slopes: Tensor = field(default_factory=lambda: torch.ones(1))
-    likeness: Tensor = field(default_factory=lambda: torch.zeros(2))
+    likeness: Tensor = field(default_factory=lambda: torch.tensor([4.0, 0.5]))
+    own: Tensor = field(default_factory=lambda: torch.zeros(N_SHIFTS, 0))
 
     @classmethod
     def empty(cls, n_trained: int, n_features: int, n_pools: int, n_genes: int, n_trained_drugs: int = 0) -> EffectFit:
@@ -74,6 +78,7 @@ class EffectFit:
             (n_trained_drugs + 1,),
             (n_trained_drugs + 1,),
             (2,),
+            (N_SHIFTS, n_genes),
         )
         return cls(*(torch.zeros(shape) for shape in shapes))
 
@@ -103,15 +108,18 @@ class ExpectedEffects(nn.Module):
         self.half_doses: Tensor
         self.slopes: Tensor
         self.likeness: Tensor
+        self.own: Tensor
 
     @in_full_precision
-    def forward(self, features: Tensor, profiles: Tensor) -> Tensor:
+    def forward(self, features: Tensor, node: Tensor, profiles: Tensor) -> Tensor:
         """Get the expected shifts.
 
         Parameters
         ----------
         features
             Of the conditions, shape `(n, n_features)`.
+        node
+            Nodes of their targets, the measured genes first, -1 for what is none, shape `(n, n_slots)`.
         profiles
             Mean expression of the pools of controls, shape `(n, n_genes)`.
 
@@ -122,7 +130,11 @@ class ExpectedEffects(nn.Module):
         alike = functional.normalize(profiles - self.centre, dim=-1, eps=1e-6) @ self.profiles.T  # (n, n_pools)
         of_pools = 1.0 - self.pool_share + self.pool_share * alike
         kernel = self._kernel(features)[:, :, None] * of_pools[:, None]  # (n, n_trained, n_pools)
-        return (kernel.flatten(1) @ self.coefficients.flatten(0, 1).flatten(1)).unflatten(-1, (N_SHIFTS, -1))
+        shifts = (kernel.flatten(1) @ self.coefficients.flatten(0, 1).flatten(1)).unflatten(-1, (N_SHIFTS, -1))
+        is_measured = (node >= 0) & (node < shifts.shape[-1])
+        gene = torch.where(is_measured, node, 0)  # (n, n_slots)
+        own = (self.own[:, gene] * is_measured).movedim(0, 1)  # (n, 3, n_slots)
+        return shifts.scatter_add(-1, gene[:, None].expand_as(own), own)
 
     @in_full_precision
     def support(self, features: Tensor) -> Tensor:
