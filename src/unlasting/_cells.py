@@ -155,6 +155,11 @@ class Cells:
         return values
 
 
+def is_in_memory(matrix: Any) -> bool:
+    """Whether values are at hand, and not on disk or still to be computed."""
+    return matrix is None or isinstance(matrix, np.ndarray) or sparse.issparse(matrix)
+
+
 def sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Draw at most `n` rows without replacement, in their old order."""
     return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))

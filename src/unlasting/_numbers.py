@@ -20,7 +20,7 @@ def require_numbers(**arguments: object) -> None:
             raise ValueError(f"`{name}` is {value!r}; a number is needed.")
 
 
-def given(**arguments: object) -> dict[str, object]:
+def not_none(**arguments: object) -> dict[str, object]:
     """Keep the optional arguments that are not `None`."""
     return {name: value for name, value in arguments.items() if value is not None}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import anndata
 import numpy as np
 import pytest
@@ -27,12 +29,26 @@ def test_a_backed_screen_is_like_one_in_memory(build, screen, tmp_path):
     assert backed.isbacked
 
 
-def test_a_screen_in_zarr_is_trained_on_and_predicted_as_in_memory(build, screen, tmp_path):
-    """Values on disk, and tables in memory, as the guide opens it."""
-    screen().write_zarr(tmp_path / "screen.zarr")
-    group = zarr.open(tmp_path / "screen.zarr", mode="r")
+def in_zarr(adata: anndata.AnnData, folder: Path) -> anndata.AnnData:
+    """Put values on disk and keep tables in memory, as the guide opens it."""
+    adata.write_zarr(folder)
+    group = zarr.open(folder, mode="r")
     tables = {name: read_elem(group[name]) for name in ("obs", "var", "uns", "varm")}
-    on_disk = anndata.AnnData(sparse_dataset(group["X"]), **tables)
+    return anndata.AnnData(sparse_dataset(group["X"]), **tables)
+
+
+def test_what_needs_cells_in_memory_says_so_of_zarr_too(build, screen, tmp_path):
+    on_disk = in_zarr(screen(n_cells=100), tmp_path / "screen.zarr")
+    for step in (pp.prepare, pp.grn):
+        with pytest.raises(ValueError, match=r"not in memory.*to_memory"):
+            step(on_disk)
+    model = build(on_disk, train=1)
+    with pytest.raises(ValueError, match=r"`copy=True` is for cells in memory.*`path=`"):
+        model.predict(copy=True, **QUIET)
+
+
+def test_a_screen_in_zarr_is_trained_on_and_predicted_as_in_memory(build, screen, tmp_path):
+    on_disk = in_zarr(screen(), tmp_path / "screen.zarr")
     one, other = build(on_disk, train=4), build(screen(), train=4)
     assert "CSRDataset" in type(one.adata.X).__name__
     file = tmp_path / "predicted.h5ad"

@@ -16,6 +16,7 @@ from scipy import sparse
 from sklearn.metrics.pairwise import cosine_similarity
 
 from unlasting import datasets, pp
+from unlasting._logging import logger
 from unlasting.pp import _coexpression, _gene_ontology, _priors
 from unlasting.pp._graph_embedding import graph_embedding
 
@@ -51,6 +52,29 @@ def test_coexpression_is_the_correlation_of_training_cells() -> None:
     np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()), atol=1e-10)
 
 
+def test_labels_that_are_no_names_of_genes_are_warned_of(caplog) -> None:
+    """With a suffix, say: the prior would know them without it."""
+    adata = datasets.papalexi()[::20].copy()
+    pp.split(adata, "random")
+    pp.prepare(adata)
+    logger.addHandler(caplog.handler)
+    try:
+        pp.grn(adata, prior="go")
+        assert "WARNING" not in caplog.text
+        caplog.clear()
+        labels = adata.obs["perturbation"].astype(str)
+        adata.obs["perturbation"] = labels.where(labels == "control", labels + "_KO")
+        pp.grn(adata, prior="go")
+    finally:
+        logger.removeHandler(caplog.handler)
+    [record] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "the prior does not know 25 of 25 targets: ATF2_KO" in record.getMessage()
+    assert "labels with a suffix" in record.getMessage()
+
+
+THRESHOLD = 0.2 + np.pi * 1e-6  # which no correlation of small numbers hits
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), block=st.integers(1, 200), dense=st.booleans())
 def test_blocks_and_forms_do_not_change_the_correlation(seed: int, block: int, dense: bool) -> None:
@@ -64,13 +88,13 @@ def test_blocks_and_forms_do_not_change_the_correlation(seed: int, block: int, d
     try:
         _coexpression.BLOCK_ENTRIES = block
         first, second, value = _coexpression.correlated_pairs(
-            matrix if dense else sparse.csr_matrix(matrix), threshold=0.2
+            matrix if dense else sparse.csr_matrix(matrix), threshold=THRESHOLD
         )
     finally:
         _coexpression.BLOCK_ENTRIES = size
     kept = np.delete(np.arange(12), [3, 4])
     np.fill_diagonal(whole, 0)
-    expected = {(kept[i], kept[j]) for i, j in zip(*np.nonzero(np.abs(whole) >= 0.2), strict=True)}
+    expected = {(kept[i], kept[j]) for i, j in zip(*np.nonzero(np.abs(whole) >= THRESHOLD), strict=True)}
     assert set(zip(first, second, strict=True)) == expected
     place = {gene: i for i, gene in enumerate(kept)}
     np.testing.assert_allclose(

@@ -13,8 +13,9 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import settings
 
+from unlasting._cells import is_in_memory
 from unlasting._constants import PREDICTION_KEY
-from unlasting._numbers import given, require_whole_numbers
+from unlasting._numbers import not_none, require_whole_numbers
 from unlasting._perturbation import Perturbation
 from unlasting.data import (
     POOL,
@@ -111,7 +112,13 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         """
         self._require_trained()
         given = self.adata if adata is None else adata
-        given = given.copy() if copy and path is None and given is not None else given
+        if copy and path is None and given is not None:
+            if isinstance(given, AnnData) and not is_in_memory(given.X):
+                raise ValueError(
+                    "`copy=True` is for cells in memory, and these are on disk. Pass `path=` to write what is generated to a "
+                    "file and leave `adata` as it is, or read the cells first: `adata.to_memory()`."
+                )
+            given = given.copy()
         adata = self._resolve(given)
         if path is not None and adata.isbacked and Path(adata.filename).resolve() == Path(path).resolve():
             raise ValueError(f"`path` is {os.fspath(path)!r}, the file that the cells are read from. Name another.")
@@ -420,14 +427,14 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
 
 
 def seed_or_default(seed: int | None) -> int:
-    require_whole_numbers(0, **given(seed=seed))
+    require_whole_numbers(0, **not_none(seed=seed))
     if seed is not None:
         return seed
     return 0 if settings.seed is None else settings.seed
 
 
 def _size(batch_size: int | None) -> int:
-    require_whole_numbers(1, **given(batch_size=batch_size))
+    require_whole_numbers(1, **not_none(batch_size=batch_size))
     return batch_size or DEFAULT_BATCH_SIZE
 
 

@@ -23,7 +23,7 @@ from scvi.train import Trainer
 from unlasting._compat import SimpleLogger, parse_device_args
 from unlasting._constants import SPLITS
 from unlasting._logging import logger
-from unlasting._numbers import given, require_numbers, require_whole_numbers
+from unlasting._numbers import not_none, require_numbers, require_whole_numbers
 from unlasting.data import SPLIT
 from unlasting.model._base import ModelBase
 from unlasting.model._resuming import check_checkpoint, read_checkpoint
@@ -118,10 +118,10 @@ class TrainingMixin(ModelBase):
             )
         if max_steps is not None and max_epochs is not None:
             raise ValueError("Both `max_steps` and `max_epochs` are given; they say the same. Give one.")
-        require_whole_numbers(1, **given(max_steps=max_steps, max_epochs=max_epochs, batch_size=batch_size))
+        require_whole_numbers(1, **not_none(max_steps=max_steps, max_epochs=max_epochs, batch_size=batch_size))
         require_whole_numbers(1, early_stopping_patience=early_stopping_patience)
-        require_whole_numbers(0, **given(seed=seed))
-        require_numbers(**given(lr=lr))
+        require_whole_numbers(0, **not_none(seed=seed))
+        require_numbers(**not_none(lr=lr))
         if lr is not None and not 0 < lr < math.inf:
             raise ValueError(f"`lr` is {lr}; a learning rate above 0 is needed, such as 1e-3.")
         strategy = trainer_kwargs.get("strategy")

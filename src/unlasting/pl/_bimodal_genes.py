@@ -104,7 +104,7 @@ def bimodal_genes(
         panel.set_axis_off()
     patches = [Patch(color=color, label=NAMES[group]) for group, color in GROUP_COLORS.items()]
     unit = f"({expression_unit(adata)})"
-    title = f"{perturbation} in {where}" if where else perturbation
+    title = f"Cells under {perturbation}" + (f" in {where}" if where else "")  # a gene may have the same name
     legend = {"handles": patches, "title": title, "frameon": False, "fontsize": SMALL, "title_fontsize": NORMAL}
     if ax is None:
         figure.legend(**legend, loc="outside upper center", ncols=3)

@@ -95,6 +95,7 @@ def calibration(
         panel.axhline(0, color=LINE, linewidth=0.8, linestyle="--", zorder=0)
         panel.locator_params(nbins=4)
         panel.margins(0.12)
+        panel.set_aspect("equal", adjustable="datalim")  # else effects that are too small look right
         dress(panel, title=name)
     for panel in axes.flat[len(names) :]:
         panel.set_axis_off()

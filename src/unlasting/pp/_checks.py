@@ -8,6 +8,8 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from unlasting._cells import is_in_memory
+
 
 def require_whole(adata: AnnData, step: str) -> None:
     """Refuse an AnnData that cannot be written to, or whose cells or genes cannot be told apart.
@@ -94,6 +96,10 @@ def _require_matrix(adata: AnnData) -> None:
         raise ValueError("`adata` is backed by a file. Read it into memory first: `adata = adata.to_memory()`.")
     if adata.X is None:
         raise ValueError("`adata.X` is empty; expression is expected there.")
+    if not is_in_memory(adata.X):
+        raise ValueError(
+            f"`adata.X` is a {type(adata.X).__name__}, which is not in memory. Read it first: `adata = adata.to_memory()`."
+        )
     if adata.X.dtype.kind not in "biuf":
         raise ValueError(f"`adata.X` holds values of type {adata.X.dtype}; real numbers are expected.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from os import PathLike
 
@@ -169,11 +170,18 @@ def grn(
             known.names[0],
         )
     elif known is not None and without:
-        logger.info(
-            "pp.grn: the prior does not know %d targets: %s. Those that are trained but not measured count as stimuli; "
-            "name genes among them in `targets`.",
+        few = len(without) > len(asked) / 2
+        logger.log(
+            logging.WARNING if few else logging.INFO,
+            "pp.grn: the prior does not know %d of %d targets: %s. Those that are trained but not measured count as stimuli; "
+            "name genes among them in `targets`.%s",
             len(without),
+            len(asked),
             ", ".join(without),
+            f" It holds names such as {known.names[0]!r}: labels with a suffix, of another species or another nomenclature "
+            "are not found."
+            if few
+            else "",
         )
     return adata if copy else None
 

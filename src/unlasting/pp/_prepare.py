@@ -13,7 +13,7 @@ from scipy import sparse
 from unlasting._constants import COUNTS_LAYER, TRAIN, UNS_KEY
 from unlasting._keys import ScreenKeys, split_hash
 from unlasting._logging import logger
-from unlasting._numbers import given, require_numbers, require_whole_numbers
+from unlasting._numbers import not_none, require_numbers, require_whole_numbers
 from unlasting._perturbation import nearest_name, parse_labels
 from unlasting.pp._checks import counts_of, require_whole, row_sums
 
@@ -89,7 +89,7 @@ def prepare(
         adata, perturbation_key=perturbation_key, control=control, split_key=split_key, delimiter=delimiter
     )
     require_whole_numbers(1, n_top_genes=n_top_genes, min_cells=min_cells)
-    require_numbers(**given(target_sum=target_sum))
+    require_numbers(**not_none(target_sum=target_sum))
     if isinstance(genes, str) or not (genes is None or isinstance(genes, Iterable)):
         raise ValueError(f"`genes` is {genes!r}; a list of names is needed.")
     if target_sum is not None and not target_sum > 0:
