@@ -4,6 +4,7 @@ import anndata
 import numpy as np
 import pytest
 
+from unlasting._logging import logger
 from unlasting.model import UnlastingModel
 
 QUIET = {"show_progress": False}
@@ -98,6 +99,17 @@ def test_support_says_what_an_answer_rests_on(model):
     assert support["G3"] == support["G3+TFX"] == support["control"] == pytest.approx(1.0)
     assert 0.5 < support["NEW1"] < 1.0  # the prior finds it like G3
     assert support["NEW2"] == 0.0  # of this, nothing is known
+
+
+def test_what_training_tells_little_of_is_said(model, caplog):
+    logger.addHandler(caplog.handler)
+    try:
+        model.generate(["G3", "NEW1"], 1, cell_type="B", **QUIET)
+        assert caplog.text == ""
+        model.generate(["G3", "NEW2"], 1, cell_type="B", **QUIET)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "training tells little of NEW2 (`obs['unlasting_support']` is below 0.25)" in caplog.text
 
 
 def test_where_no_target_is_known_an_untrained_one_has_no_support(build, screen):

@@ -12,6 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from unlasting._constants import PREDICTION_KEY
+from unlasting._logging import logger
 from unlasting._numbers import require_whole_numbers
 from unlasting._perturbation import Perturbation
 from unlasting.model._base import Dose
@@ -20,6 +21,7 @@ from unlasting.model._prediction import PredictionMixin, seed_or_default
 from unlasting.model._sources import draw
 
 _CONDITIONS_AT_ONCE = 256
+_LITTLE_SUPPORT = 0.25
 
 
 class GenerationMixin(PredictionMixin):
@@ -95,8 +97,8 @@ class GenerationMixin(PredictionMixin):
         self._require_trained()
         require_whole_numbers(1, n_cells=n_cells)
         asked = self._all_asked(perturbations, dose)
-        for start in range(0, len(asked), _CONDITIONS_AT_ONCE):  # refused now, not after hours
-            self._tensors(asked[start : start + _CONDITIONS_AT_ONCE])
+        parts = [asked[i : i + _CONDITIONS_AT_ONCE] for i in range(0, len(asked), _CONDITIONS_AT_ONCE)]
+        support = np.concatenate([self._support(self._tensors(part)) for part in parts])  # refused now, not after hours
         if controls is None:
             sources = self._training_controls()
         else:
@@ -111,6 +113,15 @@ class GenerationMixin(PredictionMixin):
         carrier = self._carrier(sources, self._tensors(asked[:1]), seed, batch_size, show_chunks)
         labels = np.array([p.label(**self.keys.grammar) for p in asked], dtype=object)
         doses, is_extrapolated = _dose_column(asked), self._is_extrapolated(asked)
+        little = labels[support < _LITTLE_SUPPORT]
+        if len(little):
+            logger.info(
+                "generate: training tells little of %s%s (`obs['%s_support']` is below %g).",
+                ", ".join(little[:5]),
+                f" and {len(little) - 5} more" if len(little) > 5 else "",
+                PREDICTION_KEY,
+                _LITTLE_SUPPORT,
+            )
 
         def cells(rows: range) -> AnnData:
             """Generate some rows of the result, in which all cells of a perturbation follow each other."""
@@ -129,7 +140,7 @@ class GenerationMixin(PredictionMixin):
                     obs[key] = pd.Categorical(values[start])
             obs[f"{PREDICTION_KEY}_source"] = pd.Categorical(sources.names[start])
             obs[f"{PREDICTION_KEY}_replicate"] = replicate[of_source]
-            obs[f"{PREDICTION_KEY}_support"] = self._support(conditions)[which - first]
+            obs[f"{PREDICTION_KEY}_support"] = support[which]
             obs.index = [f"generated_{i}" for i in rows]
             return AnnData(generated, obs=obs, var=pd.DataFrame(index=pd.Index(self.get_var_names())))
 
