@@ -177,7 +177,8 @@ def test_keys_are_stored_and_read(drugs):
 
 
 def test_missing_columns_are_named(drugs):
-    with pytest.raises(KeyError, match="`dose_key` is 'dosis'.*Did you mean 'dose'"):
+    with pytest.raises(KeyError, match="`dose_key` is 'dosis'.*Did you mean 'dose'") as caught:
         ScreenKeys(dose_key="dosis").labels(drugs)
+    assert str(caught.value).startswith("`dose_key` is 'dosis', but")  # not the quoted message of a `KeyError`
     with pytest.raises(KeyError, match="`smiles_key` is 'smile'.*Did you mean 'smiles'"):
         ScreenKeys(smiles_key="smile").drugs(drugs)

@@ -12,6 +12,7 @@ import numpy as np
 
 from unlasting._chemistry import smiles_by_name
 from unlasting._constants import SPLIT_KEY, SPLITS, UNS_KEY
+from unlasting._errors import MissingKeyError
 from unlasting._perturbation import Perturbation, nearest_name, parse_labels
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ class ScreenKeys:
             recorded = adata.uns.get(UNS_KEY, {}).get("keys", {}).get(argument)
             if not hint and recorded in columns:
                 hint = f" Earlier steps were given {recorded!r}: name it here as well."
-            raise KeyError(f"`{argument}` is {key!r}, but `adata.obs` has no such column (it has {columns}).{hint}")
+            raise MissingKeyError(
+                f"`{argument}` is {key!r}, but `adata.obs` has no such column (it has {columns}).{hint}"
+            )
         column = adata.obs[key].astype(object)
         return np.asarray(column.where(column.notna(), None))
 

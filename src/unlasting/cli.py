@@ -39,8 +39,7 @@ class Commands(TyperGroup):
         except (ValueError, KeyError, TypeError, IndexError, RuntimeError, ImportError, OSError) as error:
             if not isinstance(error, OSError) and not _is_deliberate(error):
                 raise
-            message = error.args[0] if len(error.args) == 1 else error  # a KeyError puts its message in quotes
-            typer.secho(f"Error: {message}", fg="red", err=True)
+            typer.secho(f"Error: {error}", fg="red", err=True)
             raise typer.Exit(1) from error
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unlasting._errors import MissingKeyError
 from unlasting.metrics._change import mse_change, pearson_change
 from unlasting.metrics._differential import de_direction, de_lfc_spearman, de_overlap, de_recall
 from unlasting.metrics._discrimination import discrimination_score, perturbation_spread
@@ -103,7 +104,7 @@ def get_metric(name: str) -> Metric:
     if name not in METRICS:
         close = get_close_matches(str(name), METRICS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise KeyError(f"There is no metric {name!r}.{hint} Metrics are {', '.join(METRICS)}.")
+        raise MissingKeyError(f"There is no metric {name!r}.{hint} Metrics are {', '.join(METRICS)}.")
     return METRICS[name]
 
 

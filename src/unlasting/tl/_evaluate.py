@@ -11,6 +11,7 @@ import pandas as pd
 
 from unlasting._cells import Condition
 from unlasting._constants import PREDICTION_KEY, TEST
+from unlasting._errors import MissingKeyError
 from unlasting._logging import logger
 from unlasting._perturbation import nearest_name
 from unlasting.baselines import BASELINES, Baseline, NoEffect, Predictor
@@ -217,7 +218,7 @@ def named_baselines(baselines: Iterable[str] | Mapping[str, Predictor]) -> dict[
     names = [baselines] if isinstance(baselines, str) else list(dict.fromkeys(baselines))
     for name in names:
         if name not in BASELINES:
-            raise KeyError(
+            raise MissingKeyError(
                 f"There is no baseline {name!r}.{nearest_name(name, BASELINES)} There are {list(BASELINES)}."
             )
     return {name: BASELINES[name]() for name in names}
