@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlasting._keys import ScreenKeys
-from unlasting._perturbation import Perturbation, split_label
+from unlasting._perturbation import Perturbation, nearest_name, split_label
 
 NAMES = st.lists(st.text("ABCdef0-", min_size=1, max_size=5), min_size=1, max_size=4, unique=True)
 DOSES = st.sampled_from([0.001, 0.1, 0.25, 1.0, 2.5, 10.0, 1e4])
@@ -95,6 +95,23 @@ def test_a_delimiter_within_brackets_is_part_of_a_name(label, parts):
 def test_wrong_doses(label, dose, message):
     with pytest.raises(ValueError, match=message):
         Perturbation.parse(label, dose, drugs={"A", "B"})
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "suggested"),
+    [
+        ("nt", ["STAT1", "NT", "N"], "NT"),
+        ("stat1", ["STAT2", "STAT1", "stat"], "STAT1"),
+        ("STTA1", ["STAT1", "JAK2"], "STAT1"),
+        ("dosis", ["batch", "dose"], "dose"),
+        ("FOOBAR", ["FOXO3B", "BARX1"], None),
+        ("T1", ["T2", "T3"], None),
+        ("control", ["NT", "CTNNB1"], None),
+        ("", ["A"], None),
+    ],
+)
+def test_the_nearest_name_is_suggested_whatever_its_case_and_none_that_is_far(name, names, suggested):
+    assert nearest_name(name, names) == (f" Did you mean {suggested!r}?" if suggested else "")
 
 
 # -- the columns of a screen

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from unlasting import datasets, pp, tl
 from unlasting._keys import split_hash
+from unlasting._perturbation import Perturbation
 from unlasting.cli import app
 from unlasting.model import UnlastingModel
 
@@ -359,6 +360,11 @@ def test_predict_refuses_an_unknown_perturbation(model, controls, unchanged):
     same()
 
 
+def test_the_default_name_of_the_control_is_told_what_the_control_is(model):
+    with pytest.raises(ValueError, match="Nothing is known of the target 'control'.* The control is 'NT' here"):
+        model.vocabulary.require_known([Perturbation(("control",))], "NT")
+
+
 def test_predict_refuses_what_is_not_there(model, adata, unchanged):
     cells = adata[:40].copy()
     del cells.obs["cell_type"]
@@ -388,6 +394,8 @@ ARGUMENTS = {
     "generate": [
         ({"perturbations": "STAT1"}, "Nothing is known of the target 'STAT1'.*pp.grn"),
         ({"perturbations": ["G3", "G99+TFX"]}, "Nothing is known of the target 'G99'.*Did you mean 'G9'"),
+        ({"perturbations": "g7"}, "Nothing is known of the target 'g7'.*Did you mean 'G7'"),
+        ({"perturbations": "CONTROL"}, "Nothing is known of the target 'CONTROL'.*Did you mean 'control'"),
         ({"perturbations": "G3+G3"}, "'G3\\+G3' repeats a target"),
         ({"perturbations": ""}, "perturbation label '' has an empty part"),
         ({"perturbations": None}, "`perturbations` is None; give a label"),
