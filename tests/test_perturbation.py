@@ -199,3 +199,18 @@ def test_missing_columns_are_named(drugs):
     assert str(caught.value).startswith("`dose_key` is 'dosis', but")  # not the quoted message of a `KeyError`
     with pytest.raises(KeyError, match="`smiles_key` is 'smile'.*Did you mean 'smiles'"):
         ScreenKeys(smiles_key="smile").drugs(drugs)
+
+
+def test_a_column_of_the_default_name_that_is_not_there_is_to_be_named():
+    adata = screen(["control", "A"])
+    adata.obs = adata.obs.rename(columns={"perturbation": "gene"})
+    with pytest.raises(KeyError, match=r"it has \['gene'\]\). This is the default: name your own column"):
+        ScreenKeys().labels(adata)
+    with pytest.raises(KeyError, match=r"it has \['gene'\]\)\.$"):
+        ScreenKeys(perturbation_key="target").labels(adata)
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan, pd.NA])
+def test_cells_without_a_label_are_counted_and_the_first_is_named(nothing):
+    with pytest.raises(ValueError, match="2 cells have no perturbation label.*'cell1' the first. Remove such cells"):
+        ScreenKeys().labels(screen(["control", nothing, "A", nothing]))

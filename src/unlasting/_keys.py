@@ -85,6 +85,11 @@ class ScreenKeys:
             recorded = adata.uns.get(UNS_KEY, {}).get("keys", {}).get(argument)
             if not hint and recorded in columns:
                 hint = f" Earlier steps were given {recorded!r}: name it here as well."
+            elif not hint and argument == "perturbation_key" and key == ScreenKeys.perturbation_key:
+                hint = (
+                    " This is the default: name your own column (`perturbation_key=...`; on the command line "
+                    "`--perturbation-key`)."
+                )
             raise MissingKeyError(
                 f"`{argument}` is {key!r}, but `adata.obs` has no such column (it has {columns}).{hint}"
             )
@@ -104,9 +109,17 @@ class ScreenKeys:
         KeyError
             If `obs` lacks a column.
         ValueError
-            If a label or a dose cannot be read, or a drug has no dose.
+            If a label is missing, a label or a dose cannot be read, or a drug has no dose.
         """
         labels = self.column(adata, "perturbation_key")
+        missing = [row for row, label in enumerate(labels) if label is None]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} cells have no perturbation label in `adata.obs[{self.perturbation_key!r}]` (missing "
+                f"values), {adata.obs_names[missing[0]]!r} the first. Remove such cells "
+                f"(`adata = adata[adata.obs[{self.perturbation_key!r}].notna()].copy()`), or label them "
+                f"{self.control!r} if they are controls."
+            )
         only_controls = all(p.is_control for p in parse_labels(labels, **self.grammar).values())
         without = self.dose_key is None or only_controls  # which may come without this column
         doses = np.full(adata.n_obs, None) if without else self.column(adata, "dose_key")
