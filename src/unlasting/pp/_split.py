@@ -14,7 +14,7 @@ from anndata import AnnData
 from unlasting._cells import Condition
 from unlasting._constants import SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
 from unlasting._keys import ScreenKeys, split_hash
-from unlasting._logging import logger
+from unlasting._logging import listed, logger
 from unlasting._numbers import require_numbers, require_whole_numbers
 from unlasting._perturbation import Perturbation, nearest_name, parse_labels
 from unlasting.pp import _split_kinds as kinds
@@ -236,7 +236,7 @@ def split(
         parts = kinds.by_perturbation(screen, draw)
     _require_parts(screen, parts, {TEST: test_fraction, VAL: val_fraction}, named)
 
-    report = {"kind": kind, "seed": seed, "hash": split_hash(adata.obs_names, parts)}
+    report: dict[str, Any] = {"kind": kind, "seed": seed, "hash": split_hash(adata.obs_names, parts)}
     report |= _describe(screen, parts, keys, kind)
     if kind == "unseen_combo":
         report |= _of_kind(screen, parts, n_seen)
@@ -246,7 +246,11 @@ def split(
     adata.uns.setdefault(UNS_KEY, {})["split"] = report
     keys.write(adata)
     counts = ", ".join(f"{report[f'n_{part}']} cells {part}" for part in SPLITS)
-    logger.info("pp.split: %s; %s.", kind, counts)
+    what = "cell_types" if kind == "unseen_cell_type" or "cell_type_key" in reference else "conditions"
+    held_out = {part: report[f"{part}_{what}"] for part in (TEST, VAL) if kind != "random"}
+    held_out["also held out"] = report.get("also_held_out", ())
+    names = "".join(f"; {part}: {listed(found)}" for part, found in held_out.items() if len(found))
+    logger.info("pp.split: %s; %s%s.", kind, counts, names)
     return adata if copy else None
 
 
