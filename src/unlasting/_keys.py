@@ -18,6 +18,9 @@ from unlasting._perturbation import Perturbation, nearest_name, parse_labels
 if TYPE_CHECKING:
     from anndata import AnnData
 
+LABELS_OF_SPLIT = ("perturbation_key", "control", "cell_type_key")
+"""What a split goes by: under other labels, its held-out conditions may be trained."""
+
 
 @dataclass(frozen=True)
 class ScreenKeys:

@@ -319,6 +319,25 @@ def test_setup_refuses_arguments(small, unchanged, arguments, error, message):
 
 
 @pytest.mark.parametrize(
+    ("argument", "told"), [("perturbation_key", "target"), ("control", "NT"), ("cell_type_key", "kind")]
+)
+def test_setup_refuses_labels_that_the_split_did_not_go_by(small, unchanged, argument, told):
+    """What is held out by one column may be trained under the labels of another."""
+    given = {"perturbation_key": "perturbation", "control": "control", "cell_type_key": "cell_type"}
+    small.obs["target"] = small.obs["perturbation"].to_numpy()
+    small.obs["kind"] = small.obs["cell_type"].to_numpy()
+    small.obs["perturbation"] = small.obs["perturbation"].cat.add_categories("NT")
+    small.obs.iloc[:2, small.obs.columns.get_loc("perturbation")] = "NT"
+    pp.split(small, "random", **{**given, argument: told})
+    same = unchanged(small)
+    with pytest.raises(ValueError, match=f"`{argument}` is .*`pp.split` went by {told!r}.* call `pp.split"):
+        UnlastingModel.setup_anndata(small, **given)
+    same()
+    pp.split(small, "random", **given)
+    UnlastingModel.setup_anndata(small, **given)
+
+
+@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"preset": None}, ValueError, "`preset` is None; choose one of"),
@@ -342,6 +361,16 @@ def test_the_model_refuses_options(small, options, error, message):
     UnlastingModel.setup_anndata(small)
     with pytest.raises(error, match=message):
         UnlastingModel(small, **options)
+
+
+def test_setup_says_when_nothing_is_held_out(small, caplog, monkeypatch):
+    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    with caplog.at_level("INFO"):
+        UnlastingModel.setup_anndata(small)
+        assert "holds some out" not in caplog.text
+        del small.obs["unlasting_split"]
+        UnlastingModel.setup_anndata(small)
+    assert "no `obs['unlasting_split']`: all conditions are trained" in caplog.text
 
 
 def test_untrained_models_predict_nothing(small, build, unchanged):

@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from unlasting._cells import Condition
 from unlasting._constants import SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
-from unlasting._keys import ScreenKeys, split_hash
+from unlasting._keys import LABELS_OF_SPLIT, ScreenKeys, split_hash
 from unlasting._logging import listed, logger
 from unlasting._numbers import require_numbers, require_whole_numbers
 from unlasting._perturbation import Perturbation, nearest_name, parse_labels
@@ -135,7 +135,7 @@ def split(
 
     - `adata.obs[key_added]`: `train`, `val` or `test`.
     - `adata.uns["unlasting"]["split"]`: the kind, the seed, the numbers of cells and the perturbations (and cell
-      types) of each part, and a hash by which later steps notice a change. For `unseen_dose` and `unseen_pair`, the
+      types) of each part, the labels that it went by, and a hash by which later steps notice a change. For `unseen_dose` and `unseen_pair`, the
       conditions are named with their dose and cell type. `also_held_out` names conditions of the test part that had
       to go with the others but are not what the kind asks for.
     - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
@@ -237,6 +237,7 @@ def split(
     _require_parts(screen, parts, {TEST: test_fraction, VAL: val_fraction}, named)
 
     report: dict[str, Any] = {"kind": kind, "seed": seed, "hash": split_hash(adata.obs_names, parts)}
+    report |= {key: getattr(keys, key) or "" for key in LABELS_OF_SPLIT}
     report |= _describe(screen, parts, keys, kind)
     if kind == "unseen_combo":
         report |= _of_kind(screen, parts, n_seen)
