@@ -108,6 +108,15 @@ def test_cells_of_another_tool_are_judged(place, predicted, tmp_path):
     assert f"scores: {tmp_path / 'scores.csv'}" in " ".join(done.stdout.split())
 
 
+def test_new_cells_are_judged_as_predictions(place, tmp_path):
+    cells = tmp_path / "new.h5ad"
+    results("predict", "--model", place / "model", "-p", "T1", "--n-cells", 40, "-o", cells)
+    done = call("evaluate", cells, "-o", tmp_path / "scores.csv")
+    assert done.exit_code == 1
+    assert "holds new cells that a model generated" in done.stderr
+    assert "--predictions" in done.stderr
+
+
 def test_the_demo_writes_all_that_it_names(monkeypatch, tmp_path):
     whole = datasets.papalexi()
     rows = np.concatenate([rows[:50] for rows in whole.obs.groupby("perturbation", observed=True).indices.values()])

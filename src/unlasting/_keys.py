@@ -164,6 +164,12 @@ class ScreenKeys:
         """
         labels = _written(self.perturbations(adata), lambda p: p.label(**self.grammar))
         if not (labels == self.control).any():
+            if "generated" in adata.uns.get(UNS_KEY, {}):
+                raise ValueError(
+                    "`adata` holds new cells that a model generated, and no controls beside them. To judge them, give the "
+                    "screen as `adata` and them as `predictions` (on the command line: "
+                    "`unlasting evaluate my_model/adata.h5ad --predictions new_cells.h5ad`)."
+                )
             found = Counter(map(str, self.column(adata, "perturbation_key")))
             common = ", ".join(repr(label) for label, _ in found.most_common(5))
             raise ValueError(

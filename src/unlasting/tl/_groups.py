@@ -110,7 +110,8 @@ class Screen:
         if not found:
             raise ValueError(
                 f"No perturbed cell is labelled 'test' in `obs[{self.keys.split_key!r}]`, so there is nothing to judge a "
-                "prediction by. Run `pp.split`, or name another `split_key`."
+                "prediction by. Run `pp.split` (on the command line: `unlasting train --split unseen_perturbation`), or name "
+                "another `split_key`."
             )
         return found
 
@@ -234,8 +235,8 @@ def named_genes(names: Sequence[str], genes: pd.Index, argument: str) -> np.ndar
 def _from_layer(adata: AnnData, observed: Cells, layer: str | None) -> Cells:
     if layer not in adata.layers:
         raise MissingKeyError(
-            f"`adata.layers` has no {layer!r} (it has {[name for name in adata.layers if name]}). Run `model.predict(adata)` first, name "
-            "another `layer`, or pass generated cells as `predictions`."
+            f"`adata.layers` has no {layer!r} (it has {[name for name in adata.layers if name]}). Run `model.predict(adata)` "
+            "first (on the command line: `unlasting predict`), name another `layer`, or pass generated cells as `predictions`."
         )
     matrix = adata.layers[layer]
     # `predict` fills a whole row or leaves it NaN: one gene tells
