@@ -14,6 +14,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 FLOORS = {
     "_constants": 0,
+    "_errors": 0,
     "_perturbation": 0,
     "_keys": 0,
     "_logging": 0,
@@ -96,6 +97,12 @@ def test_private_names_of_scvi_are_in_one_file():
         if room(file) != "_compat"
     }
     assert {file: names for file, names in private.items() if names} == {}
+
+
+def test_messages_for_people_are_not_quoted():
+    """A bare `KeyError` shows its message in quotes."""
+    bare = {name_of(file) for file in FILES if "raise KeyError(" in file.read_text(encoding="utf-8")}
+    assert bare == set()
 
 
 def test_no_file_is_too_large():

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from typer.testing import CliRunner
 
 from unlasting import datasets, tl
-from unlasting.cli import app
+from unlasting.cli import _print_scores, app
 from unlasting.model import UnlastingModel
 
 TINY = ["--max-steps", "4", "--accelerator", "cpu"]
@@ -39,6 +39,11 @@ def place(tmp_path_factory):
     trained = results(
         "train", folder / "screen.h5ad", "--split", "unseen_perturbation", "--model", folder / "model", *TINY
     )
+    split = anndata.read_h5ad(folder / "model" / "adata.h5ad").uns["unlasting"]["split"]
+    assert trained.pop("held_out") == list(split["test_conditions"])
+    best = trained.pop("best_validation_scores")
+    assert list(best) == ["denoiser", "mask"]
+    assert all(score > 0 for score in best.values())
     assert trained == {"model": str(folder / "model"), "n_cells": adata.n_obs, "n_genes": trained["n_genes"]}
     (folder / "text.h5ad").write_text("no screen")
     return folder
@@ -92,6 +97,9 @@ def test_scores_are_those_of_the_api(place, predicted, tmp_path):
     summary = adata.uns["unlasting"]["score_summary"]
     assert [row["predictor"] for row in said["summary"]] == list(summary["predictor"])
     assert {"unlasting", "no effect"} <= {row["predictor"] for row in said["summary"]}
+    tables = adata.uns["unlasting"]
+    assert said["n_scored"] == tables["score_conditions"]["scored"].sum() == summary["n_conditions"].max()
+    assert said["n_conditions"] == len(tables["split"]["test_conditions"])
 
 
 def test_cells_of_another_tool_are_judged(place, predicted, tmp_path):
@@ -106,6 +114,37 @@ def test_cells_of_another_tool_are_judged(place, predicted, tmp_path):
     assert {"prediction", "no effect", "noise floor"} <= set(table)
     assert table["noise floor"][2:5] == ["0.00"] * 3
     assert f"scores: {tmp_path / 'scores.csv'}" in " ".join(done.stdout.split())
+    assert "n scored: " in done.stdout
+    said = next(line for line in done.stdout.splitlines() if line.startswith("Best score: "))
+    assert "of 9 columns. " in said
+
+
+def test_the_best_score_is_that_of_a_predictor_that_is_scored_everywhere(capsys):
+    rows = [("a", 0.2, 3), ("b", 0.1, 2), ("c", 0.3, 3), ("d", None, 3)]
+    summary = [
+        {"predictor": name, "metric": metric, "gene_set": "all", "score": score, "n_conditions": n, "best": best}
+        for metric, best in (("emd", 0.0), ("e_distance", 0.0), ("pearson_change", 1.0))
+        for name, score, n in rows
+    ]
+    _print_scores(summary)
+    assert "Best score: a in 2, c in 1 of 3 columns." in capsys.readouterr().out
+
+
+def test_training_says_what_is_held_out_and_what_comes_next(place, tmp_path):
+    done = call("train", place / "screen.h5ad", "--split", "unseen_perturbation", "-m", tmp_path / "my model", *TINY)
+    held_out = anndata.read_h5ad(tmp_path / "my model" / "adata.h5ad").uns["unlasting"]["split"]["test_conditions"]
+    assert f"held out: {', '.join(held_out)}\n" in done.stdout
+    assert "best validation scores:\n  denoiser: " in done.stdout
+    assert f"next: unlasting predict --model '{tmp_path / 'my model'}' -o predicted.h5ad" in done.stdout
+
+
+def test_new_cells_are_judged_as_predictions(place, tmp_path):
+    cells = tmp_path / "new.h5ad"
+    results("predict", "--model", place / "model", "-p", "T1", "--n-cells", 40, "-o", cells)
+    done = call("evaluate", cells, "-o", tmp_path / "scores.csv")
+    assert done.exit_code == 1
+    assert "holds new cells that a model generated" in done.stderr
+    assert "--predictions" in done.stderr
 
 
 def test_the_demo_writes_all_that_it_names(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlasting._keys import ScreenKeys
-from unlasting._perturbation import Perturbation, split_label
+from unlasting._perturbation import Perturbation, nearest_name, split_label
 
 NAMES = st.lists(st.text("ABCdef0-", min_size=1, max_size=5), min_size=1, max_size=4, unique=True)
 DOSES = st.sampled_from([0.001, 0.1, 0.25, 1.0, 2.5, 10.0, 1e4])
@@ -97,6 +97,23 @@ def test_wrong_doses(label, dose, message):
         Perturbation.parse(label, dose, drugs={"A", "B"})
 
 
+@pytest.mark.parametrize(
+    ("name", "names", "suggested"),
+    [
+        ("nt", ["STAT1", "NT", "N"], "NT"),
+        ("stat1", ["STAT2", "STAT1", "stat"], "STAT1"),
+        ("STTA1", ["STAT1", "JAK2"], "STAT1"),
+        ("dosis", ["batch", "dose"], "dose"),
+        ("FOOBAR", ["FOXO3B", "BARX1"], None),
+        ("T1", ["T2", "T3"], None),
+        ("control", ["NT", "CTNNB1"], None),
+        ("", ["A"], None),
+    ],
+)
+def test_the_nearest_name_is_suggested_whatever_its_case_and_none_that_is_far(name, names, suggested):
+    assert nearest_name(name, names) == (f" Did you mean {suggested!r}?" if suggested else "")
+
+
 # -- the columns of a screen
 
 
@@ -177,7 +194,23 @@ def test_keys_are_stored_and_read(drugs):
 
 
 def test_missing_columns_are_named(drugs):
-    with pytest.raises(KeyError, match="`dose_key` is 'dosis'.*Did you mean 'dose'"):
+    with pytest.raises(KeyError, match="`dose_key` is 'dosis'.*Did you mean 'dose'") as caught:
         ScreenKeys(dose_key="dosis").labels(drugs)
+    assert str(caught.value).startswith("`dose_key` is 'dosis', but")  # not the quoted message of a `KeyError`
     with pytest.raises(KeyError, match="`smiles_key` is 'smile'.*Did you mean 'smiles'"):
         ScreenKeys(smiles_key="smile").drugs(drugs)
+
+
+def test_a_column_of_the_default_name_that_is_not_there_is_to_be_named():
+    adata = screen(["control", "A"])
+    adata.obs = adata.obs.rename(columns={"perturbation": "gene"})
+    with pytest.raises(KeyError, match=r"it has \['gene'\]\). This is the default: name your own column"):
+        ScreenKeys().labels(adata)
+    with pytest.raises(KeyError, match=r"it has \['gene'\]\)\.$"):
+        ScreenKeys(perturbation_key="target").labels(adata)
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan, pd.NA])
+def test_cells_without_a_label_are_counted_and_the_first_is_named(nothing):
+    with pytest.raises(ValueError, match="2 cells have no perturbation label.*'cell1' the first. Remove such cells"):
+        ScreenKeys().labels(screen(["control", nothing, "A", nothing]))

@@ -12,10 +12,14 @@ import numpy as np
 
 from unlasting._chemistry import smiles_by_name
 from unlasting._constants import SPLIT_KEY, SPLITS, UNS_KEY
+from unlasting._errors import MissingKeyError
 from unlasting._perturbation import Perturbation, nearest_name, parse_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+LABELS_OF_SPLIT = ("perturbation_key", "control", "cell_type_key")
+"""What a split goes by: under other labels, its held-out conditions may be trained."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,14 @@ class ScreenKeys:
             recorded = adata.uns.get(UNS_KEY, {}).get("keys", {}).get(argument)
             if not hint and recorded in columns:
                 hint = f" Earlier steps were given {recorded!r}: name it here as well."
-            raise KeyError(f"`{argument}` is {key!r}, but `adata.obs` has no such column (it has {columns}).{hint}")
+            elif not hint and argument == "perturbation_key" and key == ScreenKeys.perturbation_key:
+                hint = (
+                    " This is the default: name your own column (`perturbation_key=...`; on the command line "
+                    "`--perturbation-key`)."
+                )
+            raise MissingKeyError(
+                f"`{argument}` is {key!r}, but `adata.obs` has no such column (it has {columns}).{hint}"
+            )
         column = adata.obs[key].astype(object)
         return np.asarray(column.where(column.notna(), None))
 
@@ -101,9 +112,17 @@ class ScreenKeys:
         KeyError
             If `obs` lacks a column.
         ValueError
-            If a label or a dose cannot be read, or a drug has no dose.
+            If a label is missing, a label or a dose cannot be read, or a drug has no dose.
         """
         labels = self.column(adata, "perturbation_key")
+        missing = [row for row, label in enumerate(labels) if label is None]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} cells have no perturbation label in `adata.obs[{self.perturbation_key!r}]` (missing "
+                f"values), {adata.obs_names[missing[0]]!r} the first. Remove such cells "
+                f"(`adata = adata[adata.obs[{self.perturbation_key!r}].notna()].copy()`), or label them "
+                f"{self.control!r} if they are controls."
+            )
         only_controls = all(p.is_control for p in parse_labels(labels, **self.grammar).values())
         without = self.dose_key is None or only_controls  # which may come without this column
         doses = np.full(adata.n_obs, None) if without else self.column(adata, "dose_key")
@@ -145,6 +164,12 @@ class ScreenKeys:
         """
         labels = _written(self.perturbations(adata), lambda p: p.label(**self.grammar))
         if not (labels == self.control).any():
+            if "generated" in adata.uns.get(UNS_KEY, {}):
+                raise ValueError(
+                    "`adata` holds new cells that a model generated, and no controls beside them. To judge them, give the "
+                    "screen as `adata` and them as `predictions` (on the command line: "
+                    "`unlasting evaluate my_model/adata.h5ad --predictions new_cells.h5ad`)."
+                )
             found = Counter(map(str, self.column(adata, "perturbation_key")))
             common = ", ".join(repr(label) for label, _ in found.most_common(5))
             raise ValueError(

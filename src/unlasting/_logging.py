@@ -1,6 +1,7 @@
 """The logger of the package."""
 
 import logging
+from collections.abc import Iterable
 
 from rich.logging import RichHandler
 
@@ -10,3 +11,10 @@ if not logger.handlers:
     if logger.level == logging.NOTSET:  # the user may have chosen one, since modules load when they are first used
         logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """Name the first of several, and say how many there are more."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more

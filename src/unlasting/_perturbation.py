@@ -196,9 +196,14 @@ def parse_labels(
 
 
 def nearest_name(name: object, names: Iterable[str]) -> str:
-    """Suggest the closest of `names`, as the end of an error message."""
-    close = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    """Suggest the closest of `names` whatever its case, as the end of an error message; nothing, if it is far-fetched.
+
+    A name that begins otherwise has to share more letters: `FOXO3B` has two thirds of those of `FOOBAR`.
+    """
+    wanted, known = str(name).casefold(), {other.casefold(): other for other in names}
+    begin_alike = [other for other in known if other.startswith(wanted[: len(wanted) // 2 + 1])]
+    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.7) or difflib.get_close_matches(wanted, begin_alike)
+    return f" Did you mean {known[close[0]]!r}?" if close else ""
 
 
 def canonical_labels(labels: Iterable[object], *, control: str = "control", delimiter: str = "+") -> np.ndarray:

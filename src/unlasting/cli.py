@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from unlasting._constants import TEST
 from unlasting._files import replacing
+from unlasting._logging import listed, logger
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
 METRICS = {"e_distance": "E-dist.", "emd": "EMD", "pearson_change": "Pearson"}
 INTERRUPTED = 130
+VALIDATION = "_validation_score"
 GENE_SETS = {"all": "all", "de20": "DE20", "de40": "DE40"}
 
 
@@ -39,8 +44,7 @@ class Commands(TyperGroup):
         except (ValueError, KeyError, TypeError, IndexError, RuntimeError, ImportError, OSError) as error:
             if not isinstance(error, OSError) and not _is_deliberate(error):
                 raise
-            message = error.args[0] if len(error.args) == 1 else error  # a KeyError puts its message in quotes
-            typer.secho(f"Error: {message}", fg="red", err=True)
+            typer.secho(f"Error: {error}", fg="red", err=True)
             raise typer.Exit(1) from error
 
 
@@ -98,8 +102,6 @@ def main(
     """Predict, cell by cell, how cells respond to perturbations that nobody has measured."""
     from rich.console import Console
     from rich.logging import RichHandler
-
-    from unlasting._logging import logger
 
     for handler in logger.handlers:
         if isinstance(handler, RichHandler):
@@ -163,7 +165,10 @@ def train(
     model: Model = Path("unlasting_model"),
     split: Annotated[
         str | None,
-        typer.Option(help="Kind of split, such as unseen_perturbation or random; by default the one that is there."),
+        typer.Option(
+            help="Kind of split, such as unseen_perturbation or random; by default the one that is there. Without one all "
+            "conditions are trained, and predictions cannot be judged."
+        ),
     ] = None,
     prior: Annotated[str, typer.Option(help="Prior of the gene graph: go, none, or an scGPT folder.")] = "go",
     perturbation_key: Annotated[str, typer.Option(help="Column of obs with the perturbation.")] = "perturbation",
@@ -193,6 +198,7 @@ def train(
     """
     import unlasting as ul
     from unlasting.model._saving import check_place
+    from unlasting.tl._groups import Screen
 
     _may_write(model, force, is_folder=True)
     check_place(model, force)
@@ -210,7 +216,14 @@ def train(
     trained = ul.UnlastingModel(adata, preset=preset)
     trained.train(max_steps, accelerator=accelerator, seed=seed)
     trained.save(model, overwrite=force, save_anndata=True)
-    _say({"model": str(model), "n_cells": adata.n_obs, "n_genes": adata.n_vars}, as_json)
+    screen = Screen.of(adata)
+    found: dict[str, Any] = {"model": str(model), "n_cells": adata.n_obs, "n_genes": adata.n_vars}
+    found["held_out"] = [str(c) for c in screen.observed_conditions() if len(screen.part(c, TEST))]
+    scores = {name: frame.min().item() for name, frame in (trained.history or {}).items() if name.endswith(VALIDATION)}
+    found["best_validation_scores"] = {name.removesuffix(VALIDATION): round(best, 4) for name, best in scores.items()}
+    _say(found, as_json)
+    if not as_json:
+        typer.echo(f"next: unlasting predict --model {shlex.quote(str(model))} -o predicted.h5ad")
     if trained.trainer.interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -298,7 +311,15 @@ def evaluate(
     scores = ul.tl.evaluate(adata, layer=layer if generated is None else None, predictions=generated, seed=seed)
     with replacing(output) as path:
         scores.to_csv(path, index=False)
-    _say({"scores": str(output), "summary": _summary(adata)}, as_json)
+    tables = adata.uns["unlasting"]
+    n_left_out = int((tables["score_left_out"]["predictor"] == "").sum())
+    found = {
+        "scores": str(output),
+        "n_conditions": len(tables["score_conditions"]) + n_left_out,
+        "n_scored": int(tables["score_conditions"]["scored"].sum()),
+        "summary": _summary(adata),
+    }
+    _say(found, as_json)
 
 
 @app.command()
@@ -366,7 +387,7 @@ def _say(results: dict[str, Any], as_json: bool) -> None:
             for part, what in value.items():
                 typer.echo(f"  {part}: {what}")
         elif value not in ([], {}):
-            typer.echo(f"{name.replace('_', ' ')}: {value}")
+            typer.echo(f"{name.replace('_', ' ')}: {listed(value) if isinstance(value, list) else value}")
 
 
 def _print_scores(summary: list[dict[str, Any]]) -> None:
@@ -391,3 +412,14 @@ def _print_scores(summary: list[dict[str, Any]]) -> None:
         "E-distance and EMD: 0 is the noise floor (other true cells), 1 is no effect (control cells).\n"
         "Pearson of the mean change: 1 is what other true cells reach."
     )
+    best: Counter[str] = Counter()
+    for column in columns:
+        rows = [row for row in summary if (row["metric"], row["gene_set"]) == column and row["score"] is not None]
+        everywhere = [row for row in rows if row["n_conditions"] == max(other["n_conditions"] for other in rows)]
+        ordered = sorted(everywhere, key=lambda row: -row["score"] if row["best"] else row["score"])
+        best.update(row["predictor"] for row in ordered[:1])
+    if best:
+        typer.echo(
+            f"Best score: {', '.join(f'{name} in {n}' for name, n in best.most_common())} of {best.total()} columns. "
+            "Whether that is more than chance, the 95 % intervals in `--json` say."
+        )

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from unlasting import datasets, pp, tl
 from unlasting._keys import split_hash
+from unlasting._perturbation import Perturbation
 from unlasting.cli import app
 from unlasting.model import UnlastingModel
 
@@ -318,6 +319,25 @@ def test_setup_refuses_arguments(small, unchanged, arguments, error, message):
 
 
 @pytest.mark.parametrize(
+    ("argument", "told"), [("perturbation_key", "target"), ("control", "NT"), ("cell_type_key", "kind")]
+)
+def test_setup_refuses_labels_that_the_split_did_not_go_by(small, unchanged, argument, told):
+    """What is held out by one column may be trained under the labels of another."""
+    given = {"perturbation_key": "perturbation", "control": "control", "cell_type_key": "cell_type"}
+    small.obs["target"] = small.obs["perturbation"].to_numpy()
+    small.obs["kind"] = small.obs["cell_type"].to_numpy()
+    small.obs["perturbation"] = small.obs["perturbation"].cat.add_categories("NT")
+    small.obs.iloc[:2, small.obs.columns.get_loc("perturbation")] = "NT"
+    pp.split(small, "random", **{**given, argument: told})
+    same = unchanged(small)
+    with pytest.raises(ValueError, match=f"`{argument}` is .*`pp.split` went by {told!r}.* call `pp.split"):
+        UnlastingModel.setup_anndata(small, **given)
+    same()
+    pp.split(small, "random", **given)
+    UnlastingModel.setup_anndata(small, **given)
+
+
+@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"preset": None}, ValueError, "`preset` is None; choose one of"),
@@ -343,6 +363,16 @@ def test_the_model_refuses_options(small, options, error, message):
         UnlastingModel(small, **options)
 
 
+def test_setup_says_when_nothing_is_held_out(small, caplog, monkeypatch):
+    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    with caplog.at_level("INFO"):
+        UnlastingModel.setup_anndata(small)
+        assert "holds some out" not in caplog.text
+        del small.obs["unlasting_split"]
+        UnlastingModel.setup_anndata(small)
+    assert "no `obs['unlasting_split']`: all conditions are trained" in caplog.text
+
+
 def test_untrained_models_predict_nothing(small, build, unchanged):
     model = build(small)
     same = unchanged(small)
@@ -357,6 +387,11 @@ def test_predict_refuses_an_unknown_perturbation(model, controls, unchanged):
     with pytest.raises(ValueError, match="Nothing is known of the target 'STAT1'"):
         model.predict(controls, perturbation="STAT1", **QUIET)
     same()
+
+
+def test_the_default_name_of_the_control_is_told_what_the_control_is(model):
+    with pytest.raises(ValueError, match="Nothing is known of the target 'control'.* The control is 'NT' here"):
+        model.vocabulary.require_known([Perturbation(("control",))], "NT")
 
 
 def test_predict_refuses_what_is_not_there(model, adata, unchanged):
@@ -388,6 +423,8 @@ ARGUMENTS = {
     "generate": [
         ({"perturbations": "STAT1"}, "Nothing is known of the target 'STAT1'.*pp.grn"),
         ({"perturbations": ["G3", "G99+TFX"]}, "Nothing is known of the target 'G99'.*Did you mean 'G9'"),
+        ({"perturbations": "g7"}, "Nothing is known of the target 'g7'.*Did you mean 'G7'"),
+        ({"perturbations": "CONTROL"}, "Nothing is known of the target 'CONTROL'.*Did you mean 'control'"),
         ({"perturbations": "G3+G3"}, "'G3\\+G3' repeats a target"),
         ({"perturbations": ""}, "perturbation label '' has an empty part"),
         ({"perturbations": None}, "`perturbations` is None; give a label"),

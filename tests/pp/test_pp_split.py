@@ -49,6 +49,32 @@ def test_random_leaves_cells_of_every_condition_in_training(sizes: list[int], se
     assert all("train" in found for found in parts(adata).values())
 
 
+def test_what_is_held_out_is_named(caplog, monkeypatch) -> None:
+    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    names = [f"T{i}" for i in range(12)]
+    adata = screen({"control": 30, **dict.fromkeys(names, 15)}, cell_types=3)
+
+    def said(kind: str, **arguments: object) -> str:
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            pp.split(adata, kind, cell_type_key="kind", **arguments)
+        return caplog.messages[-1]
+
+    assert said("unseen_perturbation", test=["T1", "T5"], val="T2").endswith("90 cells test; test: T1, T5; val: T2.")
+    many = said("unseen_perturbation", test=sorted(names)[:10], val_fraction=0.0)
+    assert many.endswith("; test: T0, T1, T10, T11, T2, T3, T4, T5 and 2 more.")
+    assert said("unseen_cell_type", test="type1", val="type0").endswith("; test: type1; val: type0.")
+    assert said("random").endswith(" cells test.")  # of every condition
+
+
+def test_what_had_to_go_with_a_held_out_combination_is_named(caplog, monkeypatch) -> None:
+    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    adata = combo_screen()
+    with caplog.at_level("INFO"):
+        pp.split(adata, "unseen_combo", n_seen=1, test=["A+B"], val_fraction=0.0)
+    assert caplog.messages[-1].endswith("; test: A+B, B+C; also held out: B.")
+
+
 def test_unseen_perturbations_are_whole_and_controls_train() -> None:
     adata = screen({"control": 30, **{f"T{i}": 15 for i in range(10)}}, cell_types=2)
     pp.split(adata, "unseen_perturbation", cell_type_key="kind")

@@ -146,6 +146,23 @@ def test_score_is_a_ratio_of_means_with_an_interval_over_conditions(planted_scre
     assert [row["low"], row["high"]] == pytest.approx([single.min(), single.max()])
 
 
+def test_a_baseline_that_applies_to_no_condition_is_not_reported(planted_screen, caplog, monkeypatch):
+    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    adata = planted_screen(90)
+    with caplog.at_level(logging.INFO):
+        tl.evaluate(adata, **QUICK)
+    left_out = adata.uns["unlasting"]["score_left_out"].groupby("predictor").size()
+    assert {"additive": 3, "nearest dose": 3, "dose interpolation": 3}.items() <= left_out.to_dict().items()
+    assert not any(name in caplog.text for name in ("'additive'", "'nearest dose'", "'dose interpolation'"))
+    assert "'nearest target' is missing in 3 of 3" in caplog.text  # a prior would mend it
+    caplog.clear()
+    labels = adata.obs["perturbation"].astype(str)
+    adata.obs["perturbation"] = labels.replace({"half": "none+all"})
+    with caplog.at_level(logging.INFO):
+        tl.evaluate(adata, **QUICK)
+    assert "'additive' is missing in 2 of 3" in caplog.text
+
+
 def test_harm_is_found_where_a_prediction_invents_an_effect(planted_screen, caplog, monkeypatch):
     monkeypatch.setattr("unlasting._logging.logger.propagate", True)
     adata = planted_screen(600)
@@ -395,11 +412,11 @@ def test_other_predictors_stand_beside_the_baselines_and_without_a_layer(planted
         ({"gene_sets": "top20"}, ValueError, "`gene_sets` names 'top20'"),
         ({"baselines": ["no efect"]}, KeyError, "Did you mean 'no effect'"),
         ({"n_repeats": 0}, ValueError, "`n_repeats` is 0"),
-        ({"layer": "cpa"}, KeyError, "no 'cpa'"),
+        ({"layer": "cpa"}, KeyError, "no 'cpa'.*on the command line: `unlasting predict`"),
         ({"name": "pooled"}, ValueError, "another `name`"),
         ({"conditions": ["Half"]}, ValueError, "Did you mean 'half'"),
         ({"min_cells": 1000}, ValueError, "No condition can be judged. all: it has 40 test cells"),
-        ({"split_key": "part"}, ValueError, "labelled 'test'"),
+        ({"split_key": "part"}, ValueError, "labelled 'test'.*command line: `unlasting train --split"),
     ],
 )
 def test_errors_name_the_way_out_and_leave_the_screen_alone(planted_screen, arguments, error, message):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 from anndata import AnnData
@@ -12,6 +12,13 @@ from unlasting._cells import Condition
 
 class NoPrediction(LookupError):
     """A predictor has nothing to say about a condition; the message says why."""
+
+
+NO_COMBINATION: Final = "it is no combination"
+NO_SINGLE_DRUG: Final = "it is no single drug"
+NO_DOSE: Final = "it has no dose"
+BY_NATURE: Final = frozenset({NO_COMBINATION, NO_SINGLE_DRUG, NO_DOSE})
+"""Reasons for which a predictor does not apply to a condition, whatever the screen holds."""
 
 
 class Predictor(Protocol):

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from unlasting._cells import Condition
 from unlasting.baselines._base import Baseline, embedding_of, rows_of
-from unlasting.baselines._protocol import NoPrediction
+from unlasting.baselines._protocol import NO_COMBINATION, NO_DOSE, NO_SINGLE_DRUG, NoPrediction
 
 
 class NoEffect(Baseline):
@@ -45,7 +45,7 @@ class Additive(Baseline):
     def _shift(self, condition: Condition) -> np.ndarray:
         targets = self.training_.targets(condition.perturbation)
         if len(targets) < 2:
-            raise NoPrediction("it is no combination")
+            raise NoPrediction(NO_COMBINATION)
         doses = condition.dose.split("+") if condition.dose else [""] * len(targets)
         if len(doses) != len(targets):
             raise NoPrediction(f"it has {len(targets)} targets and {len(doses)} doses")
@@ -129,7 +129,7 @@ class DoseInterpolation(Baseline):
     def _drawn(self, condition: Condition, n_cells: int, rng: np.random.Generator) -> np.ndarray:
         trained = _other_doses(self.training_.perturbed_in(condition.cell_type), condition)
         if len(_log_doses(condition.dose)) > 1 or len(self.training_.targets(condition.perturbation)) > 1:
-            raise NoPrediction("it is no single drug")
+            raise NoPrediction(NO_SINGLE_DRUG)
         rows_at = {float(other.dose): rows for other, rows in trained.items()}
         wanted, lowest = float(condition.dose), min(rows_at)
         rows_at[0.0] = self.training_.controls(condition.cell_type)
@@ -148,7 +148,7 @@ class DoseInterpolation(Baseline):
 def _other_doses(trained: Mapping[Condition, np.ndarray], condition: Condition) -> dict[Condition, np.ndarray]:
     """Find the cells of the same perturbation at its other trained doses."""
     if not condition.dose:
-        raise NoPrediction("it has no dose")
+        raise NoPrediction(NO_DOSE)
     others = {
         other: rows
         for other, rows in trained.items()

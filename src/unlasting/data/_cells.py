@@ -9,6 +9,8 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from unlasting._errors import MissingKeyError
+
 _BLOCK = 8_192
 
 
@@ -27,7 +29,7 @@ def expression(adata: AnnData, layer: str | None) -> Any:
     if layer is None:
         return adata.X
     if layer not in adata.layers:
-        raise KeyError(f"`layer` is {layer!r}, but `adata.layers` has only {list(adata.layers)}.")
+        raise MissingKeyError(f"`layer` is {layer!r}, but `adata.layers` has only {list(adata.layers)}.")
     return adata.layers[layer]
 
 

@@ -11,6 +11,7 @@ from anndata import AnnData
 from scvi.data.fields import BaseAnnDataField
 
 from unlasting._constants import SPLITS, TRAIN, UNS_KEY, VAL
+from unlasting._errors import MissingKeyError
 from unlasting._keys import ScreenKeys
 from unlasting._perturbation import Perturbation
 
@@ -200,7 +201,7 @@ class GraphField(BaseAnnDataField):
     def validate_field(self, adata: AnnData) -> None:
         super().validate_field(adata)
         if "grn" not in adata.uns.get(UNS_KEY, {}):
-            raise KeyError("`adata.uns['unlasting']['grn']` is missing. Call `unlasting.pp.grn(adata)` first.")
+            raise MissingKeyError("`adata.uns['unlasting']['grn']` is missing. Call `unlasting.pp.grn(adata)` first.")
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         super().register_field(adata)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from unlasting._keys import ScreenKeys
 from unlasting._perturbation import Perturbation, nearest_name
 from unlasting.nn import DRUG, GENE, STIMULUS
 
@@ -97,8 +98,8 @@ class TargetVocabulary:
         """Those of them that are drugs."""
         return [target for target in self.trained_targets if target[0] == DRUG]
 
-    def require_known(self, perturbations: Sequence[Perturbation]) -> None:
-        """Refuse targets of which nothing is known.
+    def require_known(self, perturbations: Sequence[Perturbation], control: str) -> None:
+        """Refuse targets of which nothing is known; `control` is how unperturbed cells are labelled.
 
         Raises
         ------
@@ -109,11 +110,13 @@ class TargetVocabulary:
         names = sorted({name for p in perturbations for name in p.targets})
         unknown = [n for n in names if (target := self.target(n))[0] == STIMULUS and target not in known]
         if unknown:
+            hint = nearest_name(unknown[0], {*self.names_of_genes, *self.drugs, *self.trained, control})
+            if unknown[0] == ScreenKeys.control:
+                hint = f" The control is {control!r} here."
             raise ValueError(
                 f"Nothing is known of the target {unknown[0]!r}"
                 + (f" and {len(unknown) - 1} more ({unknown[1:6]})" if len(unknown) > 1 else "")
                 + f": it was not trained, it is no gene of the panel, and the prior has no embedding for it."
-                f"{nearest_name(unknown[0], {*self.names_of_genes, *self.drugs, *self.trained})} Give a gene to "
-                "`pp.grn(..., targets=[...])` before training, with a prior that knows it, and a drug with its SMILES to "
-                "`pp.molecules`. A stimulus has to be trained."
+                f"{hint} Give a gene to `pp.grn(..., targets=[...])` before training, with a prior that knows it, and a "
+                "drug with its SMILES to `pp.molecules`. A stimulus has to be trained."
             )

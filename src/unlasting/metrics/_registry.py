@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from unlasting._errors import MissingKeyError
+from unlasting._perturbation import nearest_name
 from unlasting.metrics._change import mse_change, pearson_change
 from unlasting.metrics._differential import de_direction, de_lfc_spearman, de_overlap, de_recall
 from unlasting.metrics._discrimination import discrimination_score, perturbation_spread
@@ -101,9 +102,9 @@ def get_metric(name: str) -> Metric:
     (1.0, ('predicted', 'observed', 'control', 'observed_control'))
     """
     if name not in METRICS:
-        close = get_close_matches(str(name), METRICS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise KeyError(f"There is no metric {name!r}.{hint} Metrics are {', '.join(METRICS)}.")
+        raise MissingKeyError(
+            f"There is no metric {name!r}.{nearest_name(name, METRICS)} Metrics are {', '.join(METRICS)}."
+        )
     return METRICS[name]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from anndata import AnnData
 
+from unlasting._errors import MissingKeyError
 from unlasting._keys import ScreenKeys
 from unlasting._perturbation import nearest_name
 
@@ -44,7 +45,7 @@ def modality_of(mdata: MuData, modalities: Mapping[str, str] | None) -> AnnData:
                 f"{nearest_name(argument, [EXPRESSION, *COLUMNS])}"
             )
         if modality not in mdata.mod:
-            raise KeyError(
+            raise MissingKeyError(
                 f"`modalities[{argument!r}]` is {modality!r}, but `mdata` has the modalities {list(mdata.mod)}."
                 f"{nearest_name(modality, mdata.mod)}"
             )
@@ -71,7 +72,7 @@ def expression_of(mdata: MuData, modalities: Mapping[str, str] | None, keys: Scr
         if column not in table:
             place = "mdata.obs" if modality is None else f"mdata[{modality!r}].obs"
             others = [name for name in mdata.mod if column in mdata[name].obs]
-            raise KeyError(
+            raise MissingKeyError(
                 f"`{argument}` is {column!r}, but `{place}` has no such column (it has {list(map(str, table.columns))})."
                 + (
                     f" It is in {others[0]!r}: pass `modalities={{{argument!r}: {others[0]!r}, ...}}`."

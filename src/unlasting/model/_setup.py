@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from unlasting._constants import SPLIT_KEY, SPLITS, TEST, UNS_KEY
-from unlasting._keys import ScreenKeys, split_hash
+from unlasting._keys import LABELS_OF_SPLIT, ScreenKeys, split_hash
 from unlasting._logging import logger
 from unlasting._perturbation import Perturbation
 from unlasting.data import KINDS, PerturbationField, PoolField, TargetVocabulary, check_screen, split_codes
@@ -58,6 +58,15 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
             raise ValueError(
                 f"`adata.obs[{keys.split_key!r}]` or the cells have changed since `pp.{step}`: what it fitted may "
                 f"know the test cells. Run `pp.{step}` and the steps after it again on the raw counts."
+            )
+    went_by = adata.uns.get(UNS_KEY, {}).get("split", {})
+    for argument in LABELS_OF_SPLIT:
+        told, given = went_by.get(argument), getattr(keys, argument)
+        if told and given and told != given:
+            raise ValueError(
+                f"`{argument}` is {given!r}, but `pp.split` went by {told!r}: what it holds out may be trained under another "
+                f"name. Give `{argument}={told!r}`, or call `pp.split(adata, {argument}={given!r})` and the steps after it "
+                "again on the raw counts."
             )
     graph = adata.uns.get(UNS_KEY, {}).get("grn")
     if graph is not None:

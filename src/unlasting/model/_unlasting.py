@@ -16,6 +16,7 @@ from scvi.data.fields import LayerField
 
 from unlasting._constants import SPLIT_KEY, UNS_KEY
 from unlasting._keys import ScreenKeys
+from unlasting._logging import logger
 from unlasting._perturbation import Perturbation
 from unlasting.data import (
     GRAPH,
@@ -285,7 +286,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
             If a column or layer is missing.
         ValueError
             If labels or doses cannot be read, values are not log-normalised, there are no control cells, the split has
-            changed since `pp.prepare` or `pp.grn`, the graph does not fit the genes, or drugs have no molecule.
+            changed since `pp.prepare` or `pp.grn` or went by other labels, the graph does not fit the genes, or drugs have no molecule.
         """
         setup_method_args = cls._get_setup_method_args(
             adata=adata,
@@ -409,6 +410,12 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
         if saved is None:
+            if keys.split_key not in adata.obs:
+                logger.info(
+                    "setup_anndata: no `obs[%r]`: all conditions are trained, and none is left to judge predictions by; "
+                    "`pp.split` holds some out.",
+                    keys.split_key,
+                )
             states = {name: manager.get_state_registry(name) for name in (GRAPH, PERTURBATION)}
             of_keys = PerturbationField(keys)
             vocabulary = TargetVocabulary.read(states[GRAPH], of_keys.conditions(states[PERTURBATION], trained=True))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from unlasting._constants import UNS_KEY
+from unlasting._errors import MissingKeyError
 from unlasting._perturbation import nearest_name
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def stored(adata: AnnData, key: str, *, writer: str, columns: Sequence[str] = ()
     """
     results = adata.uns.get(UNS_KEY, {})
     if key not in results:
-        raise KeyError(f'`adata.uns["{UNS_KEY}"]` has no {key!r}: run `{writer}` first.')
+        raise MissingKeyError(f'`adata.uns["{UNS_KEY}"]` has no {key!r}: run `{writer}` first.')
     found = results[key]
     missing = [column for column in columns if column not in found]
     if missing:
-        raise KeyError(
+        raise MissingKeyError(
             f'`adata.uns["{UNS_KEY}"]["{key}"]` lacks {missing}: it was not written by `{writer}`; run that again.'
         )
     return found

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from unlasting._errors import MissingKeyError
 from unlasting._keys import ScreenKeys
 from unlasting._logging import logger
 from unlasting._numbers import require_numbers, require_whole_numbers
@@ -81,7 +82,7 @@ def assign_guides(
     if not 0 <= min_share <= 1:
         raise ValueError(f"`min_share` is {min_share}; it must be from 0 to 1.")
     if target_key is not None and target_key not in guides.var:
-        raise KeyError(
+        raise MissingKeyError(
             f"`target_key` is {target_key!r}, but `guides.var` has no such column."
             f"{nearest_name(target_key, map(str, guides.var.columns))}"
         )

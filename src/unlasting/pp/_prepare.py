@@ -11,6 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from unlasting._constants import COUNTS_LAYER, TRAIN, UNS_KEY
+from unlasting._errors import MissingKeyError
 from unlasting._keys import ScreenKeys, split_hash
 from unlasting._logging import logger
 from unlasting._numbers import not_none, require_numbers, require_whole_numbers
@@ -180,7 +181,7 @@ def _library_size(adata: AnnData, counts: sparse.csr_matrix, key: str | None) ->
             )
         return size
     if key not in adata.obs:
-        raise KeyError(
+        raise MissingKeyError(
             f"`library_size_key` is {key!r}, but `adata.obs` has no such column."
             f"{nearest_name(key, map(str, adata.obs.columns))}"
         )

@@ -13,8 +13,8 @@ from anndata import AnnData
 
 from unlasting._cells import Condition
 from unlasting._constants import SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
-from unlasting._keys import ScreenKeys, split_hash
-from unlasting._logging import logger
+from unlasting._keys import LABELS_OF_SPLIT, ScreenKeys, split_hash
+from unlasting._logging import listed, logger
 from unlasting._numbers import require_numbers, require_whole_numbers
 from unlasting._perturbation import Perturbation, nearest_name, parse_labels
 from unlasting.pp import _split_kinds as kinds
@@ -135,7 +135,7 @@ def split(
 
     - `adata.obs[key_added]`: `train`, `val` or `test`.
     - `adata.uns["unlasting"]["split"]`: the kind, the seed, the numbers of cells and the perturbations (and cell
-      types) of each part, and a hash by which later steps notice a change. For `unseen_dose` and `unseen_pair`, the
+      types) of each part, the labels that it went by, and a hash by which later steps notice a change. For `unseen_dose` and `unseen_pair`, the
       conditions are named with their dose and cell type. `also_held_out` names conditions of the test part that had
       to go with the others but are not what the kind asks for.
     - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
@@ -236,7 +236,8 @@ def split(
         parts = kinds.by_perturbation(screen, draw)
     _require_parts(screen, parts, {TEST: test_fraction, VAL: val_fraction}, named)
 
-    report = {"kind": kind, "seed": seed, "hash": split_hash(adata.obs_names, parts)}
+    report: dict[str, Any] = {"kind": kind, "seed": seed, "hash": split_hash(adata.obs_names, parts)}
+    report |= {key: getattr(keys, key) or "" for key in LABELS_OF_SPLIT}
     report |= _describe(screen, parts, keys, kind)
     if kind == "unseen_combo":
         report |= _of_kind(screen, parts, n_seen)
@@ -246,7 +247,11 @@ def split(
     adata.uns.setdefault(UNS_KEY, {})["split"] = report
     keys.write(adata)
     counts = ", ".join(f"{report[f'n_{part}']} cells {part}" for part in SPLITS)
-    logger.info("pp.split: %s; %s.", kind, counts)
+    what = "cell_types" if kind == "unseen_cell_type" or "cell_type_key" in reference else "conditions"
+    held_out = {part: report[f"{part}_{what}"] for part in (TEST, VAL) if kind != "random"}
+    held_out["also held out"] = report.get("also_held_out", ())
+    names = "".join(f"; {part}: {listed(found)}" for part, found in held_out.items() if len(found))
+    logger.info("pp.split: %s; %s%s.", kind, counts, names)
     return adata if copy else None
 
 

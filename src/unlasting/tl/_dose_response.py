@@ -12,6 +12,7 @@ from scipy import stats
 from unlasting._cells import Cells
 from unlasting._constants import PREDICTION_KEY
 from unlasting._direction import t_scores
+from unlasting._errors import MissingKeyError
 from unlasting.tl._groups import Groups, named_genes, store
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ def dose_response(
 def _by_dose(cells: Cells, rows: np.ndarray, dose_key: str) -> dict[float, np.ndarray]:
     """Get the cells at each dose; dose 0 is control."""
     if dose_key not in cells.obs:
-        raise KeyError(f"The table of {cells.origin} has no column {dose_key!r}: name the doses (in uM) as `dose_key`.")
+        raise MissingKeyError(
+            f"The table of {cells.origin} has no column {dose_key!r}: name the doses (in uM) as `dose_key`."
+        )
     doses = pd.to_numeric(cells.obs[dose_key].iloc[rows].astype(object), errors="coerce").to_numpy(dtype=float)
     wrong = ~(doses >= 0) | np.isinf(doses)
     if wrong.any():

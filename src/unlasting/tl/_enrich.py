@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from unlasting._constants import UNS_KEY
+from unlasting._errors import MissingKeyError
 from unlasting._logging import logger
 from unlasting.tl._groups import store
 
@@ -65,7 +66,7 @@ def enrich(
     """
     results = adata.uns.get(UNS_KEY, {})
     if key not in results or f"{key}_genes" not in results:
-        raise KeyError(f'`adata.uns["{UNS_KEY}"]` has no {key!r}: run `ul.tl.rank(adata)` first.')
+        raise MissingKeyError(f'`adata.uns["{UNS_KEY}"]` has no {key!r}: run `ul.tl.rank(adata)` first.')
     ranking, genes = results[key], pd.Index(results[f"{key}_genes"]["genes"], dtype=object)
     network = _network(gene_sets)
     network = network[network["target"].isin(genes)]
@@ -109,7 +110,7 @@ def _network(gene_sets: Mapping[str, Sequence[str]] | pd.DataFrame) -> pd.DataFr
         gene_sets = pd.DataFrame(pairs, columns=["source", "target"])
     missing = {"source", "target"} - set(gene_sets.columns)
     if missing:
-        raise KeyError(
+        raise MissingKeyError(
             f"`gene_sets` is a frame without {sorted(missing)}; it needs `source` (the pathway) and `target`."
         )
     return gene_sets.drop_duplicates(["source", "target"])

@@ -11,9 +11,11 @@ import pandas as pd
 
 from unlasting._cells import Condition
 from unlasting._constants import PREDICTION_KEY, TEST
+from unlasting._errors import MissingKeyError
 from unlasting._logging import logger
 from unlasting._perturbation import nearest_name
 from unlasting.baselines import BASELINES, Baseline, NoEffect, Predictor
+from unlasting.baselines._protocol import BY_NATURE
 from unlasting.tl._comparison import is_of_means
 from unlasting.tl._differential import Moments
 from unlasting.tl._groups import Groups, Screen, store
@@ -217,7 +219,7 @@ def named_baselines(baselines: Iterable[str] | Mapping[str, Predictor]) -> dict[
     names = [baselines] if isinstance(baselines, str) else list(dict.fromkeys(baselines))
     for name in names:
         if name not in BASELINES:
-            raise KeyError(
+            raise MissingKeyError(
                 f"There is no baseline {name!r}.{nearest_name(name, BASELINES)} There are {list(BASELINES)}."
             )
     return {name: BASELINES[name]() for name in names}
@@ -324,6 +326,8 @@ def _report(tables: Mapping[str, pd.DataFrame]) -> None:
     for predictor, part in left_out.groupby("predictor"):
         what = f"{predictor!r} is missing in" if predictor else "Left out:"
         n = len(conditions) + (0 if predictor else len(part))
+        if predictor and len(part) == n and BY_NATURE.issuperset(part["reason"]):
+            continue
         first = f"{_names(part[:1])}: {part['reason'].iloc[0]}"
         logger.info("%s %d of %d conditions, the first %s.", what, len(part), n, first)
     for predictor, part in harm[harm["rejected"]].groupby("predictor"):

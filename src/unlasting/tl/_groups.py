@@ -14,6 +14,7 @@ from scipy import sparse
 
 from unlasting._cells import Cells, Condition, refuse_counts
 from unlasting._constants import TEST, TRAIN, UNS_KEY
+from unlasting._errors import MissingKeyError
 from unlasting._keys import ScreenKeys
 from unlasting._perturbation import Perturbation, canonical_labels, nearest_name
 
@@ -109,7 +110,8 @@ class Screen:
         if not found:
             raise ValueError(
                 f"No perturbed cell is labelled 'test' in `obs[{self.keys.split_key!r}]`, so there is nothing to judge a "
-                "prediction by. Run `pp.split`, or name another `split_key`."
+                "prediction by. Run `pp.split` (on the command line: `unlasting train --split unseen_perturbation`), or name "
+                "another `split_key`."
             )
         return found
 
@@ -224,7 +226,7 @@ def named_genes(names: Sequence[str], genes: pd.Index, argument: str) -> np.ndar
     places = genes.get_indexer(list(names))
     if (places < 0).any():
         missing = [name for name, place in zip(names, places, strict=True) if place < 0]
-        raise KeyError(
+        raise MissingKeyError(
             f"`{argument}` names genes that the data do not hold: {missing[:5]}." + nearest_name(missing[0], genes)
         )
     return places
@@ -232,9 +234,9 @@ def named_genes(names: Sequence[str], genes: pd.Index, argument: str) -> np.ndar
 
 def _from_layer(adata: AnnData, observed: Cells, layer: str | None) -> Cells:
     if layer not in adata.layers:
-        raise KeyError(
-            f"`adata.layers` has no {layer!r} (it has {[name for name in adata.layers if name]}). Run `model.predict(adata)` first, name "
-            "another `layer`, or pass generated cells as `predictions`."
+        raise MissingKeyError(
+            f"`adata.layers` has no {layer!r} (it has {[name for name in adata.layers if name]}). Run `model.predict(adata)` "
+            "first (on the command line: `unlasting predict`), name another `layer`, or pass generated cells as `predictions`."
         )
     matrix = adata.layers[layer]
     # `predict` fills a whole row or leaves it NaN: one gene tells
@@ -261,14 +263,14 @@ def _from_other(adata: AnnData, predictions: AnnData, keys: ScreenKeys) -> Cells
         raise ValueError(f"`predictions.var_names` holds {repeated!r} more than once. Make names unique.")
     columns = predictions.var_names.get_indexer(adata.var_names)
     if (columns < 0).any():
-        raise KeyError(
+        raise MissingKeyError(
             f"`predictions` lacks {(columns < 0).sum()} of the {adata.n_vars} genes of `adata` "
             f"(for example {list(adata.var_names[columns < 0][:3])}). Both need the same genes; the order is free."
         )
     for argument in ("perturbation_key", "cell_type_key", "dose_key"):
         key = getattr(keys, argument)
         if key is not None and key not in predictions.obs:
-            raise KeyError(f"`predictions.obs` has no column {key!r}, which `{argument}` names in `adata`.")
+            raise MissingKeyError(f"`predictions.obs` has no column {key!r}, which `{argument}` names in `adata`.")
     labels, doses = _written(adata, predictions, keys)
     return Cells(
         matrix=predictions.X,
