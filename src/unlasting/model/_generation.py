@@ -12,7 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from unlasting._constants import PREDICTION_KEY
-from unlasting._logging import logger
+from unlasting._logging import listed, logger
 from unlasting._numbers import require_whole_numbers
 from unlasting._perturbation import Perturbation
 from unlasting.model._base import Dose
@@ -116,9 +116,8 @@ class GenerationMixin(PredictionMixin):
         little = labels[support < _LITTLE_SUPPORT]
         if len(little):
             logger.info(
-                "generate: training tells little of %s%s (`obs['%s_support']` is below %g).",
-                ", ".join(little[:5]),
-                f" and {len(little) - 5} more" if len(little) > 5 else "",
+                "generate: training tells little of %s (`obs['%s_support']` is below %g).",
+                listed(little),
                 PREDICTION_KEY,
                 _LITTLE_SUPPORT,
             )
