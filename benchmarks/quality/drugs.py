@@ -4,10 +4,9 @@
     python benchmarks/quality/drugs.py --only "unseen drug" --screens 6
 
 Every seed is a screen of its own. Writes for each of the three questions `results/drugs_QUESTION.csv` (scores over
-conditions), `results/drugs_QUESTION_conditions.csv` (every condition: the value of each predictor, not normalised, the floor and
-no effect) and `results/drugs_QUESTION_monotone.csv` (how often a
-predicted dose-response turns back), and prints their means and s.d. over screens. `--steps 0` judges what is known before
-any training.
+conditions), `results/drugs_QUESTION_conditions.csv` (every condition: the value of each predictor, not normalised, the
+floor and no effect) and `results/drugs_QUESTION_monotone.csv` (how often a predicted dose-response turns back), and prints
+their means and s.d. over screens. `--steps 0` judges what is known before any training.
 """
 
 from __future__ import annotations

@@ -286,7 +286,8 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
             If a column or layer is missing.
         ValueError
             If labels or doses cannot be read, values are not log-normalised, there are no control cells, the split has
-            changed since `pp.prepare` or `pp.grn` or went by other labels, the graph does not fit the genes, or drugs have no molecule.
+            changed since `pp.prepare` or `pp.grn` or went by other labels, the graph does not fit the genes, or drugs have
+            no molecule.
         """
         setup_method_args = cls._get_setup_method_args(
             adata=adata,

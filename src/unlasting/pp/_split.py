@@ -135,9 +135,9 @@ def split(
 
     - `adata.obs[key_added]`: `train`, `val` or `test`.
     - `adata.uns["unlasting"]["split"]`: the kind, the seed, the numbers of cells and the perturbations (and cell
-      types) of each part, the labels that it went by, and a hash by which later steps notice a change. For `unseen_dose` and `unseen_pair`, the
-      conditions are named with their dose and cell type. `also_held_out` names conditions of the test part that had
-      to go with the others but are not what the kind asks for.
+      types) of each part, the labels that it went by, and a hash by which later steps notice a change. For
+      `unseen_dose` and `unseen_pair`, the conditions are named with their dose and cell type. `also_held_out` names
+      conditions of the test part that had to go with the others but are not what the kind asks for.
     - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
 
     Raises
