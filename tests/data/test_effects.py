@@ -13,7 +13,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 
 from unlasting._perturbation import Perturbation
-from unlasting.data import TargetVocabulary, _effects, fit_effects, fit_own_shifts, fit_statistics
+from unlasting.data import TargetVocabulary, _effects, fit_effects, fit_statistics, separate_own_shifts
 from unlasting.data._statistics import MeasuredEffects
 from unlasting.nn import EffectFit, ExpectedEffects
 
@@ -252,19 +252,70 @@ def targets_and_effects(names, nodes, own, seed=0):
     return known, measured_effects(rows, 0 * rows, 0.01, shifts)
 
 
+def test_what_a_knock_out_does_to_its_own_gene_is_told_apart_from_the_rest():
+    nodes = [*(f"G{i}" for i in range(N_GENES)), "TFX"]
+    known, measured = targets_and_effects(["G0", "G1", "G2", "TFX"], nodes, np.array([-2.0, -1.0, 0.1]))
+    own, rest = separate_own_shifts(known, measured)
+    for gene in range(3):
+        np.testing.assert_allclose(own[:, gene], measured.shifts[gene, :, gene])
+        assert rest.shifts[gene, :, gene] == pytest.approx(0.0, abs=1e-12)
+    is_own = np.eye(4, N_GENES, dtype=bool)
+    is_own[3] = False
+    np.testing.assert_array_equal(rest.shifts.swapaxes(1, 2)[~is_own], measured.shifts.swapaxes(1, 2)[~is_own])
+
+
 def test_untrained_targets_are_expected_to_lose_their_transcript_as_trained_ones_did():
     nodes = [*(f"G{i}" for i in range(N_GENES)), "TFX"]
-    own = np.array([-2.0, -1.0, 0.1])
-    known, measured = targets_and_effects(["G0", "G1", "G2", "TFX"], nodes, own)
-    found = fit_own_shifts(known, measured)
-    assert (found[:, :3] == 0).all()  # trained: the fit knows
-    np.testing.assert_allclose(found[:, 3:], np.tile(0.75 * own[:, None], N_GENES - 3), atol=0.15)
+    lost = np.array([-2.0, -1.0, 0.1])
+    known, measured = targets_and_effects(["G0", "G1", "G2", "TFX"], nodes, lost)
+    own, _ = separate_own_shifts(known, measured)
+    np.testing.assert_allclose(own[:, 3:], np.tile(0.75 * lost[:, None], N_GENES - 3), atol=0.15)
+
+
+def test_a_target_alone_and_in_pairs_has_one_own_shift():
+    nodes = [f"G{i}" for i in range(N_GENES)]
+    conditions = [Perturbation(names) for names in (("G0",), ("G0", "G1"), ("G1", "G2"))]
+    known = TargetVocabulary(nodes, conditions, [], np.zeros((0, 0)), {}, [], np.zeros((0, 0)))
+    shifts = np.random.default_rng(0).normal(size=(3, 3, N_GENES))
+    noise = np.array([0.1, 0.2, 0.4])
+    own, rest = separate_own_shifts(known, measured_effects(np.arange(3), np.zeros(3, int), noise, shifts))
+    np.testing.assert_allclose(own[:, 0], np.average(shifts[:2, :, 0], axis=0, weights=1.0 / noise[:2]))
+    np.testing.assert_allclose(own[:, 1], np.average(shifts[1:, :, 1], axis=0, weights=1.0 / noise[1:]))
+    np.testing.assert_allclose(own[:, 2], shifts[2, :, 2])
+    np.testing.assert_allclose(rest.shifts[1, :, :2], shifts[1, :, :2] - own[:, :2])
+    assert (rest.shifts[:, :, 3:] == shifts[:, :, 3:]).all()
 
 
 def test_targets_that_are_not_measured_tell_nothing_of_their_own():
     nodes = [*(f"G{i}" for i in range(N_GENES)), "TFX"]
     known, measured = targets_and_effects(["TFX", "IFN"], nodes, 9.0)
-    assert (fit_own_shifts(known, measured) == 0).all()
+    own, rest = separate_own_shifts(known, measured)
+    assert (own == 0).all()
+    np.testing.assert_array_equal(rest.shifts, measured.shifts)
+
+
+def test_a_similar_target_is_not_expected_to_lose_the_transcript_of_another():
+    """Two knock-outs that act alike on every gene, but each on its own transcript."""
+    nodes = [f"G{i}" for i in range(N_GENES)]
+    conditions = [Perturbation((f"G{i}",)) for i in range(10)]
+    known = TargetVocabulary(nodes, conditions, [], np.zeros((0, 0)), {}, [], np.zeros((0, 0)))
+    rng = np.random.default_rng(0)
+    pathway = np.repeat(np.eye(5), 2, axis=0)
+    shifts = pathway[:, :, None, None] * rng.normal(size=(5, 3, N_GENES))
+    shifts = shifts.sum(axis=1)
+    without_own = shifts.copy()
+    shifts[np.arange(10), :, np.arange(10)] -= 5.0
+    measured = measured_effects(np.arange(10), np.zeros(10, int), 0.01, shifts)
+    own, rest = separate_own_shifts(known, measured)
+    fit = fit_effects(pathway, np.ones(5), np.zeros((1, N_GENES)), rest)
+    expected = ExpectedEffects(dataclasses.replace(fit, own=torch.as_tensor(own, dtype=torch.float32)))
+    of_targets = torch.as_tensor(pathway, dtype=torch.float32)
+    found = expected(of_targets, torch.arange(10)[:, None], torch.zeros(10, N_GENES)).numpy()
+    partner = np.arange(10) ^ 1
+    np.testing.assert_allclose(found[np.arange(10), :, partner], without_own[np.arange(10), :, partner], atol=1.5)
+    np.testing.assert_allclose(
+        found[np.arange(10), :, np.arange(10)], shifts[np.arange(10), :, np.arange(10)], atol=1.5
+    )
 
 
 def test_own_shifts_act_on_the_genes_that_are_targets():

@@ -3,7 +3,7 @@
 from unlasting.data._cells import check_cells, check_genes, check_log_normalised, check_screen, expression
 from unlasting.data._conditions import condition_tensors
 from unlasting.data._doses import DoseCurves, fit_dose_curves
-from unlasting.data._effects import fit_effects, fit_own_shifts
+from unlasting.data._effects import fit_effects, separate_own_shifts
 from unlasting.data._features import ConditionFeatures
 from unlasting.data._fields import (
     GRAPH,
@@ -46,9 +46,9 @@ __all__ = [
     "fit_dose_curves",
     "fit_effects",
     "fit_likeness",
-    "fit_own_shifts",
     "fit_responders",
     "fit_statistics",
     "row_blocks",
+    "separate_own_shifts",
     "split_codes",
 ]

@@ -74,11 +74,12 @@ def fit_effects(
     return replace(fit, own=torch.zeros(N_SHIFTS, n_genes))
 
 
-def fit_own_shifts(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> np.ndarray:
-    """Find what trained targets have in common: what their perturbation does to their own expression.
+def separate_own_shifts(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> tuple[np.ndarray, MeasuredEffects]:
+    """Tell what perturbations do to the expression of their own targets apart from the rest of their effects.
 
-    A knock-out loses some of its transcript, an activation gains. That of one gene says nothing of another in the model of
-    :func:`fit_effects`, whose features are the same for all genes.
+    A knock-out loses some of its transcript, an activation gains. That is no effect that a similar target would share, which
+    loses its own; and that of one gene says nothing of another in :func:`fit_effects`, whose features are the same for all
+    genes.
 
     Parameters
     ----------
@@ -89,23 +90,27 @@ def fit_own_shifts(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> n
 
     Returns
     -------
-    Shifts of each gene to expect when it is the target: the median over trained targets that are measured, drawn to 0 as by
-    one more target without any. 0 for trained targets, whose own is in the fit. Shape `(3, n_genes)`.
+    own
+        Shifts of each gene where it is the target, shape `(3, n_genes)`. Of a trained one the mean over the conditions and
+        pools that have it; of any other the median of those, drawn to 0 as by one more target without any.
+    rest
+        The effects without them.
     """
     n_genes = measured.shifts.shape[2]
     gene_of = {name: gene for gene, name in enumerate(vocabulary.nodes[:n_genes])}
-    of_targets: dict[int, list[np.ndarray]] = {}
-    for row, code in enumerate(np.unique(measured.condition, return_inverse=True)[1]):
+    codes = np.unique(measured.condition, return_inverse=True)[1]
+    is_own = np.zeros((len(codes), n_genes), dtype=bool)
+    for row, code in enumerate(codes):
         names = vocabulary.trained_conditions[code].targets
-        if len(names) == 1 and names[0] in gene_of and vocabulary.target(names[0])[0] == GENE:
-            gene = gene_of[names[0]]
-            of_targets.setdefault(gene, []).append(measured.shifts[row, :, gene])
+        is_own[row, [gene_of[name] for name in names if name in gene_of and vocabulary.target(name)[0] == GENE]] = True
     own = np.zeros((N_SHIFTS, n_genes))
-    if of_targets:
-        usual = np.median([np.mean(shifts, axis=0) for shifts in of_targets.values()], axis=0)
-        own[:] = (usual * len(of_targets) / (len(of_targets) + 1))[:, None]
-        own[:, [gene_of[name] for name in vocabulary.trained if name in gene_of]] = 0.0
-    return own
+    trained = is_own.any(axis=0)
+    if trained.any():
+        weights = (is_own / measured.noise[:, None])[:, trained]
+        of_trained = np.einsum("ng,nsg->sg", weights, measured.shifts[:, :, trained]) / weights.sum(axis=0)
+        own[:] = np.median(of_trained, axis=1, keepdims=True) * trained.sum() / (trained.sum() + 1)
+        own[:, trained] = of_trained
+    return own, replace(measured, shifts=measured.shifts - is_own[:, None] * own)
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ from unlasting.data import (
     fit_dose_curves,
     fit_effects,
     fit_likeness,
-    fit_own_shifts,
     fit_responders,
     fit_statistics,
+    separate_own_shifts,
 )
 from unlasting.model._attention import AttentionMixin
 from unlasting.model._generation import GenerationMixin
@@ -199,14 +199,15 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         likeness = fit_likeness(self.vocabulary, measured, curves)
         described = self.condition_features = ConditionFeatures(self.vocabulary, curves, likeness)
         profiles = statistics.control_mean.double().numpy()
-        effects = fit_effects(described(trained), described.specific, profiles, measured)
-        of_drugs = {
+        own, rest = separate_own_shifts(self.vocabulary, measured)
+        effects = fit_effects(described(trained), described.specific, profiles, rest)
+        of_targets = {
             "half_doses": torch.from_numpy(curves.half_doses),
             "slopes": torch.from_numpy(curves.slopes),
             "likeness": torch.tensor([likeness.sharpness, likeness.unlike]),
+            "own": torch.as_tensor(own, dtype=torch.float32),
         }
-        own = torch.as_tensor(fit_own_shifts(self.vocabulary, measured), dtype=torch.float32)
-        return statistics, dataclasses.replace(effects, own=own, **of_drugs), responders
+        return statistics, dataclasses.replace(effects, **of_targets), responders
 
     @property
     def history(self) -> dict[str, Any] | None:

@@ -46,8 +46,7 @@ class EffectFit:
         How far drugs with similar molecules act alike: sharpness, and the similarity that counts more than nothing; shape
         `(2,)`.
     own
-        Shifts of a target's own expression that are to be expected of it beside the rest, 0 where it was trained and the rest
-        holds them, shape `(3, n_genes)`.
+        Shifts of each gene where it is the target, beside the rest, shape `(3, n_genes)`.
     """
 
     relevance: Tensor
