@@ -109,3 +109,18 @@ def test_without_rdkit_the_way_out_is_told(monkeypatch) -> None:
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match=r"pip install 'unlasting\[drugs\]'"):
         chemistry.canonical_smiles("CCOCCOCC")
+
+
+def test_fingerprints_are_compared_by_what_rdkit_finds_in_both() -> None:
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+    prints = [generator.GetFingerprint(Chem.MolFromSmiles(smiles)) for smiles in MOLECULES]
+    theirs = [DataStructs.BulkCosineSimilarity(one, prints) for one in prints]
+    for embedding in (np.log1p(chemistry.morgan_counts(MOLECULES)), chemistry.morgan_counts(MOLECULES) / 7):
+        rows = chemistry.compared_by(embedding, "morgan")
+        np.testing.assert_allclose(rows @ rows.T, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["descriptors", "unimol", "given"])
+def test_other_embeddings_are_compared_as_they_are(kind: str) -> None:
+    embedding = np.random.default_rng(0).normal(size=(4, 9))
+    np.testing.assert_array_equal(chemistry.compared_by(embedding, kind), embedding)

@@ -106,6 +106,23 @@ def tanimoto_similarity(smiles: Sequence[str]) -> np.ndarray:
     return shared / (size[:, None] + size - shared)
 
 
+def compared_by(embedding: np.ndarray, kind: str) -> np.ndarray:
+    """Get rows of length 1 whose products are the similarities of molecules, shape `(n_molecules, n_features)`.
+
+    Fingerprints are compared by the substructures that two molecules have, and not by how often: counts are large for the
+    small ones that nearly all drugs have.
+
+    Parameters
+    ----------
+    embedding
+        What :func:`unlasting.pp.molecules` stored as `matrix`, and as `kind`.
+    """
+    if kind != "morgan":
+        return embedding
+    present = (embedding > 0).astype(np.float32)
+    return present / np.sqrt(present.sum(axis=1, keepdims=True))
+
+
 def murcko_scaffold(smiles: str) -> str:
     """Get the SMILES of the Bemis-Murcko scaffold, its rings and what links them; empty where there is no ring."""
     require_rdkit()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from scipy import sparse
 from unlasting._perturbation import Perturbation
 from unlasting.data import ConditionFeatures, DoseCurves, TargetVocabulary, fit_effects
 from unlasting.data._statistics import MeasuredEffects
-from unlasting.nn import ExpectedEffects
+from unlasting.nn import DRUG, ExpectedEffects
 
 GENES = [f"G{i}" for i in range(8)]
 DRUGS = {"drugA": "CCN", "synonym": "CCN", "drugB": "CCO", "drugN": "CCON"}
@@ -212,3 +214,31 @@ def test_conditions_are_described_as_when_a_model_was_fitted():
     weights = np.random.default_rng(0).uniform(0.1, 3, len(features)).astype(np.float32)
     features.scale_as(now[:-1] * weights)
     np.testing.assert_allclose(features(conditions), now * weights, rtol=1e-5, atol=1e-7)
+
+
+def test_similarity_is_the_cosine_of_molecules_and_none_of_unknown_ones():
+    known = vocabulary(TRAINED)
+    drugs = [known.target(name) for name in ("drugA", "drugB", "CCON")] + [(DRUG, "CCCC")]
+    rows = np.concatenate([known.molecules[[known.smiles.index(smiles) for _, smiles in drugs[:3]]], np.zeros((1, 3))])
+    np.testing.assert_allclose(known.similarity(drugs, drugs[:2]), rows @ rows[:2].T, atol=1e-6)
+    assert known.similarity([], []).shape == (0, 0)
+
+
+def test_fingerprints_are_alike_as_far_as_they_have_the_same_parts_however_often():
+    trained = parse("drugA@1", "drugB@1", "drugC@1")
+    parts = np.array([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 0, 1], [9, 1, 0, 0, 0]], dtype=np.float32)
+    names = {"drugA": "C", "drugB": "CC", "drugC": "CCC", "drugN": "CCCC"}
+    known = TargetVocabulary(
+        nodes=["G0"],
+        trained_conditions=trained,
+        embedded=[],
+        features=np.zeros((0, 0)),
+        drugs=names,
+        smiles=list(names.values()),
+        molecules=parts / np.linalg.norm(parts, axis=1, keepdims=True),
+        molecule_kind="morgan",
+    )
+    assert known.similarity([known.target("drugN")], known.trained_drugs)[0].tolist() == pytest.approx([1, 0, 0])
+    by_count = dataclasses.replace(known, molecule_kind="given")
+    first = by_count.similarity([known.target("drugN")], known.trained_drugs)[0]
+    assert first.tolist() == pytest.approx([10 / np.sqrt(2 * 82), 0, 0], rel=1e-5)

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
+
+from unlasting.model._carry import _with_whole_counts
 
 QUIET = {"show_progress": False}
 
@@ -214,3 +219,61 @@ def test_decode_refuses_what_does_not_fit(model, controls):
         model.decode(latent, "G3", mask=np.ones(latent.shape))
     with pytest.raises(ValueError, match="name 0 pools"):
         model.decode(latent, "G3", mask=np.ones(latent.shape), cell_type="Q")
+
+
+def counts_of(cells: np.ndarray) -> np.ndarray:
+    """How often the smallest value of a cell goes into each of its values."""
+    normalised = np.expm1(cells.astype(np.float64))
+    return normalised / np.where(normalised > 0, normalised, np.inf).min(1, keepdims=True)
+
+
+@pytest.mark.parametrize("has_total", [True, False])
+def test_cells_hold_whole_counts_where_all_training_cells_do(build, screen, has_total):
+    adata = screen()
+    if not has_total:
+        depth = np.random.default_rng(0).uniform(0.5, 2.0, (adata.n_obs, 1))
+        adata.X = sparse.csr_matrix(np.log1p(np.expm1(dense(adata.X)) * depth).astype(np.float32))
+    counts = counts_of(dense(build(adata, train=5).generate("G3+TFX", 60, **QUIET).X))
+    multiples = counts * np.arange(1, 4)[:, None, None]  # the smallest count of a cell may be 2 or 3
+    assert (np.abs(multiples - multiples.round()).max(2).min(0) < 1e-3).all()
+    assert set(range(1, 6)) <= set(counts.round().ravel())
+
+
+@pytest.mark.parametrize("fault", ["other values", "off"])
+def test_cells_hold_any_values_where_counts_are_not_whole_or_not_wanted(build, screen, fault):
+    adata = screen()
+    if fault == "other values":
+        adata.X.data *= np.random.default_rng(0).uniform(0.8, 1.2, adata.X.nnz).astype(np.float32)
+    model = build(adata, train=5, options={"whole_counts": fault != "off"})
+    counts = counts_of(dense(model.generate("G3+TFX", 60, **QUIET).X))
+    assert np.mean(np.abs(counts - counts.round()) > 0.01) > 0.2
+
+
+def test_a_control_cell_that_stays_one_keeps_its_counts(model):
+    controls = model.adata[model.adata.obs["perturbation"] == "control"]
+    kept = dense(model.predict(controls, perturbation="control", copy=True, **QUIET).layers["unlasting"])
+    few = counts_of(dense(controls.X)) < 10  # above, the error of the solver is more than the way to the next count
+    assert np.mean(np.isclose(kept, dense(controls.X), atol=1e-4)[few]) > 0.99
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    value=st.floats(0.02, 200.0),
+    factor=st.floats(0.01, 100.0),
+    others=st.lists(st.integers(1, 50), min_size=1, max_size=5),
+)
+def test_rounding_goes_to_the_counts_next_to_a_value_and_keeps_its_mean(value, factor, others):
+    uniform = (torch.arange(4000) + 0.5) / 4000
+    source = torch.log1p(factor * torch.tensor([1.0, *others, 0.0])).expand(4000, -1)
+    cells = torch.zeros_like(source)
+    cells[:, -1] = np.log1p(factor * value)
+    rounded = _with_whole_counts(cells, source, uniform[:, None].expand_as(cells))
+    assert (rounded[:, :-1] == 0).all()  # silent genes stay silent
+    counts = torch.expm1(rounded[:, -1]).double() / factor
+    below = max(np.floor(value * (1 + 1e-5)), 1)
+    assert ((counts - below).abs().minimum((counts - below - 1).abs()) < 1e-2 * below).all()
+    if value >= 1:
+        step = np.log1p(factor * (below + 1)) - np.log1p(factor * below)
+        assert rounded[:, -1].mean().item() == pytest.approx(np.log1p(factor * value), abs=0.03 * step + 1e-4)
+    else:
+        assert counts.round().unique().tolist() == [1.0]

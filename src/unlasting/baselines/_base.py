@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unlasting._cells import Condition
+from unlasting._chemistry import compared_by
 from unlasting._constants import UNS_KEY
 from unlasting.baselines._protocol import NoPrediction
 from unlasting.baselines._training_cells import TrainingCells
@@ -107,8 +108,11 @@ def embedding_of(adata: AnnData, given: pd.DataFrame | None) -> pd.DataFrame | N
     if "target_embedding" in stored:
         blocks.append(pd.DataFrame(stored["target_embedding"]["matrix"], index=stored["target_embedding"]["names"]))
     if "molecules" in stored:
-        of_molecule = pd.DataFrame(stored["molecules"]["matrix"], index=stored["molecules"]["smiles"])
-        blocks.append(of_molecule.loc[stored["molecules"]["drug_smiles"]].set_axis(stored["molecules"]["drugs"]))
+        molecules = stored["molecules"]
+        of_molecule = pd.DataFrame(
+            compared_by(molecules["matrix"], molecules.get("kind", "given")), index=molecules["smiles"]
+        )
+        blocks.append(of_molecule.loc[molecules["drug_smiles"]].set_axis(molecules["drugs"]))
     return side_by_side(blocks) if blocks else None
 
 

@@ -47,7 +47,6 @@ class ConditionFeatures:
         self.vocabulary = vocabulary
         trained = vocabulary.trained_conditions
         self._gene = {name: row for row, name in enumerate(vocabulary.embedded)}
-        self._molecule = {name: row for row, name in enumerate(vocabulary.smiles)}
         self._trained = {target: i for i, target in enumerate(vocabulary.trained_targets)}
         combinations = dict.fromkeys(vocabulary.named(p) for p in trained if len(p.targets) > 1)
         self._combination = {named: i for i, named in enumerate(combinations)}
@@ -55,7 +54,7 @@ class ConditionFeatures:
         self._dose_curves = dose_curves or DoseCurves.usual(vocabulary)
         self._likeness = likeness or Likeness()
         self._shares: dict[Target, np.ndarray] = dict(zip(drugs, np.eye(len(drugs)), strict=True))
-        with_molecule = [i for i, (_, smiles) in enumerate(drugs) if smiles in self._molecule]
+        with_molecule = [i for i, (_, smiles) in enumerate(drugs) if smiles in vocabulary.molecule_row]
         self._compared = np.array(with_molecule, dtype=np.int64)
         of_trained = self._describe(trained)
         self._columns = np.flatnonzero(np.abs(of_trained).sum(axis=0) > 0)
@@ -88,12 +87,12 @@ class ConditionFeatures:
     def _shares_of(self, drug: Target) -> np.ndarray:
         """Tell which share of a drug each trained one is: itself if it was trained; shape `(n_trained_drugs,)`."""
         if drug not in self._shares:
-            trained, molecules = self.vocabulary.trained_drugs, self.vocabulary.molecules
-            shares = np.zeros(len(trained))
-            if drug[1] in self._molecule and len(self._compared) > 2:
-                rows = molecules[[self._molecule[trained[i][1]] for i in self._compared]].astype(np.float64)
-                usual = (rows @ rows.T)[~np.eye(len(rows), dtype=bool)]
-                shares[self._compared] = self._likeness.shares(rows @ molecules[self._molecule[drug[1]]], usual)
+            shares = np.zeros(len(self.vocabulary.trained_drugs))
+            if drug[1] in self.vocabulary.molecule_row and len(self._compared) > 2:
+                compared = [self.vocabulary.trained_drugs[i] for i in self._compared]
+                similarity = self.vocabulary.similarity([drug, *compared], compared)
+                usual = similarity[1:][~np.eye(len(compared), dtype=bool)]
+                shares[self._compared] = self._likeness.shares(similarity[0], usual)
             self._shares[drug] = shares
         return self._shares[drug]
 
@@ -114,8 +113,8 @@ class ConditionFeatures:
             if target[1] in self._gene and kind == GENE:
                 features = self.vocabulary.features[self._gene[known_as]]
                 targets[row, : sizes[0]] = features.toarray().ravel() if sparse.issparse(features) else features
-            if kind == DRUG and known_as in self._molecule:
-                targets[row, starts[1] : starts[2]] = self.vocabulary.molecules[self._molecule[known_as]]
+            if kind == DRUG and known_as in self.vocabulary.molecule_row:
+                targets[row, starts[1] : starts[2]] = self.vocabulary.molecules[self.vocabulary.molecule_row[known_as]]
             if kind == DRUG:
                 for drug, share in zip(self.vocabulary.trained_drugs, self._shares_of(target), strict=True):
                     targets[row, starts[2] + self._trained[drug]] = share

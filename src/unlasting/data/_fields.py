@@ -219,6 +219,7 @@ class GraphField(BaseAnnDataField):
             "features": embedding.get("features", matrix),
             **{key: np.asarray(molecules.get(key, []), dtype=object) for key in ("drugs", "drug_smiles", "smiles")},
             "molecules": np.asarray(molecules.get("matrix", np.zeros((0, 1))), dtype=np.float32),
+            "molecule_kind": str(molecules.get("kind", "given")),
         }
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def fit_likeness(vocabulary: TargetVocabulary, measured: MeasuredEffects, curves
     """
     grid = [[Likeness(float(2.0**log2), float(unlike)) for unlike in _UNLIKE] for log2 in _LOG2_SHARPNESS]
     error, sizes = np.zeros((len(_LOG2_SHARPNESS), len(_UNLIKE))), np.zeros(len(vocabulary.trained_drugs))
-    similarity = _similarity(vocabulary) if vocabulary.trained_drugs else np.zeros((0, 0))
+    similarity = vocabulary.similarity(vocabulary.trained_drugs, vocabulary.trained_drugs)
     for drugs, products in _products_of_full_effects(vocabulary, measured, curves):
         if len(drugs) < _FEWEST:
             continue
@@ -132,11 +132,3 @@ def _products_of_full_effects(
         np.fill_diagonal(noise, variances)
         values = np.stack(effects)
         yield np.array([alone.drug for alone in pool]), values @ values.T - values.shape[1] * noise
-
-
-def _similarity(vocabulary: TargetVocabulary) -> np.ndarray:
-    """Compare the molecules of the trained drugs, 0 without one, (n_trained_drugs, n_trained_drugs)."""
-    molecules = dict(zip(vocabulary.smiles, vocabulary.molecules.astype(np.float64), strict=True))
-    none = np.zeros(vocabulary.molecules.shape[1])
-    rows = np.array([molecules.get(smiles, none) for _, smiles in vocabulary.trained_drugs])
-    return rows @ rows.T

@@ -10,8 +10,8 @@ import numpy as np
 
 def cell_noise(
     names: Sequence[str], replicates: Sequence[int], n_genes: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw the noise of silent genes, the latent of the mask and that of the response for (source cell, replicate, seed).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw all noise that belongs to (source cell, replicate, seed).
 
     Parameters
     ----------
@@ -26,16 +26,23 @@ def cell_noise(
 
     Returns
     -------
-    Standard normal and uniform numbers of shape `(n_cells, n_genes)`, and uniform ones of shape `(n_cells,)`, all
-    float32.
+    eps
+        Standard normal, the latent of silent genes, shape `(n_cells, n_genes)`, float32 as all others.
+    mask
+        Uniform, the latent of the mask, of the same shape.
+    rounding
+        Uniform, which counts are rounded up, of the same shape.
+    response
+        Uniform, whether the cell responds, shape `(n_cells,)`.
     """
     eps = np.empty((len(names), n_genes), dtype=np.float32)
-    uniform = np.empty_like(eps)
+    mask, rounding = np.empty_like(eps), np.empty_like(eps)
     response = np.empty(len(names), dtype=np.float32)
     for row, (name, replicate) in enumerate(zip(names, replicates, strict=True)):
         digest = hashlib.blake2b(f"{seed}\0{name}\0{replicate}".encode(), digest_size=16).digest()
         rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
         rng.standard_normal(dtype=np.float32, out=eps[row])
-        rng.random(dtype=np.float32, out=uniform[row])
+        rng.random(dtype=np.float32, out=mask[row])
         response[row] = rng.random(dtype=np.float32)
-    return eps, uniform, response
+        rng.random(dtype=np.float32, out=rounding[row])
+    return eps, mask, rounding, response

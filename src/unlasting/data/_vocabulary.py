@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from unlasting._chemistry import compared_by
 from unlasting._keys import ScreenKeys
 from unlasting._perturbation import Perturbation, nearest_name
 from unlasting.nn import DRUG, GENE, STIMULUS
@@ -39,6 +40,8 @@ class TargetVocabulary:
         Canonical SMILES of the molecules.
     molecules
         Their embeddings, rows of length one, shape `(n_molecules, n_molecule_features)`.
+    molecule_kind
+        What these are, as :func:`unlasting.pp.molecules` names them.
     """
 
     nodes: Sequence[str]
@@ -48,6 +51,7 @@ class TargetVocabulary:
     drugs: Mapping[str, str]
     smiles: Sequence[str]
     molecules: np.ndarray
+    molecule_kind: str = "given"
 
     @classmethod
     def read(cls, graph: Mapping[str, Any], trained: Sequence[Perturbation]) -> TargetVocabulary:
@@ -60,7 +64,25 @@ class TargetVocabulary:
             drugs=dict(zip(graph["drugs"], graph["drug_smiles"], strict=True)),
             smiles=list(graph["smiles"]),
             molecules=graph["molecules"],
+            # models of earlier versions, which do not say, compare the embeddings as they are
+            molecule_kind=graph.get("molecule_kind", "given"),
         )
+
+    def similarity(self, drugs: Sequence[Target], others: Sequence[Target]) -> np.ndarray:
+        """Compare the molecules of drugs, 0 where one is not known, shape `(n_drugs, n_others)`."""
+        first, second = ([self.molecule_row.get(smiles, -1) for _, smiles in side] for side in (drugs, others))
+        return self._compared[np.array(first, dtype=int)] @ self._compared[np.array(second, dtype=int)].T
+
+    @cached_property
+    def molecule_row(self) -> dict[str, int]:
+        """Row of each molecule by its SMILES."""
+        return {smiles: row for row, smiles in enumerate(self.smiles)}
+
+    @cached_property
+    def _compared(self) -> np.ndarray:
+        """What molecules are compared by; the last row, of zeros, is for those that are not known."""
+        rows = compared_by(self.molecules, self.molecule_kind).astype(np.float64)
+        return np.concatenate([rows, np.zeros((1, rows.shape[1]))])
 
     @cached_property
     def trained(self) -> list[str]:

@@ -15,6 +15,8 @@ from unlasting.nn import ConditionTensors, ControlPools
 
 _NEW_NOISE = 0.1
 """How much of a further replicate's latent is drawn anew, so that no two cells are the same; the first has none."""
+_SAME_COUNT = 0.02
+"""Share of the way to the next count that is rounding of the solver: a cell that does not change keeps its counts."""
 
 
 class Carrier:
@@ -152,7 +154,7 @@ class Carrier:
         names = [self.sources.names[row] for row in source]
         *noise, response = cell_noise(names, replicate.tolist(), module.n_genes, self.seed)
         condition = np.where(response < self._escaped[condition], -1, condition)  # a cell that escapes stays a control
-        eps, uniform = (torch.from_numpy(part).to(device) for part in noise)
+        eps, uniform, rounding = (torch.from_numpy(part).to(device) for part in noise)
         source_mask = module.is_expressed(x0)
         mask = self._mask(source, condition, source_mask, uniform) if module.preset.use_mask else source_mask
         latent = eps
@@ -166,9 +168,29 @@ class Carrier:
         signal = pools.mean if module.preset.control_signal == "pool" else x0
         values = module.decode(latent, mask, signal, tensors, pools)
         cells = (values.float() * mask).clamp(min=0.0) * module.statistics.x_max
-        if module.preset.keep_total and module.statistics.total > 0:
-            cells = _with_total(cells, module.statistics.total)
-        return sparse.csr_matrix(cells.cpu().numpy())
+        return sparse.csr_matrix(self._as_measured(cells, x0 * module.statistics.x_max, rounding).cpu().numpy())
+
+    def _as_measured(self, cells: Tensor, source: Tensor, uniform: Tensor) -> Tensor:
+        """Give cells the total and the whole counts that all measured cells have, (n_cells, n_genes)."""
+        preset, statistics = self.module.preset, self.module.statistics
+        has_total = preset.keep_total and statistics.total > 0
+        if has_total:
+            cells = _with_total(cells, statistics.total)
+        if preset.whole_counts and statistics.whole_counts > 0:
+            cells = _with_whole_counts(cells, source, uniform)
+            if has_total:
+                cells = _with_total(cells, statistics.total)
+        return cells
+
+
+def _with_whole_counts(cells: Tensor, source: Tensor, uniform: Tensor) -> Tensor:
+    """Round cells to whole multiples of the smallest count of their source cells, (n_cells, n_genes)."""
+    one = torch.where(source > 0, torch.expm1(source), torch.inf).amin(-1, keepdim=True)
+    counts = (torch.expm1(cells) / one).floor().clamp(min=1.0)
+    lower, upper = (torch.log1p(n * one) for n in (counts, counts + 1.0))
+    share = ((cells - lower) / (upper - lower) - _SAME_COUNT) / (1.0 - 2.0 * _SAME_COUNT)
+    rounded = torch.where(uniform < share, upper, lower)  # at random: the mean stays, where it is above one count
+    return torch.where((cells > 0) & one.isfinite(), rounded, cells)
 
 
 def _with_total(cells: Tensor, wanted: Tensor) -> Tensor:

@@ -165,6 +165,7 @@ class SavingMixin(ModelBase):
 def _complete(state: dict[str, torch.Tensor]) -> None:
     """Add what models of earlier versions do not hold, so that they predict what they did."""
     state.setdefault("statistics.total", torch.tensor(0.0))  # cells were not scaled to a total
+    state.setdefault("statistics.whole_counts", torch.tensor(0.0))  # nor rounded to counts
     state.setdefault("effects.slopes", torch.ones_like(state["effects.half_doses"]))
     state.setdefault("effects.likeness", torch.tensor([4.0, 0.5]))  # the same for all screens
     state.setdefault("effects.own", torch.zeros(state["effects.coefficients"].shape[-2:]))

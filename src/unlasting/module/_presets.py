@@ -76,6 +76,8 @@ class Preset:
         in generation.
     keep_total
         Whether generated cells get the total of normalised counts that all training cells have, where they have the same.
+    whole_counts
+        Whether generated cells hold whole counts, rounded up or down at random, where those of all training cells are whole.
     use_latent
         Whether a cell is decoded from the encoded control cell, and not from noise.
     use_mask
@@ -102,6 +104,7 @@ class Preset:
     use_effects: bool = True
     use_responders: bool = True
     keep_total: bool = True
+    whole_counts: bool = True
     use_latent: bool = True
     use_mask: bool = True
 
@@ -182,6 +185,7 @@ PRESETS: Final = {
         use_effects=False,
         use_responders=False,
         keep_total=False,
+        whole_counts=False,
     ),
 }
 """Recipes by name: `default`, the identity bridge; `paper`, the published one."""

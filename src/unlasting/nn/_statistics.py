@@ -123,6 +123,8 @@ class ScreenStatistics:
         Its standard deviation among the controls, shape `(n_pools,)`.
     total
         Sum of the normalised counts of every cell, 0 where it is not the same for all, shape `()`.
+    whole_counts
+        1 where the normalised counts of a cell are whole multiples of its smallest one, else 0, shape `()`.
     """
 
     x_max: Tensor
@@ -135,6 +137,7 @@ class ScreenStatistics:
     depth_mean: Tensor
     depth_sd: Tensor
     total: Tensor
+    whole_counts: Tensor
 
     def pools(self, cell_type: Tensor) -> ControlPools:
         """Get all pools of controls; the control is condition 0. `cell_type` has shape `(n_pools,)`."""
@@ -153,8 +156,8 @@ class ScreenStatistics:
     def empty(cls, n_genes: int, n_pools: int, n_conditions: int) -> ScreenStatistics:
         """Get placeholders of the right shapes, to be overwritten by a saved model."""
         pool, one = torch.zeros(n_pools, n_genes), torch.tensor(1.0)
-        depth = torch.zeros(n_conditions, n_pools)
-        return cls(one, pool, pool, one, pool, pool, pool, depth, torch.ones(n_pools), torch.tensor(0.0))
+        depth, no = torch.zeros(n_conditions, n_pools), torch.tensor(0.0)
+        return cls(one, pool, pool, one, pool, pool, pool, depth, torch.ones(n_pools), no, no)
 
 
 class StatisticsBuffers(nn.Module):
@@ -168,6 +171,7 @@ class StatisticsBuffers(nn.Module):
         self.base: Tensor
         self.scale: Tensor
         self.total: Tensor
+        self.whole_counts: Tensor
 
     def values(self) -> ScreenStatistics:
         """Get the statistics."""

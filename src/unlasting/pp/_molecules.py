@@ -51,7 +51,8 @@ def molecules(
     embedding
         What molecules are compared by:
 
-        - `"morgan"`: counts of circular substructures (radius 2, folded to 2,048), as `log1p`.
+        - `"morgan"`: counts of circular substructures (radius 2, folded to 2,048), as `log1p`. Two drugs are alike as far as
+          they have the same ones, however often.
         - `"descriptors"`: the descriptors of RDKit, standardised over the given molecules and cut off at three standard
           deviations. A later call with other molecules gives other values.
         - `"unimol"`: the pre-trained Uni-Mol, from the package `unimol_tools`, which downloads its weights when it is
@@ -75,8 +76,8 @@ def molecules(
 
     - `adata.uns["unlasting"]["molecules"]`: `smiles`, the canonical SMILES of each molecule (or its name, where a
       DataFrame by name was given and no SMILES); `matrix`, shape `(n_molecules, n_features)`, rows of length 1, whose
-      dot product is the similarity; `drugs`, all names, and `drug_smiles`, the molecule of each; `kind` (`morgan`,
-      `descriptors`, `unimol` or `given`); `report`, what was found.
+      dot product is the similarity of all kinds but `morgan`; `drugs`, all names, and `drug_smiles`, the molecule of
+      each; `kind` (`morgan`, `descriptors`, `unimol` or `given`); `report`, what was found.
     - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
 
     Raises
