@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 import traceback
 from collections.abc import Callable
@@ -46,10 +47,12 @@ NAMES = st.one_of(
 )
 CLEAN = st.one_of(st.sampled_from(GENES), NAMES.filter(lambda name: "+" not in name and name.strip()))
 LABELS = st.one_of(NAMES, st.none(), st.just(np.nan), st.integers(-2, 3), st.floats(allow_nan=True, width=32))
+TIMES = int(os.environ.get("FUZZ_TIMES", "1"))
+"""How many times the usual number of cases are drawn, new ones at each run if more than once."""
 FORGIVING = settings(
-    max_examples=60,
+    max_examples=60 * TIMES,
     deadline=None,
-    derandomize=True,
+    derandomize=TIMES == 1,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -111,7 +114,7 @@ def goes_through(adata: anndata.AnnData, cell_type_key: str | None) -> bool:
     )
 
 
-@settings(FORGIVING, max_examples=80)
+@settings(FORGIVING, max_examples=80 * TIMES)
 @given(adata=screens(), cell_type_key=st.sampled_from([None, "cell_type"]))
 @pytest.mark.filterwarnings("ignore")
 def test_any_screen_is_taken_or_refused(adata, cell_type_key):
@@ -119,7 +122,7 @@ def test_any_screen_is_taken_or_refused(adata, cell_type_key):
         ul.UnlastingModel(adata, **SIZES)
 
 
-@settings(FORGIVING, max_examples=8)
+@settings(FORGIVING, max_examples=8 * TIMES)
 @given(adata=screens(), cell_type_key=st.sampled_from([None, "cell_type"]))
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_taken_can_be_trained_on(adata, cell_type_key):
@@ -132,7 +135,7 @@ def test_what_is_taken_can_be_trained_on(adata, cell_type_key):
         assert (new.X.toarray() >= 0).all()
 
 
-@settings(FORGIVING, max_examples=20)
+@settings(FORGIVING, max_examples=20 * TIMES)
 @given(adata=screens(), data=st.data())
 @pytest.mark.filterwarnings("ignore")
 def test_any_mudata_is_taken_or_refused(adata, data):

@@ -107,7 +107,7 @@ def tanimoto_similarity(smiles: Sequence[str]) -> np.ndarray:
 
 
 def compared_by(embedding: np.ndarray, kind: str) -> np.ndarray:
-    """Get rows of length 1 whose products are the similarities of molecules, shape `(n_molecules, n_features)`.
+    """Get rows whose products are the similarities of molecules, shape `(n_molecules, n_features)`.
 
     Fingerprints are compared by the substructures that two molecules have, and not by how often: counts are large for the
     small ones that nearly all drugs have.
@@ -115,7 +115,9 @@ def compared_by(embedding: np.ndarray, kind: str) -> np.ndarray:
     Parameters
     ----------
     embedding
-        What :func:`unlasting.pp.molecules` stored as `matrix`, and as `kind`.
+        Their embeddings, rows of length 1, shape `(n_molecules, n_features)`.
+    kind
+        What these are, as :func:`unlasting.pp.molecules` names them.
     """
     if kind != "morgan":
         return embedding

@@ -249,11 +249,39 @@ def test_cells_hold_any_values_where_counts_are_not_whole_or_not_wanted(build, s
     assert np.mean(np.abs(counts - counts.round()) > 0.01) > 0.2
 
 
-def test_a_control_cell_that_stays_one_keeps_its_counts(model):
-    controls = model.adata[model.adata.obs["perturbation"] == "control"]
+@pytest.mark.parametrize("depth", [1.0, 0.8, 100.0])
+def test_control_cells_of_any_total_keep_their_counts(model, depth):
+    controls = model.adata[model.adata.obs["perturbation"] == "control"].copy()
+    before = dense(controls.X)
+    controls.X = sparse.csr_matrix(np.log1p(depth * np.expm1(before)).astype(np.float32))
     kept = dense(model.predict(controls, perturbation="control", copy=True, **QUIET).layers["unlasting"])
-    few = counts_of(dense(controls.X)) < 10  # above, the error of the solver is more than the way to the next count
-    assert np.mean(np.isclose(kept, dense(controls.X), atol=1e-4)[few]) > 0.99
+    few = (before > 0) & (
+        counts_of(before) < 10
+    )  # above, the error of the solver is more than the way to the next count
+    assert np.mean(np.isclose(kept, before, atol=1e-4)[few]) > 0.99
+    assert ((kept > 0) == (before > 0)).all()
+
+
+def test_control_cells_without_whole_counts_are_not_rounded(model):
+    controls = model.adata[model.adata.obs["perturbation"] == "control"].copy()
+    factor = np.random.default_rng(0).uniform(0.7, 1.3, controls.X.nnz)
+    values = dense(controls.X)
+    values[values > 0] = np.log1p(np.expm1(values[values > 0]) * factor)
+    counts = np.expm1(values)
+    values = np.log1p(counts * (100.0 / counts.sum(1, keepdims=True)))
+    controls.X = sparse.csr_matrix(values.astype(np.float32))
+    kept = dense(model.predict(controls, perturbation="control", copy=True, **QUIET).layers["unlasting"])
+    np.testing.assert_allclose(kept, values, atol=5e-3 * values.max())
+
+
+def test_what_is_nearly_a_count_is_that_count():
+    counts = torch.tensor([1.0, 2.0, 3.0, 40.0]).expand(1000, -1)
+    step = torch.log1p(counts + 1) - torch.log1p(counts)
+    uniform = torch.linspace(0, 1, 1001)[:-1, None].expand_as(counts)
+    for share in (-0.01, 0.01):
+        step_to = step if share > 0 else torch.log1p(counts) - torch.log1p(counts - 1)
+        rounded = _with_whole_counts(torch.log1p(counts) + share * step_to, torch.log1p(counts), uniform)
+        torch.testing.assert_close(rounded, torch.log1p(counts))
 
 
 @settings(max_examples=30, deadline=None)

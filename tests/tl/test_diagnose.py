@@ -25,7 +25,8 @@ def test_a_model_that_keeps_the_laws_passes_and_nothing_of_the_user_changes(mode
     assert (model.adata.X != before).nnz == 0
     assert list(model.adata.layers) == layers
     assert {"latent mean of genes", "latent s.d. of genes", "round trip", "zero fraction", "spread"} <= set(frame.index)
-    assert frame.loc[["round trip", "round trip of the mask", "latent s.d. of cells", "spread"], "passed"].all()
+    passed = ["solver", "round trip", "round trip of the mask", "latent s.d. of cells", "spread"]
+    assert frame.loc[passed, "passed"].all()
     assert frame["value"].notna().all()
     assert frame.equals(model.adata.uns["unlasting"]["diagnosis"].set_index("check"))
     assert (frame["passed"] == ((frame["value"] >= frame["low"]) & (frame["value"] <= frame["high"]))).all()
@@ -45,6 +46,13 @@ def test_a_latent_without_its_amplitude_is_found(model):
     spoilt = Spoilt(model, encode=lambda *args, **kwargs: 0.6 * model.encode(*args, **kwargs) + 0.3)
     failed = tl.diagnose(spoilt, n_cells=50).query("not passed")["check"]
     assert {"latent mean of genes", "latent s.d. of genes", "latent s.d. of cells"} <= set(failed)
+
+
+def test_a_solver_that_does_not_lead_back_is_found(model):
+    spoilt = Spoilt(model, decode=lambda *args, **kwargs: 0.99 * model.decode(*args, **kwargs))
+    failed = tl.diagnose(spoilt, n_cells=50).query("not passed")["check"]
+    assert "solver" in set(failed)
+    assert "round trip" not in set(failed)
 
 
 def test_predictions_that_are_all_alike_and_too_dense_are_found(model):

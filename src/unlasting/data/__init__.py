@@ -19,7 +19,7 @@ from unlasting.data._fields import (
 from unlasting.data._likeness import Likeness, fit_likeness
 from unlasting.data._random import cell_noise
 from unlasting.data._responders import fit_responders
-from unlasting.data._statistics import fit_statistics, row_blocks
+from unlasting.data._statistics import fit_statistics, has_whole_counts, row_blocks
 from unlasting.data._vocabulary import KINDS, TargetVocabulary
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "fit_likeness",
     "fit_responders",
     "fit_statistics",
+    "has_whole_counts",
     "row_blocks",
     "separate_own_shifts",
     "split_codes",

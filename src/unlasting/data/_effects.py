@@ -92,24 +92,30 @@ def separate_own_shifts(vocabulary: TargetVocabulary, measured: MeasuredEffects)
     -------
     own
         Shifts of each gene where it is the target, shape `(3, n_genes)`. Of a trained one the mean over the conditions and
-        pools that have it; of any other the median of those, drawn to 0 as by one more target without any.
+        pools that have it, alone if there are any, drawn to what is usual as far as it may be noise. What is usual, and
+        that of any other, is the median over trained ones, drawn to 0 as by one more target without any.
     rest
         The effects without them.
     """
     n_genes = measured.shifts.shape[2]
     gene_of = {name: gene for gene, name in enumerate(vocabulary.nodes[:n_genes])}
     codes = np.unique(measured.condition, return_inverse=True)[1]
-    is_own = np.zeros((len(codes), n_genes), dtype=bool)
+    is_own, is_alone = np.zeros((len(codes), n_genes), dtype=bool), np.zeros((len(codes), 1), dtype=bool)
     for row, code in enumerate(codes):
         names = vocabulary.trained_conditions[code].targets
+        is_alone[row] = len(names) == 1
         is_own[row, [gene_of[name] for name in names if name in gene_of and vocabulary.target(name)[0] == GENE]] = True
     own = np.zeros((N_SHIFTS, n_genes))
     trained = is_own.any(axis=0)
     if trained.any():
-        weights = (is_own / measured.noise[:, None])[:, trained]
-        of_trained = np.einsum("ng,nsg->sg", weights, measured.shifts[:, :, trained]) / weights.sum(axis=0)
-        own[:] = np.median(of_trained, axis=1, keepdims=True) * trained.sum() / (trained.sum() + 1)
-        own[:, trained] = of_trained
+        counts = is_own & (is_alone | ~(is_own & is_alone).any(axis=0))
+        weights = (counts / measured.noise[:, None])[:, trained]
+        found = np.einsum("ng,nsg->sg", weights, measured.shifts[:, :, trained]) / weights.sum(axis=0)
+        usual = np.median(found, axis=1, keepdims=True) * trained.sum() / (trained.sum() + 1)
+        noise = 1.0 / (weights.sum(axis=0) * measured.units[:, trained] ** 2)
+        spread = np.maximum(((found - usual) ** 2 - noise).mean(axis=1, keepdims=True), 0.0)
+        own[:] = usual
+        own[:, trained] += spread / (spread + noise) * (found - usual)
     return own, replace(measured, shifts=measured.shifts - is_own[:, None] * own)
 
 

@@ -26,8 +26,8 @@ _MIN_SCALE = 1e-3
 
 _SAME_TOTAL = 1e-3
 """Range of the totals of cells, as a share of their mean, within which they are the same."""
-_SAME_COUNT = 0.01
-"""Distance to a whole number that is rounding of float32."""
+_SAME_COUNT = (0.01, 1e-6)
+"""Distance to a whole number, and share of it, that is rounding of float32."""
 _OF_CELLS = 0.99
 """Share of cells with whole counts from which on all have them: a cell may hold no single count to tell them by."""
 
@@ -87,6 +87,21 @@ def row_blocks(matrix: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, spar
         yield block, sparse.csr_matrix(matrix[block], dtype=np.float32)
 
 
+def has_whole_counts(normalised: sparse.csr_matrix) -> np.ndarray:
+    """Tell for each cell whether its normalised counts are whole multiples of its smallest one, shape `(n_cells,)`."""
+    normalised.eliminate_zeros()
+    n_expressed = np.diff(normalised.indptr)
+    first = normalised.indptr[:-1][n_expressed > 0]
+    has = np.ones(normalised.shape[0], dtype=bool)
+    if len(first):
+        smallest = np.minimum.reduceat(normalised.data, first)
+        counts = normalised.data / np.repeat(smallest, n_expressed[n_expressed > 0])
+        absolute, relative = _SAME_COUNT
+        off = np.abs(counts - counts.round()) - np.maximum(absolute, relative * counts)
+        has[n_expressed > 0] = np.maximum.reduceat(off, first) < 0
+    return has
+
+
 def fit_statistics(
     matrix: Any,
     *,
@@ -129,14 +144,14 @@ def fit_statistics(
     sums = np.zeros((3, len(groups), matrix.shape[1]))  # number, sum and sum of squares of expressed values
     n_cells = np.zeros(len(groups))
     log_detected, totals = np.zeros(len(condition)), np.zeros(len(condition))
-    has_whole_counts = np.zeros(len(condition), dtype=bool)
+    is_whole = np.zeros(len(condition), dtype=bool)
     largest = 0.0
     for rows, block in row_blocks(matrix, training):
         largest = max(largest, float(block.max()))
         log_detected[rows] = np.log(np.maximum(np.diff(block.indptr), 1))
         normalised = block.expm1()
         totals[rows] = np.asarray(normalised.sum(axis=1)).ravel()
-        has_whole_counts[rows] = _has_whole_counts(normalised)
+        is_whole[rows] = has_whole_counts(normalised)
         group = np.searchsorted(groups, condition[rows] * n_pools + pool[rows])
         responded = np.ones(len(rows))
         if responders is not None:
@@ -187,7 +202,7 @@ def fit_statistics(
         depth_mean,
         depth_sd,
         _total(totals[training]),
-        has_whole_counts[training].mean() >= _OF_CELLS,
+        is_whole[training].mean() >= _OF_CELLS,
     )
     return ScreenStatistics(*(torch.as_tensor(value, dtype=torch.float32) for value in tensors)), effects
 
@@ -212,19 +227,6 @@ def _total(totals: np.ndarray) -> float:
     """Get the total that all cells have, or 0."""
     usual = float(totals.mean())
     return usual if np.ptp(totals) < _SAME_TOTAL * usual else 0.0
-
-
-def _has_whole_counts(normalised: sparse.csr_matrix) -> np.ndarray:
-    """Tell for each cell whether its counts are whole multiples of its smallest one."""
-    normalised.eliminate_zeros()
-    n_expressed = np.diff(normalised.indptr)
-    first = normalised.indptr[:-1][n_expressed > 0]
-    has = np.ones(normalised.shape[0], dtype=bool)
-    if len(first):
-        smallest = np.minimum.reduceat(normalised.data, first)
-        counts = normalised.data / np.repeat(smallest, n_expressed[n_expressed > 0])
-        has[n_expressed > 0] = np.maximum.reduceat(np.abs(counts - counts.round()), first) < _SAME_COUNT
-    return has
 
 
 def _rate(expressed: np.ndarray, n_cells: Any) -> np.ndarray:

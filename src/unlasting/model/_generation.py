@@ -45,6 +45,8 @@ class GenerationMixin(PredictionMixin):
         """Generate new cells under perturbations, measured or not.
 
         As in training, some cells may escape a perturbation: they come out as the control cell that they started from.
+        Where all training cells have the same total, or whole counts, generated cells do, but for those that start from
+        given `controls` without whole counts (`keep_total=False` and `whole_counts=False` of the model leave it).
 
         Parameters
         ----------

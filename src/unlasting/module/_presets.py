@@ -78,6 +78,7 @@ class Preset:
         Whether generated cells get the total of normalised counts that all training cells have, where they have the same.
     whole_counts
         Whether generated cells hold whole counts, rounded up or down at random, where those of all training cells are whole.
+        Needs `use_latent` and `use_mask`.
     use_latent
         Whether a cell is decoded from the encoded control cell, and not from noise.
     use_mask

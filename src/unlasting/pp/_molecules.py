@@ -51,8 +51,8 @@ def molecules(
     embedding
         What molecules are compared by:
 
-        - `"morgan"`: counts of circular substructures (radius 2, folded to 2,048), as `log1p`. Two drugs are alike as far as
-          they have the same ones, however often.
+        - `"morgan"`: counts of circular substructures (radius 2, folded to 2,048), as `log1p`. Which trained drugs one is
+          like is told by the substructures that both have, and not by how often.
         - `"descriptors"`: the descriptors of RDKit, standardised over the given molecules and cut off at three standard
           deviations. A later call with other molecules gives other values.
         - `"unimol"`: the pre-trained Uni-Mol, from the package `unimol_tools`, which downloads its weights when it is

@@ -37,7 +37,8 @@ def diagnose(
     """Check the laws that a model should obey, and the cells it generates of trained conditions.
 
     - *latent*: expressed values of encoded control cells are standard normal, in each gene and each cell.
-    - *round trip*: a control cell under the control label comes back as it is, with the same genes on.
+    - *round trip*: a control cell under the control label comes back as it is, with the same genes on, and what the solver
+      alone gives back differs little.
     - *shape*: generated cells of trained conditions have the zeros, number of genes, dispersion, correlation between
       genes and bimodality of the training cells, judged as in :func:`unlasting.tl.evaluate` against two halves of these.
     - *effect*: predicted mean changes of the 20 genes that change most are as large as the true ones (slope of
@@ -88,7 +89,7 @@ def diagnose(
     controls = _sample(np.flatnonzero(is_control), _MAX_CONTROLS, rng)
     if len(controls) < 20:
         raise ValueError(f"The screen has {len(controls)} training control cells; a diagnosis needs at least 20.")
-    rows = [*_latent(model, adata[controls].copy(), min_expressed, seed), *_round_trip(model, adata, controls, keys)]
+    rows = [*_latent(model, adata[controls].copy(), min_expressed, seed), *_round_trip(model, adata, controls)]
     if (is_trained & ~is_control).any():
         rows += _generated(model, is_trained, labels, keys, n_conditions, n_cells, seed)
     frame = pd.DataFrame(rows, columns=["check", "what", "value", "low", "high"])
@@ -125,14 +126,23 @@ def _latent(model: Any, controls: AnnData, min_expressed: int, seed: int) -> lis
     return rows
 
 
-def _round_trip(model: Any, adata: AnnData, controls: np.ndarray, keys: ScreenKeys) -> list[tuple[Any, ...]]:
-    """Predict control cells under the control label."""
-    before = adata[controls].copy()
+def _round_trip(model: Any, adata: AnnData, controls: np.ndarray) -> list[tuple[Any, ...]]:
+    """Carry control cells to the control label, and look at the solver alone, whose small errors are rounded away there."""
+    before, keys = adata[controls].copy(), model.keys
+    values, latent, moved = _dense(_values(model, before)), model.encode(before), 0.0
+    places = pd.DataFrame({"cell_type": keys.cell_types(before), "batch": keys.batches(before)})
+    for (cell_type, batch), rows in places.groupby(["cell_type", "batch"], observed=True).indices.items():
+        of_place = values[rows]
+        where = {"cell_type": cell_type if keys.cell_type_key else None, "batch": batch if keys.batch_key else None}
+        back = model.decode(latent[rows], keys.control, mask=of_place > 0, controls=of_place, **where)
+        moved = max(moved, float(np.abs(of_place - back).max()))
     model.predict(before, perturbation=keys.control, key_added="returned", show_progress=False)
-    values, returned = _dense(_values(model, before)), _dense(before.layers["returned"])
-    moved = np.abs(values - returned).max() / max(float(values.max()), 1e-12)
+    returned = _dense(before.layers["returned"])
+    largest = max(float(values.max()), 1e-12)
+    changed = float(np.abs(values - returned).mean())
     return [
-        ("round trip", "largest change of a value, as a share of the largest value", float(moved), 0.0, 1e-3),
+        ("solver", "largest error of a value, as a share of the largest value", moved / largest, 0.0, 1e-3),
+        ("round trip", "mean change of a value, as a share of the largest value", changed / largest, 0.0, 1e-3),
         ("round trip of the mask", "share of genes that went on or off", ((values > 0) != (returned > 0)).mean(), 0, 0),
     ]
 
