@@ -11,6 +11,7 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 from typer.testing import CliRunner
 
+import unlasting
 from unlasting import datasets, tl
 from unlasting.cli import _print_scores, app
 from unlasting.model import UnlastingModel
@@ -320,3 +321,7 @@ def test_help_says_what_and_shows_how(command):
     assert done.exit_code == 0
     assert command is None or command == "doctor" or f"Example: unlasting {command}" in " ".join(done.stdout.split())
     assert "--json" in done.stdout or command is None
+
+
+def test_the_version_is_that_of_the_package():
+    assert call("--version").output.split() == ["unlasting", unlasting.__version__]

@@ -253,3 +253,10 @@ def test_the_same_seed_gives_the_same_model(screen):
         models[-1].train(3, seed=4, show_progress=False, accelerator="cpu")
     one, other = (model.module.state_dict() for model in models)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_is_registered_can_be_looked_at(model, capsys):
+    model.view_anndata_setup()
+    shown = " ".join(capsys.readouterr().out.split())
+    for said in ("UnlastingModel", "perturbation state registry", "pool state registry"):
+        assert said in shown

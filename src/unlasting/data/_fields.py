@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
+import rich.pretty  # scvi-tools shows a set-up with it, and does not import it
 import rich.table
 from anndata import AnnData
 from scvi.data.fields import BaseAnnDataField
