@@ -14,7 +14,7 @@ from unlasting import datasets, pp
 from unlasting._keys import ScreenKeys
 from unlasting._logging import logger
 from unlasting._perturbation import Perturbation
-from unlasting.data import PERTURBATION, Likeness
+from unlasting.data import PERTURBATION, Likeness, TargetVocabulary
 from unlasting.model import UnlastingModel
 from unlasting.nn import DRUG, GENE, STIMULUS
 
@@ -448,3 +448,15 @@ def test_test_cells_tell_nothing_of_drugs(many_drugs):
         assert torch.equal(ours, other.module.effects.state_dict()[name]), name
     assert one.module.effects.likeness.tolist() != [4.0, 0.5]
     assert len(set(one.module.effects.half_doses.tolist())) > 7
+
+
+def test_models_from_before_kinds_of_molecules_were_stored_compare_their_embeddings_as_they_are(many_drugs):
+    graph = UnlastingModel(many_drugs[0]).adata_manager.get_state_registry("graph")
+    assert graph["molecule_kind"] == "morgan"
+    trained = [Perturbation.parse(name, 1.0) for name in graph["drugs"]]
+    now = TargetVocabulary.read(graph, trained)
+    then = TargetVocabulary.read({k: v for k, v in graph.items() if k != "molecule_kind"}, trained)
+    rows = graph["molecules"][[then.molecule_row[smiles] for _, smiles in then.trained_drugs]].astype(float)
+    drugs = then.trained_drugs
+    np.testing.assert_allclose(then.similarity(drugs, drugs), rows @ rows.T, rtol=1e-6)
+    assert np.abs(now.similarity(drugs, drugs) - rows @ rows.T).max() > 0.01
