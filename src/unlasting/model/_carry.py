@@ -15,8 +15,8 @@ from unlasting.nn import ConditionTensors, ControlPools
 
 _NEW_NOISE = 0.1
 """How much of a further replicate's latent is drawn anew, so that no two cells are the same; the first has none."""
-_SOLVER_ERROR = 0.02
-"""Share of the way to the next count that is none: a cell that does not change keeps its counts."""
+_SOLVER_ERROR = 1e-3
+"""Change of a value, as a share of the largest, that is none: what does not change keeps its count."""
 
 
 class Carrier:
@@ -168,9 +168,9 @@ class Carrier:
         signal = pools.mean if module.preset.control_signal == "pool" else x0
         values = module.decode(latent, mask, signal, tensors, pools)
         cells = (values.float() * mask).clamp(min=0.0) * module.statistics.x_max
-        return sparse.csr_matrix(self._as_measured(cells, source, rounding).cpu().numpy())
+        return sparse.csr_matrix(self._as_measured(cells, x0, source, rounding).cpu().numpy())
 
-    def _as_measured(self, cells: Tensor, source: np.ndarray, uniform: Tensor) -> Tensor:
+    def _as_measured(self, cells: Tensor, x0: Tensor, source: np.ndarray, uniform: Tensor) -> Tensor:
         """Give cells the total and the whole counts that all measured cells have, (n_cells, n_genes)."""
         preset, statistics = self.module.preset, self.module.statistics
         has_total = preset.keep_total and statistics.total > 0
@@ -178,24 +178,26 @@ class Carrier:
             cells = _with_total(cells, statistics.total)
         rounds = preset.whole_counts and preset.use_mask and preset.use_latent
         if rounds and statistics.whole_counts > 0:
-            start = self.cells(source) * statistics.x_max
+            start = x0 * statistics.x_max
             if has_total:
                 start = _with_total(start, statistics.total)
             is_whole = has_whole_counts(self.sources.matrix[source].expm1())
-            rounded = _with_whole_counts(cells, start, uniform)
+            rounded = _with_whole_counts(cells, start, uniform, _SOLVER_ERROR * statistics.x_max)
             if has_total:
                 rounded = _with_total(rounded, statistics.total)
             cells = torch.where(torch.from_numpy(is_whole).to(cells.device)[:, None], rounded, cells)
         return cells
 
 
-def _with_whole_counts(cells: Tensor, source: Tensor, uniform: Tensor) -> Tensor:
-    """Round cells to whole multiples of the smallest count of their source cells, (n_cells, n_genes)."""
+def _with_whole_counts(cells: Tensor, source: Tensor, uniform: Tensor, error: Tensor) -> Tensor:
+    """Round what changed to whole multiples of the smallest count of the source cells, (n_cells, n_genes)."""
     one = torch.where(source > 0, torch.expm1(source), torch.inf).amin(-1, keepdim=True)
     counts = (torch.expm1(cells) / one).floor().clamp(min=1.0)
     lower, upper = (torch.log1p(n * one) for n in (counts, counts + 1.0))
-    share = ((cells - lower) / (upper - lower) - _SOLVER_ERROR) / (1.0 - 2.0 * _SOLVER_ERROR)
+    share = (cells - lower) / (upper - lower)
     rounded = torch.where(uniform < share, upper, lower)  # at random: the mean stays, where it is above one count
+    is_unchanged = (source > 0) & ((cells - source).abs() < error)
+    rounded = torch.where(is_unchanged, source, rounded)
     return torch.where((cells > 0) & one.isfinite(), rounded, cells)
 
 
