@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 
-from unlasting._perturbation import Perturbation
-from unlasting.data import TargetVocabulary, _effects, fit_effects, fit_statistics, separate_own_shifts
+from unlasting.data import _effects, fit_effects, fit_statistics
 from unlasting.data._statistics import MeasuredEffects
 from unlasting.nn import EffectFit, ExpectedEffects
 
@@ -237,116 +236,6 @@ def test_test_cells_do_not_matter():
         for name, value in vars(ours).items():
             torch.testing.assert_close(value, getattr(theirs, name), rtol=0, atol=0)
     assert (fits[0][1].coefficients != 0).any()
-
-
-def targets_and_effects(names, nodes, own, noise=1e-9, seed=0):
-    """Single knock-outs that change their own gene by `own`, and all genes a little."""
-    conditions = [Perturbation((name,)) for name in names]
-    rng = np.random.default_rng(seed)
-    shifts = rng.normal(0, 0.05, (len(names), 3, N_GENES))
-    for row, name in enumerate(names):
-        if name in nodes[:N_GENES]:
-            shifts[row, :, nodes.index(name)] += own
-    known = TargetVocabulary(nodes, conditions, [], np.zeros((0, 0)), {}, [], np.zeros((0, 0)))
-    rows = np.arange(len(names))
-    return known, measured_effects(rows, 0 * rows, noise, shifts)
-
-
-def test_what_a_knock_out_does_to_its_own_gene_is_told_apart_from_the_rest():
-    nodes = [*(f"G{i}" for i in range(N_GENES)), "TFX"]
-    known, measured = targets_and_effects(["G0", "G1", "G2", "TFX"], nodes, np.array([-2.0, -1.0, 0.1]))
-    own, rest = separate_own_shifts(known, measured)
-    for gene in range(3):
-        np.testing.assert_allclose(own[:, gene], measured.shifts[gene, :, gene], rtol=1e-5)
-        assert rest.shifts[gene, :, gene] == pytest.approx(0.0, abs=1e-5)
-    is_own = np.eye(4, N_GENES, dtype=bool)
-    is_own[3] = False
-    np.testing.assert_array_equal(rest.shifts.swapaxes(1, 2)[~is_own], measured.shifts.swapaxes(1, 2)[~is_own])
-
-
-def test_untrained_targets_are_expected_to_lose_their_transcript_as_trained_ones_did():
-    nodes = [*(f"G{i}" for i in range(N_GENES)), "TFX"]
-    lost = np.array([-2.0, -1.0, 0.1])
-    known, measured = targets_and_effects(["G0", "G1", "G2", "TFX"], nodes, lost)
-    own, _ = separate_own_shifts(known, measured)
-    np.testing.assert_allclose(own[:, 3:], np.tile(0.75 * lost[:, None], N_GENES - 3), atol=0.15)
-
-
-def test_a_target_has_one_own_shift_from_where_it_is_alone_or_else_from_combinations():
-    nodes = [f"G{i}" for i in range(N_GENES)]
-    conditions = [Perturbation(names) for names in (("G0",), ("G0", "G1"), ("G1", "G2"))]
-    known = TargetVocabulary(nodes, conditions, [], np.zeros((0, 0)), {}, [], np.zeros((0, 0)))
-    shifts = np.random.default_rng(0).normal(size=(4, 3, N_GENES))
-    noise = np.array([1.0, 2.0, 4.0, 8.0]) * 1e-9
-    measured = measured_effects([0, 0, 1, 2], [0, 1, 0, 0], noise, shifts)
-    own, rest = separate_own_shifts(known, measured)
-    np.testing.assert_allclose(own[:, 0], np.average(shifts[:2, :, 0], axis=0, weights=1 / noise[:2]), rtol=1e-5)
-    np.testing.assert_allclose(own[:, 1], np.average(shifts[2:, :, 1], axis=0, weights=1 / noise[2:]), rtol=1e-5)
-    np.testing.assert_allclose(own[:, 2], shifts[3, :, 2], rtol=1e-5)
-    np.testing.assert_allclose(rest.shifts[2, :, :2], shifts[2, :, :2] - own[:, :2])
-    assert (rest.shifts[:, :, 3:] == shifts[:, :, 3:]).all()
-
-
-def test_what_a_partner_does_is_not_taken_for_what_untrained_targets_do_to_themselves():
-    """Three targets lose their transcript alone; in six pairs the partner raises it by more."""
-    nodes = [f"G{i}" for i in range(N_GENES)]
-    names = [(f"G{i}",) for i in range(3)] + [(f"G{i}", f"G{10 + i + j}") for i in range(3) for j in (0, 3)]
-    known = TargetVocabulary(nodes, [Perturbation(n) for n in names], [], np.zeros((0, 0)), {}, [], np.zeros((0, 0)))
-    shifts = np.zeros((9, 3, N_GENES))
-    for row, targets in enumerate(names):
-        shifts[row, :, [int(name[1:]) for name in targets]] = -2.0
-        shifts[row, :, int(targets[0][1:])] += 3.0 * (len(targets) - 1)
-    own, _ = separate_own_shifts(known, measured_effects(np.arange(9), np.zeros(9, int), 1e-9, shifts))
-    np.testing.assert_allclose(own[:, 30], -1.8, rtol=1e-5)
-    np.testing.assert_allclose(own[:, :3], -2.0, rtol=1e-5)
-
-
-def test_noise_is_not_taken_for_what_a_target_does_to_itself():
-    nodes = [f"G{i}" for i in range(N_GENES)]
-    known = TargetVocabulary(
-        nodes, [Perturbation((name,)) for name in nodes], [], np.zeros((0, 0)), {}, [], np.zeros((0, 0))
-    )
-    rng = np.random.default_rng(0)
-    true = rng.normal(-1.0, 0.1, size=(3, N_GENES))
-    rows = np.arange(N_GENES)
-    shifts = np.zeros((N_GENES, 3, N_GENES))
-    units = measured_effects(rows, 0 * rows, 0.1, shifts).units
-    shifts[rows, :, rows] = (true + rng.normal(size=true.shape) * np.sqrt(0.1) / units).T
-    own, _ = separate_own_shifts(known, measured_effects(rows, 0 * rows, 0.1, shifts))
-    error, of_measured = (((one - true) ** 2).mean(axis=1) for one in (own, shifts[rows, :, rows].T))
-    assert (error < 0.3 * of_measured).all()
-
-
-def test_targets_that_are_not_measured_tell_nothing_of_their_own():
-    nodes = [*(f"G{i}" for i in range(N_GENES)), "TFX"]
-    known, measured = targets_and_effects(["TFX", "IFN"], nodes, 9.0)
-    own, rest = separate_own_shifts(known, measured)
-    assert (own == 0).all()
-    np.testing.assert_array_equal(rest.shifts, measured.shifts)
-
-
-def test_a_similar_target_is_not_expected_to_lose_the_transcript_of_another():
-    """Two knock-outs that act alike on every gene, but each on its own transcript."""
-    nodes = [f"G{i}" for i in range(N_GENES)]
-    conditions = [Perturbation((f"G{i}",)) for i in range(10)]
-    known = TargetVocabulary(nodes, conditions, [], np.zeros((0, 0)), {}, [], np.zeros((0, 0)))
-    rng = np.random.default_rng(0)
-    pathway = np.repeat(np.eye(5), 2, axis=0)
-    shifts = pathway[:, :, None, None] * rng.normal(size=(5, 3, N_GENES))
-    shifts = shifts.sum(axis=1)
-    without_own = shifts.copy()
-    shifts[np.arange(10), :, np.arange(10)] -= 5.0
-    measured = measured_effects(np.arange(10), np.zeros(10, int), 0.01, shifts)
-    own, rest = separate_own_shifts(known, measured)
-    fit = fit_effects(pathway, np.ones(5), np.zeros((1, N_GENES)), rest)
-    expected = ExpectedEffects(dataclasses.replace(fit, own=torch.as_tensor(own, dtype=torch.float32)))
-    of_targets = torch.as_tensor(pathway, dtype=torch.float32)
-    found = expected(of_targets, torch.arange(10)[:, None], torch.zeros(10, N_GENES)).numpy()
-    partner = np.arange(10) ^ 1
-    np.testing.assert_allclose(found[np.arange(10), :, partner], without_own[np.arange(10), :, partner], atol=1.5)
-    np.testing.assert_allclose(
-        found[np.arange(10), :, np.arange(10)], shifts[np.arange(10), :, np.arange(10)], atol=1.5
-    )
 
 
 def test_own_shifts_act_on_the_genes_that_are_targets():

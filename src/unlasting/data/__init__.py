@@ -3,7 +3,7 @@
 from unlasting.data._cells import check_cells, check_genes, check_log_normalised, check_screen, expression
 from unlasting.data._conditions import condition_tensors
 from unlasting.data._doses import DoseCurves, fit_dose_curves
-from unlasting.data._effects import fit_effects, separate_own_shifts
+from unlasting.data._effects import fit_effects
 from unlasting.data._features import ConditionFeatures
 from unlasting.data._fields import (
     GRAPH,
@@ -17,6 +17,7 @@ from unlasting.data._fields import (
     split_codes,
 )
 from unlasting.data._likeness import Likeness, fit_likeness
+from unlasting.data._own_shifts import OwnShifts
 from unlasting.data._random import cell_noise
 from unlasting.data._responders import fit_responders
 from unlasting.data._statistics import fit_statistics, has_whole_counts, row_blocks
@@ -32,6 +33,7 @@ __all__ = [
     "DoseCurves",
     "GraphField",
     "Likeness",
+    "OwnShifts",
     "PerturbationField",
     "PoolField",
     "SplitField",
@@ -50,6 +52,5 @@ __all__ = [
     "fit_statistics",
     "has_whole_counts",
     "row_blocks",
-    "separate_own_shifts",
     "split_codes",
 ]

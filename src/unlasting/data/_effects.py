@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from unlasting.data._own_shifts import OwnShifts
 from unlasting.data._statistics import MeasuredEffects
-from unlasting.data._vocabulary import TargetVocabulary
-from unlasting.nn import GENE, N_SHIFTS, EffectFit
+from unlasting.nn import N_SHIFTS, EffectFit
 
 _ROUNDS: Final = 3
 """Updates of the relevances. More fit the trained conditions better, but conditions that are left out worse."""
@@ -23,7 +23,11 @@ _POOL_SHARES: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
 
 
 def fit_effects(
-    features: np.ndarray, specific: np.ndarray, profiles: np.ndarray, measured: MeasuredEffects
+    features: np.ndarray,
+    specific: np.ndarray,
+    profiles: np.ndarray,
+    measured: MeasuredEffects,
+    own: OwnShifts | None = None,
 ) -> EffectFit:
     """Fit the effects of conditions on all genes to the measured ones.
 
@@ -42,6 +46,9 @@ def fit_effects(
         Mean expression of every pool of controls, shape `(n_pools, n_genes)`.
     measured
         The effects in the training cells.
+    own
+        Tells effects on a target's own transcript apart. What a condition does to it beside that is known from the other
+        conditions only. Nothing is told apart if `None`.
 
     Returns
     -------
@@ -49,7 +56,10 @@ def fit_effects(
     """
     n_trained, n_pools, n_genes = len(features), len(profiles), profiles.shape[1]
     units = measured.units
-    values = (measured.shifts * units).reshape(len(measured.shifts), -1)
+    own_shifts, rest = np.zeros((N_SHIFTS, n_genes)), measured
+    if own is not None:
+        own_shifts, rest = own.separate(measured)
+    values = (rest.shifts * units).reshape(len(rest.shifts), -1)
     condition = np.unique(measured.condition, return_inverse=True)[1]
     weight = 1.0 / measured.noise
     total = np.bincount(condition, weights=weight, minlength=n_trained)
@@ -66,57 +76,19 @@ def fit_effects(
     }
     fits = {share: spectrum.sizes(values) for share, spectrum in spectra.items()}
     share = max(fits, key=lambda share: fits[share][0])
-    solved = spectra[share].solve(values, fits[share][1]).reshape(-1, N_SHIFTS, n_genes) / units
+    sizes = fits[share][1]
+    if own is not None:
+        left_out = np.repeat(own.is_own[:, None], N_SHIFTS, axis=1).reshape(values.shape)
+        expected = spectra[share].left_out(values, sizes, left_out).reshape(rest.shifts.shape) / units
+        own_shifts, rest = own.separate(measured, expected)
+        values = (rest.shifts * units).reshape(values.shape)
+        _, sizes = spectra[share].sizes(values)
+    solved = spectra[share].solve(values, sizes).reshape(-1, N_SHIFTS, n_genes) / units
     coefficients = np.zeros((n_trained, n_pools, N_SHIFTS, n_genes))
     coefficients[condition, measured.pool] = solved
     parts = (relevance, specific, features, unit_profiles, centre, np.array(share), coefficients, precision)
     fit = EffectFit(*(torch.as_tensor(part, dtype=torch.float32) for part in parts))
-    return replace(fit, own=torch.zeros(N_SHIFTS, n_genes))
-
-
-def separate_own_shifts(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> tuple[np.ndarray, MeasuredEffects]:
-    """Tell what perturbations do to the expression of their own targets apart from the rest of their effects.
-
-    A knock-out loses some of its transcript, an activation gains. That is no effect that a similar target would share, which
-    loses its own; and that of one gene says nothing of another in :func:`fit_effects`, whose features are the same for all
-    genes.
-
-    Parameters
-    ----------
-    vocabulary
-        Knows the trained conditions and which nodes are measured.
-    measured
-        The effects in the training cells.
-
-    Returns
-    -------
-    own
-        Shifts of each gene where it is the target, shape `(3, n_genes)`. Of a trained one the mean over the conditions and
-        pools that have it, alone if there are any, drawn to what is usual as far as it may be noise. What is usual, and
-        that of any other, is the median over trained ones, drawn to 0 as by one more target without any.
-    rest
-        The effects without them.
-    """
-    n_genes = measured.shifts.shape[2]
-    gene_of = {name: gene for gene, name in enumerate(vocabulary.nodes[:n_genes])}
-    codes = np.unique(measured.condition, return_inverse=True)[1]
-    is_own, is_alone = np.zeros((len(codes), n_genes), dtype=bool), np.zeros((len(codes), 1), dtype=bool)
-    for row, code in enumerate(codes):
-        names = vocabulary.trained_conditions[code].targets
-        is_alone[row] = len(names) == 1
-        is_own[row, [gene_of[name] for name in names if name in gene_of and vocabulary.target(name)[0] == GENE]] = True
-    own = np.zeros((N_SHIFTS, n_genes))
-    trained = is_own.any(axis=0)
-    if trained.any():
-        counts = is_own & (is_alone | ~(is_own & is_alone).any(axis=0))
-        weights = (counts / measured.noise[:, None])[:, trained]
-        found = np.einsum("ng,nsg->sg", weights, measured.shifts[:, :, trained]) / weights.sum(axis=0)
-        usual = np.median(found, axis=1, keepdims=True) * trained.sum() / (trained.sum() + 1)
-        noise = 1.0 / (weights.sum(axis=0) * measured.units[:, trained] ** 2)
-        spread = np.maximum(((found - usual) ** 2 - noise).mean(axis=1, keepdims=True), 0.0)
-        own[:] = usual
-        own[:, trained] += spread / (spread + noise) * (found - usual)
-    return own, replace(measured, shifts=measured.shifts - is_own[:, None] * own)
+    return replace(fit, own=torch.as_tensor(own_shifts, dtype=torch.float32))
 
 
 @dataclass(frozen=True)
@@ -150,6 +122,18 @@ class _Spectrum:
         """Get the coefficients of the posterior mean, shape `(n_measured, n_outputs)`."""
         rotated = self.vectors.T @ (measured * self.scale[:, None])
         return self.scale[:, None] * (self.vectors @ (rotated * sizes / (1.0 + sizes * self.values[:, None])))
+
+    def left_out(self, measured: np.ndarray, sizes: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Predict values from the others of their output, shape `(n_measured, n_outputs)`; 0 where none is left out."""
+        expected = np.zeros_like(measured)
+        outputs = np.flatnonzero(which.any(axis=0) & (sizes > 0))
+        for size in np.unique(sizes[outputs]):
+            inverse = self.inverse(size)
+            for output in outputs[sizes[outputs] == size]:
+                rows, values = which[:, output], measured[:, output]
+                residual = np.linalg.solve(inverse[np.ix_(rows, rows)], inverse[rows] @ values)
+                expected[rows, output] = values[rows] - residual
+        return expected
 
 
 def _relevances(features: np.ndarray, measured: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

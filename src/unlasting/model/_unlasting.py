@@ -25,6 +25,7 @@ from unlasting.data import (
     SPLIT,
     ConditionFeatures,
     GraphField,
+    OwnShifts,
     PerturbationField,
     PoolField,
     SplitField,
@@ -34,7 +35,6 @@ from unlasting.data import (
     fit_likeness,
     fit_responders,
     fit_statistics,
-    separate_own_shifts,
 )
 from unlasting.model._attention import AttentionMixin
 from unlasting.model._generation import GenerationMixin
@@ -45,7 +45,7 @@ from unlasting.model._saving import SavingMixin
 from unlasting.model._setup import check_setup, check_transfer, make_graph, report_kinds
 from unlasting.model._training import TrainingMixin
 from unlasting.module import Preset, UnlastingModule
-from unlasting.nn import GENE, STIMULUS, EffectFit, ResponderFit, Responders, ScreenStatistics
+from unlasting.nn import GENE, STIMULUS, EffectFit, Marginals, ResponderFit, Responders, ScreenStatistics
 
 
 class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, AttentionMixin, SavingMixin):
@@ -199,13 +199,14 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         likeness = fit_likeness(self.vocabulary, measured, curves)
         described = self.condition_features = ConditionFeatures(self.vocabulary, curves, likeness)
         profiles = statistics.control_mean.double().numpy()
-        own, rest = separate_own_shifts(self.vocabulary, measured)
-        effects = fit_effects(described(trained), described.specific, profiles, rest)
+        controls = Marginals(statistics.control_log_odds, statistics.base, statistics.scale)
+        mode = self.registry_["setup_args"]["mode"]
+        own = OwnShifts.of(self.vocabulary, measured, controls, float(statistics.x_max), mode)
+        effects = fit_effects(described(trained), described.specific, profiles, measured, own)
         of_targets = {
             "half_doses": torch.from_numpy(curves.half_doses),
             "slopes": torch.from_numpy(curves.slopes),
             "likeness": torch.tensor([likeness.sharpness, likeness.unlike]),
-            "own": torch.as_tensor(own, dtype=torch.float32),
         }
         return statistics, dataclasses.replace(effects, **of_targets), responders
 
@@ -269,7 +270,8 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
             What separates the targets of a combination.
         mode
             What a perturbation does to its target. `knockout`: its node is zeroed. `knockdown`, `activation`: its
-            node stays, and the learnt effect acts on it.
+            node stays, and the learnt effect acts on it. An untrained target is expected to change its own transcript
+            as trained ones do, or, where few are measured, to a quarter and fourfold.
         **kwargs
             For scvi-tools.
 

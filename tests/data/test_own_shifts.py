@@ -1,0 +1,241 @@
+"""What perturbations do to their own transcripts, against Poisson counts and explicit formulas."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import DotProduct
+
+from unlasting._perturbation import Perturbation
+from unlasting.data import OwnShifts, TargetVocabulary, _effects, fit_effects
+from unlasting.data._statistics import MeasuredEffects
+from unlasting.nn import ExpectedEffects, Marginals
+
+N_GENES = 40
+X_MAX = 4.0
+GENES = [f"G{i}" for i in range(N_GENES)]
+
+
+def controls(log_odds=0.0, base=0.5, scale=0.2, n_pools=1) -> Marginals:
+    return Marginals(*(torch.as_tensor(part).float().expand(n_pools, N_GENES) for part in (log_odds, base, scale)))
+
+
+def vocabulary(conditions, nodes=GENES) -> TargetVocabulary:
+    known = [Perturbation(names) for names in conditions]
+    return TargetVocabulary(nodes, known, [], np.zeros((0, 0)), {}, [], np.zeros((0, 0)))
+
+
+def measured_effects(shifts, noise=1e-9, condition=None, pool=0) -> MeasuredEffects:
+    condition = np.arange(len(shifts)) if condition is None else np.asarray(condition)
+    pool, noise = np.broadcast_to(pool, condition.shape), np.broadcast_to(noise, condition.shape).astype(float)
+    return MeasuredEffects(condition, pool, 2.0 / noise, noise, shifts, np.full(shifts.shape[2], 0.5))
+
+
+def separate(known, measured, mode="knockout", of=None):
+    return OwnShifts.of(known, measured, controls() if of is None else of, X_MAX, mode).separate(measured)
+
+
+def targets_and_effects(names, nodes, own, seed=0):
+    """Single knock-outs that change their own gene by `own`, and all genes a little."""
+    shifts = np.random.default_rng(seed).normal(0, 0.05, (len(names), 3, N_GENES))
+    for row, name in enumerate(names):
+        if name in nodes[:N_GENES]:
+            shifts[row, :, nodes.index(name)] += own
+    return vocabulary([(name,) for name in names], nodes), measured_effects(shifts)
+
+
+def poisson_genes(mean, one=0.5):
+    """Log-odds of a count, and log1p of the mean of the positive counts, of which a single one is `one`."""
+    expressed = stats.poisson.sf(0, mean)
+    return np.log(expressed / (1 - expressed)), np.log1p(one * mean / expressed)
+
+
+def poisson_shifts(mean, fold, scale):
+    """Shifts `(3, n_genes)` of Poisson counts whose mean changes by a factor; `scale` is in log1p."""
+    before, after = poisson_genes(mean), poisson_genes(mean * fold)
+    return np.stack([after[0] - before[0], (after[1] - before[1]) / scale, 0.0 * before[0]])
+
+
+def test_what_a_knock_out_does_to_its_own_gene_is_told_apart_from_the_rest():
+    nodes = [*GENES, "TFX"]
+    known, measured = targets_and_effects(["G0", "G1", "G2", "TFX"], nodes, np.array([-2.0, -1.0, 0.1]))
+    own, rest = separate(known, measured)
+    for gene in range(3):
+        np.testing.assert_allclose(own[:, gene], measured.shifts[gene, :, gene], rtol=1e-5)
+        assert rest.shifts[gene, :, gene] == pytest.approx(0.0, abs=1e-5)
+    is_own = np.eye(4, N_GENES, dtype=bool)
+    is_own[3] = False
+    np.testing.assert_array_equal(rest.shifts.swapaxes(1, 2)[~is_own], measured.shifts.swapaxes(1, 2)[~is_own])
+
+
+@pytest.mark.parametrize(
+    ("mode", "of_mode"),
+    [
+        pytest.param("knockout", 1.0, id="knockout"),
+        pytest.param("knockdown", 0.25, id="knockdown"),
+        pytest.param("activation", 4.0, id="activation"),
+    ],
+)
+def test_an_untrained_target_changes_by_the_fold_that_is_usual_whatever_its_expression(mode, of_mode):
+    """From genes that few cells express to those with many counts in all, which log-odds and s.d. do not compare."""
+    mean = np.geomspace(0.05, 6.0, N_GENES)
+    log_odds, base = poisson_genes(mean)
+    scale = np.linspace(0.02, 0.3, N_GENES)
+    trained = np.array([3, 15, 20, 30, 38])
+    folds = np.array([0.5, 0.3, 0.4, 0.9, 0.35])  # of which .4 is the median
+    shifts = np.zeros((5, 3, N_GENES))
+    for row, (gene, fold) in enumerate(zip(trained, folds, strict=True)):
+        shifts[row, :, gene] = poisson_shifts(mean, fold, scale * X_MAX)[:, gene]
+    known = vocabulary([(GENES[gene],) for gene in trained])
+    own, _ = separate(known, measured_effects(shifts), mode, controls(log_odds, base / X_MAX, scale))
+    usual = np.exp((5 * np.log(0.4) + np.log(of_mode)) / 6)
+    others = np.setdiff1d(np.arange(N_GENES), trained)
+    np.testing.assert_allclose(own[:, others], poisson_shifts(mean, usual, scale * X_MAX)[:, others], atol=1e-4)
+    np.testing.assert_allclose(own[:, trained], shifts[np.arange(5), :, trained].T, atol=1e-4)
+
+
+def test_where_no_target_is_measured_the_mode_says_what_becomes_of_its_transcript():
+    nodes = [*GENES, "TFX"]
+    known, measured = targets_and_effects(["TFX", "IFN"], nodes, 9.0)
+    mean = np.geomspace(0.05, 1.5, N_GENES)
+    log_odds, base = poisson_genes(mean)
+    of = controls(log_odds, base / X_MAX)
+    for mode, fold in (("knockdown", 0.25), ("activation", 4.0)):
+        own, rest = separate(known, measured, mode, of)
+        np.testing.assert_allclose(own, poisson_shifts(mean, fold, 0.2 * X_MAX), atol=1e-4)
+        np.testing.assert_array_equal(rest.shifts, measured.shifts)
+
+
+def test_targets_that_are_not_measured_tell_nothing_of_their_own():
+    nodes = [*GENES, "TFX"]
+    known, measured = targets_and_effects(["TFX", "IFN"], nodes, 9.0)
+    own, rest = separate(known, measured)
+    assert (own == 0).all()
+    np.testing.assert_array_equal(rest.shifts, measured.shifts)
+
+
+@pytest.mark.parametrize("log_odds", [-30.0, 30.0])
+@pytest.mark.parametrize("mode", ["knockout", "knockdown", "activation"])
+def test_genes_that_all_controls_express_or_none_get_finite_shifts(log_odds, mode):
+    known, measured = targets_and_effects(["G0", "G1"], GENES, np.array([-3.0, -1.0, 0.0]))
+    own, rest = separate(known, measured, mode, controls(log_odds))
+    assert np.isfinite(own).all()
+    assert np.isfinite(rest.shifts).all()
+    assert (np.abs(own[0]) <= 7.0).all()
+
+
+def test_a_target_has_one_own_shift_from_where_it_is_alone_or_else_from_combinations():
+    shifts = np.random.default_rng(0).normal(size=(4, 3, N_GENES))
+    noise = np.array([1.0, 2.0, 4.0, 8.0]) * 1e-9
+    measured = measured_effects(shifts, noise, [0, 0, 1, 2], [0, 1, 0, 0])
+    own, rest = separate(vocabulary([("G0",), ("G0", "G1"), ("G1", "G2")]), measured)
+    np.testing.assert_allclose(own[:, 0], np.average(shifts[:2, :, 0], axis=0, weights=1 / noise[:2]), rtol=1e-5)
+    np.testing.assert_allclose(own[:, 1], np.average(shifts[2:, :, 1], axis=0, weights=1 / noise[2:]), rtol=1e-5)
+    np.testing.assert_allclose(own[:, 2], shifts[3, :, 2], rtol=1e-5)
+    np.testing.assert_allclose(rest.shifts[2, :, :2], shifts[2, :, :2] - own[:, :2])
+    assert (rest.shifts[:, :, 3:] == shifts[:, :, 3:]).all()
+
+
+def test_what_a_partner_does_is_not_taken_for_what_untrained_targets_do_to_themselves():
+    """Three targets lose their transcript alone; in six pairs the partner raises it by more."""
+    names = [(f"G{i}",) for i in range(3)] + [(f"G{i}", f"G{10 + i + j}") for i in range(3) for j in (0, 3)]
+    lost = poisson_shifts(np.ones(N_GENES), 0.2, 0.2 * X_MAX)[:, 0]
+    log_odds, base = poisson_genes(np.ones(N_GENES))
+    shifts = np.zeros((9, 3, N_GENES))
+    for row, targets in enumerate(names):
+        shifts[row, :, [int(name[1:]) for name in targets]] = lost
+        shifts[row, :, int(targets[0][1:])] += 3.0 * (len(targets) - 1)
+    own, _ = separate(vocabulary(names), measured_effects(shifts), of=controls(log_odds, base / X_MAX))
+    usual = poisson_shifts(np.ones(N_GENES), 0.2**0.9, 0.2 * X_MAX)[:, 0]
+    np.testing.assert_allclose(own[:, 30], usual, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(own[:, :3], np.tile(lost[:, None], 3), rtol=1e-5, atol=1e-6)
+
+
+def test_noise_is_not_taken_for_what_a_target_does_to_itself():
+    known = vocabulary([(name,) for name in GENES])
+    rng = np.random.default_rng(0)
+    mean, rows = np.ones(N_GENES), np.arange(N_GENES)
+    log_odds, base = poisson_genes(mean)
+    true = poisson_shifts(mean, np.exp(rng.normal(np.log(0.4), 0.05, N_GENES)), 0.2 * X_MAX)
+    shifts = np.zeros((N_GENES, 3, N_GENES))
+    units = measured_effects(shifts, 0.1).units
+    shifts[rows, :, rows] = (true + rng.normal(size=true.shape) * np.sqrt(0.1) / units).T
+    own, _ = separate(known, measured_effects(shifts, 0.1), of=controls(log_odds, base / X_MAX))
+    error, of_measured = (((one - true) ** 2).mean(axis=1) for one in (own, shifts[rows, :, rows].T))
+    assert (error < 0.3 * of_measured).all()
+
+
+def pathways(seed=0):
+    """Five pathways of two targets that act alike on every gene, but each on its own transcript."""
+    pathway = np.repeat(np.eye(5), 2, axis=0)
+    rest = np.repeat(np.random.default_rng(seed).normal(size=(5, 3, N_GENES)), 2, axis=0)
+    shifts = rest.copy()
+    shifts[np.arange(10), :, np.arange(10)] -= 5.0
+    return vocabulary([(name,) for name in GENES[:10]]), pathway, rest, shifts
+
+
+def fitted(known, features, measured, mode="knockout"):
+    own = OwnShifts.of(known, measured, controls(), X_MAX, mode)
+    return fit_effects(features, np.ones(features.shape[1]), np.zeros((1, N_GENES)), measured, own)
+
+
+def expected(fit, features, node) -> np.ndarray:
+    features, node = torch.as_tensor(features, dtype=torch.float32), torch.as_tensor(node)[:, None]
+    return ExpectedEffects(fit)(features, node, torch.zeros(len(features), N_GENES)).numpy()
+
+
+def test_a_similar_target_is_not_expected_to_lose_the_transcript_of_another():
+    known, pathway, rest, shifts = pathways()
+    found = expected(fitted(known, pathway, measured_effects(shifts, 0.01)), pathway, np.arange(10))
+    rows = np.arange(10)
+    partner = rows ^ 1
+    np.testing.assert_allclose(found[rows, :, partner], rest[rows, :, partner], atol=0.25)
+    np.testing.assert_allclose(found[rows, :, rows], shifts[rows, :, rows], atol=0.25)
+
+
+def test_what_targets_do_to_themselves_says_nothing_of_what_others_do_to_them():
+    """However much of its transcript a knock-out loses, others are expected to do the same to it."""
+    known, pathway, _, shifts = pathways()
+    more = shifts.copy()
+    more[np.arange(10), :, np.arange(10)] -= 1.0
+    of_less, of_more = (fitted(known, pathway, measured_effects(one, 0.01)) for one in (shifts, more))
+    new = np.random.default_rng(1).normal(size=(6, 5))
+    none = np.full(6, -1)
+    np.testing.assert_allclose(expected(of_less, new, none), expected(of_more, new, none), atol=0.01)
+
+
+def test_left_out_values_are_those_of_a_regression_on_the_others():
+    rng = np.random.default_rng(0)
+    features, values, noise = rng.normal(size=(12, 3)), rng.normal(size=(12, 4)), rng.uniform(0.1, 0.5, 12)
+    sizes = np.array([1.0, 0.3, 0.0, 1.0])
+    which = np.zeros((12, 4), dtype=bool)
+    which[2, 0] = which[[3, 7, 8], 1] = which[5, 2] = True
+    found = _effects._Spectrum.of(features @ features.T, noise).left_out(values, sizes, which)
+    assert (found[~which] == 0).all()
+    assert found[5, 2] == 0  # nothing acts on this gene
+    for output in (0, 1):
+        rows = which[:, output]
+        process = GaussianProcessRegressor(DotProduct(0.0, "fixed"), alpha=noise[~rows] / sizes[output], optimizer=None)
+        process.fit(features[~rows], values[~rows, output])
+        np.testing.assert_allclose(found[rows, output], process.predict(features[rows]), rtol=1e-6)
+
+
+def test_own_shifts_outlast_what_is_fitted_to_the_rest():
+    known, pathway, _, shifts = pathways()
+    measured = measured_effects(shifts, 0.01)
+    fit = fitted(known, pathway, measured)
+    assert fit.own.shape == (3, N_GENES)
+    without = fit_effects(pathway, np.ones(5), np.zeros((1, N_GENES)), measured)
+    assert (without.own == 0).all()
+    other = ExpectedEffects(dataclasses.replace(fit, own=torch.zeros_like(fit.own)))
+    features, profiles = torch.as_tensor(pathway[:1], dtype=torch.float32), torch.zeros(1, N_GENES)
+    beside = ExpectedEffects(fit)(features, torch.tensor([[0]]), profiles) - other(
+        features, torch.tensor([[0]]), profiles
+    )
+    np.testing.assert_allclose(beside[0, :, 0].numpy(), fit.own[:, 0].numpy(), atol=1e-5)
+    assert (beside[0, :, 1:] == 0).all()
