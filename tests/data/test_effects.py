@@ -249,3 +249,22 @@ def test_own_shifts_act_on_the_genes_that_are_targets():
     for row, genes in enumerate([[], [3], [2, 5], [1]]):
         expected[row, :, genes] = own[:, genes]
     torch.testing.assert_close(effects(asked, node, pools), expected)
+
+
+def test_what_is_carried_over_does_not_fade_with_the_dose():
+    """Features of a drug, and effects with them, fade towards dose 0; the share of cells that escape it does not."""
+    rng = np.random.default_rng(0)
+    drug, gate = np.repeat(np.eye(4), 5, axis=0), np.tile([0.1, 0.3, 0.6, 0.9, 1.0], 4)[:, None]
+    of_drugs = rng.normal(size=(4, 3, N_GENES))
+    shifts = np.einsum("nf,fsg->nsg", gate * drug, of_drugs)
+    measured = measured_effects(np.arange(20), np.zeros(20, dtype=int), 0.01, shifts + rng.normal(0, 0.1, shifts.shape))
+    effects = ExpectedEffects(fit_effects(gate * drug, np.ones(4), np.zeros((1, N_GENES)), measured))
+    share = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    values = share.repeat_interleave(5)
+    assert torch.equal(effects.carried_over(effects.features, values), values)
+    assert effects.carried_over(torch.zeros(2, 4), values).tolist() == [0.0, 0.0]
+    for dose in (1.1, 0.5, 0.2, 0.01):
+        torch.testing.assert_close(effects.carried_over(dose * torch.eye(4), values), share, atol=0.01, rtol=0.0)
+    # what was not found at doses of little effect counts for little
+    values = values * torch.as_tensor(gate[:, 0] > 0.5)
+    torch.testing.assert_close(effects.carried_over(0.5 * torch.eye(4), values), share, atol=0.05, rtol=0.0)

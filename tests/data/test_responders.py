@@ -89,3 +89,56 @@ def test_test_cells_are_not_read_and_storage_changes_nothing():
 def test_few_cells_count_as_responders():
     cells, codes, _ = screen(n=40)
     assert not fitted(cells, codes).escaped.any()
+
+
+def small_screen(seed: int = 0, *, escaped: float = 0.25, n: int = 30):
+    """Controls (code 0) and three doses of a drug (codes 1 to 3) in two pools, the lowest of which does nothing."""
+    rng = np.random.default_rng(seed)
+    sizes = [150, n, n, n] * 2
+    condition, pool = np.repeat([0, 1, 2, 3] * 2, sizes), np.repeat([0] * 4 + [1] * 4, sizes)
+    responds = (rng.random(len(condition)) >= escaped) & (condition > 0)
+    cells = rng.normal(2.0, 0.6, size=(len(condition), N_GENES)) + 0.5 * pool[:, None]
+    cells[:, :10] += (np.array([0.0, 0.0, 1.5, 2.0])[condition] * responds)[:, None]
+    codes = {"condition": condition, "pool": pool, "split": np.zeros(len(condition), dtype=int)}
+    return cells.clip(0.01).astype(np.float32), codes, responds
+
+
+def fitted_together(cells, codes, perturbation=(0, 1, 1, 1)):
+    known = {"control_code": 0, "n_conditions": 4, "n_pools": 2}
+    return fit_responders(cells, **codes, **known, perturbation=np.array(perturbation))
+
+
+def test_doses_and_pools_with_few_cells_have_one_share_that_is_found_from_all():
+    shares, true = [], []
+    for seed in range(5):
+        cells, codes, responds = small_screen(seed)
+        fit = fitted_together(cells, codes)
+        assert not fit.escaped[1].any()  # without an effect nothing tells a cell that escaped
+        shares.append(float(fit.escaped[3, 0]))
+        assert torch.equal(fit.escaped[2:], torch.full((2, 2), shares[-1]))
+        assert fit.of_trained.tolist() == pytest.approx([0.0, shares[-1], shares[-1]])
+        true.append(1 - responds[codes["condition"] > 1].mean())
+        chosen = codes["condition"] == 3
+        probability = Responders(fit)(
+            *(torch.from_numpy(part[chosen]) for part in (cells, codes["condition"], codes["pool"]))
+        )
+        assert roc_auc_score(responds[chosen], probability.numpy()) > 0.97
+    np.testing.assert_allclose(shares, true, atol=0.08)
+    assert not any(fitted_together(*small_screen(seed, escaped=0.0)[:2]).escaped.any() for seed in range(5))
+
+
+def test_other_perturbations_and_a_handful_of_cells_do_not_take_part():
+    cells, codes, _ = small_screen()
+    assert not fitted_together(cells, codes, (0, 1, 2, 3)).escaped[1].any()
+    alone, together = fitted_together(cells, codes, (0, 1, 2, 3)), fitted_together(cells, codes)
+    assert not torch.equal(alone.escaped, together.escaped)
+    cells, codes, _ = small_screen(n=19)
+    assert not fitted_together(cells, codes).escaped.any()
+
+
+def test_many_cells_speak_for_themselves():
+    cells, codes, _ = screen()
+    alone = fitted(cells, codes)
+    together = fit_responders(cells, **codes, control_code=0, n_conditions=2, n_pools=2, perturbation=np.array([0, 1]))
+    for one, other in zip(vars(alone).values(), vars(together).values(), strict=True):
+        assert torch.equal(one, other)

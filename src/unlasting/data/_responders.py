@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +16,9 @@ from unlasting.nn import N_DIRECTION_GENES, ResponderFit
 
 _MIN_CELLS: Final = 50
 """Fewest cells, perturbed and control, from which a mixture is told from a single mode."""
+
+_FEWEST: Final = 20
+"""Fewest cells of a condition and pool that take part where others of the same perturbation speak with them."""
 
 _MAX_CELLS: Final = 2_000
 """Most cells that are looked at; more would not change what is found."""
@@ -30,13 +35,16 @@ def fit_responders(
     control_code: int,
     n_conditions: int,
     n_pools: int,
+    perturbation: np.ndarray | None = None,
 ) -> ResponderFit:
     """Fit a mixture of responders and cells that escaped to the training cells of every condition and pool.
 
     As in Mixscape :cite:p:`papalexi2021`, cells are placed along the change from control to perturbed cells, and the
     cells that escaped are spread along it as the controls are. The direction for one half of the cells comes from the
     other. A mixture has to explain the cells better than one mode by more than the logarithm of their number, and its
-    modes have to be farther apart than the sum of their s.d.; otherwise all cells count as responders.
+    modes have to be farther apart than the sum of their s.d.; otherwise all cells count as responders. Where a condition
+    has few cells in a pool, the doses and pools of a perturbation have one share of cells that escaped, found from all of
+    them, each along its own direction.
 
     Parameters
     ----------
@@ -50,6 +58,8 @@ def fit_responders(
         The code of the control among the conditions.
     n_conditions, n_pools
         Numbers of codes.
+    perturbation
+        Codes of what is perturbed in every condition, whatever the dose, shape `(n_conditions,)`. All differ if `None`.
 
     Returns
     -------
@@ -66,27 +76,71 @@ def fit_responders(
         zip(groups.tolist(), np.split(training[of_group.argsort(kind="stable")], sizes.cumsum()[:-1]), strict=True)
     )
     n_cells = np.bincount(condition[training], minlength=n_conditions)
+    together: dict[tuple[int, ...], list[_Placed]] = {}
     for code in range(n_pools):
         control = _read(matrix, rows_of.get(code * n_conditions + control_code, training[:0]), rng)
         if len(control) < _MIN_CELLS:
             continue
         for place, perturbed_code in enumerate(trained.tolist()):
             rows = rows_of.get(code * n_conditions + perturbed_code, training[:0])
-            if len(rows) < _MIN_CELLS:
+            if len(rows) < _FEWEST:
                 continue
-            perturbed = _read(matrix, rows, rng)
-            mixture = _mixture(_held_out_places(perturbed, control, rng))
-            if mixture is None:
-                continue
-            genes, weights = direction(perturbed, control, N_DIRECTION_GENES)
-            places = control[:, genes] @ weights
             pair = (perturbed_code, code)
-            fit.genes[pair][: len(genes)] = torch.from_numpy(genes)
-            fit.weights[pair][: len(genes)] = torch.from_numpy(weights / _deviation(places))
-            fit.centre[pair] = float(places.mean()) / _deviation(places)
-            fit.escaped[pair], fit.separation[pair], fit.spread[pair] = mixture
-            fit.of_trained[place] += len(rows) / n_cells[perturbed_code] * mixture[0]
+            key: tuple[int, ...] = pair
+            if perturbation is not None and len(rows) < _MIN_CELLS:
+                key = (int(perturbation[perturbed_code]),)
+            share = len(rows) / n_cells[perturbed_code]
+            placed = _Placed.of(pair, place, share, _read(matrix, rows, rng), control, rng)
+            together.setdefault(key, []).append(placed)
+    for members in together.values():
+        if sum(len(placed.places) for placed in members) < _MIN_CELLS:
+            continue
+        escaped, separations, spreads = _mixture([placed.places for placed in members])
+        for placed, separation, spread in zip(members, separations, spreads, strict=True):
+            if escaped and separation >= 1.0 + spread:
+                placed.write(fit, escaped, separation, spread)
     return fit
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Cells of a condition in a pool along a direction."""
+
+    pair: tuple[int, int]
+    """Codes of condition and pool."""
+    place: int
+    """Of the condition among the trained ones."""
+    share: float
+    """Of the cells of the condition."""
+    places: np.ndarray
+    genes: np.ndarray
+    weights: np.ndarray
+    centre: float
+
+    @classmethod
+    def of(
+        cls,
+        pair: tuple[int, int],
+        place: int,
+        share: float,
+        perturbed: np.ndarray,
+        control: np.ndarray,
+        rng: np.random.Generator,
+    ) -> _Placed:
+        places = _held_out_places(perturbed, control, rng)
+        genes, weights = direction(perturbed, control, N_DIRECTION_GENES)
+        along = control[:, genes] @ weights
+        return cls(
+            pair, place, share, places, genes, weights / _deviation(along), float(along.mean()) / _deviation(along)
+        )
+
+    def write(self, fit: ResponderFit, escaped: float, separation: float, spread: float) -> None:
+        """Add what was found."""
+        fit.genes[self.pair][: len(self.genes)] = torch.from_numpy(self.genes)
+        fit.weights[self.pair][: len(self.genes)] = torch.from_numpy(self.weights)
+        fit.centre[self.pair] = self.centre
+        fit.escaped[self.pair], fit.separation[self.pair], fit.spread[self.pair] = escaped, separation, spread
+        fit.of_trained[self.place] += self.share * escaped
 
 
 def _read(matrix: Any, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -112,20 +166,34 @@ def _deviation(places: np.ndarray) -> float:
     return float(places.std()) or 1.0
 
 
-def _mixture(places: np.ndarray) -> tuple[float, float, float] | None:
-    """Fit `escaped N(0, 1) + (1 - escaped) N(separation, spread^2)` if that is called for."""
-    if places.mean() <= 0 or places.std() == 0:
-        return None
-    one_mode = norm.logpdf(places, places.mean(), places.std()).sum()
+def _mixture(groups: Sequence[np.ndarray]) -> tuple[float, np.ndarray, np.ndarray]:
+    """Fit `escaped N(0, 1) + (1 - escaped) N(separation, spread^2)` to groups of cells, all with one share that escaped.
+
+    Returns that share, 0 where one mode for each group explains the cells as well, and separation and spread of every group.
+    """
+    separations, spreads = np.zeros(len(groups)), np.ones(len(groups))
+    which = [i for i, places in enumerate(groups) if places.mean() > 0 and places.std() > 0]
+    n_cells = sum(len(groups[i]) for i in which)
+    if not n_cells:
+        return 0.0, separations, spreads
+    group = np.repeat(np.arange(len(which)), [len(groups[i]) for i in which])
+    places = np.concatenate([groups[i] for i in which])
+
+    def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.bincount(group, weights * values) / np.maximum(np.bincount(group, weights), 1e-12)
+
+    middle = mean(places, np.ones(n_cells))
+    deviation = np.sqrt(mean((places - middle[group]) ** 2, np.ones(n_cells)))
+    one_mode = norm.logpdf(places, middle[group], deviation[group]).sum()
     of_escaped = norm.pdf(places)
-    escaped, separation, spread = 0.2, places.mean() / 0.8, 1.0
+    escaped, separation, spread = 0.2, middle / 0.8, np.ones(len(which))
     for _ in range(_ROUNDS):
-        of_responders = (1 - escaped) * norm.pdf(places, separation, spread)
+        of_responders = (1 - escaped) * norm.pdf(places, separation[group], spread[group])
         responds = of_responders / (of_responders + escaped * of_escaped + 1e-300)
-        n = max(responds.sum(), 1e-12)
-        escaped, separation = 1 - n / len(places), (responds @ places) / n
-        spread = max(0.3, float(np.sqrt(responds @ (places - separation) ** 2 / n)))
-    two_modes = np.log(escaped * of_escaped + (1 - escaped) * norm.pdf(places, separation, spread) + 1e-300).sum()
-    if two_modes - one_mode < np.log(len(places)) or separation < 1.0 + spread:
-        return None
-    return float(np.clip(escaped, 1e-3, 1 - 1e-3)), float(separation), spread
+        escaped, separation = 1 - max(responds.sum(), 1e-12) / n_cells, mean(places, responds)
+        spread = np.maximum(0.3, np.sqrt(mean((places - separation[group]) ** 2, responds)))
+    of_responders = (1 - escaped) * norm.pdf(places, separation[group], spread[group])
+    two_modes = np.log(escaped * of_escaped + of_responders + 1e-300).sum()
+    separations[which], spreads[which] = separation, spread
+    is_called_for = two_modes - one_mode >= np.log(n_cells)
+    return float(np.clip(escaped, 1e-3, 1 - 1e-3)) if is_called_for else 0.0, separations, spreads

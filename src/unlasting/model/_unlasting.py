@@ -191,7 +191,9 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         }
         responders = ResponderFit.empty(n_conditions, n_pools, len(trained))
         if self.preset.use_responders:
-            responders = fit_responders(matrix, **cells)
+            labels = ["+".join(sorted(condition.targets)) for condition in self._conditions()]
+            perturbation = np.unique(labels, return_inverse=True)[1]
+            responders = fit_responders(matrix, **cells, perturbation=perturbation)
         statistics, measured = fit_statistics(
             matrix, **cells, responders=Responders(responders), use_mask=self.preset.use_mask
         )
