@@ -268,3 +268,23 @@ def test_what_is_carried_over_does_not_fade_with_the_dose():
     # what was not found at doses of little effect counts for little
     values = values * torch.as_tensor(gate[:, 0] > 0.5)
     torch.testing.assert_close(effects.carried_over(0.5 * torch.eye(4), values), share, atol=0.05, rtol=0.0)
+
+
+def test_what_is_carried_over_is_never_more_than_all_trained_conditions_have():
+    """Targets that share a generic feature and have one of their own, of which an untrained one has only the first."""
+    n_trained = 100
+    rng = np.random.default_rng(0)
+    own = np.eye(n_trained)
+    features = np.hstack([np.full((n_trained, 1), 0.3), own])
+    shifts = rng.normal(size=(n_trained, 3, N_GENES)) + 0.5 * rng.normal(size=(1, 3, N_GENES))
+    measured = measured_effects(np.arange(n_trained), np.zeros(n_trained, dtype=int), 0.01, shifts)
+    specific = np.r_[0.0, np.ones(n_trained)]
+    effects = ExpectedEffects(fit_effects(features, specific, np.zeros((1, N_GENES)), measured))
+    untrained = torch.zeros(1, n_trained + 1)
+    untrained[0, 0] = 0.3
+    pair, four = (effects.features[:n].sum(dim=0, keepdim=True) for n in (2, 4))
+    share = torch.full((n_trained,), 0.4)
+    for features_of in (untrained, pair, four):
+        carried = float(effects.carried_over(features_of, share))
+        assert 0.0 < carried <= 0.4 + 1e-4
+    assert float(effects.carried_over(pair, share)) == pytest.approx(0.4, abs=0.02)

@@ -127,6 +127,21 @@ def test_doses_and_pools_with_few_cells_have_one_share_that_is_found_from_all():
     assert not any(fitted_together(*small_screen(seed, escaped=0.0)[:2]).escaped.any() for seed in range(5))
 
 
+def test_each_dose_has_its_share_where_one_for_all_is_clearly_less_likely():
+    """More cells respond to more of a drug."""
+    escaped, strength = np.array([0.0, 0.7, 0.4, 0.02]), np.array([0.0, 1.5, 2.0, 2.0])
+    for seed in range(4):
+        cells, codes, _ = small_screen(seed, n=45)
+        rng = np.random.default_rng(seed)
+        responds = (rng.random(len(cells)) >= escaped[codes["condition"]]) & (codes["condition"] > 0)
+        cells = rng.normal(2.0, 0.6, size=cells.shape) + 0.5 * codes["pool"][:, None]
+        cells[:, :10] += (strength[codes["condition"]] * responds)[:, None]
+        fit = fitted_together(cells.clip(0.01).astype(np.float32), codes)
+        true = [1 - responds[codes["condition"] == code].mean() for code in (1, 2, 3)]
+        np.testing.assert_allclose(fit.escaped[1:].mean(dim=1).numpy(), true, atol=0.1)
+        assert torch.equal(fit.escaped[:, 0], fit.escaped[:, 1])  # the pools of a dose have one
+
+
 def test_other_perturbations_and_a_handful_of_cells_do_not_take_part():
     cells, codes, _ = small_screen()
     assert not fitted_together(cells, codes, (0, 1, 2, 3)).escaped[1].any()

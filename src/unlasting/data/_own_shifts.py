@@ -18,6 +18,9 @@ measured. A cut gene may be transcribed as before; interference and activation a
 _MOST_LOG_ODDS: Final = 7.0
 """Of being expressed: what is on or off in all but one of a thousand cells is so in all that are measured."""
 
+_TELLING_LOG_ODDS: Final = 4.0
+"""Above it, the share of cells without a gene says little of how many counts the others have."""
+
 
 @dataclass(frozen=True)
 class _Transcripts:
@@ -35,20 +38,33 @@ class _Transcripts:
         )
         return cls(np.clip(log_odds, -_MOST_LOG_ODDS, _MOST_LOG_ODDS), base * x_max, scale * x_max)
 
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean count, `(n_genes,)`: by the cells without one, or else by the normalised value of a single count."""
+        mean = np.logaddexp(0.0, self.log_odds)
+        normalised = np.expm1(self.base) * -np.expm1(-mean)
+        tells = np.abs(self.log_odds) < _TELLING_LOG_ODDS
+        by_value = normalised / np.median((normalised / mean)[tells]) if tells.any() else np.full_like(mean, np.inf)
+        return np.where(self.log_odds < _TELLING_LOG_ODDS, mean, np.clip(by_value, mean, 1e3))
+
     def log_fold(self, shifts: np.ndarray) -> np.ndarray:
         """Get the change of the logarithm of the mean count, `(n_genes,)`, by shifts `(3, n_genes)`."""
         base = np.maximum(self.base + shifts[1] * self.scale, 0.1 * self.base)
-        rates = np.logaddexp(0.0, -self.log_odds) - np.logaddexp(0.0, -self.log_odds - shifts[0])
-        return rates + np.log(np.expm1(base) / np.expm1(self.base))
+        return self._log_rates(shifts[0]) + np.log(np.expm1(base) / np.expm1(self.base))
 
     def shifts(self, log_fold: float) -> np.ndarray:
         """Get the shifts of Poisson counts whose mean changes by a factor, `(3, n_genes)`; the s.d. stays."""
-        mean = np.logaddexp(0.0, self.log_odds)  # of the counts, from the share of cells without one
-        changed = mean * np.exp(log_fold)
-        log_odds = np.minimum(changed + np.log(-np.expm1(-changed)), np.maximum(self.log_odds, _MOST_LOG_ODDS))
-        of_expressed = np.expm1(-mean) / np.expm1(-changed) * changed / mean
-        base = np.log1p(np.expm1(self.base) * of_expressed)
-        return np.stack([log_odds - self.log_odds, (base - self.base) / self.scale, np.zeros_like(base)])
+        mean = self.mean * np.exp(log_fold)
+        log_odds = np.clip(mean + np.log(-np.expm1(-mean)), -_MOST_LOG_ODDS, _MOST_LOG_ODDS) - self.log_odds
+        log_odds = np.where(
+            log_odds * log_fold > 0, log_odds, 0.0
+        )  # as many cells, if the counts alone say more, or fewer
+        base = np.log1p(np.expm1(self.base) * np.exp(log_fold - self._log_rates(log_odds)))
+        return np.stack([log_odds, (base - self.base) / self.scale, np.zeros_like(base)])
+
+    def _log_rates(self, shift: np.ndarray) -> np.ndarray:
+        """Get the change of the logarithm of the share of cells that express a gene, `(n_genes,)`."""
+        return np.logaddexp(0.0, -self.log_odds) - np.logaddexp(0.0, -self.log_odds - shift)
 
 
 @dataclass(frozen=True)
@@ -66,7 +82,7 @@ class OwnShifts:
     tells
         Which of them tell what is its own: where it is perturbed alone, or any if it never is, of the same shape.
     genes
-        The transcripts of control cells.
+        The transcripts of control cells, in the mean over pools: in a pool that differs much from it, a fold is another one.
     usual_log_fold
         Change that counts as that of one more target.
     """
@@ -126,7 +142,7 @@ class OwnShifts:
             drawn to what is usual as far as it may be noise. What is usual, and that of any other, has the median fold
             change of trained ones and of the mode, which counts as one more target.
         rest
-            The effects without them.
+            The effects without them; what tells an own shift is as expected, if that is known.
         """
         trained = np.any(self.is_own, axis=0)
         if not trained.any():
@@ -139,7 +155,10 @@ class OwnShifts:
         noise = 1.0 / (weights.sum(axis=0) * measured.units[:, trained] ** 2)
         spread = np.maximum(((found - usual) ** 2 - noise).mean(axis=1, keepdims=True), 0.0)
         own[:, trained] = usual + spread / (spread + noise) * (found - usual)
-        return own, replace(measured, shifts=measured.shifts - self.is_own[:, None] * own)
+        rest = measured.shifts - self.is_own[:, None] * own
+        if expected is not None:
+            rest = np.where(self.tells[:, None], expected, rest)
+        return own, replace(measured, shifts=rest)
 
     def _usual(self, found: np.ndarray, trained: np.ndarray) -> np.ndarray:
         """Get what is usual of any gene, `(3, n_genes)`, from the shifts of trained ones, `(3, n_trained)`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,9 +42,9 @@ def fit_responders(
     As in Mixscape :cite:p:`papalexi2021`, cells are placed along the change from control to perturbed cells, and the
     cells that escaped are spread along it as the controls are. The direction for one half of the cells comes from the
     other. A mixture has to explain the cells better than one mode by more than the logarithm of their number, and its
-    modes have to be farther apart than the sum of their s.d.; otherwise all cells count as responders. Where a condition
-    has few cells in a pool, the doses and pools of a perturbation have one share of cells that escaped, found from all of
-    them, each along its own direction.
+    modes have to be farther apart than the sum of their s.d.; otherwise all cells count as responders. Conditions
+    with few cells in a pool have one share of cells that escaped in all such pools, and at all such doses of the
+    perturbation unless one for each dose is clearly likelier; each cell is placed along the direction of its own.
 
     Parameters
     ----------
@@ -93,10 +93,7 @@ def fit_responders(
             placed = _Placed.of(pair, place, share, _read(matrix, rows, rng), control, rng)
             together.setdefault(key, []).append(placed)
     for members in together.values():
-        if sum(len(placed.places) for placed in members) < _MIN_CELLS:
-            continue
-        escaped, separations, spreads = _mixture([placed.places for placed in members])
-        for placed, separation, spread in zip(members, separations, spreads, strict=True):
+        for placed, escaped, separation, spread in _shares(members):
             if escaped and separation >= 1.0 + spread:
                 placed.write(fit, escaped, separation, spread)
     return fit
@@ -166,34 +163,60 @@ def _deviation(places: np.ndarray) -> float:
     return float(places.std()) or 1.0
 
 
-def _mixture(groups: Sequence[np.ndarray]) -> tuple[float, np.ndarray, np.ndarray]:
-    """Fit `escaped N(0, 1) + (1 - escaped) N(separation, spread^2)` to groups of cells, all with one share that escaped.
+def _shares(members: list[_Placed]) -> Iterator[tuple[_Placed, float, float, float]]:
+    """Fit a mixture to all members, or to those of each condition if one share for all is clearly less likely."""
+    of_condition: dict[int, list[_Placed]] = {}
+    for placed in members:
+        of_condition.setdefault(placed.pair[0], []).append(placed)
+    together, *alone = (_Mixture.of([placed.places for placed in group]) for group in (members, *of_condition.values()))
+    gain = sum(mixture.log_likelihood for mixture in alone) - together.log_likelihood
+    n_cells = sum(len(placed.places) for placed in members)
+    is_one = gain < (len(alone) - 1) * np.log(n_cells)
+    for mixture, group in (
+        [(together, members)] if is_one or len(alone) == 1 else zip(alone, of_condition.values(), strict=True)
+    ):
+        share = mixture.escaped if mixture.is_called_for else 0.0
+        for placed, separation, spread in zip(group, mixture.separation, mixture.spread, strict=True):
+            yield placed, share, float(separation), float(spread)
 
-    Returns that share, 0 where one mode for each group explains the cells as well, and separation and spread of every group.
-    """
-    separations, spreads = np.zeros(len(groups)), np.ones(len(groups))
-    which = [i for i, places in enumerate(groups) if places.mean() > 0 and places.std() > 0]
-    n_cells = sum(len(groups[i]) for i in which)
-    if not n_cells:
-        return 0.0, separations, spreads
-    group = np.repeat(np.arange(len(which)), [len(groups[i]) for i in which])
-    places = np.concatenate([groups[i] for i in which])
 
-    def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return np.bincount(group, weights * values) / np.maximum(np.bincount(group, weights), 1e-12)
+@dataclass(frozen=True)
+class _Mixture:
+    """`escaped N(0, 1) + (1 - escaped) N(separation, spread^2)` of groups of cells, all with one share that escaped."""
 
-    middle = mean(places, np.ones(n_cells))
-    deviation = np.sqrt(mean((places - middle[group]) ** 2, np.ones(n_cells)))
-    one_mode = norm.logpdf(places, middle[group], deviation[group]).sum()
-    of_escaped = norm.pdf(places)
-    escaped, separation, spread = 0.2, middle / 0.8, np.ones(len(which))
-    for _ in range(_ROUNDS):
+    escaped: float
+    separation: np.ndarray
+    spread: np.ndarray
+    log_likelihood: float
+    is_called_for: bool
+    """Whether one mode for each group does not explain as many cells as are needed as well."""
+
+    @classmethod
+    def of(cls, groups: Sequence[np.ndarray]) -> _Mixture:
+        """Fit it; groups that are not beyond the controls do not take part."""
+        separations, spreads = np.zeros(len(groups)), np.ones(len(groups))
+        which = [i for i, places in enumerate(groups) if places.mean() > 0 and places.std() > 0]
+        n_cells = sum(len(groups[i]) for i in which)
+        if not n_cells:
+            return cls(0.0, separations, spreads, 0.0, False)
+        group = np.repeat(np.arange(len(which)), [len(groups[i]) for i in which])
+        places = np.concatenate([groups[i] for i in which])
+
+        def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+            return np.bincount(group, weights * values) / np.maximum(np.bincount(group, weights), 1e-12)
+
+        middle = mean(places, np.ones(n_cells))
+        deviation = np.sqrt(mean((places - middle[group]) ** 2, np.ones(n_cells)))
+        one_mode = norm.logpdf(places, middle[group], deviation[group]).sum()
+        of_escaped = norm.pdf(places)
+        escaped, separation, spread = 0.2, middle / 0.8, np.ones(len(which))
+        for _ in range(_ROUNDS):
+            of_responders = (1 - escaped) * norm.pdf(places, separation[group], spread[group])
+            responds = of_responders / (of_responders + escaped * of_escaped + 1e-300)
+            escaped, separation = 1 - max(responds.sum(), 1e-12) / n_cells, mean(places, responds)
+            spread = np.maximum(0.3, np.sqrt(mean((places - separation[group]) ** 2, responds)))
         of_responders = (1 - escaped) * norm.pdf(places, separation[group], spread[group])
-        responds = of_responders / (of_responders + escaped * of_escaped + 1e-300)
-        escaped, separation = 1 - max(responds.sum(), 1e-12) / n_cells, mean(places, responds)
-        spread = np.maximum(0.3, np.sqrt(mean((places - separation[group]) ** 2, responds)))
-    of_responders = (1 - escaped) * norm.pdf(places, separation[group], spread[group])
-    two_modes = np.log(escaped * of_escaped + of_responders + 1e-300).sum()
-    separations[which], spreads[which] = separation, spread
-    is_called_for = two_modes - one_mode >= np.log(n_cells)
-    return float(np.clip(escaped, 1e-3, 1 - 1e-3)) if is_called_for else 0.0, separations, spreads
+        two_modes = float(np.log(escaped * of_escaped + of_responders + 1e-300).sum())
+        separations[which], spreads[which] = separation, spread
+        is_called_for = n_cells >= _MIN_CELLS and two_modes - one_mode >= np.log(n_cells)
+        return cls(float(np.clip(escaped, 1e-3, 1 - 1e-3)), separations, spreads, two_modes, bool(is_called_for))

@@ -191,8 +191,9 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         }
         responders = ResponderFit.empty(n_conditions, n_pools, len(trained))
         if self.preset.use_responders:
-            labels = ["+".join(sorted(condition.targets)) for condition in self._conditions()]
-            perturbation = np.unique(labels, return_inverse=True)[1]
+            targets = [frozenset(map(self.vocabulary.target, condition.targets)) for condition in self._conditions()]
+            known = {of_condition: code for code, of_condition in enumerate(dict.fromkeys(targets))}
+            perturbation = np.array([known[of_condition] for of_condition in targets])
             responders = fit_responders(matrix, **cells, perturbation=perturbation)
         statistics, measured = fit_statistics(
             matrix, **cells, responders=Responders(responders), use_mask=self.preset.use_mask

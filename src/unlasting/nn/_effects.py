@@ -155,14 +155,15 @@ class ExpectedEffects(nn.Module):
         """Get what a quantity is expected to be in conditions, from its values in the trained ones, shape `(n,)`.
 
         The own value for a trained condition, 0 for the control and where nothing is known. Features fade with the dose, and
-        effects with them, but not this: a drug has it whatever the dose.
+        effects with them, but not this: a drug has it whatever the dose. It never exceeds what all trained ones have.
         """
         distance = self._distance(features)
         nearest, trained = distance.min(-1)
         own = functional.pad(values, (0, 1))[trained]
-        size, of_trained = (((of.square() @ self.relevance).sqrt()) for of in (features, self.features))
-        carried = self._kernel(features) @ (self.precision @ (values * of_trained))
-        return torch.where(nearest == 0, own, carried / size.clamp(min=1e-6))
+        size, of_trained = ((of.square() @ self.relevance).sqrt() for of in (features, self.features))
+        weights = self._kernel(features) @ self.precision
+        carried, of_one = weights @ (values * of_trained), weights @ of_trained
+        return torch.where(nearest == 0, own, carried / of_one.maximum(size).clamp(min=1e-6))
 
     def _distance(self, features: Tensor) -> Tensor:
         """Distance of features to those of the trained conditions and, last, the control, (n, n_trained + 1)."""
