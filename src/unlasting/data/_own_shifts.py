@@ -56,9 +56,8 @@ class _Transcripts:
         """Get the shifts of Poisson counts whose mean changes by a factor, `(3, n_genes)`; the s.d. stays."""
         mean = self.mean * np.exp(log_fold)
         log_odds = np.clip(mean + np.log(-np.expm1(-mean)), -_MOST_LOG_ODDS, _MOST_LOG_ODDS) - self.log_odds
-        log_odds = np.where(
-            log_odds * log_fold > 0, log_odds, 0.0
-        )  # as many cells, if the counts alone say more, or fewer
+        # never against the fold: a gene may be missing in more cells than its counts explain
+        log_odds = np.where(log_odds * log_fold > 0, log_odds, 0.0)
         base = np.log1p(np.expm1(self.base) * np.exp(log_fold - self._log_rates(log_odds)))
         return np.stack([log_odds, (base - self.base) / self.scale, np.zeros_like(base)])
 

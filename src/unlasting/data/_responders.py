@@ -171,10 +171,11 @@ def _shares(members: list[_Placed]) -> Iterator[tuple[_Placed, float, float, flo
     together, *alone = (_Mixture.of([placed.places for placed in group]) for group in (members, *of_condition.values()))
     gain = sum(mixture.log_likelihood for mixture in alone) - together.log_likelihood
     n_cells = sum(len(placed.places) for placed in members)
-    is_one = gain < (len(alone) - 1) * np.log(n_cells)
-    for mixture, group in (
-        [(together, members)] if is_one or len(alone) == 1 else zip(alone, of_condition.values(), strict=True)
-    ):
+    if gain <= (len(alone) - 1) * np.log(n_cells):
+        fitted = [(together, members)]
+    else:
+        fitted = list(zip(alone, of_condition.values(), strict=True))
+    for mixture, group in fitted:
         share = mixture.escaped if mixture.is_called_for else 0.0
         for placed, separation, spread in zip(group, mixture.separation, mixture.spread, strict=True):
             yield placed, share, float(separation), float(spread)
