@@ -107,3 +107,22 @@ def test_noise_is_added_to_the_data():
     seen = coordinates.network_input(coordinates.noised(x0, eps, log_snr), log_snr)
     alpha, sigma = alpha_sigma(log_snr)
     torch.testing.assert_close(seen, alpha * x0 + sigma * eps)
+
+
+def test_times_are_on_the_device_of_the_schedule(schedule):
+    """`meta` stands for a device that is not the CPU."""
+    schedule = schedule.to("meta")
+    assert schedule.times(3).device.type == "meta"
+    assert schedule.sample_times(3).device.type == "meta"
+
+
+@pytest.mark.parametrize("crowding", [0.0, 0.2, 0.6])
+def test_the_first_and_last_steps_are_shorter_by_the_crowding(crowding):
+    steps = CosineSchedule(crowding=crowding).times(500).diff()
+    assert float(steps[0] / steps.mean()) == pytest.approx(1 - crowding, abs=1e-3)
+    assert float(steps[-1] / steps.mean()) == pytest.approx(1 - crowding, abs=1e-3)
+
+
+def test_the_published_schedule_has_500_noise_levels():
+    levels = LinearBetaSchedule().log_snr(torch.linspace(0, 1, 20_001))
+    assert len(torch.unique(levels)) == 500

@@ -79,3 +79,32 @@ def test_refusals(samples) -> None:
         mse_change(predicted, observed, control, observed_control=np.full(9, np.nan))
     with pytest.raises(ValueError, match="`control` has 3 dimensions"):
         mse_change(predicted, observed, control[None])
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e9])
+def test_the_unit_of_the_data_does_not_change_a_correlation(samples, factor) -> None:
+    expected = pearson_change(**samples)
+    scaled = {name: factor * values for name, values in samples.items()}
+    assert pearson_change(**scaled) == pytest.approx(expected)
+    control, observed = scaled["control"], scaled["observed"]
+    assert np.isnan(pearson_change(control + 0.3 * factor, observed, control))
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_change_at_all_has_no_correlation_and_no_warning(samples) -> None:
+    control = samples["control"]
+    assert np.isnan(pearson_change(control, control, control))
+
+
+def test_rounding_takes_no_correlation_beyond_one() -> None:
+    """Of some vectors the product with themselves is above that of their norms, in the last digit."""
+    for change in np.random.default_rng(3).normal(size=(300, 7)):
+        assert pearson_change(change, change, np.zeros(7)) <= 1
+        assert pearson_change(-change, change, np.zeros(7)) >= -1
+
+
+def test_the_mean_of_many_float32_cells_is_not_a_float32_sum() -> None:
+    cells = np.random.default_rng(4).random((200_000, 3), dtype=np.float32)
+    zeros = np.zeros(3)
+    expected = (cells.mean(axis=0, dtype=np.float64) ** 2).mean()
+    assert mse_change(cells, zeros, zeros) == pytest.approx(expected, rel=1e-9)

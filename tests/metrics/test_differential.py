@@ -116,3 +116,22 @@ def test_vectors_need_one_value_per_gene(shapes) -> None:
 def test_at_least_one_gene_is_compared() -> None:
     with pytest.raises(ValueError, match="`n_top` is 0"):
         de_overlap(np.ones(3), np.ones(3), n_top=0)
+
+
+def test_a_missing_value_may_be_none() -> None:
+    """As in a column of objects, which a table becomes when not all of it is numbers."""
+    holed, full = np.array([None, 2.0, -1.0], dtype=object), np.array([9.0, 2.0, -1.0])
+    nan = np.array([np.nan, 2.0, -1.0])
+    assert de_overlap(holed, full, n_top=2) == de_overlap(nan, full, n_top=2) == 0.5
+    assert de_direction(holed, full) == 1
+    assert de_lfc_spearman(holed, full) == pytest.approx(1)
+    assert de_recall(np.array([None, 0.01, 0.5], dtype=object), np.full(3, 0.01)) == pytest.approx(1 / 3)
+
+
+def test_ties_are_cut_in_the_order_of_the_genes() -> None:
+    rng = np.random.default_rng(0)
+    predicted, observed = rng.integers(-2, 3, 200).astype(float), rng.permutation(200) + 1.0
+    ranked = [sorted(range(200), key=lambda i, score=score: -abs(score[i])) for score in (predicted, observed)]
+    for n_top in (10, 50, 120, 190):
+        expected = len(set(ranked[0][:n_top]) & set(ranked[1][:n_top])) / n_top
+        assert de_overlap(predicted, observed, n_top=n_top) == pytest.approx(expected)

@@ -100,3 +100,15 @@ def test_small_effects_of_two_conditions_have_a_spread() -> None:
     effects = 1e-3 * np.array([[1.0, 0.0], [-1.0, 0.0]])
     assert perturbation_spread(effects) == pytest.approx(1e-3)
     assert perturbation_spread(2 * effects, effects) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("distance", SCIPY)
+def test_a_condition_alone_is_told_apart(distance) -> None:
+    assert discrimination_score(np.array([[1.0, -2.0]]), np.array([[0.5, 3.0]]), distance=distance) == [1]
+
+
+def test_left_out_genes_may_be_zeros_and_ones(effects) -> None:
+    excluded = np.random.default_rng(2).random((11, 6)) < 0.4
+    expected = discrimination_score(*effects, excluded=excluded)
+    for form in (np.uint8, np.int64, np.float64):
+        np.testing.assert_array_equal(discrimination_score(*effects, excluded=excluded.astype(form)), expected)

@@ -178,6 +178,7 @@ def test_memory_is_bounded() -> None:
         (lambda x: mean_distance(x[:, :0]), r"`x` has the shape \(3, 0\)"),
         (lambda x: mean_distance(x[:1], unbiased=True), "at least 2 cells"),
         (lambda x: mean_distance(x, x[:, :1]), "`x` has 2 genes and `y` has 1"),
+        (lambda x: mean_distance(x, x[0]), "`y` has 1 dimensions"),
         (lambda x: e_distance(x, x[:, :1]), "`predicted` has 2 genes and `observed` has 1"),
         (lambda x: e_distance(x, x[:1], unbiased=True), "`observed` has the shape"),
         (lambda x: e_distance(x, x, max_cells=1), "`max_cells` is 1"),
@@ -185,6 +186,7 @@ def test_memory_is_bounded() -> None:
         (lambda x: e_distance(x, sparse.csr_array(np.where(x > 1, np.inf, x))), "`observed` holds missing"),
         (lambda x: mmd(x, x, bandwidth=0), "`bandwidth` is 0"),
         (lambda x: mmd(x, x, bandwidth=float("nan")), "`bandwidth` is nan"),
+        (lambda x: mmd(x, x, bandwidth=float("inf")), "`bandwidth` is inf"),
     ],
 )
 def test_refusals(call, message) -> None:
@@ -212,3 +214,56 @@ def test_the_input_stays_as_it_was(given_pair) -> None:
     mmd(x, y, unbiased=False)
     for values, exact in ((x, exact_x), (y, exact_y)):
         np.testing.assert_array_equal(values.toarray() if sparse.issparse(values) else values, exact)
+
+
+def test_a_cap_of_observed_cells_is_stated_too(cells, monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(logger, "info", lambda message, *values: said.append(message % values))
+    rng = np.random.default_rng(7)
+    x, y = cells(rng, 15, 3), cells(rng, 40, 3)
+    capped = e_distance(x, y, max_cells=20, seed=1)
+    assert said == ["E-distance from 20 of the 40 observed cells (`max_cells`)."]
+    assert capped == e_distance(x, y, max_cells=20, seed=1)
+    assert capped != e_distance(x, y, max_cells=20, seed=2)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_mmd_does_not_depend_on_blocks(cells, monkeypatch, unbiased) -> None:
+    x, y = (cells(np.random.default_rng(i), n, 5) for i, n in enumerate((23, 14)))
+    whole = mmd(x, y, unbiased=unbiased), mmd(x, y, unbiased=unbiased, bandwidth=0.8)
+    monkeypatch.setattr(_distances, "MAX_BLOCK_CELLS", 4)
+    assert mmd(x, y, unbiased=unbiased) == pytest.approx(whole[0], rel=1e-9)
+    assert mmd(x, y, unbiased=unbiased, bandwidth=0.8) == pytest.approx(whole[1], rel=1e-9)
+
+
+def test_distances_of_many_genes_come_from_blocks_of_few_cells(cells, monkeypatch) -> None:
+    x, y = (cells(np.random.default_rng(i), n, 12) for i, n in enumerate((45, 70)))
+    for block_values in (12, 250, 400):
+        monkeypatch.setattr(_distances, "BLOCK_VALUES", block_values)
+        assert e_distance(x, y) == pytest.approx(all_pairs(x, y))
+        assert e_distance(x, y, squared=True) == pytest.approx(all_pairs(x, y, power=2))
+
+
+@pytest.mark.parametrize("squared", [True, False])
+def test_genes_may_have_levels_far_above_their_spread(squared) -> None:
+    """Products of the values themselves would lose all digits of the distances."""
+    rng = np.random.default_rng(8)
+    level = 1e6 * (-1.0) ** np.arange(12)
+    x, y = level + 1e-2 * rng.normal(size=(20, 12)), level + 1e-2 * rng.normal(size=(30, 12))
+    power = 2 if squared else 1
+    for a, b in ((x, y), (y, x), (x, x)):
+        expected = (cdist(a, b) ** power).mean()
+        assert mean_distance(a, None if a is b else b, squared=squared) == pytest.approx(expected, rel=1e-6)
+
+
+def test_of_two_types_the_more_exact_one_is_used(cells) -> None:
+    rng = np.random.default_rng(9)
+    exact, rounded = cells(rng, 20, 8), cells(rng, 30, 8).astype(np.float32)
+    expected = cdist(exact, rounded.astype(np.float64)).mean()
+    assert mean_distance(exact, rounded) == pytest.approx(expected, rel=1e-12)
+    assert mean_distance(rounded, exact) == pytest.approx(expected, rel=1e-12)
+
+
+def test_large_counts_keep_their_digits() -> None:
+    counts = np.array([[2**24], [2**24 + 1]])
+    assert mean_distance(counts, unbiased=True) == 1

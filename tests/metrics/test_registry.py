@@ -125,3 +125,12 @@ def test_an_unknown_name_gets_the_nearest() -> None:
         get_metric("edistance")
     with pytest.raises(KeyError, match="no metric 'xyz'. Metrics are e_distance, emd"):
         get_metric("xyz")
+
+
+def test_the_registered_discrimination_is_by_the_distance_in_its_name() -> None:
+    given = {"predicted_effects": np.zeros((2, 2)), "observed_effects": np.array([[1.4, 1.4], [2.2, 0.0]])}
+    first = {
+        distance: get_metric(f"discrimination_score_{distance}").function(**given)[0]
+        for distance in ("l1", "l2", "cosine")
+    }
+    assert first == {"l1": 0.5, "l2": 1, "cosine": 0.75}  # farther, nearer, and as far as the other truth

@@ -174,3 +174,65 @@ def test_two_genes_have_a_correlation() -> None:
     x = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0]])
     assert correlation_error(x * [1, -1], x) > 0
     assert correlation_error(x, x) == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_sample_that_is_not_logarithmic_is_named() -> None:
+    low, high = np.ones((3, 2)), np.full((3, 2), 1e3)
+    with pytest.raises(ValueError, match="^`predicted` holds values too large"):
+        library_size_error(high, low)
+    with pytest.raises(ValueError, match="^`observed` holds values too large"):
+        library_size_error(low, high)
+
+
+def test_library_sizes_of_float32_cells_are_sums_in_float64(cells) -> None:
+    rng = np.random.default_rng(4)
+    x, y = cells(rng, 20, 300).astype(np.float32), cells(rng, 30, 300).astype(np.float32)
+    sizes = [np.expm1(values.astype(np.float64)).sum(axis=1) for values in (x, y)]
+    expected = stats.wasserstein_distance(*sizes) / sizes[1].mean()
+    assert library_size_error(x, y) == pytest.approx(expected, rel=1e-10)
+
+
+def test_correlations_of_many_cells_come_from_blocks_of_few_genes(cells, monkeypatch) -> None:
+    rng = np.random.default_rng(5)
+    x, y = cells(rng, 50, 9), cells(rng, 40, 9)
+    error = np.abs(np.corrcoef(x, rowvar=False) - np.corrcoef(y, rowvar=False))
+    for block_values in (20, 120, 230):
+        monkeypatch.setattr(_structure, "BLOCK_VALUES", block_values)
+        assert correlation_error(x, y) == pytest.approx(error.sum() / 72)
+
+
+@pytest.mark.parametrize(("error", "needed"), [(dispersion_error, 10), (bimodality_error, 20)])
+def test_a_gene_is_compared_from_a_number_of_cells_on(error, needed) -> None:
+    """The first gene is in just as many cells, the second in one fewer: of the sample on either side."""
+    rng = np.random.default_rng(6)
+    x = rng.gamma(2.0, size=(needed + 5, 2))
+    x[needed:, 0] = x[needed - 1 :, 1] = 0.0
+    full = rng.gamma(2.0, size=(needed + 5, 2))
+    for pair in ((x, full), (full, x)):
+        a, b = (values[values[:, 0] > 0, 0] for values in pair)
+        expected = abs(a.std() - b.std()) / b.std() if error is dispersion_error else abs(sarle(a) - sarle(b))
+        assert error(*pair) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("error", "smallest"), [(dispersion_error, 2), (bimodality_error, 4)])
+def test_the_smallest_number_of_cells_is_allowed(error, smallest) -> None:
+    x = np.arange(1.0, smallest + 1)[:, None]
+    assert error(x, x, min_cells=smallest) == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_genes_without_a_shape_give_no_warning(cells) -> None:
+    x = cells(np.random.default_rng(7), 100, 4)
+    same = np.where(x > 0, 0.7, 0.0)
+    assert np.isnan(bimodality_error(same, x))
+    assert np.isnan(bimodality_error(x, x, min_cells=101))
+    assert np.isnan(dispersion_error(x, same))
+    x[:, 0] = 0.7
+    assert bimodality_error(x, x[::-1]) == pytest.approx(0, abs=1e-12)
+
+
+def test_sarle_coefficient_of_other_types() -> None:
+    values = (100 + np.random.default_rng(8).normal(size=500)).astype(np.float32)
+    assert sarle_coefficient(values) == pytest.approx(sarle(values.astype(np.float64)), rel=1e-9)
+    assert sarle_coefficient([1, 2, 2, 5]) == pytest.approx(sarle(np.array([1.0, 2.0, 2.0, 5.0])))
