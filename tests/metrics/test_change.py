@@ -108,3 +108,13 @@ def test_the_mean_of_many_float32_cells_is_not_a_float32_sum() -> None:
     zeros = np.zeros(3)
     expected = (cells.mean(axis=0, dtype=np.float64) ** 2).mean()
     assert mse_change(cells, zeros, zeros) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("as_stored", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+def test_means_of_many_cells_keep_their_digits(as_stored) -> None:
+    """Single precision adds up 200,000 cells to five digits."""
+    cells = np.random.default_rng(0).uniform(3, 4, (200_000, 2)).astype(np.float32)
+    mean = cells.astype(np.float64).mean(axis=0)
+    control, other = mean - 1.0, mean - np.array([1.0, 3.0])
+    found = mse_change(as_stored(cells), other, control)
+    assert found == pytest.approx(5.0, rel=1e-10)

@@ -110,4 +110,7 @@ def mean_profile(values: Any, argument: str) -> np.ndarray:
     """Get the mean of cells, or check one that is given, in float64, shape `(n_genes,)`."""
     if not sparse.issparse(values) and np.ndim(values) == 1:
         values = np.asarray(values)[None, :]
-    return np.asarray(as_matrix(values, argument).mean(axis=0, dtype=np.float64)).ravel()
+    matrix = as_matrix(values, argument)
+    if sparse.issparse(matrix):  # its own mean would add float32 up in float32
+        return np.asarray(np.ones(matrix.shape[0]) @ matrix) / matrix.shape[0]
+    return matrix.mean(axis=0, dtype=np.float64)
