@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unlasting import datasets, pp
+from unlasting import UnlastingModel, datasets, pp
 
 RESPONDERS = 0.6
 TARGETS = [f"T{i}" for i in range(1, 10)]
@@ -60,3 +60,28 @@ def test_a_cell_that_escapes_one_perturbation_escapes_those_that_more_cells_esca
 
 def test_it_can_be_switched_off(simulated, build):
     assert not stays(build(simulated, train=20, options={"use_responders": False}), simulated, "T1").any()
+
+
+def test_few_cells_of_many_doses_tell_how_many_escape_a_drug():
+    """Forty cells a dose; also at a dose that was not tested."""
+    adata = datasets.simulate_drug_screen(
+        n_drugs=4, n_families=2, n_cells=40, responders=RESPONDERS, strength=3.0, n_genes=60, seed=1
+    )
+    pp.prepare(adata, library_size_key="library_size", target_sum=1e4)
+    pp.molecules(adata)
+    pp.grn(adata, prior=adata.uns["simulation"]["edges"])
+    UnlastingModel.setup_anndata(adata, cell_type_key="cell_type", dose_key="dose", smiles_key="smiles")
+    model = UnlastingModel(adata)
+    model.is_trained_ = True
+    curves = adata.uns["simulation"]["drugs"]
+    first = adata.obs["cell_type"].astype(str).iloc[0]  # where every family has an effect
+    controls = adata[(adata.obs["perturbation"] == "control") & (adata.obs["cell_type"] == first)].copy()
+    strong = curves[(curves["cell_type"] == first) & (curves["target"] != "")]["drug"]
+    for dose in (10.0, 5.0):
+        shares = []
+        for drug in strong:
+            model.predict(controls, perturbation=drug, dose=dose, seed=0, show_progress=False)
+            moved = np.abs(controls.layers["unlasting"].toarray() - controls.X.toarray()).max(axis=1)
+            shares.append((moved < 0.02 * controls.X.max()).mean())
+        np.testing.assert_allclose(shares, 1 - RESPONDERS, atol=0.15)
+        assert np.mean(shares) == pytest.approx(1 - RESPONDERS, abs=0.08)

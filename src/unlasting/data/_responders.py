@@ -75,7 +75,6 @@ def fit_responders(
     rows_of = dict(
         zip(groups.tolist(), np.split(training[of_group.argsort(kind="stable")], sizes.cumsum()[:-1]), strict=True)
     )
-    n_cells = np.bincount(condition[training], minlength=n_conditions)
     together: dict[tuple[int, ...], list[_Placed]] = {}
     for code in range(n_pools):
         control = _read(matrix, rows_of.get(code * n_conditions + control_code, training[:0]), rng)
@@ -89,13 +88,15 @@ def fit_responders(
             key: tuple[int, ...] = pair
             if perturbation is not None and len(rows) < _MIN_CELLS:
                 key = (int(perturbation[perturbed_code]),)
-            share = len(rows) / n_cells[perturbed_code]
-            placed = _Placed.of(pair, place, share, _read(matrix, rows, rng), control, rng)
+            placed = _Placed.of(pair, place, len(rows), _read(matrix, rows, rng), control, rng)
             together.setdefault(key, []).append(placed)
+    told = np.zeros(len(trained))
     for members in together.values():
         for placed, escaped, separation, spread in _shares(members):
-            if escaped and separation >= 1.0 + spread:
+            if separation >= 1.0 + spread:
+                told[placed.place] += placed.n_cells
                 placed.write(fit, escaped, separation, spread)
+    fit.of_trained.div_(torch.from_numpy(np.maximum(told, 1.0)))
     return fit
 
 
@@ -107,8 +108,7 @@ class _Placed:
     """Codes of condition and pool."""
     place: int
     """Of the condition among the trained ones."""
-    share: float
-    """Of the cells of the condition."""
+    n_cells: int
     places: np.ndarray
     genes: np.ndarray
     weights: np.ndarray
@@ -119,7 +119,7 @@ class _Placed:
         cls,
         pair: tuple[int, int],
         place: int,
-        share: float,
+        n_cells: int,
         perturbed: np.ndarray,
         control: np.ndarray,
         rng: np.random.Generator,
@@ -128,16 +128,18 @@ class _Placed:
         genes, weights = direction(perturbed, control, N_DIRECTION_GENES)
         along = control[:, genes] @ weights
         return cls(
-            pair, place, share, places, genes, weights / _deviation(along), float(along.mean()) / _deviation(along)
+            pair, place, n_cells, places, genes, weights / _deviation(along), float(along.mean()) / _deviation(along)
         )
 
     def write(self, fit: ResponderFit, escaped: float, separation: float, spread: float) -> None:
-        """Add what was found."""
+        """Add what was found, to the share of the condition by the number of cells."""
+        fit.of_trained[self.place] += self.n_cells * escaped
+        if not escaped:
+            return
         fit.genes[self.pair][: len(self.genes)] = torch.from_numpy(self.genes)
         fit.weights[self.pair][: len(self.genes)] = torch.from_numpy(self.weights)
         fit.centre[self.pair] = self.centre
         fit.escaped[self.pair], fit.separation[self.pair], fit.spread[self.pair] = escaped, separation, spread
-        fit.of_trained[self.place] += self.share * escaped
 
 
 def _read(matrix: Any, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

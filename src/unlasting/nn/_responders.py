@@ -30,7 +30,8 @@ class ResponderFit:
     separation, spread
         Mean and s.d. of the responders, shape `(n_conditions, n_pools)`.
     of_trained
-        Share of the cells of every trained condition that escaped, over all pools, shape `(n_trained,)`.
+        Share of the cells of every trained condition that escaped, over the pools where responders are clearly apart from
+        controls, shape `(n_trained,)`.
     """
 
     genes: Tensor
