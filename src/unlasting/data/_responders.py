@@ -97,7 +97,17 @@ def fit_responders(
                 told[placed.place] += placed.n_cells
                 placed.write(fit, escaped, separation, spread)
     fit.of_trained.div_(torch.from_numpy(np.maximum(told, 1.0)))
+    if perturbation is not None:
+        _carry_to_other_doses(fit.of_trained, told, perturbation[trained])
     return fit
+
+
+def _carry_to_other_doses(share: torch.Tensor, told: np.ndarray, perturbation: np.ndarray) -> None:
+    """Give doses of too little effect to tell the mean share of those that tell: else curves would jump between them."""
+    for code in np.unique(perturbation[told > 0]):
+        of_code = perturbation == code
+        known = of_code & (told > 0)
+        share[of_code & ~known] = float(np.average(share[known].numpy(), weights=told[known]))
 
 
 @dataclass(frozen=True)

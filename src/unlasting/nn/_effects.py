@@ -154,16 +154,18 @@ class ExpectedEffects(nn.Module):
     def carried_over(self, features: Tensor, values: Tensor) -> Tensor:
         """Get what a quantity is expected to be in conditions, from its values in the trained ones, shape `(n,)`.
 
-        The own value for a trained condition, 0 for the control and where nothing is known. Features fade with the dose, and
-        effects with them, but not this: a drug has it whatever the dose. It never exceeds what all trained ones have.
+        The own value for a trained condition, and that of the nearest dose for other doses, whose features are parallel; 0 for
+        the control and where nothing is known. Features fade with the dose, and effects with them, but not this. It never
+        exceeds what all trained ones have.
         """
-        distance = self._distance(features)
-        nearest, trained = distance.min(-1)
-        own = functional.pad(values, (0, 1))[trained]
+        kernel = self._kernel(features)
         size, of_trained = ((of.square() @ self.relevance).sqrt() for of in (features, self.features))
-        weights = self._kernel(features) @ self.precision
+        is_other_dose = kernel > (1.0 - 1e-5) * size[:, None] * of_trained
+        is_other_dose &= kernel > 0
+        nearest = (features[:, None] - self.features).square().sum(-1).masked_fill(~is_other_dose, torch.inf).argmin(-1)
+        weights = kernel @ self.precision
         carried, of_one = weights @ (values * of_trained), weights @ of_trained
-        return torch.where(nearest == 0, own, carried / of_one.maximum(size).clamp(min=1e-6))
+        return torch.where(is_other_dose.any(-1), values[nearest], carried / of_one.maximum(size).clamp(min=1e-6))
 
     def _distance(self, features: Tensor) -> Tensor:
         """Distance of features to those of the trained conditions and, last, the control, (n, n_trained + 1)."""
