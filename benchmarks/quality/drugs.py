@@ -31,7 +31,7 @@ KEYS = {"cell_type_key": "cell_type", "dose_key": "dose", "smiles_key": "smiles"
 QUESTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "unseen dose": (DRUGS, {"kind": "unseen_dose", "test": 1.0, "val_fraction": 0.0}, 8),
     "unseen drug": (DRUGS, {"kind": "unseen_drug", "val_fraction": 0.0}, 13),
-    "unseen gene + drug": (GENES_AND_DRUGS, {"kind": "unseen_combo", "val_fraction": 0.0}, 8),
+    "unseen gene + drug": (GENES_AND_DRUGS, {"kind": "unseen_combo", "val_fraction": 0.0}, 4),
 }
 """Screen, split, and number of screens: which drugs are unseen decides how hard they are, so that many are needed."""
 DOSES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)

@@ -273,8 +273,8 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
             What separates the targets of a combination.
         mode
             What a perturbation does to its target. `knockout`: its node is zeroed. `knockdown`, `activation`: its
-            node stays, and the learnt effect acts on it. An untrained target is expected to change its own transcript
-            as trained ones do, or, where few are measured, to a quarter and fourfold.
+            node stays, and the learnt effect acts on it. The transcript of an untrained target is expected to change as
+            those of trained ones do; where few are measured, a knock-down leaves a quarter, an activation makes it fourfold.
         **kwargs
             For scvi-tools.
 

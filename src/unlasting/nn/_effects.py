@@ -160,12 +160,15 @@ class ExpectedEffects(nn.Module):
         """
         kernel = self._kernel(features)
         size, of_trained = ((of.square() @ self.relevance).sqrt() for of in (features, self.features))
-        is_other_dose = kernel > (1.0 - 1e-5) * size[:, None] * of_trained
-        is_other_dose &= kernel > 0
-        nearest = (features[:, None] - self.features).square().sum(-1).masked_fill(~is_other_dose, torch.inf).argmin(-1)
+        distance = self._distance(features)[:, :-1]
+        is_parallel = (kernel > 0) & (kernel > (1.0 - 1e-5) * size[:, None] * of_trained)
+        has_own = is_parallel | (distance == 0)
+        nearest = distance.masked_fill(~has_own, torch.inf).argmin(-1)
         weights = kernel @ self.precision
         carried, of_one = weights @ (values * of_trained), weights @ of_trained
-        return torch.where(is_other_dose.any(-1), values[nearest], carried / of_one.maximum(size).clamp(min=1e-6))
+        return torch.where(
+            has_own.any(-1) & (size > 0), values[nearest], carried / of_one.maximum(size).clamp(min=1e-6)
+        )
 
     def _distance(self, features: Tensor) -> Tensor:
         """Distance of features to those of the trained conditions and, last, the control, (n, n_trained + 1)."""

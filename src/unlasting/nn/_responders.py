@@ -31,7 +31,7 @@ class ResponderFit:
         Mean and s.d. of the responders, shape `(n_conditions, n_pools)`.
     of_trained
         Share of the cells of every trained condition that escaped, over the pools where responders are clearly apart from
-        controls, shape `(n_trained,)`.
+        controls, or that of other doses where they never are, shape `(n_trained,)`.
     """
 
     genes: Tensor
