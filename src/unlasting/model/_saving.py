@@ -168,6 +168,7 @@ def _complete(state: dict[str, torch.Tensor]) -> None:
     state.setdefault("statistics.whole_counts", torch.tensor(0.0))  # nor rounded to counts
     state.setdefault("effects.slopes", torch.ones_like(state["effects.half_doses"]))
     state.setdefault("effects.likeness", torch.tensor([4.0, 0.5]))  # the same for all screens
+    state.setdefault("mask_fading", torch.tensor(0.0))  # the mask network saw all conditions whole
     state.setdefault("effects.own", torch.zeros(state["effects.coefficients"].shape[-2:]))
 
 

@@ -36,6 +36,7 @@ from unlasting.nn import (
 )
 
 NetworkName = Literal["denoiser", "mask_network"]
+_CONDITIONS_AT_ONCE = 1024
 
 
 class UnlastingModule(nn.Module):
@@ -92,7 +93,11 @@ class UnlastingModule(nn.Module):
         ).requires_grad_(False)
         self.effects = ExpectedEffects(effects)
         self.responders = Responders(responders)
+        # the power of the support with which the mask network sees conditions; 0 in models of earlier versions
+        self.register_buffer("mask_fading", torch.tensor(4.0))
+        self.mask_fading: Tensor
         self._registered: dict[tuple[int, int], Marginals] = {}
+        self._registered_support: Tensor | None = None
         self.schedule = (
             CosineSchedule(float(statistics.typical_scale)) if preset.schedule == "cosine" else LinearBetaSchedule()
         )
@@ -119,9 +124,23 @@ class UnlastingModule(nn.Module):
                     self._registered[pair] = self.marginals(self.conditions(codes[:1]), self.pools()[codes[1:]])
         return Marginals.concatenate([self._registered[pair] for pair in map(tuple, pairs.tolist())])[row]
 
+    def registered_support(self, condition: Tensor) -> Tensor:
+        """Get the support of registered conditions by their codes; it is computed once."""
+        if self._registered_support is None:
+            with torch.inference_mode(False), torch.no_grad():
+                of_all = self.conditions(torch.arange(len(self._conditions), device=self.device)).features
+                parts = of_all.split(_CONDITIONS_AT_ONCE)
+                self._registered_support = torch.cat([self.effects.support(part) for part in parts])
+        return self._registered_support[condition]
+
+    def _forget(self) -> None:
+        """Drop what was computed of the registered conditions."""
+        self._registered.clear()
+        self._registered_support = None
+
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Move to a device, and leave behind what was computed on another."""
-        self._registered.clear()
+        self._forget()
         return super()._apply(*args, **kwargs)
 
     def _coordinates(self, marginals: Marginals) -> Coordinates:
@@ -142,7 +161,7 @@ class UnlastingModule(nn.Module):
     def describe(self, conditions: ConditionTensors) -> None:
         """Describe the registered conditions anew."""
         self._conditions = conditions
-        self._registered.clear()
+        self._forget()
 
     def pools(self) -> ControlPools:
         """Get the registered pools of controls."""
@@ -223,7 +242,8 @@ class UnlastingModule(nn.Module):
             rows, inverse = torch.unique(keys, dim=0, return_inverse=True)
             once = self.pools()[rows[:, 1]]
             start = self.registered_marginals(rows[:, 0], rows[:, 1]).log_odds
-            log_odds = network(once.mean, start, self.conditions(rows[:, 0]), once.cell_type)[inverse]
+            conditions = self._told(self.conditions(rows[:, 0]), self.registered_support(rows[:, 0]))
+            log_odds = network(once.mean, start, conditions, once.cell_type)[inverse]
         mask = self.is_expressed(x0)
         usual = self.statistics.values()
         depth = self.depth(mask, usual.depth_mean[condition, pool], usual.depth_sd[pool])
@@ -309,7 +329,16 @@ class UnlastingModule(nn.Module):
     def mask_log_odds(self, pools: ControlPools, conditions: ConditionTensors) -> Tensor:
         """Get the log-odds that genes are expressed at the usual depth, shape `(n, n_genes)`."""
         start = self.marginals(conditions, pools).log_odds
-        return self.averaged["mask_network"](pools.mean, start, conditions, pools.cell_type)
+        told = self._told(conditions, self.effects.support(conditions.features))
+        return self.averaged["mask_network"](pools.mean, start, told, pools.cell_type)
+
+    def _told(self, conditions: ConditionTensors, support: Tensor) -> ConditionTensors:
+        """Let the mask network see conditions as far as training tells of them.
+
+        What the trained ones tell of others is in their expected effects. What the network learnt of trained ones beyond that
+        does not carry over, and would be wrong elsewhere.
+        """
+        return conditions.faded(support.pow(self.mask_fading))
 
     def probability_at_depth(self, log_odds: Tensor, depth: Tensor) -> Tensor:
         """Get the probability of every gene in cells of a depth, never quite 0 or 1, `(n_cells, n_genes)`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import torch
@@ -50,6 +50,10 @@ class ConditionTensors:
     def to(self, device: torch.device | str) -> ConditionTensors:
         """Move all tensors to a device."""
         return ConditionTensors(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def faded(self, share: Tensor) -> ConditionTensors:
+        """Let networks see what tells conditions apart as far as a share in [0, 1], shape `(n_conditions,)`."""
+        return replace(self, features=self.features * share[:, None])
 
     @property
     def filled(self) -> Tensor:
