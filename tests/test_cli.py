@@ -262,6 +262,11 @@ FAULTS = {
     "no model": (["predict", "-m", "{}/nowhere"], 1, "'{}/nowhere' holds no saved model"),
     "target": (["predict", "-m", "{}/model", "-p", "T1+XYZ"], 1, "Nothing is known of the target 'XYZ'"),
     "n_cells": (["predict", "-m", "{}/model", "-p", "T1", "--n-cells", "0"], 1, "`n_cells` is 0"),
+    "not prepared": (
+        ["evaluate", "{}/screen.h5ad"],
+        1,
+        "'{}/screen.h5ad' was not prepared: it does not say which column",
+    ),
     "no layer": (["evaluate", "{}/model/adata.h5ad"], 1, "`adata.layers` has no 'unlasting'"),
 }
 

@@ -211,7 +211,7 @@ def train(
     ul.pp.prepare(adata, n_top_genes=n_top_genes, library_size_key=library_size_key, **labels)
     if smiles_key is not None:
         ul.pp.molecules(adata, smiles_key, **labels)
-    ul.pp.grn(adata, prior=None if prior == "none" else prior, **labels)
+    ul.pp.grn(adata, prior=None if prior == "none" else prior, cell_type_key=cell_type_key, **labels)
     ul.UnlastingModel.setup_anndata(adata, **labels, **groups, **drugs, mode=mode)
     trained = ul.UnlastingModel(adata, preset=preset)
     trained.train(max_steps, accelerator=accelerator, seed=seed)
@@ -307,6 +307,11 @@ def evaluate(
 
     _may_write(output, force)
     adata = _read(file)
+    if "keys" not in adata.uns.get("unlasting", {}):
+        raise ValueError(
+            f"{str(file)!r} was not prepared: it does not say which column holds what. Begin with `unlasting train {file}`, "
+            "and give what `unlasting predict` writes, or the `adata.h5ad` of the model."
+        )
     generated = None if predictions is None else _read(predictions)
     scores = ul.tl.evaluate(adata, layer=layer if generated is None else None, predictions=generated, seed=seed)
     with replacing(output) as path:

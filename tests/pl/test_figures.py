@@ -179,6 +179,27 @@ def test_scores_show_conditions_with_signal_and_both_reference_lines(screen):
     np.testing.assert_allclose(points.get_xdata(), [0.2, 0.3, 0.2])
 
 
+def test_scores_says_which_conditions_have_a_signal_but_no_row(screen):
+    """Where no effect is as close to the true cells as these to themselves, a score of its own means nothing."""
+    frame = screen.uns["unlasting"]["scores"]
+    frame.loc[frame["condition"] == "B", "normalised"] = np.nan
+    axes = pl.scores(screen, show=False)
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["all conditions", "A"]
+    assert axes.get_xlabel().endswith(
+        "1 condition without a signal left out; 1 at the noise floor, in the first row only"
+    )
+
+
+def test_scores_cuts_long_intervals_off(screen):
+    """The interval of a hopeless predictor would press all points together."""
+    summary = screen.uns["unlasting"]["score_summary"]
+    scores = screen.uns["unlasting"]["scores"]
+    scores["normalised"] = scores["normalised"].clip(upper=1.0)
+    summary["score"] = summary["score"].clip(upper=1.0)
+    summary["high"] = 30.0
+    assert pl.scores(screen, show=False).get_xlim()[1] < 3
+
+
 def test_scores_names_what_is_not_there(screen):
     with pytest.raises(ValueError, match="Did you mean 'e_distance'"):
         pl.scores(screen, "edistance")

@@ -52,6 +52,28 @@ def test_coexpression_is_the_correlation_of_training_cells() -> None:
     np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()), atol=1e-10)
 
 
+def test_coexpression_is_that_within_cell_types() -> None:
+    """Genes that distinguish two cell types are not joined for that; those that vary together in both are."""
+    rng = np.random.default_rng(0)
+    cell_type = np.repeat(["B", "T"], 200)
+    shared = rng.normal(size=400)
+    levels = 3.0 + rng.normal(size=(400, 6)) * 0.3
+    levels[:, :2] += 2.0 * (cell_type == "B")[:, None]  # B cells have more of both
+    levels[:, 2:4] += 0.5 * shared[:, None]
+    adata = AnnData(
+        sparse.csr_matrix(np.maximum(levels, 0.0).astype(np.float32)),
+        obs=pd.DataFrame({"perturbation": "control", "kind": cell_type}, index=[f"c{i}" for i in range(400)]),
+        var=pd.DataFrame(index=[f"G{i}" for i in range(6)]),
+    )
+    pp.grn(adata, prior=None)
+    assert set(pairs(adata)) >= {("G0", "G1"), ("G2", "G3")}
+    pp.grn(adata, prior=None, cell_type_key="kind")
+    assert set(pairs(adata)) == {("G2", "G3"), ("G3", "G2")}
+    again = adata.copy()
+    pp.grn(again, prior=None)  # it is remembered
+    assert pairs(again) == pairs(adata)
+
+
 def test_labels_that_are_no_names_of_genes_are_warned_of(caplog) -> None:
     """With a suffix, say: the prior would know them without it."""
     adata = datasets.papalexi()[::20].copy()
@@ -76,19 +98,21 @@ THRESHOLD = 0.2 + np.pi * 1e-6  # which no correlation of small numbers hits
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1000), block=st.integers(1, 200), dense=st.booleans())
-def test_blocks_and_forms_do_not_change_the_correlation(seed: int, block: int, dense: bool) -> None:
+@given(seed=st.integers(0, 1000), block=st.integers(1, 200), dense=st.booleans(), n_groups=st.integers(1, 4))
+def test_blocks_and_forms_do_not_change_the_correlation(seed: int, block: int, dense: bool, n_groups: int) -> None:
     rng = np.random.default_rng(seed)
     matrix = rng.poisson(1.0, size=(30, 12)) * rng.uniform(0.5, 2, size=12)
     matrix[:, 3] = 2.5  # never varies
     matrix[:, 4] = 0
     matrix[:, 5] = matrix[:, 6]
-    whole = np.corrcoef(np.delete(matrix, [3, 4], axis=1).T)
+    groups = rng.integers(n_groups, size=30)
+    residual = matrix - np.stack([matrix[groups == group].mean(axis=0) for group in groups])
+    whole = np.corrcoef(np.delete(residual, [3, 4], axis=1).T)
     size = _coexpression.BLOCK_ENTRIES
     try:
         _coexpression.BLOCK_ENTRIES = block
         first, second, value = _coexpression.correlated_pairs(
-            matrix if dense else sparse.csr_matrix(matrix), threshold=THRESHOLD
+            matrix if dense else sparse.csr_matrix(matrix), threshold=THRESHOLD, groups=groups
         )
     finally:
         _coexpression.BLOCK_ENTRIES = size

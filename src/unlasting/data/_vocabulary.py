@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -120,8 +121,10 @@ class TargetVocabulary:
         """Those of them that are drugs."""
         return [target for target in self.trained_targets if target[0] == DRUG]
 
-    def require_known(self, perturbations: Sequence[Perturbation], control: str) -> None:
-        """Refuse targets of which nothing is known; `control` is how unperturbed cells are labelled.
+    def require_known(
+        self, perturbations: Sequence[Perturbation], control: str, delimiter: str = ScreenKeys.delimiter
+    ) -> None:
+        """Refuse targets of which nothing is known; `control` and `delimiter` are how labels are written.
 
         Raises
         ------
@@ -135,6 +138,9 @@ class TargetVocabulary:
             hint = nearest_name(unknown[0], {*self.names_of_genes, *self.drugs, *self.trained, control})
             if unknown[0] == ScreenKeys.control:
                 hint = f" The control is {control!r} here."
+            parts = re.split(r"[\W_]+", unknown[0])
+            if len(parts) > 1 and {*self.names_of_genes, *self.drugs, *self.trained}.issuperset(parts):
+                hint = f" A combination is written {delimiter.join(parts)!r}."
             raise ValueError(
                 f"Nothing is known of the target {unknown[0]!r}"
                 + (f" and {len(unknown) - 1} more ({unknown[1:6]})" if len(unknown) > 1 else "")

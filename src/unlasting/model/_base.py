@@ -58,7 +58,7 @@ class ModelBase(BaseModelClass):
                 f"`dose` is {dose!r}, but the screen was set up without `dose_key`: its drugs have no dose."
             )
         asked = Perturbation.parse(label, dose, **self.keys.grammar, drugs=drugs)
-        self.vocabulary.require_known([asked], self.keys.control)
+        self.vocabulary.require_known([asked], **self.keys.grammar)
         undosed = asked.undosed(drugs)
         if dose_key is not None and undosed:
             raise ValueError(

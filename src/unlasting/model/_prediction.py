@@ -392,7 +392,7 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         """Get the tensors of the distinct perturbations, and the row of every cell among them."""
         row: dict[Perturbation, int] = {}
         codes = np.array([row.setdefault(p, len(row)) for p in perturbations], dtype=int)
-        self.vocabulary.require_known(list(row), self.keys.control)
+        self.vocabulary.require_known(list(row), **self.keys.grammar)
         return self._tensors(list(row)), codes
 
     def _carrier(

@@ -89,6 +89,12 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
                 f"The targets {lost[:5]} are no nodes of the graph in `adata.uns['unlasting']['grn']`. "
                 "Call `pp.grn(adata)` again, with the labels that the cells have now."
             )
+        if keys.cell_type_key is not None and graph.get("report", {}).get("cell_type_key") == "":
+            logger.info(
+                "setup_anndata: what distinguishes the cell types joins genes in the graph, which was made without them. "
+                "`pp.grn(adata, cell_type_key=%r)` takes it away.",
+                keys.cell_type_key,
+            )
 
 
 def check_transfer(adata: AnnData, keys: ScreenKeys, layer: str | None, saved: dict[str, Any]) -> None:
@@ -146,6 +152,7 @@ def make_graph(adata: AnnData, keys: ScreenKeys) -> None:
         prior=None,
         perturbation_key=keys.perturbation_key,
         control=keys.control,
+        cell_type_key=keys.cell_type_key,
         split_key=keys.split_key,
         delimiter=keys.delimiter,
     )

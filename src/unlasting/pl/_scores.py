@@ -83,7 +83,9 @@ def scores(
     """
     writer = "ul.tl.evaluate(adata)"
     columns = ["metric", "gene_set", "predictor"]
-    frame = stored(adata, key, writer=writer, columns=["condition", "normalised", "floor", "no_effect", *columns])
+    frame = stored(
+        adata, key, writer=writer, columns=["condition", "normalised", "floor", "no_effect", "signal", *columns]
+    )
     summary = stored(adata, summary_key, writer=writer, columns=["score", "low", "high", "best", *columns])
     frame, summary = (
         pick(
@@ -96,12 +98,13 @@ def scores(
     )
     frame = frame.assign(name=condition_names(frame))
     of_distance = float(summary["best"].iloc[0]) == 0
-    n_conditions = frame["name"].nunique()
+    has_signal = frame.groupby("name")["signal"].first()
     frame = frame[frame["normalised"].notna()]
     frame = frame.sort_values("no_effect" if of_distance else "floor", ascending=False, kind="stable")
     if frame.empty:
         raise ValueError(f"No condition has a signal in {metric!r} over {gene_set!r}: nothing can be normalised.")
-    silent = n_conditions - frame["name"].nunique()
+    left_out = has_signal.drop(frame["name"].unique())
+    silent, at_floor = int((~left_out).sum()), int(left_out.sum())
     rows = [ALL, *pd.unique(frame["name"])]
     names = list(pd.unique(summary["predictor"]))
 
@@ -126,13 +129,15 @@ def scores(
         axes.plot(np.where(x <= LIMIT, x, np.nan), y, label=name, **style)
         axes.plot(np.full((x > LIMIT).sum(), LIMIT), y[x > LIMIT], **{**style, "marker": ">"})
         axes.plot([whole["low"], whole["high"]], [offsets[name]] * 2, color=style["color"], linewidth=1.2)
-    far = frame["normalised"].max() > LIMIT or summary["score"].max() > LIMIT
+    far = max(frame["normalised"].max(), summary["score"].max(), summary["high"].max()) > LIMIT
     axes.set_xlim(right=LIMIT + 0.05 if far else None)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), rows)
     notes = ["▸ beyond the axis"] if far else []
     if silent:
         notes.append(f"{silent} condition{'s' * (silent > 1)} without a signal left out")
+    if at_floor:
+        notes.append(f"{at_floor} at the noise floor, in the first row only")
     scale = "Normalised score (0: noise floor, 1: no effect)" if of_distance else "Share of the ceiling (1: true cells)"
     label = "\n".join([scale, "; ".join(notes)]).strip()
     dress(axes, title=f"{metric}, {gene_set} genes", xlabel=label)

@@ -11,7 +11,9 @@ BLOCK_ENTRIES = 2**24
 """Size of the blocks of the correlation matrix: 128 MB in double precision."""
 
 
-def correlated_pairs(matrix: Any, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def correlated_pairs(
+    matrix: Any, threshold: float, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the pairs of genes whose Pearson correlation is at least `threshold` in absolute value.
 
     Parameters
@@ -20,6 +22,9 @@ def correlated_pairs(matrix: Any, threshold: float) -> tuple[np.ndarray, np.ndar
         Expression, shape `(n_cells, n_genes)`.
     threshold
         Smallest absolute correlation.
+    groups
+        Codes of groups of cells, shape `(n_cells,)`: what distinguishes their means is taken away first. All cells are one
+        group if `None`.
 
     Returns
     -------
@@ -28,9 +33,12 @@ def correlated_pairs(matrix: Any, threshold: float) -> tuple[np.ndarray, np.ndar
     """
     columns = sparse.csc_matrix(matrix, dtype=np.float64)
     n_cells, n_genes = columns.shape
-    mean = np.asarray(columns.mean(axis=0)).ravel()
+    codes = np.zeros(n_cells, dtype=np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
+    share = np.bincount(codes) / n_cells
+    in_group = sparse.csr_matrix((1 / (n_cells * share[codes]), (codes, np.arange(n_cells))))
+    means = (in_group @ columns).toarray()  # (n_groups, n_genes)
     second = np.asarray(columns.multiply(columns).mean(axis=0)).ravel()
-    variance = second - mean**2
+    variance = second - share @ means**2
     varies = variance > 1e-12 * np.maximum(second, np.finfo(float).tiny)
     scale = np.zeros(n_genes)
     scale[varies] = 1 / np.sqrt(variance[varies])
@@ -40,7 +48,8 @@ def correlated_pairs(matrix: Any, threshold: float) -> tuple[np.ndarray, np.ndar
     for start in range(0, n_genes, block):
         stop = min(start + block, n_genes)
         product = (rows[start:stop] @ columns).toarray() / n_cells  # (block, n_genes)
-        correlation = (product - np.outer(mean[start:stop], mean)) * np.outer(scale[start:stop], scale)
+        between = (means[:, start:stop].T * share) @ means
+        correlation = (product - between) * np.outer(scale[start:stop], scale)
         first, second_gene = np.nonzero(np.abs(correlation) >= threshold)
         keep = (first + start != second_gene) & varies[first + start] & varies[second_gene]
         first, second_gene = first[keep], second_gene[keep]

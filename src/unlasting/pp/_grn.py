@@ -34,6 +34,7 @@ def grn(
     n_components: int = 256,
     perturbation_key: str | None = None,
     control: str | None = None,
+    cell_type_key: str | None = None,
     split_key: str | None = None,
     delimiter: str | None = None,
     copy: bool = False,
@@ -42,7 +43,7 @@ def grn(
 
     The nodes are the measured genes, in their order, and then the targets that are not measured, which have no
     expression but take part in the graph. Drugs are no nodes; they are known by their SMILES. Edges join genes that
-    vary together in the training cells, and genes that the prior relates. The prior also gives an embedding to every
+    vary together in the training cells of a cell type, and genes that the prior relates. The prior also gives an embedding to every
     gene that it knows, from which a model predicts targets that it was never trained on.
 
     Parameters
@@ -74,6 +75,8 @@ def grn(
         Column of `obs` with the perturbation labels.
     control
         Label of unperturbed cells.
+    cell_type_key
+        Column of `obs` with the cell types. What distinguishes them would join most genes, and is taken away first.
     split_key
         Column of `obs` with `train`, `val` or `test`; only `train` cells are looked at.
     delimiter
@@ -108,7 +111,12 @@ def grn(
     adata = adata.copy() if copy else adata
     require_whole(adata, "grn")
     keys = ScreenKeys.read(
-        adata, perturbation_key=perturbation_key, control=control, split_key=split_key, delimiter=delimiter
+        adata,
+        perturbation_key=perturbation_key,
+        control=control,
+        cell_type_key=cell_type_key,
+        split_key=split_key,
+        delimiter=delimiter,
     )
     require_numbers(min_correlation=min_correlation, min_similarity=min_similarity)
     require_whole_numbers(1, max_neighbors=max_neighbors, n_components=n_components)
@@ -133,7 +141,10 @@ def grn(
     are_genes = asked if known is None else asked & {*known.names, *named} | asked - trained
     unmeasured = sorted(are_genes - set(genes))
     nodes = np.array([*genes, *unmeasured], dtype=object)
-    first, second, correlation = correlated_pairs(adata.X[in_training], min_correlation)
+    cell_types = (
+        None if keys.cell_type_key is None else pd.factorize(keys.column(adata, "cell_type_key"))[0][in_training]
+    )
+    first, second, correlation = correlated_pairs(adata.X[in_training], min_correlation, cell_types)
     parts = [_frame(nodes[first], nodes[second], correlation, COEXPRESSION)]
     if known is not None:
         parts.append(_prior_edges(known, nodes, min_similarity, max_neighbors))
@@ -148,6 +159,7 @@ def grn(
         "unmeasured_targets": np.array(unmeasured, dtype=str),
         "targets_without_prior": np.array(without, dtype=str),
         "aliases": aliases,
+        "cell_type_key": keys.cell_type_key or "",
         "split_hash": split_hash(adata.obs_names, split),
     }
     stored = adata.uns.setdefault(UNS_KEY, {})
