@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics.pairwise import cosine_similarity
 
-from unlasting import datasets, pp
+from unlasting import UnlastingModel, datasets, pp
 from unlasting._logging import logger
 from unlasting.pp import _coexpression, _gene_ontology, _priors
 from unlasting.pp._graph_embedding import graph_embedding
@@ -72,6 +72,24 @@ def test_coexpression_is_that_within_cell_types() -> None:
     again = adata.copy()
     pp.grn(again, prior=None)  # it is remembered
     assert pairs(again) == pairs(adata)
+
+
+def test_a_graph_that_was_made_without_the_cell_types_is_told_of(caplog) -> None:
+    adata = datasets.kang()
+    adata = adata[adata.obs["cell_type"].isin(["B", "NK"])][::5].copy()
+    pp.split(adata, "random")
+    pp.prepare(adata, n_top_genes=50)
+    logger.addHandler(caplog.handler)
+    try:
+        pp.grn(adata, prior=None)
+        UnlastingModel.setup_anndata(adata, cell_type_key="cell_type")
+        assert "`pp.grn(adata, cell_type_key='cell_type')` takes it away" in caplog.text
+        caplog.clear()
+        pp.grn(adata, prior=None)  # it knows them now
+        UnlastingModel.setup_anndata(adata, cell_type_key="cell_type")
+        assert "takes it away" not in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def test_labels_that_are_no_names_of_genes_are_warned_of(caplog) -> None:
