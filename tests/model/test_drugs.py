@@ -195,6 +195,18 @@ def test_the_response_rises_with_the_dose(trained):
     assert rise[-1] - rise[0] > 0.3
 
 
+def test_a_dose_beside_a_trained_one_gives_the_same_cells(trained):
+    """What the networks learnt of a drug holds at all its doses; else curves would jump at the trained ones."""
+    new = trained.generate("drugA", 100, dose=[1.0, 1.00001], seed=0, **QUIET)
+    at, beside = (dense(new)[(new.obs["dose"] == dose).to_numpy()] for dose in (1.0, 1.00001))
+    assert np.mean(np.abs(at - beside) < 1e-3) > 0.999
+    shares = [
+        trained.module.share_seen(trained._tensors(trained._all_asked([label], 1.00001)).features).item()
+        for label in ("drugA", "drugN")
+    ]
+    assert shares[1] < shares[0] == 1.0
+
+
 def test_gene_and_drug_together_were_learnt_apart(trained):
     """`G3+drugC` was never trained, neither gene nor drug with any partner of this kind."""
     change = mean_change(trained, "G3+drugC", dose=10.0)

@@ -245,7 +245,7 @@ def test_the_validation_score_of_an_untrained_condition_is_that_of_its_predictio
     is_one = (adata.obs["perturbation"] == "G7") & (adata.obs["cell_type"] == "B")
     cells = torch.from_numpy(adata[is_one.to_numpy()].X.toarray()) / module.statistics.x_max
     condition, pool = (torch.full((len(cells),), value) for value in (code, 0))
-    assert 0.0 < float(module.registered_support(condition)[0]) < 1.0
+    assert 0.0 < float(module.registered_shares(condition)[0]) < 1.0
     with torch.no_grad():
         loss = module.mask_loss(cells, condition, pool, averaged=True)
         log_odds = module.mask_log_odds(module.pools()[pool], module.conditions(condition))

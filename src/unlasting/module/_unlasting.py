@@ -97,7 +97,7 @@ class UnlastingModule(nn.Module):
         self.register_buffer("mask_fading", torch.tensor(4.0))
         self.mask_fading: Tensor
         self._registered: dict[tuple[int, int], Marginals] = {}
-        self._registered_support: Tensor | None = None
+        self._registered_shares: Tensor | None = None
         self.schedule = (
             CosineSchedule(float(statistics.typical_scale)) if preset.schedule == "cosine" else LinearBetaSchedule()
         )
@@ -124,19 +124,28 @@ class UnlastingModule(nn.Module):
                     self._registered[pair] = self.marginals(self.conditions(codes[:1]), self.pools()[codes[1:]])
         return Marginals.concatenate([self._registered[pair] for pair in map(tuple, pairs.tolist())])[row]
 
-    def registered_support(self, condition: Tensor) -> Tensor:
-        """Get the support of registered conditions by their codes; it is computed once."""
-        if self._registered_support is None:
+    def registered_shares(self, condition: Tensor) -> Tensor:
+        """Get which share of registered conditions the mask network sees, by their codes; it is computed once."""
+        if self._registered_shares is None:
             with torch.inference_mode(False), torch.no_grad():
                 of_all = self.conditions(torch.arange(len(self._conditions), device=self.device)).features
                 parts = of_all.split(_CONDITIONS_AT_ONCE)
-                self._registered_support = torch.cat([self.effects.support(part) for part in parts])
-        return self._registered_support[condition]
+                self._registered_shares = torch.cat([self.share_seen(part) for part in parts])
+        return self._registered_shares[condition]
+
+    def share_seen(self, features: Tensor) -> Tensor:
+        """Get which share of conditions the mask network sees, as far as training tells of them, in [0, 1], shape `(n,)`.
+
+        What the trained ones tell of others is in their expected effects. What the network learnt of trained ones beyond that
+        does not carry over, and would be wrong elsewhere; but it does to other doses.
+        """
+        share = self.effects.support(features).pow(self.mask_fading)
+        return torch.where(self.effects.is_trained_at_a_dose(features), torch.ones_like(share), share)
 
     def _forget(self) -> None:
         """Drop what was computed of the registered conditions."""
         self._registered.clear()
-        self._registered_support = None
+        self._registered_shares = None
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Move to a device, and leave behind what was computed on another."""
@@ -242,7 +251,7 @@ class UnlastingModule(nn.Module):
             rows, inverse = torch.unique(keys, dim=0, return_inverse=True)
             once = self.pools()[rows[:, 1]]
             start = self.registered_marginals(rows[:, 0], rows[:, 1]).log_odds
-            conditions = self._told(self.conditions(rows[:, 0]), self.registered_support(rows[:, 0]))
+            conditions = self.conditions(rows[:, 0]).faded(self.registered_shares(rows[:, 0]))
             log_odds = network(once.mean, start, conditions, once.cell_type)[inverse]
         mask = self.is_expressed(x0)
         usual = self.statistics.values()
@@ -329,16 +338,8 @@ class UnlastingModule(nn.Module):
     def mask_log_odds(self, pools: ControlPools, conditions: ConditionTensors) -> Tensor:
         """Get the log-odds that genes are expressed at the usual depth, shape `(n, n_genes)`."""
         start = self.marginals(conditions, pools).log_odds
-        told = self._told(conditions, self.effects.support(conditions.features))
-        return self.averaged["mask_network"](pools.mean, start, told, pools.cell_type)
-
-    def _told(self, conditions: ConditionTensors, support: Tensor) -> ConditionTensors:
-        """Let the mask network see conditions as far as training tells of them.
-
-        What the trained ones tell of others is in their expected effects. What the network learnt of trained ones beyond that
-        does not carry over, and would be wrong elsewhere.
-        """
-        return conditions.faded(support.pow(self.mask_fading))
+        seen = conditions.faded(self.share_seen(conditions.features))
+        return self.averaged["mask_network"](pools.mean, start, seen, pools.cell_type)
 
     def probability_at_depth(self, log_odds: Tensor, depth: Tensor) -> Tensor:
         """Get the probability of every gene in cells of a depth, never quite 0 or 1, `(n_cells, n_genes)`."""

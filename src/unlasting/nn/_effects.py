@@ -161,14 +161,24 @@ class ExpectedEffects(nn.Module):
         kernel = self._kernel(features)
         size, of_trained = ((of.square() @ self.relevance).sqrt() for of in (features, self.features))
         distance = self._distance(features)[:, :-1]
-        is_parallel = (kernel > 0) & (kernel > (1.0 - 1e-5) * size[:, None] * of_trained)
-        has_own = is_parallel | (distance == 0)
+        has_own = self._is_parallel(features) | (distance == 0)
         nearest = distance.masked_fill(~has_own, torch.inf).argmin(-1)
         weights = kernel @ self.precision
         carried, of_one = weights @ (values * of_trained), weights @ of_trained
         return torch.where(
             has_own.any(-1) & (size > 0), values[nearest], carried / of_one.maximum(size).clamp(min=1e-6)
         )
+
+    @in_full_precision
+    def is_trained_at_a_dose(self, features: Tensor) -> Tensor:
+        """Tell whether conditions were trained, at this or another dose, shape `(n,)`."""
+        return self._is_parallel(features).any(-1)
+
+    def _is_parallel(self, features: Tensor) -> Tensor:
+        """Whether conditions are trained ones or other doses of them, whose features are parallel, (n, n_trained)."""
+        kernel = self._kernel(features)
+        size, of_trained = ((of.square() @ self.relevance).sqrt() for of in (features, self.features))
+        return (kernel > 0) & (kernel > (1.0 - 1e-5) * size[:, None] * of_trained)
 
     def _distance(self, features: Tensor) -> Tensor:
         """Distance of features to those of the trained conditions and, last, the control, (n, n_trained + 1)."""
