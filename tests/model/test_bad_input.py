@@ -394,14 +394,6 @@ def test_the_default_name_of_the_control_is_told_what_the_control_is(model):
         model.vocabulary.require_known([Perturbation(("control",))], "NT")
 
 
-@pytest.mark.parametrize("label", ["G3_TFX", "G3 TFX", "G3, TFX"])
-def test_another_way_to_write_a_combination_is_told_the_right_one(model, label):
-    with pytest.raises(
-        ValueError, match=f"Nothing is known of the target '{label}'.* A combination is written 'G3[+]TFX'"
-    ):
-        model.generate(label, **QUIET)
-
-
 def test_predict_refuses_what_is_not_there(model, adata, unchanged):
     cells = adata[:40].copy()
     del cells.obs["cell_type"]

@@ -95,6 +95,14 @@ def test_targets_that_were_never_trained(model, label, unseen):
     assert ((new.obs["unlasting_support"] >= 0) & (new.obs["unlasting_support"] < 1)).all()
 
 
+@pytest.mark.parametrize("label", ["G3_TFX", "G3 TFX", "G3, TFX"])
+def test_another_way_to_write_a_combination_is_told_the_right_one(model, label):
+    with pytest.raises(
+        ValueError, match=f"Nothing is known of the target '{label}'.* A combination is written 'G3[+]TFX'"
+    ):
+        model.generate(label, **QUIET)
+
+
 def test_support_says_what_an_answer_rests_on(model):
     support = {
         label: float(model.generate(label, 1, cell_type="B", **QUIET).obs["unlasting_support"].iloc[0])

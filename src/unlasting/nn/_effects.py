@@ -161,7 +161,7 @@ class ExpectedEffects(nn.Module):
         kernel = self._kernel(features)
         size, of_trained = ((of.square() @ self.relevance).sqrt() for of in (features, self.features))
         distance = self._distance(features)[:, :-1]
-        has_own = self._is_parallel(features) | (distance == 0)
+        has_own = self._is_parallel(features, kernel) | (distance == 0)
         nearest = distance.masked_fill(~has_own, torch.inf).argmin(-1)
         weights = kernel @ self.precision
         carried, of_one = weights @ (values * of_trained), weights @ of_trained
@@ -172,11 +172,10 @@ class ExpectedEffects(nn.Module):
     @in_full_precision
     def is_trained_at_a_dose(self, features: Tensor) -> Tensor:
         """Tell whether conditions were trained, at this or another dose, shape `(n,)`."""
-        return self._is_parallel(features).any(-1)
+        return self._is_parallel(features, self._kernel(features)).any(-1)
 
-    def _is_parallel(self, features: Tensor) -> Tensor:
+    def _is_parallel(self, features: Tensor, kernel: Tensor) -> Tensor:
         """Whether conditions are trained ones or other doses of them, whose features are parallel, (n, n_trained)."""
-        kernel = self._kernel(features)
         size, of_trained = ((of.square() @ self.relevance).sqrt() for of in (features, self.features))
         return (kernel > 0) & (kernel > (1.0 - 1e-5) * size[:, None] * of_trained)
 

@@ -43,8 +43,8 @@ def grn(
 
     The nodes are the measured genes, in their order, and then the targets that are not measured, which have no
     expression but take part in the graph. Drugs are no nodes; they are known by their SMILES. Edges join genes that
-    vary together in the training cells of a cell type, and genes that the prior relates. The prior also gives an embedding to every
-    gene that it knows, from which a model predicts targets that it was never trained on.
+    vary together in the training cells of a cell type, and genes that the prior relates. The prior also gives an
+    embedding to every gene that it knows, from which a model predicts targets that it was never trained on.
 
     Parameters
     ----------
