@@ -7,8 +7,7 @@ from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlasting._keys import ScreenKeys
-from unlasting._perturbation import Perturbation, nearest_name, split_label
+from unlasting.screen import Perturbation, ScreenKeys, nearest_name, split_label
 
 NAMES = st.lists(st.text("ABCdef0-", min_size=1, max_size=5), min_size=1, max_size=4, unique=True)
 DOSES = st.sampled_from([0.001, 0.1, 0.25, 1.0, 2.5, 10.0, 1e4])

@@ -26,9 +26,9 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GATConv
 
 from unlasting import UnlastingModel
+from unlasting.data import CellSplitter
 from unlasting.module import UnlastingModule
 from unlasting.nn import SharedGraph, SharedGraphAttention
-from unlasting.train import CellSplitter
 
 Work = Callable[[], object]
 N_CELLS = 32

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from unlasting._constants import TEST
 from unlasting._files import replacing
-from unlasting._logging import listed, logger
+from unlasting.screen import TEST, listed, logger
 
 if TYPE_CHECKING:
     import pandas as pd

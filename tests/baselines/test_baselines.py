@@ -10,7 +10,6 @@ from sklearn.linear_model import Ridge
 from unlasting.baselines import (
     BASELINES,
     Additive,
-    Condition,
     DoseInterpolation,
     Linear,
     MeanShift,
@@ -21,6 +20,7 @@ from unlasting.baselines import (
     NoPrediction,
     Pooled,
 )
+from unlasting.screen import Condition
 
 
 def _dense(adata: AnnData, **where: str) -> np.ndarray:

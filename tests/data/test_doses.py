@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from unlasting._perturbation import Perturbation
-from unlasting.data import DoseCurves, TargetVocabulary, fit_dose_curves
-from unlasting.data._doses import _log_likelihood
-from unlasting.data._statistics import MeasuredEffects
+from unlasting.effects import DoseCurves, MeasuredEffects, TargetVocabulary, fit_dose_curves
+from unlasting.effects._dose import _log_likelihood
+from unlasting.screen import Perturbation
 
 DOSES = [0.01, 0.1, 1.0, 10.0]
 N_CELLS, N_CONTROLS = 100, 400

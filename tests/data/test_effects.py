@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 
-from unlasting.data import _effects, fit_effects, fit_statistics
-from unlasting.data._statistics import MeasuredEffects
-from unlasting.nn import EffectFit, ExpectedEffects
+from unlasting.data import _effects
+from unlasting.effects import EffectFit, ExpectedEffects, MeasuredEffects, fit_effects, fit_statistics
 
 N_GENES = 40
 

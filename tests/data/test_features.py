@@ -11,10 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from unlasting._perturbation import Perturbation
-from unlasting.data import ConditionFeatures, DoseCurves, TargetVocabulary, fit_effects
-from unlasting.data._statistics import MeasuredEffects
-from unlasting.nn import DRUG, ExpectedEffects
+from unlasting.effects import (
+    DRUG,
+    ConditionFeatures,
+    DoseCurves,
+    ExpectedEffects,
+    MeasuredEffects,
+    TargetVocabulary,
+    fit_effects,
+)
+from unlasting.screen import Perturbation
 
 GENES = [f"G{i}" for i in range(8)]
 DRUGS = {"drugA": "CCN", "synonym": "CCN", "drugB": "CCO", "drugN": "CCON"}

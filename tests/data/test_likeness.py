@@ -10,10 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
-from unlasting._perturbation import Perturbation
-from unlasting.data import DoseCurves, Likeness, TargetVocabulary, fit_likeness
-from unlasting.data._likeness import _products_of_full_effects
-from unlasting.data._statistics import MeasuredEffects
+from unlasting.effects import (
+    DoseCurves,
+    Likeness,
+    MeasuredEffects,
+    TargetVocabulary,
+    _products_of_full_effects,
+    fit_likeness,
+)
+from unlasting.effects._similarity import _products_of_full_effects
+from unlasting.screen import Perturbation
 
 DOSES = np.array([0.1, 1.0, 10.0])
 N_CELLS, N_CONTROLS = 100, 50

@@ -11,10 +11,9 @@ from scipy import stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 
-from unlasting._perturbation import Perturbation
-from unlasting.data import OwnShifts, TargetVocabulary, _effects, _own_shifts, fit_effects
-from unlasting.data._statistics import MeasuredEffects
-from unlasting.nn import ExpectedEffects, Marginals
+from unlasting.data import _effects, _own_shifts
+from unlasting.effects import ExpectedEffects, Marginals, MeasuredEffects, OwnShifts, TargetVocabulary, fit_effects
+from unlasting.screen import Perturbation
 
 N_GENES = 40
 X_MAX = 4.0

@@ -9,8 +9,7 @@ from scipy import sparse
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from unlasting.data import fit_responders
-from unlasting.nn import Responders
+from unlasting.effects import Responders, fit_responders
 
 N_GENES = 60
 

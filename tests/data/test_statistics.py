@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from unlasting.data import fit_statistics, has_whole_counts
+from unlasting.effects import fit_statistics, has_whole_counts
 
 
 def measured_log_odds(controls: np.ndarray, perturbed: np.ndarray) -> np.ndarray:

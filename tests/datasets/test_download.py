@@ -13,8 +13,8 @@ import pytest
 from anndata import AnnData
 
 from unlasting import datasets, pp
-from unlasting._keys import ScreenKeys
 from unlasting.datasets import _download
+from unlasting.screen import ScreenKeys
 
 PUBLISHED = {
     "adamson": ["63(mod)_pBA580", "62(mod)_pBA581", "DDIT3_pDS263", "SPI1_pDS255", "CREB1_pDS269", "*", "nan"],

@@ -9,8 +9,7 @@ import pytest
 from scipy import sparse
 
 from unlasting import datasets
-from unlasting._chemistry import canonical_smiles
-from unlasting._perturbation import parse_labels
+from unlasting.screen import canonical_smiles, parse_labels
 
 SHIPPED = {
     "papalexi": (16093, 299, 1912, 25),

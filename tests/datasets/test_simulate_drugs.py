@@ -10,8 +10,8 @@ from rdkit.Chem import rdFingerprintGenerator
 from scipy import stats
 
 from unlasting import datasets, pp, tl
-from unlasting._keys import ScreenKeys
 from unlasting.datasets._network import Network
+from unlasting.screen import ScreenKeys
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from scipy import sparse
 from scipy.spatial.distance import cdist, pdist
 from sklearn.metrics.pairwise import rbf_kernel
 
-from unlasting._logging import logger
 from unlasting.metrics import _distances, e_distance, mean_distance, mmd
+from unlasting.screen import logger
 
 VALUES = st.floats(-100, 100, width=32)
 

@@ -17,10 +17,9 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 from unlasting import datasets, pp, tl
-from unlasting._keys import split_hash
-from unlasting._perturbation import Perturbation
 from unlasting.cli import app
 from unlasting.model import UnlastingModel
+from unlasting.screen import Perturbation, split_hash
 
 QUIET = {"show_progress": False}
 
@@ -364,7 +363,7 @@ def test_the_model_refuses_options(small, options, error, message):
 
 
 def test_setup_says_when_nothing_is_held_out(small, caplog, monkeypatch):
-    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    monkeypatch.setattr("unlasting.screen._logging.logger.propagate", True)
     with caplog.at_level("INFO"):
         UnlastingModel.setup_anndata(small)
         assert "holds some out" not in caplog.text

@@ -11,12 +11,10 @@ from anndata import AnnData
 from scipy import sparse
 
 from unlasting import datasets, pp
-from unlasting._keys import ScreenKeys
-from unlasting._logging import logger
-from unlasting._perturbation import Perturbation
-from unlasting.data import PERTURBATION, Likeness, TargetVocabulary
+from unlasting.data import PERTURBATION
+from unlasting.effects import DRUG, GENE, STIMULUS, Likeness, TargetVocabulary
 from unlasting.model import UnlastingModel
-from unlasting.nn import DRUG, GENE, STIMULUS
+from unlasting.screen import Perturbation, ScreenKeys, logger
 
 QUIET = {"show_progress": False}
 SETUP = {"dose_key": "dose", "cell_type_key": "cell_type"}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from unlasting._logging import logger
 from unlasting.model import UnlastingModel
+from unlasting.screen import logger
 
 QUIET = {"show_progress": False}
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from unlasting.model._carry import _SOLVER_ERROR, _with_whole_counts
+from unlasting.model._generator import _SOLVER_ERROR, _with_whole_counts
 
 QUIET = {"show_progress": False}
 

@@ -105,7 +105,7 @@ def test_an_interruption_keeps_what_was_learnt(build, screen):
 def test_an_interruption_says_so(build, screen, caplog):
     model = build(screen(n_cells=200))
     with caplog.at_level("WARNING", logger="unlasting"):
-        from unlasting._logging import logger
+        from unlasting.screen import logger
 
         logger.addHandler(caplog.handler)
         try:

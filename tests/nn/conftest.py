@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from unlasting.effects import ConditionTensors
 from unlasting.module import PRESETS
-from unlasting.nn import Architecture, ConditionTensors, SharedGraph
+from unlasting.nn import Architecture, SharedGraph
 
 N_GENES, N_NODES, N_FEATURES, N_CONDITIONS = 11, 14, 7, 8
 SMALL = {"gene_features": 4, "attention_features": 6, "width": 16, "time_frequencies": 8}

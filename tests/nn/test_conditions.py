@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlasting.nn import NO_DOSE, ConditionEncoder, ConditionTensors, dose_gate
+from unlasting.effects import NO_DOSE, ConditionTensors
+from unlasting.nn import ConditionEncoder, dose_gate
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from scipy import sparse
 from sklearn.metrics.pairwise import cosine_similarity
 
 from unlasting import UnlastingModel, datasets, pp
-from unlasting._logging import logger
 from unlasting.pp import _coexpression, _gene_ontology, _priors
 from unlasting.pp._graph_embedding import graph_embedding
+from unlasting.screen import logger
 
 
 def screen(**options) -> AnnData:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from unlasting import pp
-from unlasting._keys import ScreenKeys
+from unlasting.screen import ScreenKeys
 
 TARGETS = ["A", "A", "B", "C", "control"]
 

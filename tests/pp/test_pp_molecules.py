@@ -18,7 +18,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.preprocessing import StandardScaler
 
 from unlasting import datasets, pp
-from unlasting._keys import ScreenKeys
+from unlasting.screen import ScreenKeys
 
 DRUGS = {
     "valproate": "CCCC(CCC)C(=O)[O-].[Na+]",

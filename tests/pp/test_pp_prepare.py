@@ -10,7 +10,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from unlasting import datasets, pp
-from unlasting._keys import ScreenKeys
+from unlasting.screen import ScreenKeys
 
 
 def screen(**options) -> AnnData:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlasting import datasets, pp
-from unlasting._keys import ScreenKeys, split_hash
+from unlasting.screen import ScreenKeys, split_hash
 
 COMBOS = ["A+B", "A+C", "C+B", "D+E", "E+F", "A+D"]
 
@@ -50,7 +50,7 @@ def test_random_leaves_cells_of_every_condition_in_training(sizes: list[int], se
 
 
 def test_what_is_held_out_is_named(caplog, monkeypatch) -> None:
-    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    monkeypatch.setattr("unlasting.screen._logging.logger.propagate", True)
     names = [f"T{i}" for i in range(12)]
     adata = screen({"control": 30, **dict.fromkeys(names, 15)}, cell_types=3)
 
@@ -68,7 +68,7 @@ def test_what_is_held_out_is_named(caplog, monkeypatch) -> None:
 
 
 def test_what_had_to_go_with_a_held_out_combination_is_named(caplog, monkeypatch) -> None:
-    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    monkeypatch.setattr("unlasting.screen._logging.logger.propagate", True)
     adata = combo_screen()
     with caplog.at_level("INFO"):
         pp.split(adata, "unseen_combo", n_seen=1, test=["A+B"], val_fraction=0.0)

@@ -15,7 +15,7 @@ from rdkit.Chem import rdFingerprintGenerator
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from unlasting import datasets, pp
-from unlasting._keys import ScreenKeys
+from unlasting.screen import ScreenKeys
 
 KEYS = {"dose_key": "dose", "smiles_key": "smiles", "cell_type_key": "kind"}
 

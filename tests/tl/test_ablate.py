@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 
 from unlasting import tl
-from unlasting._constants import UNS_KEY
+from unlasting.screen import UNS_KEY
 
 
 def shifted_screen() -> AnnData:

@@ -122,7 +122,7 @@ def test_dip_test_is_that_of_the_library(planted_screen):
 
 def test_without_the_dip_library_the_columns_are_empty_and_the_log_says_so(planted_screen, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "diptest", None)
-    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    monkeypatch.setattr("unlasting.screen._logging.logger.propagate", True)
     frame = tl.bimodality(planted_screen(120), n_genes=2)
     assert frame["dip_observed"].isna().all()
     assert frame["sarle_observed"].notna().all()

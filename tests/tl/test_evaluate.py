@@ -147,7 +147,7 @@ def test_score_is_a_ratio_of_means_with_an_interval_over_conditions(planted_scre
 
 
 def test_a_baseline_that_applies_to_no_condition_is_not_reported(planted_screen, caplog, monkeypatch):
-    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    monkeypatch.setattr("unlasting.screen._logging.logger.propagate", True)
     adata = planted_screen(90)
     with caplog.at_level(logging.INFO):
         tl.evaluate(adata, **QUICK)
@@ -164,7 +164,7 @@ def test_a_baseline_that_applies_to_no_condition_is_not_reported(planted_screen,
 
 
 def test_harm_is_found_where_a_prediction_invents_an_effect(planted_screen, caplog, monkeypatch):
-    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    monkeypatch.setattr("unlasting.screen._logging.logger.propagate", True)
     adata = planted_screen(600)
     tl.evaluate(adata, baselines=SIMPLE, **QUICK)
     harm = adata.uns["unlasting"]["harm"]
@@ -281,7 +281,7 @@ def test_few_controls_make_small_samples_and_none_leave_a_cell_type_out(planted_
 
 
 def test_mean_profiles_are_judged_by_their_mean(planted_screen, caplog, monkeypatch):
-    monkeypatch.setattr("unlasting._logging.logger.propagate", True)
+    monkeypatch.setattr("unlasting.screen._logging.logger.propagate", True)
     adata = planted_screen(240)
     names = ["half", "all", "none"]
     means = np.array([adata.layers["unlasting"][adata.obs["perturbation"] == name].mean(axis=0) for name in names])

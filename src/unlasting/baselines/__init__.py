@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from unlasting._cells import Condition
 from unlasting.baselines._base import Baseline
 from unlasting.baselines._linear import Linear
 from unlasting.baselines._model import ModelPredictor
@@ -16,6 +15,7 @@ from unlasting.baselines._simple import (
     NoEffect,
     Pooled,
 )
+from unlasting.screen import Condition
 
 BASELINES: Final[dict[str, type[Baseline]]] = {
     "no effect": NoEffect,

@@ -8,11 +8,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting._cells import Condition
-from unlasting._chemistry import compared_by
-from unlasting._constants import UNS_KEY
 from unlasting.baselines._protocol import NoPrediction
 from unlasting.baselines._training_cells import TrainingCells
+from unlasting.screen import UNS_KEY, Condition, compared_by
 
 
 class Baseline:

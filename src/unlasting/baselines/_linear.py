@@ -9,9 +9,9 @@ import pandas as pd
 from anndata import AnnData
 from sklearn.linear_model import RidgeCV
 
-from unlasting._cells import Condition
 from unlasting.baselines._base import Baseline, embedding_of, rows_of, side_by_side
 from unlasting.baselines._protocol import NoPrediction
+from unlasting.screen import Condition
 
 PENALTIES = np.logspace(-3, 4, 15)
 MIN_TARGETS = 3

@@ -9,8 +9,8 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting._cells import Condition
 from unlasting.baselines._protocol import NoPrediction
+from unlasting.screen import Condition
 
 
 class ModelPredictor:

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol, Self
 import numpy as np
 from anndata import AnnData
 
-from unlasting._cells import Condition
+from unlasting.screen import Condition
 
 
 class NoPrediction(LookupError):

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting._cells import Condition
 from unlasting.baselines._base import Baseline, embedding_of, rows_of
 from unlasting.baselines._protocol import NO_COMBINATION, NO_DOSE, NO_SINGLE_DRUG, NoPrediction
+from unlasting.screen import Condition
 
 
 class NoEffect(Baseline):

@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from unlasting._cells import Cells, Condition
-from unlasting._constants import TRAIN
-from unlasting._keys import ScreenKeys
-from unlasting._perturbation import Perturbation
 from unlasting.baselines._protocol import NoPrediction
+from unlasting.screen import TRAIN, Cells, Condition, Perturbation, ScreenKeys
 
 BLOCK = 4096
 """How many cells are dense at a time where a mean is taken."""

@@ -11,10 +11,7 @@ import rich.table
 from anndata import AnnData
 from scvi.data.fields import BaseAnnDataField
 
-from unlasting._constants import SPLITS, TRAIN, UNS_KEY, VAL
-from unlasting._errors import MissingKeyError
-from unlasting._keys import ScreenKeys
-from unlasting._perturbation import Perturbation
+from unlasting.screen import SPLITS, TRAIN, UNS_KEY, VAL, MissingKeyError, Perturbation, ScreenKeys
 
 PERTURBATION = "perturbation"
 POOL = "pool"

@@ -14,9 +14,8 @@ from anndata import AnnData
 from requests.exceptions import RequestException
 from scipy import sparse
 
-from unlasting._constants import UNS_KEY
-from unlasting._keys import ScreenKeys
 from unlasting.pp._sciplex3_drugs import drug_table, table_name
+from unlasting.screen import UNS_KEY, ScreenKeys
 
 CONTROL = "control"
 

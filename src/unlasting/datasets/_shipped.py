@@ -8,8 +8,8 @@ import anndata
 import pandas as pd
 from anndata import AnnData
 
-from unlasting._constants import UNS_KEY
 from unlasting.pp._sciplex3_drugs import drug_table
+from unlasting.screen import UNS_KEY
 
 
 def papalexi() -> AnnData:

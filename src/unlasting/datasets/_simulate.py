@@ -9,10 +9,9 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting._constants import UNS_KEY
-from unlasting._numbers import require_whole_numbers
 from unlasting.datasets._counts import base_counts, changed_counts, expected_counts
 from unlasting.datasets._network import Network
+from unlasting.screen import UNS_KEY, require_whole_numbers
 
 CONTROL = "control"
 

@@ -12,15 +12,19 @@ from scipy import sparse
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from unlasting._cells import Condition
-from unlasting._chemistry import SMILES_DELIMITER, canonical_smiles, tanimoto_similarity
-from unlasting._constants import UNS_KEY
-from unlasting._keys import ScreenKeys
-from unlasting._numbers import require_whole_numbers
-from unlasting._perturbation import Perturbation
 from unlasting.datasets._counts import base_counts, changed_counts, expected_counts
 from unlasting.datasets._network import Network
 from unlasting.datasets._shipped import kang, sciplex3_drugs
+from unlasting.screen import (
+    SMILES_DELIMITER,
+    UNS_KEY,
+    Condition,
+    Perturbation,
+    ScreenKeys,
+    canonical_smiles,
+    require_whole_numbers,
+    tanimoto_similarity,
+)
 
 CONTROL = "control"
 LARGEST_DISTANCE = 0.8

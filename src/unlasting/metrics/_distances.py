@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import DTypeLike
 
-from unlasting._logging import logger
 from unlasting.metrics._matrices import BLOCK_VALUES, Matrix, as_matrix, as_pair, check_genes, dense, slices
+from unlasting.screen import logger
 
 MAX_BLOCK_CELLS = 1024
 MEDIAN_CELLS = 1000

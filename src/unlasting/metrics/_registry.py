@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from unlasting._errors import MissingKeyError
-from unlasting._perturbation import nearest_name
 from unlasting.metrics._change import mse_change, pearson_change
 from unlasting.metrics._differential import de_direction, de_lfc_spearman, de_overlap, de_recall
 from unlasting.metrics._discrimination import discrimination_score, perturbation_spread
@@ -24,6 +22,7 @@ from unlasting.metrics._structure import (
     library_size_error,
     zero_fraction_error,
 )
+from unlasting.screen import MissingKeyError, nearest_name
 
 
 @dataclass(frozen=True)

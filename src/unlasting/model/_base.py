@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 from scvi.model.base import BaseModelClass
 
-from unlasting._keys import ScreenKeys
-from unlasting._perturbation import Perturbation
-from unlasting.data import ConditionFeatures, TargetVocabulary, condition_tensors
+from unlasting.effects import ConditionFeatures, ConditionTensors, TargetVocabulary, condition_tensors
 from unlasting.module import Preset, UnlastingModule
-from unlasting.nn import ConditionTensors
+from unlasting.screen import Perturbation, ScreenKeys
 
 Dose = float | str | None
 """A dose in uM, or several as text."""

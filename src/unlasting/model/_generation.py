@@ -11,14 +11,11 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from unlasting._constants import PREDICTION_KEY
-from unlasting._logging import listed, logger
-from unlasting._numbers import require_whole_numbers
-from unlasting._perturbation import Perturbation
 from unlasting.model._base import Dose
 from unlasting.model._parts import digest_of, write_in_parts
 from unlasting.model._prediction import PredictionMixin, seed_or_default
 from unlasting.model._sources import draw
+from unlasting.screen import PREDICTION_KEY, Perturbation, listed, logger, require_whole_numbers
 
 _CONDITIONS_AT_ONCE = 256
 _LITTLE_SUPPORT = 0.25

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from anndata import AnnData
 
-from unlasting._errors import MissingKeyError
-from unlasting._keys import ScreenKeys
-from unlasting._perturbation import nearest_name
+from unlasting.screen import MissingKeyError, ScreenKeys, nearest_name
 
 if TYPE_CHECKING:
     from mudata import MuData

@@ -13,25 +13,25 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import settings
 
-from unlasting._cells import is_in_memory
-from unlasting._constants import PREDICTION_KEY
-from unlasting._numbers import not_none, require_whole_numbers
-from unlasting._perturbation import Perturbation
-from unlasting.data import (
-    POOL,
-    cell_noise,
-    check_cells,
-    check_genes,
-    check_log_normalised,
-    expression,
-)
+from unlasting.data import POOL, cell_noise
+from unlasting.effects import ConditionTensors
 from unlasting.model._base import Dose
-from unlasting.model._carry import Carrier
+from unlasting.model._generator import Carrier
 from unlasting.model._mudata import expression_of, modality_of
 from unlasting.model._parts import digest_of, write_in_parts
 from unlasting.model._provenance import ProvenanceMixin
 from unlasting.model._sources import SourceCells, SourcesMixin
-from unlasting.nn import ConditionTensors
+from unlasting.screen import (
+    PREDICTION_KEY,
+    Perturbation,
+    check_cells,
+    check_genes,
+    check_log_normalised,
+    expression,
+    is_in_memory,
+    not_none,
+    require_whole_numbers,
+)
 
 DEFAULT_BATCH_SIZE = 128
 """Small chunks stay in the cache of a processor: half the time of 512 cells."""

@@ -9,10 +9,8 @@ import numpy as np
 from anndata import AnnData
 
 from unlasting import pp
-from unlasting._constants import UNS_KEY
-from unlasting._logging import logger
-from unlasting.data import check_cells
 from unlasting.model._sources import SourcesMixin
+from unlasting.screen import UNS_KEY, check_cells, logger
 
 
 class PreparationMixin(SourcesMixin):

@@ -10,13 +10,10 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from unlasting._cells import Condition
-from unlasting._constants import UNS_KEY
-from unlasting._keys import ScreenKeys
-from unlasting._perturbation import Perturbation
+from unlasting.effects import DRUG, ConditionTensors
 from unlasting.model._base import ModelBase
 from unlasting.model._parts import digest_of
-from unlasting.nn import DRUG, ConditionTensors
+from unlasting.screen import UNS_KEY, Condition, Perturbation, ScreenKeys
 
 
 class ProvenanceMixin(ModelBase):

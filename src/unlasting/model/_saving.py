@@ -20,9 +20,10 @@ from scipy import sparse
 
 from unlasting._compat import parse_device_args
 from unlasting._files import replacing_folder, standing
-from unlasting.data import ConditionFeatures, DoseCurves, Likeness, check_genes
+from unlasting.effects import ConditionFeatures, DoseCurves, Likeness
 from unlasting.model._base import ModelBase
 from unlasting.model._mudata import modality_of
+from unlasting.screen import check_genes
 
 FORMAT: Final = 1
 _JSON: Final = "model.json"

@@ -8,12 +8,20 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from unlasting._constants import SPLIT_KEY, SPLITS, TEST, UNS_KEY
-from unlasting._keys import LABELS_OF_SPLIT, ScreenKeys, split_hash
-from unlasting._logging import logger
-from unlasting._perturbation import Perturbation
-from unlasting.data import KINDS, PerturbationField, PoolField, TargetVocabulary, check_screen, split_codes
-from unlasting.nn import STIMULUS
+from unlasting.data import PerturbationField, PoolField, split_codes
+from unlasting.effects import KINDS, STIMULUS, TargetVocabulary
+from unlasting.screen import (
+    LABELS_OF_SPLIT,
+    SPLIT_KEY,
+    SPLITS,
+    TEST,
+    UNS_KEY,
+    Perturbation,
+    ScreenKeys,
+    check_screen,
+    logger,
+    split_hash,
+)
 
 MODES = ("knockout", "knockdown", "activation")
 

@@ -11,12 +11,11 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting._constants import TEST
-from unlasting._perturbation import nearest_name
-from unlasting.data import POOL, SPLIT, expression, fit_statistics
+from unlasting.data import POOL, SPLIT
+from unlasting.effects import ControlPools, fit_statistics
 from unlasting.model._base import ModelBase
 from unlasting.model._parts import digest_of
-from unlasting.nn import ControlPools
+from unlasting.screen import TEST, expression, nearest_name
 
 
 @dataclass(frozen=True)

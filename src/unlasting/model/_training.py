@@ -21,14 +21,12 @@ from scvi import settings
 from scvi.train import Trainer
 
 from unlasting._compat import SimpleLogger, parse_device_args
-from unlasting._constants import SPLITS
-from unlasting._logging import logger
-from unlasting._numbers import not_none, require_numbers, require_whole_numbers
-from unlasting.data import SPLIT
+from unlasting.data import SPLIT, CellSplitter
 from unlasting.model._base import ModelBase
 from unlasting.model._resuming import check_checkpoint, read_checkpoint
 from unlasting.module import NetworkName, NetworkTraining
-from unlasting.train import CellSplitter, Checkpoint, KeepBest, NetworkPlan, NetworkProgressBar
+from unlasting.screen import SPLITS, logger, not_none, require_numbers, require_whole_numbers
+from unlasting.train import Checkpoint, KeepBest, NetworkPlan, NetworkProgressBar
 
 _VALIDATIONS = 25
 """How often a network is validated on its way to `max_steps`."""

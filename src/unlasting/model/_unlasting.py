@@ -14,21 +14,17 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 
-from unlasting._constants import SPLIT_KEY, UNS_KEY
-from unlasting._keys import ScreenKeys
-from unlasting._logging import logger
-from unlasting._perturbation import Perturbation
-from unlasting.data import (
-    GRAPH,
-    PERTURBATION,
-    POOL,
-    SPLIT,
+from unlasting.data import GRAPH, PERTURBATION, POOL, SPLIT, GraphField, PerturbationField, PoolField, SplitField
+from unlasting.effects import (
+    GENE,
+    STIMULUS,
     ConditionFeatures,
-    GraphField,
+    EffectFit,
+    Marginals,
     OwnShifts,
-    PerturbationField,
-    PoolField,
-    SplitField,
+    ResponderFit,
+    Responders,
+    ScreenStatistics,
     TargetVocabulary,
     fit_dose_curves,
     fit_effects,
@@ -45,7 +41,7 @@ from unlasting.model._saving import SavingMixin
 from unlasting.model._setup import check_setup, check_transfer, make_graph, report_kinds
 from unlasting.model._training import TrainingMixin
 from unlasting.module import Preset, UnlastingModule
-from unlasting.nn import GENE, STIMULUS, EffectFit, Marginals, ResponderFit, Responders, ScreenStatistics
+from unlasting.screen import SPLIT_KEY, UNS_KEY, Perturbation, ScreenKeys, logger
 
 
 class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, AttentionMixin, SavingMixin):

@@ -6,9 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args, get_type_hints
 
-from unlasting._numbers import require_numbers, require_switches, require_whole_numbers
-from unlasting._perturbation import nearest_name
 from unlasting.nn import Architecture
+from unlasting.screen import nearest_name, require_numbers, require_switches, require_whole_numbers
 
 
 @dataclass(frozen=True)

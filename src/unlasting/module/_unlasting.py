@@ -19,21 +19,19 @@ from unlasting.diffusion import (
     integrate,
     mask_latent,
 )
-from unlasting.module._presets import Preset
-from unlasting.nn import (
+from unlasting.effects import (
     ConditionTensors,
     ControlPools,
-    Denoiser,
     EffectFit,
     ExpectedEffects,
     Marginals,
-    MaskNetwork,
     ResponderFit,
     Responders,
     ScreenStatistics,
-    SharedGraph,
     StatisticsBuffers,
 )
+from unlasting.module._presets import Preset
+from unlasting.nn import Denoiser, MaskNetwork, SharedGraph
 
 NetworkName = Literal["denoiser", "mask_network"]
 _CONDITIONS_AT_ONCE = 1024

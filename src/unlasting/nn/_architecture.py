@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from unlasting._numbers import require_numbers, require_switches, require_whole_numbers
+from unlasting.screen import require_numbers, require_switches, require_whole_numbers
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlasting.nn._layers import full_precision
+from unlasting.effects import full_precision
 
 _SPARSE_DEVICES = ("cpu", "cuda")
 """Where torch has sparse kernels; elsewhere messages are gathered edge by edge."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlasting.nn._conditions import ConditionTensors
+from unlasting.effects import ConditionTensors
 from unlasting.nn._graph_attention import SharedGraph, SharedGraphAttention
 from unlasting.nn._molecules import MoleculeFusion
 

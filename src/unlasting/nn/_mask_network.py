@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unlasting.effects import ConditionTensors
 from unlasting.nn._architecture import Architecture
-from unlasting.nn._conditions import ConditionEncoder, ConditionTensors
+from unlasting.nn._conditions import ConditionEncoder
 from unlasting.nn._graph_attention import SharedGraph
 from unlasting.nn._grn_block import GRNBlock
 from unlasting.nn._layers import ModulatedBlock, start_at_zero

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlasting.nn._conditions import ConditionTensors, dose_gate
+from unlasting.effects import ConditionTensors
+from unlasting.nn._conditions import dose_gate
 
 
 class MoleculeEncoder(nn.Module):

@@ -11,9 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from unlasting._constants import UNS_KEY
-from unlasting._errors import MissingKeyError
-from unlasting._perturbation import nearest_name
+from unlasting.screen import UNS_KEY, MissingKeyError, nearest_name
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from unlasting._perturbation import nearest_name
 from unlasting.pl._figure import LINE, PALETTE, SMALL, dress, finish, panels, stored
+from unlasting.screen import nearest_name
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,7 +8,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting._cells import is_in_memory
+from unlasting.screen import is_in_memory
 
 
 def require_whole(adata: AnnData, step: str) -> None:

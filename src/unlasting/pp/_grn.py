@@ -10,15 +10,20 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting._constants import TRAIN, UNS_KEY
-from unlasting._keys import ScreenKeys, split_hash
-from unlasting._logging import logger
-from unlasting._numbers import require_numbers, require_whole_numbers
-from unlasting._perturbation import parse_labels
 from unlasting.pp import _gene_ontology
 from unlasting.pp._checks import require_log_normalised, require_whole
 from unlasting.pp._coexpression import correlated_pairs
 from unlasting.pp._priors import GO, Prior, read_prior, similar_pairs
+from unlasting.screen import (
+    TRAIN,
+    UNS_KEY,
+    ScreenKeys,
+    logger,
+    parse_labels,
+    require_numbers,
+    require_whole_numbers,
+    split_hash,
+)
 
 COEXPRESSION = "coexpression"
 

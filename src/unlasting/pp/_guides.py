@@ -6,12 +6,16 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting._errors import MissingKeyError
-from unlasting._keys import ScreenKeys
-from unlasting._logging import logger
-from unlasting._numbers import require_numbers, require_whole_numbers
-from unlasting._perturbation import Perturbation, nearest_name
 from unlasting.pp._checks import counts_of, require_whole, row_sums
+from unlasting.screen import (
+    MissingKeyError,
+    Perturbation,
+    ScreenKeys,
+    logger,
+    nearest_name,
+    require_numbers,
+    require_whole_numbers,
+)
 
 
 def assign_guides(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from unlasting._chemistry import canonical_smiles, morgan_counts, require_rdkit
+from unlasting.screen import canonical_smiles, morgan_counts, require_rdkit
 
 CLIP = 3.0
 """Standardised descriptors beyond this are cut off: some have tails of many orders of magnitude."""

@@ -10,13 +10,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting._chemistry import one_molecule_each, smiles_by_name
-from unlasting._constants import UNS_KEY
-from unlasting._keys import ScreenKeys
-from unlasting._logging import logger
-from unlasting._perturbation import nearest_name
 from unlasting.pp import _molecule_features as features
 from unlasting.pp._checks import require_whole
+from unlasting.screen import UNS_KEY, ScreenKeys, logger, nearest_name, one_molecule_each, smiles_by_name
 
 Embedding = Literal["morgan", "descriptors", "unimol"]
 DEFAULT_COLUMN = "smiles"

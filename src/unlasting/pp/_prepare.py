@@ -10,13 +10,21 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting._constants import COUNTS_LAYER, TRAIN, UNS_KEY
-from unlasting._errors import MissingKeyError
-from unlasting._keys import ScreenKeys, split_hash
-from unlasting._logging import logger
-from unlasting._numbers import not_none, require_numbers, require_whole_numbers
-from unlasting._perturbation import nearest_name, parse_labels
 from unlasting.pp._checks import counts_of, require_whole, row_sums
+from unlasting.screen import (
+    COUNTS_LAYER,
+    TRAIN,
+    UNS_KEY,
+    MissingKeyError,
+    ScreenKeys,
+    logger,
+    nearest_name,
+    not_none,
+    parse_labels,
+    require_numbers,
+    require_whole_numbers,
+    split_hash,
+)
 
 
 def prepare(

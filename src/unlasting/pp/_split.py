@@ -11,16 +11,29 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting._cells import Condition
-from unlasting._constants import SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
-from unlasting._keys import LABELS_OF_SPLIT, ScreenKeys, split_hash
-from unlasting._logging import listed, logger
-from unlasting._numbers import require_numbers, require_whole_numbers
-from unlasting._perturbation import Perturbation, nearest_name, parse_labels
 from unlasting.pp import _split_kinds as kinds
 from unlasting.pp._checks import require_whole
 from unlasting.pp._split_conditions import by_dose, by_pair
 from unlasting.pp._split_drugs import Method, drug_groups, molecules_of, published
+from unlasting.screen import (
+    LABELS_OF_SPLIT,
+    SPLIT_KEY,
+    SPLITS,
+    TEST,
+    TRAIN,
+    UNS_KEY,
+    VAL,
+    Condition,
+    Perturbation,
+    ScreenKeys,
+    listed,
+    logger,
+    nearest_name,
+    parse_labels,
+    require_numbers,
+    require_whole_numbers,
+    split_hash,
+)
 
 Kind = Literal[
     "random",

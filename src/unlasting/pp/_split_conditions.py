@@ -8,10 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from unlasting._cells import Condition
-from unlasting._constants import TEST, TRAIN, VAL
-from unlasting._perturbation import nearest_name
 from unlasting.pp._split_kinds import Draw, Screen, held_out
+from unlasting.screen import TEST, TRAIN, VAL, Condition, nearest_name
 
 Groups = Mapping[str, tuple[Hashable, ...]]
 """What each condition belongs to, by its name: of each of these, at least one condition stays in training."""

@@ -8,16 +8,16 @@ from typing import Literal
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting._chemistry import (
+from unlasting.pp._sciplex3_drugs import drug_table, table_name
+from unlasting.screen import (
+    UNS_KEY,
+    ScreenKeys,
     canonical_smiles,
     murcko_scaffold,
     one_molecule_each,
     smiles_by_name,
     tanimoto_similarity,
 )
-from unlasting._constants import UNS_KEY
-from unlasting._keys import ScreenKeys
-from unlasting.pp._sciplex3_drugs import drug_table, table_name
 
 Method = Literal["random", "scaffold", "similarity", "published", "published_epigenetic"]
 

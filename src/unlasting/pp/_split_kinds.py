@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unlasting._constants import TEST, TRAIN, VAL
-from unlasting._perturbation import Perturbation, nearest_name
+from unlasting.screen import TEST, TRAIN, VAL, Perturbation, nearest_name
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from unlasting._cells import Condition
-from unlasting._keys import ScreenKeys
-from unlasting._logging import logger
-from unlasting._perturbation import nearest_name
 from unlasting.baselines import BASELINES, Predictor
 from unlasting.metrics import Metric
+from unlasting.screen import Condition, ScreenKeys, logger, nearest_name
 from unlasting.tl._evaluate import GENE_SETS, METRICS, fit_all, judge_all
 from unlasting.tl._groups import Screen, store
 from unlasting.tl._scores import CONDITION, TERMS, summary_table

@@ -10,11 +10,9 @@ import pandas as pd
 from scipy import stats
 from sklearn.mixture import GaussianMixture
 
-from unlasting._cells import Condition, sample
-from unlasting._constants import PREDICTION_KEY
-from unlasting._direction import t_scores
-from unlasting._logging import logger
+from unlasting.effects import t_scores
 from unlasting.metrics import sarle_coefficient
+from unlasting.screen import PREDICTION_KEY, Condition, logger, sample
 from unlasting.tl._groups import Groups, named_genes, store
 
 if TYPE_CHECKING:

@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from unlasting._constants import PREDICTION_KEY, TEST, TRAIN, UNS_KEY
-from unlasting._keys import ScreenKeys
-from unlasting._logging import logger
+from unlasting.screen import PREDICTION_KEY, TEST, TRAIN, UNS_KEY, ScreenKeys, logger
 from unlasting.tl._evaluate import evaluate
 from unlasting.tl._groups import store
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from unlasting._cells import Cells
+from unlasting.screen import Cells
 
 BLOCK = 4096
 """How many cells are dense at a time."""

@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from unlasting._cells import Cells
-from unlasting._constants import PREDICTION_KEY
-from unlasting._direction import t_scores
-from unlasting._errors import MissingKeyError
+from unlasting.effects import t_scores
+from unlasting.screen import PREDICTION_KEY, Cells, MissingKeyError
 from unlasting.tl._groups import Groups, named_genes, store
 
 if TYPE_CHECKING:

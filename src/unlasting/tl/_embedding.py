@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
-from unlasting._cells import Cells, sample
-from unlasting._constants import PREDICTION_KEY, TRAIN
+from unlasting.screen import PREDICTION_KEY, TRAIN, Cells, sample
 from unlasting.tl._groups import Groups, store
 
 if TYPE_CHECKING:

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from unlasting._constants import UNS_KEY
-from unlasting._errors import MissingKeyError
-from unlasting._logging import logger
+from unlasting.screen import UNS_KEY, MissingKeyError, logger
 from unlasting.tl._groups import store
 
 if TYPE_CHECKING:

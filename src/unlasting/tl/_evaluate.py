@@ -9,24 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from unlasting._cells import Condition
-from unlasting._constants import PREDICTION_KEY, TEST
-from unlasting._errors import MissingKeyError
-from unlasting._logging import logger
-from unlasting._perturbation import nearest_name
 from unlasting.baselines import BASELINES, Baseline, NoEffect, Predictor
 from unlasting.baselines._protocol import BY_NATURE
+from unlasting.screen import PREDICTION_KEY, TEST, Condition, MissingKeyError, logger, nearest_name
 from unlasting.tl._comparison import is_of_means
 from unlasting.tl._differential import Moments
 from unlasting.tl._groups import Groups, Screen, store
 from unlasting.tl._judge import Generated, Judge
-from unlasting.tl._scores import (
-    condition_table,
-    harm_table,
-    left_out_table,
-    score_table,
-    summary_table,
-)
+from unlasting.tl._scores import condition_table, harm_table, left_out_table, score_table, summary_table
 from unlasting.tl._verdict import NO_EFFECT, LeftOut, Rules, Verdict
 
 if TYPE_CHECKING:

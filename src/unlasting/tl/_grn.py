@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from unlasting._cells import sample
-from unlasting._constants import TRAIN, UNS_KEY
-from unlasting._keys import ScreenKeys
+from unlasting.screen import TRAIN, UNS_KEY, ScreenKeys, sample
 from unlasting.tl._groups import store
 
 if TYPE_CHECKING:

@@ -12,11 +12,19 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting._cells import Cells, Condition, refuse_counts
-from unlasting._constants import TEST, TRAIN, UNS_KEY
-from unlasting._errors import MissingKeyError
-from unlasting._keys import ScreenKeys
-from unlasting._perturbation import Perturbation, canonical_labels, nearest_name
+from unlasting.screen import (
+    TEST,
+    TRAIN,
+    UNS_KEY,
+    Cells,
+    Condition,
+    MissingKeyError,
+    Perturbation,
+    ScreenKeys,
+    canonical_labels,
+    nearest_name,
+    refuse_counts,
+)
 
 
 @dataclass(frozen=True)

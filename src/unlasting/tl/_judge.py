@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unlasting._cells import Cells, Condition
-from unlasting._constants import TEST, TRAIN
 from unlasting.baselines import NoEffect, NoPrediction, Predictor
+from unlasting.screen import TEST, TRAIN, Cells, Condition
 from unlasting.tl._comparison import ALL, Comparison, is_of_conditions
 from unlasting.tl._differential import Moments, differential, top_genes
 from unlasting.tl._groups import Screen

@@ -11,10 +11,8 @@ from anndata import AnnData
 from scipy import stats
 from sklearn.metrics.pairwise import euclidean_distances
 
-from unlasting._cells import Condition, sample
-from unlasting._constants import PREDICTION_KEY, TRAIN
-from unlasting._direction import t_scores
-from unlasting._logging import logger
+from unlasting.effects import t_scores
+from unlasting.screen import PREDICTION_KEY, TRAIN, Condition, logger, sample
 from unlasting.tl._groups import Groups, named_genes, store
 
 

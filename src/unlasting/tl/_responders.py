@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from unlasting._cells import Condition
-from unlasting._constants import PREDICTION_KEY
-from unlasting._direction import direction
+from unlasting.effects import direction
+from unlasting.screen import PREDICTION_KEY, Condition
 from unlasting.tl._groups import Groups, store
 
 if TYPE_CHECKING:

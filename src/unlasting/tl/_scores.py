@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from unlasting._cells import Condition
 from unlasting.metrics import Metric
+from unlasting.screen import Condition
 from unlasting.tl._comparison import ALL, is_of_conditions
 from unlasting.tl._signal import holm
 from unlasting.tl._verdict import FLOOR, LEVEL, NO_EFFECT, OBSERVED, Verdict

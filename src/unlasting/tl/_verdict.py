@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unlasting._cells import Condition
-from unlasting._numbers import require_whole_numbers
 from unlasting.metrics import Metric, get_metric
+from unlasting.screen import Condition, require_whole_numbers
 from unlasting.tl._comparison import ALL
 
 FLOOR = "noise floor"

@@ -7,7 +7,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.dataloaders import AnnDataLoader, DataSplitter
 
-from unlasting.data import PERTURBATION, POOL
+from unlasting.data._fields import PERTURBATION, POOL
 
 
 class CellSplitter(DataSplitter):

@@ -14,7 +14,7 @@ from scipy import sparse
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from unlasting._keys import ScreenKeys
+    from unlasting.screen._keys import ScreenKeys
 
 
 class Condition(NamedTuple):

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from scipy.special import expit, softmax
 
-from unlasting.data._doses import DoseCurves, DrugAlone, drugs_alone
-from unlasting.data._statistics import MeasuredEffects
-from unlasting.data._vocabulary import TargetVocabulary
+from unlasting.effects._dose import DoseCurves, DrugAlone, drugs_alone
+from unlasting.effects._moments import MeasuredEffects
+from unlasting.effects._vocabulary import TargetVocabulary
 
 _LOG2_SHARPNESS: Final = np.arange(0.0, 4.0)
 _UNLIKE: Final = np.arange(-0.5, 3.1, 0.5)

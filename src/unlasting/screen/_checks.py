@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from anndata import AnnData
 from scipy import sparse
 
-from unlasting._errors import MissingKeyError
+from unlasting.screen._errors import MissingKeyError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 _BLOCK = 8_192
 
@@ -53,6 +55,8 @@ def check_cells(adata: AnnData, argument: str = "adata") -> None:
     ValueError
         If it is empty, or has repeated names.
     """
+    from anndata import AnnData  # takes a second, which the names of options need not wait for
+
     if not isinstance(adata, AnnData):
         raise TypeError(f"`{argument}` must be an AnnData, not {type(adata).__name__}.")
     if adata.n_obs == 0 or adata.n_vars == 0:

@@ -8,10 +8,10 @@ from scipy import sparse
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from unlasting.data import cell_noise, has_whole_counts
+from unlasting.data import cell_noise
+from unlasting.effects import ConditionTensors, ControlPools, has_whole_counts
 from unlasting.model._sources import SourceCells
 from unlasting.module import UnlastingModule
-from unlasting.nn import ConditionTensors, ControlPools
 
 _NEW_NOISE = 0.1
 """How much of a further replicate's latent is drawn anew, so that no two cells are the same; the first has none."""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlasting._chemistry import smiles_by_name
-from unlasting._constants import SPLIT_KEY, SPLITS, UNS_KEY
-from unlasting._errors import MissingKeyError
-from unlasting._perturbation import Perturbation, nearest_name, parse_labels
+from unlasting.screen._chemistry import smiles_by_name
+from unlasting.screen._constants import SPLIT_KEY, SPLITS, UNS_KEY
+from unlasting.screen._errors import MissingKeyError
+from unlasting.screen._perturbation import Perturbation, nearest_name, parse_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,8 +9,8 @@ from typing import Final, Self
 import numpy as np
 from scipy.special import expit, softmax
 
-from unlasting.data._statistics import MeasuredEffects
-from unlasting.data._vocabulary import Target, TargetVocabulary
+from unlasting.effects._moments import MeasuredEffects
+from unlasting.effects._vocabulary import Target, TargetVocabulary
 
 _OFFSETS: Final = np.linspace(-3.0, 3.0, 61) * np.log(10.0)
 """Where half doses are looked for: three powers of ten on both sides of the middle of a drug's trained doses."""

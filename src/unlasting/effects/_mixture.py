@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
-from unlasting._direction import direction
-from unlasting.data._statistics import row_blocks
-from unlasting.nn import N_DIRECTION_GENES, ResponderFit
+from unlasting.effects._direction import direction
+from unlasting.effects._moments import row_blocks
+from unlasting.effects._responders import N_DIRECTION_GENES, ResponderFit
 
 _MIN_CELLS: Final = 50
 """Fewest cells, perturbed and control, from which a mixture is told from a single mode."""

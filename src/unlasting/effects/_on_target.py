@@ -7,9 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from unlasting.data._statistics import MeasuredEffects
-from unlasting.data._vocabulary import TargetVocabulary
-from unlasting.nn import GENE, N_SHIFTS, Marginals
+from unlasting.effects._expected import N_SHIFTS
+from unlasting.effects._moments import MeasuredEffects
+from unlasting.effects._statistics import Marginals
+from unlasting.effects._vocabulary import GENE, TargetVocabulary
 
 _USUAL_FOLD: Final = {"knockout": 1.0, "knockdown": 0.25, "activation": 4.0}
 """Fold change of the own transcript that counts as that of one more target, and is all there is where none is trained and

@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from unlasting._chemistry import compared_by
-from unlasting._keys import ScreenKeys
-from unlasting._perturbation import Perturbation, nearest_name
-from unlasting.nn import DRUG, GENE, STIMULUS
+from unlasting.screen import Perturbation, ScreenKeys, compared_by, nearest_name
+
+GENE: Final = 0
+DRUG: Final = 1
+STIMULUS: Final = 2
+NO_DOSE: Final = -1.0
 
 KINDS: Final = {GENE: "gene targets", DRUG: "drugs", STIMULUS: "stimuli"}
 

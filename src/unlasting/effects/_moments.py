@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from unlasting.nn import Responders, ScreenStatistics
+from unlasting.effects._responders import Responders
+from unlasting.effects._statistics import ScreenStatistics
 
 _BLOCK = 8_192
 _PRIOR_CELLS = 10.0

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from unlasting.data._own_shifts import OwnShifts
-from unlasting.data._statistics import MeasuredEffects
-from unlasting.nn import N_SHIFTS, EffectFit
+from unlasting.effects._expected import N_SHIFTS, EffectFit
+from unlasting.effects._moments import MeasuredEffects
+from unlasting.effects._on_target import OwnShifts
 
 _ROUNDS: Final = 3
 """Updates of the relevances. More fit the trained conditions better, but conditions that are left out worse."""

@@ -8,11 +8,10 @@ from typing import Final
 import numpy as np
 from scipy import sparse
 
-from unlasting._perturbation import Perturbation
-from unlasting.data._doses import DoseCurves
-from unlasting.data._likeness import Likeness
-from unlasting.data._vocabulary import Target, TargetVocabulary
-from unlasting.nn import DRUG, GENE
+from unlasting.effects._dose import DoseCurves
+from unlasting.effects._similarity import Likeness
+from unlasting.effects._vocabulary import DRUG, GENE, Target, TargetVocabulary
+from unlasting.screen import Perturbation
 
 _SHARES: Final = {"prior": 0.88, "identity": 0.1, "molecule": 0.1, "identity of drugs": 0.88, "generic": 0.02}
 """What the variance of an effect is divided into before anything of the screen is seen. What perturbations that have

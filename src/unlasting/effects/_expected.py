@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlasting.nn._layers import in_full_precision
+from unlasting.effects._precision import in_full_precision
 
 N_SHIFTS: Final = 3
 """Shifts of a gene: log-odds of being expressed, mean of the expressed values in s.d., log of their s.d."""

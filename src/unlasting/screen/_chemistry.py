@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unlasting._perturbation import GEARS_CONTROL_PART, split_label
+from unlasting.screen._perturbation import GEARS_CONTROL_PART, split_label
 
 RADIUS = 2
 N_BITS = 2048
