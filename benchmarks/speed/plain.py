@@ -52,6 +52,8 @@ def generate(module: UnlastingModule, cells: Tensor, condition: int) -> Tensor:
     n = cells.shape[0]
     rows = torch.zeros(n, dtype=torch.long)
     with torch.inference_mode():
-        pools, asked = module.pools()[rows], module.conditions(rows + condition)
-        latent = module.encode(cells, torch.zeros_like(cells), torch.zeros_like(cells), module.conditions(rows), pools)
-        return module.decode(latent, torch.ones_like(cells), cells, asked, pools)
+        populations, asked = module.populations()[rows], module.conditions(rows + condition)
+        latent = module.encode(
+            cells, torch.zeros_like(cells), torch.zeros_like(cells), module.conditions(rows), populations
+        )
+        return module.decode(latent, torch.ones_like(cells), cells, asked, populations)

@@ -29,35 +29,35 @@ def vocabulary(trained: list[Perturbation]) -> TargetVocabulary:
 
 
 def screen(halves: dict[str, float], *, slope=1.4, size=0.5, n_genes=40, seed=0):
-    """Plant effects of drugs that share the error of their controls, in two pools."""
+    """Plant effects of drugs that share the error of their controls, in two populations."""
     rng = np.random.default_rng(seed)
     trained = [Perturbation((name,), (dose,)) for name in halves for dose in DOSES] + [Perturbation(("G0",))]
-    full = {(name, pool): rng.normal(0, np.sqrt(size), (3, n_genes)) for name in halves for pool in (0, 1)}
+    full = {(name, population): rng.normal(0, np.sqrt(size), (3, n_genes)) for name in halves for population in (0, 1)}
     condition = np.tile(np.arange(len(trained)), 2)
-    pool = np.repeat([0, 1], len(trained))
+    population = np.repeat([0, 1], len(trained))
     of_controls = rng.normal(0, N_CONTROLS**-0.5, (2, 3, n_genes))
     expressed = np.full(n_genes, 0.4)
-    zeros = np.zeros((len(pool), 3, n_genes))
+    zeros = np.zeros((len(population), 3, n_genes))
     measured = MeasuredEffects(
         condition,
-        pool,
-        np.full(len(pool), float(N_CELLS)),
-        np.full(len(pool), 1 / N_CELLS + 1 / N_CONTROLS),
+        population,
+        np.full(len(population), float(N_CELLS)),
+        np.full(len(population), 1 / N_CELLS + 1 / N_CONTROLS),
         zeros,
         expressed,
     )
-    for row, (code, of_pool) in enumerate(zip(condition, pool, strict=True)):
+    for row, (code, of_population) in enumerate(zip(condition, population, strict=True)):
         perturbation = trained[code]
         [name], [dose] = perturbation.targets, perturbation.doses
-        effect = 0.0 if dose is None else full[name, of_pool] / (1 + (halves[name] / dose) ** slope)
-        noise = rng.normal(0, N_CELLS**-0.5, (3, n_genes)) - of_controls[of_pool]
+        effect = 0.0 if dose is None else full[name, of_population] / (1 + (halves[name] / dose) ** slope)
+        noise = rng.normal(0, N_CELLS**-0.5, (3, n_genes)) - of_controls[of_population]
         zeros[row] = (effect + noise) / measured.units
     return vocabulary(trained), measured
 
 
 def only(measured: MeasuredEffects, rows: np.ndarray) -> MeasuredEffects:
     """Keep some of the measurements."""
-    of_rows = ("condition", "pool", "n_cells", "noise", "shifts")
+    of_rows = ("condition", "population", "n_cells", "noise", "shifts")
     return dataclasses.replace(measured, **{name: getattr(measured, name)[rows] for name in of_rows})
 
 

@@ -18,29 +18,31 @@ from unlasting.effects import EffectFit, ExpectedEffects, MeasuredEffects, fit_e
 N_GENES = 40
 
 
-def measured_effects(condition, pool, noise, shifts, expressed=0.5) -> MeasuredEffects:
-    condition, pool = np.asarray(condition), np.asarray(pool)
+def measured_effects(condition, population, noise, shifts, expressed=0.5) -> MeasuredEffects:
+    condition, population = np.asarray(condition), np.asarray(population)
     noise = np.broadcast_to(noise, condition.shape).astype(float)
     rate = np.full(shifts.shape[2], expressed)
-    return MeasuredEffects(condition, pool, 2.0 / noise, noise, shifts, rate)
+    return MeasuredEffects(condition, population, 2.0 / noise, noise, shifts, rate)
 
 
-def linear_screen(n_trained=20, n_features=4, n_pools=1, noise=0.01, seed=0):
+def linear_screen(n_trained=20, n_features=4, n_populations=1, noise=0.01, seed=0):
     """Effects that are linear in features, the first of which matters, and seen with noise."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(n_trained, n_features)) / np.sqrt(n_features)
     weights = rng.normal(size=(n_features, 3, N_GENES)) * np.array([2.0, *[0.05] * (n_features - 1)])[:, None, None]
-    condition, pool = np.divmod(np.arange(n_trained * n_pools), n_pools)
+    condition, population = np.divmod(np.arange(n_trained * n_populations), n_populations)
     shifts = np.einsum("nf,fsg->nsg", features, weights)[condition]
     shifts = shifts + rng.normal(size=shifts.shape) * np.sqrt(noise)
-    profiles = rng.random((n_pools, N_GENES))
-    return features, weights, profiles, measured_effects(condition, pool, noise, shifts)
+    profiles = rng.random((n_populations, N_GENES))
+    return features, weights, profiles, measured_effects(condition, population, noise, shifts)
 
 
 def expected(fit: EffectFit, features, profiles) -> np.ndarray:
-    of_conditions, of_pools = (torch.as_tensor(np.asarray(part), dtype=torch.float32) for part in (features, profiles))
+    of_conditions, of_populations = (
+        torch.as_tensor(np.asarray(part), dtype=torch.float32) for part in (features, profiles)
+    )
     no_node = torch.full((len(of_conditions), 1), -1)
-    return ExpectedEffects(fit)(of_conditions, no_node, of_pools).numpy()
+    return ExpectedEffects(fit)(of_conditions, no_node, of_populations).numpy()
 
 
 def support(fit: EffectFit, features) -> np.ndarray:
@@ -95,22 +97,22 @@ def test_the_precision_is_the_inverse_covariance(monkeypatch):
     np.testing.assert_array_equal(support(fit, features), 1.0)
 
 
-def test_two_pools_share_as_much_as_the_kernel_says(monkeypatch):
-    """The mean over conditions and pools, from the full covariance of all pairs."""
+def test_two_populations_share_as_much_as_the_kernel_says(monkeypatch):
+    """The mean over conditions and populations, from the full covariance of all pairs."""
     monkeypatch.setattr(_effects, "_SIZES", np.array([1.0]))
-    monkeypatch.setattr(_effects, "_POOL_SHARES", (0.5,))
-    features, _, profiles, measured = linear_screen(n_trained=8, n_pools=3, noise=0.1)
+    monkeypatch.setattr(_effects, "_POPULATION_SHARES", (0.5,))
+    features, _, profiles, measured = linear_screen(n_trained=8, n_populations=3, noise=0.1)
     fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured)
     relevance = fit.relevance.numpy().astype(float)
     centred = profiles - profiles.mean(axis=0)
     alike = centred @ centred.T
     alike = alike / np.sqrt(np.outer(np.diag(alike), np.diag(alike)))
-    of_pools = 0.5 + 0.5 * alike[np.ix_(measured.pool, measured.pool)]
+    of_populations = 0.5 + 0.5 * alike[np.ix_(measured.population, measured.population)]
     of_conditions = ((features * relevance) @ features.T)[np.ix_(measured.condition, measured.condition)]
-    covariance = of_conditions * of_pools
+    covariance = of_conditions * of_populations
     solved = np.linalg.solve(covariance + 0.1 * np.eye(24), measured.shifts.reshape(24, -1))
     theirs = (covariance @ solved).reshape(24, 3, N_GENES)
-    ours = expected(fit, features[measured.condition], profiles[measured.pool])
+    ours = expected(fit, features[measured.condition], profiles[measured.population])
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
@@ -155,13 +157,15 @@ def test_where_nothing_acts_nothing_is_expected():
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000))
 def test_effects_add_up_and_the_control_has_none(seed):
-    features, _, profiles, measured = linear_screen(n_trained=6, n_pools=2, seed=seed)
+    features, _, profiles, measured = linear_screen(n_trained=6, n_populations=2, seed=seed)
     fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured)
     one, other = features[:3], features[3:]
-    pool = np.repeat(profiles[:1], 3, axis=0)
-    both = expected(fit, one + other, pool)
-    np.testing.assert_allclose(both, expected(fit, one, pool) + expected(fit, other, pool), rtol=1e-3, atol=1e-3)
-    assert (expected(fit, np.zeros((3, 4)), pool) == 0).all()
+    population = np.repeat(profiles[:1], 3, axis=0)
+    both = expected(fit, one + other, population)
+    np.testing.assert_allclose(
+        both, expected(fit, one, population) + expected(fit, other, population), rtol=1e-3, atol=1e-3
+    )
+    assert (expected(fit, np.zeros((3, 4)), population) == 0).all()
     assert (support(fit, np.zeros((1, 4))) == 1).all()
     told = support(fit, np.random.default_rng(seed).normal(size=(20, 4)))
     assert ((told >= 0) & (told <= 1)).all()
@@ -184,46 +188,59 @@ def test_support_is_higher_where_a_feature_is_shared():
     assert of_none == pytest.approx(0.0, abs=1e-4)  # a target of which next to nothing is known
 
 
-def test_an_unseen_pool_gets_the_effects_of_the_one_it_resembles():
+def test_an_unseen_population_gets_the_effects_of_the_one_it_resembles():
     rng = np.random.default_rng(6)
     features = rng.normal(size=(10, 3)) / np.sqrt(3)
     weights = rng.normal(size=(2, 3, 3, N_GENES))
-    condition, pool = np.divmod(np.arange(20), 2)
-    shifts = np.einsum("nf,nfsg->nsg", features[condition], weights[pool])
+    condition, population = np.divmod(np.arange(20), 2)
+    shifts = np.einsum("nf,nfsg->nsg", features[condition], weights[population])
     profiles = rng.random((2, N_GENES))
-    fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured_effects(condition, pool, 0.01, shifts))
-    assert float(fit.pool_share) >= 0.5
+    fit = fit_effects(
+        features, np.ones(features.shape[1]), profiles, measured_effects(condition, population, 0.01, shifts)
+    )
+    assert float(fit.population_share) >= 0.5
     new = 0.9 * profiles[1] + 0.1 * profiles[0]
     told = expected(fit, features, np.repeat(new[None], 10, axis=0))
-    distance = [np.mean((told - shifts[pool == which]) ** 2) for which in (0, 1)]
+    distance = [np.mean((told - shifts[population == which]) ** 2) for which in (0, 1)]
     assert distance[1] < 0.2 * distance[0]
 
 
-def test_pools_that_react_alike_share_their_effects():
-    features, _, profiles, measured = linear_screen(n_trained=15, n_pools=2)
+def test_populations_that_react_alike_share_their_effects():
+    features, _, profiles, measured = linear_screen(n_trained=15, n_populations=2)
     fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured)
-    assert float(fit.pool_share) == 0.0
+    assert float(fit.population_share) == 0.0
 
 
-@pytest.mark.parametrize("n_pools", [1, 2])
-def test_permuting_genes_permutes_the_effects(n_pools):
-    features, _, profiles, measured = linear_screen(n_pools=n_pools)
+@pytest.mark.parametrize("n_populations", [1, 2])
+def test_permuting_genes_permutes_the_effects(n_populations):
+    features, _, profiles, measured = linear_screen(n_populations=n_populations)
     order = np.random.default_rng(7).permutation(N_GENES)
-    moved = measured_effects(measured.condition, measured.pool, measured.noise, measured.shifts[:, :, order])
-    pool = np.repeat(profiles[:1], len(features), axis=0)
-    ours = expected(fit_effects(features, np.ones(features.shape[1]), profiles, measured), features, pool)
+    moved = measured_effects(measured.condition, measured.population, measured.noise, measured.shifts[:, :, order])
+    population = np.repeat(profiles[:1], len(features), axis=0)
+    ours = expected(fit_effects(features, np.ones(features.shape[1]), profiles, measured), features, population)
     theirs = expected(
-        fit_effects(features, np.ones(features.shape[1]), profiles[:, order], moved), features, pool[:, order]
+        fit_effects(features, np.ones(features.shape[1]), profiles[:, order], moved), features, population[:, order]
     )
     np.testing.assert_allclose(theirs, ours[:, :, order], rtol=1e-3, atol=1e-4)
 
 
 def test_test_cells_do_not_matter():
     rng = np.random.default_rng(8)
-    condition, pool, split = rng.integers(4, size=300), rng.integers(2, size=300), rng.choice([0, 0, 1, 2], size=300)
+    condition, population, split = (
+        rng.integers(4, size=300),
+        rng.integers(2, size=300),
+        rng.choice([0, 0, 1, 2], size=300),
+    )
     cells = rng.gamma(1.0, 1.0, size=(300, N_GENES)) * (rng.random((300, N_GENES)) < 0.6)
     other = np.where((split == 2)[:, None], 50.0 + cells[::-1], cells)
-    codes = {"condition": condition, "pool": pool, "split": split, "control_code": 0, "n_conditions": 4, "n_pools": 2}
+    codes = {
+        "condition": condition,
+        "population": population,
+        "split": split,
+        "control_code": 0,
+        "n_conditions": 4,
+        "n_populations": 2,
+    }
     features = np.eye(3)
     fits = []
     for matrix in (cells, other):
@@ -237,20 +254,20 @@ def test_test_cells_do_not_matter():
     assert (fits[0][1].coefficients != 0).any()
 
 
-def test_own_shifts_act_on_the_genes_that_are_targets():
+def test_on_target_effects_act_on_the_genes_that_are_targets():
     features, _, profiles, measured = linear_screen()
     own = torch.randn(3, N_GENES, generator=torch.Generator().manual_seed(0))
     fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured)
     effects = ExpectedEffects(dataclasses.replace(fit, own=own))
     node = torch.tensor([[-1, -1], [3, -1], [2, 5], [N_GENES, 1]])  # nothing, a gene, two, and one that is not measured
-    asked, pools = torch.zeros(4, features.shape[1]), torch.zeros(4, N_GENES)
+    asked, populations = torch.zeros(4, features.shape[1]), torch.zeros(4, N_GENES)
     expected = torch.zeros(4, 3, N_GENES)
     for row, genes in enumerate([[], [3], [2, 5], [1]]):
         expected[row, :, genes] = own[:, genes]
-    torch.testing.assert_close(effects(asked, node, pools), expected)
+    torch.testing.assert_close(effects(asked, node, populations), expected)
 
 
-def test_what_is_carried_over_does_not_fade_with_the_dose():
+def test_what_is_transferred_does_not_fade_with_the_dose():
     """Features of a drug, and effects with them, fade towards dose 0; the share of cells that escape it does not."""
     rng = np.random.default_rng(0)
     drug, gate = np.repeat(np.eye(4), 5, axis=0), np.tile([0.1, 0.3, 0.6, 0.9, 1.0], 4)[:, None]
@@ -260,18 +277,18 @@ def test_what_is_carried_over_does_not_fade_with_the_dose():
     effects = ExpectedEffects(fit_effects(gate * drug, np.ones(4), np.zeros((1, N_GENES)), measured))
     share = torch.tensor([0.1, 0.2, 0.3, 0.4])
     values = share.repeat_interleave(5)
-    assert torch.equal(effects.carried_over(effects.features, values), values)
-    assert effects.carried_over(torch.zeros(2, 4), values).tolist() == [0.0, 0.0]
+    assert torch.equal(effects.transferred(effects.features, values), values)
+    assert effects.transferred(torch.zeros(2, 4), values).tolist() == [0.0, 0.0]
     for dose in (1.1, 0.5, 0.2, 0.01):
-        assert torch.equal(effects.carried_over(dose * torch.eye(4), values), share)
-        mixed = effects.carried_over(dose * (torch.eye(4) + 0.01), values)  # another drug, that is nearly one of these
+        assert torch.equal(effects.transferred(dose * torch.eye(4), values), share)
+        mixed = effects.transferred(dose * (torch.eye(4) + 0.01), values)  # another drug, that is nearly one of these
         torch.testing.assert_close(mixed, share, atol=0.02, rtol=0.0)
     # what was not found at doses of little effect counts for little
     values = values * torch.as_tensor(gate[:, 0] > 0.5)
-    torch.testing.assert_close(effects.carried_over(0.5 * (torch.eye(4) + 0.01), values), share, atol=0.05, rtol=0.0)
+    torch.testing.assert_close(effects.transferred(0.5 * (torch.eye(4) + 0.01), values), share, atol=0.05, rtol=0.0)
 
 
-def test_what_is_carried_over_is_never_more_than_all_trained_conditions_have():
+def test_what_is_transferred_is_never_more_than_all_trained_conditions_have():
     """Targets that share a generic feature and have one of their own, of which an untrained one has only the first."""
     n_trained = 100
     rng = np.random.default_rng(0)
@@ -286,6 +303,6 @@ def test_what_is_carried_over_is_never_more_than_all_trained_conditions_have():
     pair, four = (effects.features[:n].sum(dim=0, keepdim=True) for n in (2, 4))
     share = torch.full((n_trained,), 0.4)
     for features_of in (untrained, pair, four):
-        carried = float(effects.carried_over(features_of, share))
+        carried = float(effects.transferred(features_of, share))
         assert 0.0 < carried <= 0.4 + 1e-4
-    assert float(effects.carried_over(pair, share)) == pytest.approx(0.4, abs=0.02)
+    assert float(effects.transferred(pair, share)) == pytest.approx(0.4, abs=0.02)

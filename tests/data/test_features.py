@@ -163,9 +163,9 @@ def test_planted_monotone_doses_are_predicted_monotone():
     features = ConditionFeatures(vocabulary(trained))
     full = np.random.default_rng(1).normal(size=(3, 30))
     share = np.array([*(dose / (1.0 + dose) for dose in doses), 0.0, 0.0])
-    pool = np.zeros(5, dtype=int)
+    population = np.zeros(5, dtype=int)
     measured = MeasuredEffects(
-        np.arange(5), pool, np.full(5, 200.0), np.full(5, 0.01), share[:, None, None] * full, np.full(30, 0.5)
+        np.arange(5), population, np.full(5, 200.0), np.full(5, 0.01), share[:, None, None] * full, np.full(30, 0.5)
     )
     fit = fit_effects(features(trained), features.specific, np.zeros((1, 30)), measured)
     asked = features(parse("drugA@0", "drugA@0.1", "drugA@0.5", "drugA@1", "drugA@3", "drugA@10", "drugA@30"))

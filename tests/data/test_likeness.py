@@ -12,11 +12,11 @@ from scipy.spatial.distance import pdist
 
 from unlasting.effects import (
     DoseCurves,
-    Likeness,
     MeasuredEffects,
+    MolecularSimilarity,
     TargetVocabulary,
     _products_of_full_effects,
-    fit_likeness,
+    fit_molecular_similarity,
 )
 from unlasting.effects._similarity import _products_of_full_effects
 from unlasting.screen import Perturbation
@@ -48,7 +48,7 @@ def families(n_families: int, n_members: int, seed: int) -> np.ndarray:
 
 
 def measure(full: np.ndarray, *, seed: int) -> tuple[DoseCurves, MeasuredEffects]:
-    """Measure drugs with a half dose of 1 uM, of full effects of shape `(n_drugs, 3, n_genes)`, in one pool."""
+    """Measure drugs with a half dose of 1 uM, of full effects of shape `(n_drugs, 3, n_genes)`, in one population."""
     rng = np.random.default_rng(seed)
     n_drugs, _, n_genes = full.shape
     share = DOSES / (1.0 + DOSES)
@@ -68,14 +68,14 @@ def effects_of_families(n_families: int, n_members: int, seed: int) -> np.ndarra
     return np.repeat(np.random.default_rng(seed).normal(0, 0.5, (n_families, 3, 80)), n_members, axis=0)
 
 
-def error_left_out(likeness: Likeness, molecules: np.ndarray, full: np.ndarray) -> float:
+def error_left_out(molecular_similarity: MolecularSimilarity, molecules: np.ndarray, full: np.ndarray) -> float:
     """Squared error of each drug's effect as told from the others, relative to no effect."""
     similarity, effects = molecules @ molecules.T, full.reshape(len(full), -1)
     error = 0.0
     for drug in range(len(molecules)):
         others = np.delete(np.arange(len(molecules)), drug)
         usual = similarity[np.ix_(others, others)][~np.eye(len(others), dtype=bool)]
-        told = likeness.shares(similarity[drug, others], usual) @ effects[others]
+        told = molecular_similarity.shares(similarity[drug, others], usual) @ effects[others]
         error += ((told - effects[drug]) ** 2).sum()
     return error / (effects**2).sum()
 
@@ -84,10 +84,10 @@ def error_left_out(likeness: Likeness, molecules: np.ndarray, full: np.ndarray) 
 def test_molecules_that_tell_are_believed_and_those_that_mislead_are_not(seed: int) -> None:
     full, molecules = effects_of_families(6, 4, seed), families(6, 4, seed)
     curves, measured = measure(full, seed=seed)
-    assert error_left_out(fit_likeness(vocabulary(molecules), measured, curves), molecules, full) < 0.1
+    assert error_left_out(fit_molecular_similarity(vocabulary(molecules), measured, curves), molecules, full) < 0.1
     molecules = np.random.default_rng(seed).permutation(molecules)
-    believed = fit_likeness(vocabulary(molecules), measured, curves)
-    assert error_left_out(believed, molecules, full) < error_left_out(Likeness(), molecules, full) - 0.05
+    believed = fit_molecular_similarity(vocabulary(molecules), measured, curves)
+    assert error_left_out(believed, molecules, full) < error_left_out(MolecularSimilarity(), molecules, full) - 0.05
 
 
 def test_drugs_without_a_dose_are_compared_too() -> None:
@@ -96,7 +96,9 @@ def test_drugs_without_a_dose_are_compared_too() -> None:
     known = vocabulary(molecules)
     undosed = [dataclasses.replace(p, doses=(None,)) for p in known.trained_conditions[2::3]]
     rows = np.arange(2, len(measured.condition), 3)
-    of_rows = {name: getattr(measured, name)[rows] for name in ("condition", "pool", "n_cells", "noise", "shifts")}
+    of_rows = {
+        name: getattr(measured, name)[rows] for name in ("condition", "population", "n_cells", "noise", "shifts")
+    }
     [(drugs, products)] = _products_of_full_effects(
         dataclasses.replace(known, trained_conditions=undosed), dataclasses.replace(measured, **of_rows), curves
     )
@@ -109,7 +111,7 @@ def test_drugs_without_a_dose_are_compared_too() -> None:
 def test_few_drugs_are_expected_to_be_as_usual() -> None:
     full, molecules = effects_of_families(1, 3, 0), families(1, 3, 0)
     curves, measured = measure(full, seed=0)
-    assert fit_likeness(vocabulary(molecules), measured, curves) == Likeness()
+    assert fit_molecular_similarity(vocabulary(molecules), measured, curves) == MolecularSimilarity()
 
 
 def test_without_drugs_or_molecules_it_is_as_usual() -> None:
@@ -118,7 +120,7 @@ def test_without_drugs_or_molecules_it_is_as_usual() -> None:
     measured = MeasuredEffects(
         np.array([1]), np.array([0]), np.array([9.0]), np.array([0.2]), np.ones((1, 3, 4)), np.full(4, 0.5)
     )
-    assert fit_likeness(known, measured, DoseCurves(one, one)) == Likeness()
+    assert fit_molecular_similarity(known, measured, DoseCurves(one, one)) == MolecularSimilarity()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -150,13 +152,15 @@ def test_products_are_those_of_the_true_effects_on_average() -> None:
 def test_shares_follow_similarity_whatever_its_unit(seed: int, n_drugs: int, sharpness: float, unlike: float) -> None:
     rng = np.random.default_rng(seed)
     usual, similarity = 1 - pdist(rng.random((n_drugs, 5))), rng.random(n_drugs)
-    likeness = Likeness(sharpness, unlike)
-    shares = likeness.shares(similarity, usual)
+    molecular_similarity = MolecularSimilarity(sharpness, unlike)
+    shares = molecular_similarity.shares(similarity, usual)
     assert (shares >= 0).all()
     assert shares.sum() <= 1.0 + 1e-9
     assert (np.diff(shares[np.argsort(similarity)]) >= -1e-12).all()
-    np.testing.assert_allclose(likeness.shares(3.0 * similarity + 1.0, 3.0 * usual + 1.0), shares, atol=1e-9)
+    np.testing.assert_allclose(
+        molecular_similarity.shares(3.0 * similarity + 1.0, 3.0 * usual + 1.0), shares, atol=1e-9
+    )
 
 
 def test_equally_similar_molecules_tell_nothing() -> None:
-    assert (Likeness().shares(np.array([0.9, 0.1, 0.5]), np.full(6, 0.4)) == 0).all()
+    assert (MolecularSimilarity().shares(np.array([0.9, 0.1, 0.5]), np.full(6, 0.4)) == 0).all()

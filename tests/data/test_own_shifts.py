@@ -11,8 +11,15 @@ from scipy import stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 
-from unlasting.data import _effects, _own_shifts
-from unlasting.effects import ExpectedEffects, Marginals, MeasuredEffects, OwnShifts, TargetVocabulary, fit_effects
+from unlasting.data import _effects, _on_target_effects
+from unlasting.effects import (
+    ExpectedEffects,
+    HurdleParameters,
+    MeasuredEffects,
+    OnTargetEffects,
+    TargetVocabulary,
+    fit_effects,
+)
 from unlasting.screen import Perturbation
 
 N_GENES = 40
@@ -20,8 +27,10 @@ X_MAX = 4.0
 GENES = [f"G{i}" for i in range(N_GENES)]
 
 
-def controls(log_odds=0.0, base=0.5, scale=0.2, n_pools=1) -> Marginals:
-    return Marginals(*(torch.as_tensor(part).float().expand(n_pools, N_GENES) for part in (log_odds, base, scale)))
+def controls(log_odds=0.0, base=0.5, scale=0.2, n_populations=1) -> HurdleParameters:
+    return HurdleParameters(
+        *(torch.as_tensor(part).float().expand(n_populations, N_GENES) for part in (log_odds, base, scale))
+    )
 
 
 def vocabulary(conditions, nodes=GENES) -> TargetVocabulary:
@@ -29,14 +38,17 @@ def vocabulary(conditions, nodes=GENES) -> TargetVocabulary:
     return TargetVocabulary(nodes, known, [], np.zeros((0, 0)), {}, [], np.zeros((0, 0)))
 
 
-def measured_effects(shifts, noise=1e-9, condition=None, pool=0) -> MeasuredEffects:
+def measured_effects(shifts, noise=1e-9, condition=None, population=0) -> MeasuredEffects:
     condition = np.arange(len(shifts)) if condition is None else np.asarray(condition)
-    pool, noise = np.broadcast_to(pool, condition.shape), np.broadcast_to(noise, condition.shape).astype(float)
-    return MeasuredEffects(condition, pool, 2.0 / noise, noise, shifts, np.full(shifts.shape[2], 0.5))
+    population, noise = (
+        np.broadcast_to(population, condition.shape),
+        np.broadcast_to(noise, condition.shape).astype(float),
+    )
+    return MeasuredEffects(condition, population, 2.0 / noise, noise, shifts, np.full(shifts.shape[2], 0.5))
 
 
 def separate(known, measured, mode="knockout", of=None):
-    return OwnShifts.of(known, measured, controls() if of is None else of, X_MAX, mode).separate(measured)
+    return OnTargetEffects.of(known, measured, controls() if of is None else of, X_MAX, mode).separate(measured)
 
 
 def targets_and_effects(names, nodes, own, seed=0):
@@ -117,7 +129,7 @@ def test_a_gene_with_many_counts_in_all_cells_changes_its_counts_and_not_who_exp
     base = poisson_genes(mean[:-2])[1]
     log_odds, base = np.r_[poisson_genes(mean[:-2])[0], 9.0, 9.0], np.r_[base, np.log1p(0.5 * mean[-2:])]
     known, measured = targets_and_effects(["TFX"], [*GENES, "TFX"], 0.0)
-    monkeypatch.setitem(_own_shifts._USUAL_FOLD, "knockdown", fold)
+    monkeypatch.setitem(_on_target_effects._USUAL_FOLD, "knockdown", fold)
     own, _ = separate(known, measured, "knockdown", controls(log_odds, base / X_MAX))
     left = np.minimum(poisson_genes(mean[-2:] * min(fold, 1.0))[0], 7.0)  # of 40 counts 4, which a few cells miss
     np.testing.assert_allclose(own[0, -2:], left - 7.0, atol=1e-2)
@@ -203,7 +215,7 @@ def pathways(seed=0):
 
 
 def fitted(known, features, measured, mode="knockout"):
-    own = OwnShifts.of(known, measured, controls(), X_MAX, mode)
+    own = OnTargetEffects.of(known, measured, controls(), X_MAX, mode)
     return fit_effects(features, np.ones(features.shape[1]), np.zeros((1, N_GENES)), measured, own)
 
 
@@ -248,7 +260,7 @@ def test_left_out_values_are_those_of_a_regression_on_the_others():
         np.testing.assert_allclose(found[rows, output], process.predict(features[rows]), rtol=1e-6)
 
 
-def test_own_shifts_outlast_what_is_fitted_to_the_rest():
+def test_on_target_effects_outlast_what_is_fitted_to_the_rest():
     known, pathway, _, shifts = pathways()
     measured = measured_effects(shifts, 0.01)
     fit = fitted(known, pathway, measured)

@@ -1,4 +1,4 @@
-"""Planted mixtures of responders and cells that escaped."""
+"""Planted mixtures of responders and non-responding cells."""
 
 from __future__ import annotations
 
@@ -14,58 +14,62 @@ from unlasting.effects import Responders, fit_responders
 N_GENES = 60
 
 
-def screen(seed: int = 0, *, escaped: float = 0.3, strength: float = 1.5, n: int = 300):
-    """Controls (code 0) and a condition (code 1) in two pools; genes 0-9 change in the cells that respond."""
+def screen(seed: int = 0, *, nonresponding: float = 0.3, strength: float = 1.5, n: int = 300):
+    """Controls (code 0) and a condition (code 1) in two populations; genes 0-9 change in the cells that respond."""
     rng = np.random.default_rng(seed)
     condition = np.repeat([0, 1, 0, 1], n)
-    pool = np.repeat([0, 0, 1, 1], n)
-    responds = (rng.random(4 * n) >= escaped) & (condition == 1)
-    cells = rng.normal(2.0, 0.6, size=(4 * n, N_GENES)) + 0.5 * pool[:, None]
+    population = np.repeat([0, 0, 1, 1], n)
+    responds = (rng.random(4 * n) >= nonresponding) & (condition == 1)
+    cells = rng.normal(2.0, 0.6, size=(4 * n, N_GENES)) + 0.5 * population[:, None]
     cells[:, :10] += strength * responds[:, None]
     cells = np.where(rng.random(cells.shape) < 0.2, 0.0, cells.clip(0.01))
-    codes = {"condition": condition, "pool": pool, "split": np.zeros(4 * n, dtype=int)}
+    codes = {"condition": condition, "population": population, "split": np.zeros(4 * n, dtype=int)}
     return cells.astype(np.float32), codes, responds
 
 
 def fitted(cells, codes, n_conditions: int = 2):
-    return fit_responders(cells, **codes, control_code=0, n_conditions=n_conditions, n_pools=2)
+    return fit_responders(cells, **codes, control_code=0, n_conditions=n_conditions, n_populations=2)
 
 
-@pytest.mark.parametrize("escaped", [0.15, 0.3, 0.6])
-def test_planted_shares_are_found_and_cells_told_apart(escaped):
-    cells, codes, responds = screen(escaped=escaped)
+@pytest.mark.parametrize("nonresponding", [0.15, 0.3, 0.6])
+def test_planted_shares_are_found_and_cells_told_apart(nonresponding):
+    cells, codes, responds = screen(nonresponding=nonresponding)
     fit = fitted(cells, codes)
     of_condition = codes["condition"] == 1
-    for pool in range(2):
-        share = 1 - responds[of_condition & (codes["pool"] == pool)].mean()
-        assert float(fit.escaped[1, pool]) == pytest.approx(share, abs=0.05)
+    for population in range(2):
+        share = 1 - responds[of_condition & (codes["population"] == population)].mean()
+        assert float(fit.nonresponding[1, population]) == pytest.approx(share, abs=0.05)
     assert float(fit.of_trained[0]) == pytest.approx(1 - responds[of_condition].mean(), abs=0.04)
     probability = Responders(fit)(
-        torch.from_numpy(cells), torch.from_numpy(codes["condition"]), torch.from_numpy(codes["pool"])
+        torch.from_numpy(cells), torch.from_numpy(codes["condition"]), torch.from_numpy(codes["population"])
     ).numpy()
     assert roc_auc_score(responds[of_condition], probability[of_condition]) > 0.97
     assert (probability[~of_condition] == 1).all()
 
 
-@pytest.mark.parametrize(("escaped", "strength"), [(0.0, 1.5), (0.0, 0.3), (0.5, 0.0)])
-def test_no_mixture_where_none_is_called_for(escaped, strength):
+@pytest.mark.parametrize(("nonresponding", "strength"), [(0.0, 1.5), (0.0, 0.3), (0.5, 0.0)])
+def test_no_mixture_where_none_is_called_for(nonresponding, strength):
     """All respond, strongly or weakly; or nothing happens. Dropout makes the one mode skew, which may look like a few."""
-    fits = [fitted(*screen(seed, escaped=escaped, strength=strength)[:2]) for seed in range(8)]
+    fits = [fitted(*screen(seed, nonresponding=nonresponding, strength=strength)[:2]) for seed in range(8)]
     assert np.mean([float(fit.of_trained[0]) for fit in fits]) < 0.01
-    assert max(float(fit.escaped.max()) for fit in fits) < 0.1
+    assert max(float(fit.nonresponding.max()) for fit in fits) < 0.1
 
 
 def test_probabilities_are_those_of_the_mixture_between_its_modes():
     cells, codes, _ = screen()
     fit = fitted(cells, codes)
-    chosen = (codes["condition"] == 1) & (codes["pool"] == 0)
+    chosen = (codes["condition"] == 1) & (codes["population"] == 0)
     place = cells[chosen][:, fit.genes[1, 0]] @ fit.weights[1, 0].numpy() - float(fit.centre[1, 0])
-    control = cells[(codes["condition"] == 0) & (codes["pool"] == 0)][:, fit.genes[1, 0]] @ fit.weights[1, 0].numpy()
+    control = (
+        cells[(codes["condition"] == 0) & (codes["population"] == 0)][:, fit.genes[1, 0]] @ fit.weights[1, 0].numpy()
+    )
     assert control.mean() == pytest.approx(float(fit.centre[1, 0]), abs=1e-3)
     assert control.std() == pytest.approx(1.0, abs=1e-3)
-    escaped, separation, spread = (float(value[1, 0]) for value in (fit.escaped, fit.separation, fit.spread))
+    nonresponding, separation, spread = (
+        float(value[1, 0]) for value in (fit.nonresponding, fit.separation, fit.spread)
+    )
     inside = np.clip(place, 0, separation)
-    responders = (1 - escaped) * norm.pdf(inside, separation, spread)
+    responders = (1 - nonresponding) * norm.pdf(inside, separation, spread)
     expected = responders / (responders + escaped * norm.pdf(inside))
     n = int(chosen.sum())
     ones, zeros = torch.ones(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
@@ -81,78 +85,80 @@ def test_test_cells_are_not_read_and_storage_changes_nothing():
     spoilt[codes["split"] == 2] = 9.0
     for other in (spoilt, sparse.csr_matrix(cells)):
         again = fitted(other, codes)
-        assert torch.equal(fit.escaped, again.escaped)
+        assert torch.equal(fit.nonresponding, again.nonresponding)
         assert torch.equal(fit.weights, again.weights)
 
 
 def test_few_cells_count_as_responders():
     cells, codes, _ = screen(n=40)
-    assert not fitted(cells, codes).escaped.any()
+    assert not fitted(cells, codes).nonresponding.any()
 
 
-def small_screen(seed: int = 0, *, escaped: float = 0.25, n: int = 30):
-    """Controls (code 0) and three doses of a drug (codes 1 to 3) in two pools, the lowest of which does nothing."""
+def small_screen(seed: int = 0, *, nonresponding: float = 0.25, n: int = 30):
+    """Controls (code 0) and three doses of a drug (codes 1 to 3) in two populations, the lowest of which does nothing."""
     rng = np.random.default_rng(seed)
     sizes = [150, n, n, n] * 2
-    condition, pool = np.repeat([0, 1, 2, 3] * 2, sizes), np.repeat([0] * 4 + [1] * 4, sizes)
-    responds = (rng.random(len(condition)) >= escaped) & (condition > 0)
-    cells = rng.normal(2.0, 0.6, size=(len(condition), N_GENES)) + 0.5 * pool[:, None]
+    condition, population = np.repeat([0, 1, 2, 3] * 2, sizes), np.repeat([0] * 4 + [1] * 4, sizes)
+    responds = (rng.random(len(condition)) >= nonresponding) & (condition > 0)
+    cells = rng.normal(2.0, 0.6, size=(len(condition), N_GENES)) + 0.5 * population[:, None]
     cells[:, :10] += (np.array([0.0, 0.0, 1.5, 2.0])[condition] * responds)[:, None]
-    codes = {"condition": condition, "pool": pool, "split": np.zeros(len(condition), dtype=int)}
+    codes = {"condition": condition, "population": population, "split": np.zeros(len(condition), dtype=int)}
     return cells.clip(0.01).astype(np.float32), codes, responds
 
 
 def fitted_together(cells, codes, perturbation=(0, 1, 1, 1)):
-    known = {"control_code": 0, "n_conditions": 4, "n_pools": 2}
+    known = {"control_code": 0, "n_conditions": 4, "n_populations": 2}
     return fit_responders(cells, **codes, **known, perturbation=np.array(perturbation))
 
 
-def test_doses_and_pools_with_few_cells_have_one_share_that_is_found_from_all():
+def test_doses_and_populations_with_few_cells_have_one_share_that_is_found_from_all():
     shares, true = [], []
     for seed in range(5):
         cells, codes, responds = small_screen(seed)
         fit = fitted_together(cells, codes)
-        assert not fit.escaped[1].any()  # without an effect nothing tells a cell that escaped
-        shares.append(float(fit.escaped[3, 0]))
-        assert torch.equal(fit.escaped[2:], torch.full((2, 2), shares[-1]))
+        assert not fit.nonresponding[1].any()  # without an effect nothing tells a cell that nonresponding
+        shares.append(float(fit.nonresponding[3, 0]))
+        assert torch.equal(fit.nonresponding[2:], torch.full((2, 2), shares[-1]))
         assert fit.of_trained.tolist() == pytest.approx([shares[-1]] * 3)  # of the drug, whatever the dose tells
         true.append(1 - responds[codes["condition"] > 1].mean())
         chosen = codes["condition"] == 3
         probability = Responders(fit)(
-            *(torch.from_numpy(part[chosen]) for part in (cells, codes["condition"], codes["pool"]))
+            *(torch.from_numpy(part[chosen]) for part in (cells, codes["condition"], codes["population"]))
         )
         assert roc_auc_score(responds[chosen], probability.numpy()) > 0.97
     np.testing.assert_allclose(shares, true, atol=0.08)
-    assert not any(fitted_together(*small_screen(seed, escaped=0.0)[:2]).escaped.any() for seed in range(5))
+    assert not any(fitted_together(*small_screen(seed, nonresponding=0.0)[:2]).nonresponding.any() for seed in range(5))
 
 
 def test_each_dose_has_its_share_where_one_for_all_is_clearly_less_likely():
     """More cells respond to more of a drug."""
-    escaped, strength = np.array([0.0, 0.7, 0.4, 0.02]), np.array([0.0, 1.5, 2.0, 2.0])
+    nonresponding, strength = np.array([0.0, 0.7, 0.4, 0.02]), np.array([0.0, 1.5, 2.0, 2.0])
     for seed in range(4):
         cells, codes, _ = small_screen(seed, n=45)
         rng = np.random.default_rng(seed)
-        responds = (rng.random(len(cells)) >= escaped[codes["condition"]]) & (codes["condition"] > 0)
-        cells = rng.normal(2.0, 0.6, size=cells.shape) + 0.5 * codes["pool"][:, None]
+        responds = (rng.random(len(cells)) >= nonresponding[codes["condition"]]) & (codes["condition"] > 0)
+        cells = rng.normal(2.0, 0.6, size=cells.shape) + 0.5 * codes["population"][:, None]
         cells[:, :10] += (strength[codes["condition"]] * responds)[:, None]
         fit = fitted_together(cells.clip(0.01).astype(np.float32), codes)
         true = [1 - responds[codes["condition"] == code].mean() for code in (1, 2, 3)]
-        np.testing.assert_allclose(fit.escaped[1:].mean(dim=1).numpy(), true, atol=0.1)
-        assert torch.equal(fit.escaped[:, 0], fit.escaped[:, 1])  # the pools of a dose have one
+        np.testing.assert_allclose(fit.nonresponding[1:].mean(dim=1).numpy(), true, atol=0.1)
+        assert torch.equal(fit.nonresponding[:, 0], fit.nonresponding[:, 1])  # the populations of a dose have one
 
 
 def test_other_perturbations_and_a_handful_of_cells_do_not_take_part():
     cells, codes, _ = small_screen()
-    assert not fitted_together(cells, codes, (0, 1, 2, 3)).escaped[1].any()
+    assert not fitted_together(cells, codes, (0, 1, 2, 3)).nonresponding[1].any()
     alone, together = fitted_together(cells, codes, (0, 1, 2, 3)), fitted_together(cells, codes)
-    assert not torch.equal(alone.escaped, together.escaped)
+    assert not torch.equal(alone.nonresponding, together.nonresponding)
     cells, codes, _ = small_screen(n=19)
-    assert not fitted_together(cells, codes).escaped.any()
+    assert not fitted_together(cells, codes).nonresponding.any()
 
 
 def test_many_cells_speak_for_themselves():
     cells, codes, _ = screen()
     alone = fitted(cells, codes)
-    together = fit_responders(cells, **codes, control_code=0, n_conditions=2, n_pools=2, perturbation=np.array([0, 1]))
+    together = fit_responders(
+        cells, **codes, control_code=0, n_conditions=2, n_populations=2, perturbation=np.array([0, 1])
+    )
     for one, other in zip(vars(alone).values(), vars(together).values(), strict=True):
         assert torch.equal(one, other)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from unlasting.effects import fit_statistics, has_whole_counts
+from unlasting.effects import fit_statistics, has_integer_counts
 
 
 def measured_log_odds(controls: np.ndarray, perturbed: np.ndarray) -> np.ndarray:
@@ -18,11 +18,11 @@ def measured_log_odds(controls: np.ndarray, perturbed: np.ndarray) -> np.ndarray
     _, measured = fit_statistics(
         sparse.csr_matrix(np.concatenate([controls, perturbed])),
         condition=condition,
-        pool=zeros,
+        population=zeros,
         split=zeros,
         control_code=0,
         n_conditions=2,
-        n_pools=1,
+        n_populations=1,
     )
     return measured.shifts[0, 0]
 
@@ -58,35 +58,35 @@ def test_without_an_effect_shifts_are_as_noisy_as_is_said(rate: float, sizes: li
     _, measured = fit_statistics(
         sparse.csr_matrix(cells.clip(0)),
         condition=condition,
-        pool=zeros,
+        population=zeros,
         split=zeros,
         control_code=0,
         n_conditions=len(sizes) + 1,
-        n_pools=1,
+        n_populations=1,
     )
     largest = measured.n_cells == max(sizes)
     relative = (measured.shifts * measured.units)[largest] / np.sqrt(measured.noise[largest])[:, None, None]
     np.testing.assert_allclose(relative.std(axis=(0, 2))[:2], 1.0, atol=0.4)
 
 
-def test_whole_counts_are_told_from_other_values_cell_by_cell():
+def test_integer_counts_are_told_from_other_values_cell_by_cell():
     depth = np.array([[1.0], [0.37], [1e4], [3e-4], [1.0], [1.0], [2.5]])
     counts = np.array(
         [[1, 2, 0, 20_000], [1, 1, 1, 1], [1, 0, 7, 3], [2, 4, 0, 6], [2, 3, 0, 0], [1, 2.5, 0, 9], [0, 0, 0, 0]]
     )
     stored = sparse.csr_matrix(np.log1p(counts * depth).astype(np.float32))
     stored = sparse.csr_matrix((stored.data, stored.indices, stored.indptr), stored.shape)
-    assert has_whole_counts(stored.expm1()).tolist() == [True, True, True, True, False, False, True]
+    assert has_integer_counts(stored.expm1()).tolist() == [True, True, True, True, False, False, True]
 
 
 def test_explicit_zeros_are_no_counts():
     cells = sparse.csr_matrix(np.array([[1.0, 2.0, 5.0]], dtype=np.float32))
     cells.data[1] = 0.0
-    assert has_whole_counts(cells).tolist() == [True]
+    assert has_integer_counts(cells).tolist() == [True]
 
 
 @pytest.mark.parametrize(("share_of_whole", "expected"), [(1.0, 1.0), (0.995, 1.0), (0.9, 0.0)])
-def test_a_screen_has_whole_counts_where_nearly_all_training_cells_have_them(share_of_whole, expected):
+def test_a_screen_has_integer_counts_where_nearly_all_training_cells_have_them(share_of_whole, expected):
     rng = np.random.default_rng(0)
     counts = rng.poisson(1.0, (400, 20)) + 0.0
     counts[:, 0] = 1
@@ -98,10 +98,10 @@ def test_a_screen_has_whole_counts_where_nearly_all_training_cells_have_them(sha
     statistics, _ = fit_statistics(
         sparse.csr_matrix(np.log1p(counts)),
         condition=condition,
-        pool=0 * split,
+        population=0 * split,
         split=split,
         control_code=0,
         n_conditions=2,
-        n_pools=1,
+        n_populations=1,
     )
-    assert statistics.whole_counts == expected
+    assert statistics.integer_counts == expected

@@ -166,4 +166,4 @@ def generation(n_kills: int, folder: Path) -> dict[str, int]:
 if __name__ == "__main__":
     torch.set_num_threads(1)  # a fork has no threads but its own, and would wait for the others
     case = {"saving": saving, "training": training, "generation": generation}[sys.argv[1]]
-    print(json.dumps(case(int(sys.argv[2]), Path(sys.argv[3]))))
+    print(json.dumps(case(int(sys.argv[2]), Path(sys.argv[3]))))  # noqa: T201

@@ -97,5 +97,5 @@ def generation(folder: Path) -> Counter[str]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     case = {"saving": saving, "training": training, "generation": generation}[sys.argv[1]]
-    print(json.dumps(case(Path(sys.argv[2]))), flush=True)
+    print(json.dumps(case(Path(sys.argv[2]))), flush=True)  # noqa: T201
     os._exit(0)  # HDF5 may crash at the end of a process in which it met a full disk

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from unlasting import datasets, pp
 from unlasting.data import PERTURBATION
-from unlasting.effects import DRUG, GENE, STIMULUS, Likeness, TargetVocabulary
+from unlasting.effects import DRUG, GENE, STIMULUS, MolecularSimilarity, TargetVocabulary
 from unlasting.model import UnlastingModel
 from unlasting.screen import Perturbation, ScreenKeys, logger
 
@@ -199,7 +199,7 @@ def test_a_dose_beside_a_trained_one_gives_the_same_cells(trained):
     at, beside = (dense(new)[(new.obs["dose"] == dose).to_numpy()] for dose in (1.0, 1.00001))
     assert np.mean(np.abs(at - beside) < 1e-3) > 0.999
     shares = [
-        trained.module.share_seen(trained._tensors(trained._all_asked([label], 1.00001)).features).item()
+        trained.module.condition_weight(trained._tensors(trained._all_asked([label], 1.00001)).features).item()
         for label in ("drugA", "drugN")
     ]
     assert shares[1] < shares[0] == 1.0
@@ -412,7 +412,7 @@ def many_drugs() -> tuple[AnnData, str]:
 def test_what_was_learnt_of_similar_molecules_is_saved(many_drugs, tmp_path, monkeypatch):
     adata, unseen = many_drugs
     asked = [Perturbation.parse(unseen, 10.0)]
-    monkeypatch.setattr("unlasting.model._unlasting.fit_likeness", lambda *_: Likeness(1.0, 2.0))
+    monkeypatch.setattr("unlasting.model._unlasting.fit_molecular_similarity", lambda *_: MolecularSimilarity(1.0, 2.0))
     model = UnlastingModel(adata)
     monkeypatch.undo()
     expected = model.condition_features(asked)
@@ -429,11 +429,11 @@ def test_what_was_learnt_of_similar_molecules_is_saved(many_drugs, tmp_path, mon
 def test_models_from_before_it_was_learnt_describe_drugs_as_they_did(many_drugs, tmp_path, monkeypatch):
     adata, unseen = many_drugs
     asked = [Perturbation.parse(unseen, 10.0)]
-    monkeypatch.setattr("unlasting.model._unlasting.fit_likeness", lambda *_: Likeness(4.0, 0.5))
+    monkeypatch.setattr("unlasting.model._unlasting.fit_molecular_similarity", lambda *_: MolecularSimilarity(4.0, 0.5))
     model = UnlastingModel(adata)
     expected = model.condition_features(asked)
     whole = model.module.state_dict
-    later = {"effects.likeness", "effects.own"}
+    later = {"effects.molecular_similarity", "effects.own"}
     model.module.state_dict = lambda: {
         k: v for k, v in whole().items() if k not in later
     }  # as earlier versions saved it
@@ -441,7 +441,7 @@ def test_models_from_before_it_was_learnt_describe_drugs_as_they_did(many_drugs,
     monkeypatch.undo()
     loaded = UnlastingModel.load(tmp_path / "model", adata=adata, accelerator="cpu")
     np.testing.assert_array_equal(loaded.condition_features(asked), expected)
-    assert loaded.module.effects.likeness.tolist() == [4.0, 0.5]
+    assert loaded.module.effects.molecular_similarity.tolist() == [4.0, 0.5]
     assert (loaded.module.effects.own == 0).all()
 
 
@@ -456,7 +456,7 @@ def test_test_cells_tell_nothing_of_drugs(many_drugs):
     assert is_test.sum() > 30
     for name, ours in one.module.effects.state_dict().items():
         assert torch.equal(ours, other.module.effects.state_dict()[name]), name
-    assert one.module.effects.likeness.tolist() != [4.0, 0.5]
+    assert one.module.effects.molecular_similarity.tolist() != [4.0, 0.5]
     assert len(set(one.module.effects.half_doses.tolist())) > 7
 
 

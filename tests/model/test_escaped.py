@@ -45,8 +45,8 @@ def test_as_many_cells_stay_with_the_control_as_escaped_in_training(simulated, s
     errors = []
     for target in TARGETS:
         share = staying[target].mean()
-        escaped = 1 - simulated.obs.loc[labels == target, "responder"].mean()
-        errors.append(abs(share - escaped) if share > 0.05 else np.nan)
+        nonresponding = 1 - simulated.obs.loc[labels == target, "responder"].mean()
+        errors.append(abs(share - nonresponding) if share > 0.05 else np.nan)
     assert np.isnan(errors).sum() <= 2
     assert np.nanmax(errors) < 0.1
 

@@ -209,7 +209,7 @@ def test_a_source_is_encoded_once_and_its_latent_is_held_until_its_last_use(mode
     from unlasting.model import _carry
 
     encoded, held = [], []
-    encode, decode = model.module.encode, _carry.Carrier._decode
+    encode, decode = model.module.encode, _carry.Generator._decode
 
     def counting(x0, *others):
         encoded.extend(row.numpy().tobytes() for row in x0)
@@ -220,7 +220,7 @@ def test_a_source_is_encoded_once_and_its_latent_is_held_until_its_last_use(mode
         return decode(carrier, *chunk)
 
     monkeypatch.setattr(model.module, "encode", counting)
-    monkeypatch.setattr(_carry.Carrier, "_decode", watching)
+    monkeypatch.setattr(_carry.Generator, "_decode", watching)
     few = controls[:24].copy()
     model.predict(few, perturbation="G3", batch_size=8, show_progress=False)
     assert len(encoded) == 24
@@ -233,14 +233,14 @@ def test_a_source_is_encoded_once_and_its_latent_is_held_until_its_last_use(mode
 @pytest.mark.parametrize("label", ["G3", "G3+TFX", "control", "NEW1", "G11", "NEW2"])
 def test_the_mask_network_sees_a_condition_as_far_as_training_tells_of_it(model, label):
     """A trained one whole, one without support as if it were any; from one to the other by the fourth power of the support."""
-    module, pools = model.module, model.module.pools()[torch.tensor([0])]
+    module, populations = model.module, model.module.populations()[torch.tensor([0])]
     conditions = model._tensors(model._all_asked([label], None))
     support = model.generate(label, 1, cell_type="B", **QUIET).obs["unlasting_support"].iloc[0]
     seen = dataclasses.replace(conditions, features=conditions.features * support**4)
-    start = module.marginals(conditions, pools).log_odds
+    start = module.hurdle_parameters(conditions, populations).log_odds
     with torch.no_grad():
-        expected = module.averaged["mask_network"](pools.mean, start, seen, pools.cell_type)
-        torch.testing.assert_close(module.mask_log_odds(pools, conditions), expected)
+        expected = module.averaged["mask_network"](populations.mean, start, seen, populations.cell_type)
+        torch.testing.assert_close(module.mask_log_odds(populations, conditions), expected)
 
 
 def test_the_validation_score_of_an_untrained_condition_is_that_of_its_prediction(build, screen):
@@ -252,12 +252,12 @@ def test_the_validation_score_of_an_untrained_condition_is_that_of_its_predictio
     code = [p.label() for p in conditions].index("G7")
     is_one = (adata.obs["perturbation"] == "G7") & (adata.obs["cell_type"] == "B")
     cells = torch.from_numpy(adata[is_one.to_numpy()].X.toarray()) / module.statistics.x_max
-    condition, pool = (torch.full((len(cells),), value) for value in (code, 0))
-    assert 0.0 < float(module.registered_shares(condition)[0]) < 1.0
+    condition, population = (torch.full((len(cells),), value) for value in (code, 0))
+    assert 0.0 < float(module.registered_weights(condition)[0]) < 1.0
     with torch.no_grad():
-        loss = module.mask_loss(cells, condition, pool, averaged=True)
-        log_odds = module.mask_log_odds(module.pools()[pool], module.conditions(condition))
+        loss = module.mask_loss(cells, condition, population, averaged=True)
+        log_odds = module.mask_log_odds(module.populations()[population], module.conditions(condition))
         statistics, mask = module.statistics.values(), (cells > 0).float()
-        depth = module.depth(mask, statistics.depth_mean[condition, pool], statistics.depth_sd[pool])
+        depth = module.depth(mask, statistics.depth_mean[condition, population], statistics.depth_sd[population])
         log_odds = module.averaged["mask_network"].at_depth(log_odds, depth)
     torch.testing.assert_close(loss, binary_cross_entropy_with_logits(log_odds, mask))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from unlasting.model._generator import _SOLVER_ERROR, _with_whole_counts
+from unlasting.model._generator import _SOLVER_ERROR, _with_integer_counts
 
 QUIET = {"show_progress": False}
 
@@ -215,9 +215,9 @@ def test_decode_refuses_what_does_not_fit(model, controls):
     latent = model.encode(controls)
     with pytest.raises(ValueError, match="shape"):
         model.decode(latent, "G3", mask=np.ones((3, 3)), cell_type="B")
-    with pytest.raises(ValueError, match="name 2 pools.*Cell types"):
+    with pytest.raises(ValueError, match="name 2 populations.*Cell types"):
         model.decode(latent, "G3", mask=np.ones(latent.shape))
-    with pytest.raises(ValueError, match="name 0 pools"):
+    with pytest.raises(ValueError, match="name 0 populations"):
         model.decode(latent, "G3", mask=np.ones(latent.shape), cell_type="Q")
 
 
@@ -228,7 +228,7 @@ def counts_of(cells: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("has_total", [True, False])
-def test_cells_hold_whole_counts_where_all_training_cells_do(build, screen, has_total):
+def test_cells_hold_integer_counts_where_all_training_cells_do(build, screen, has_total):
     adata = screen()
     if not has_total:
         depth = np.random.default_rng(0).uniform(0.5, 2.0, (adata.n_obs, 1))
@@ -244,7 +244,7 @@ def test_cells_hold_any_values_where_counts_are_not_whole_or_not_wanted(build, s
     adata = screen()
     if fault == "other values":
         adata.X.data *= np.random.default_rng(0).uniform(0.8, 1.2, adata.X.nnz).astype(np.float32)
-    model = build(adata, train=5, options={"whole_counts": fault != "off"})
+    model = build(adata, train=5, options={"integer_counts": fault != "off"})
     counts = counts_of(dense(model.generate("G3+TFX", 60, **QUIET).X))
     assert np.mean(np.abs(counts - counts.round()) > 0.01) > 0.2
 
@@ -259,7 +259,7 @@ def test_control_cells_of_any_total_keep_their_counts(model, depth):
     assert ((kept > 0) == (before > 0)).all()
 
 
-def test_control_cells_without_whole_counts_are_not_rounded(model):
+def test_control_cells_without_integer_counts_are_not_rounded(model):
     controls = model.adata[model.adata.obs["perturbation"] == "control"].copy()
     factor = np.random.default_rng(0).uniform(0.7, 1.3, controls.X.nnz)
     values = dense(controls.X)
@@ -276,8 +276,8 @@ def test_what_changes_by_less_than_the_error_of_the_solver_keeps_its_count_howev
     uniform = torch.linspace(0, 1, 1001)[:-1, None].expand_as(source)
     error = torch.tensor(_SOLVER_ERROR * 6.6)
     for change in (-0.9 * error, 0.9 * error):
-        torch.testing.assert_close(_with_whole_counts(source + change, source, uniform, error), source)
-    assert (_with_whole_counts(source + 2 * error, source, uniform, error) != source).any(0).all()
+        torch.testing.assert_close(_with_integer_counts(source + change, source, uniform, error), source)
+    assert (_with_integer_counts(source + 2 * error, source, uniform, error) != source).any(0).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -291,7 +291,7 @@ def test_rounding_goes_to_the_counts_next_to_a_value_and_keeps_its_mean(value, f
     source = torch.log1p(factor * torch.tensor([1.0, *others, 0.0])).expand(4000, -1)
     cells = torch.zeros_like(source)
     cells[:, -1] = np.log1p(factor * value)
-    rounded = _with_whole_counts(cells, source, uniform[:, None].expand_as(cells), torch.tensor(1e-3))
+    rounded = _with_integer_counts(cells, source, uniform[:, None].expand_as(cells), torch.tensor(1e-3))
     assert (rounded[:, :-1] == 0).all()  # silent genes stay silent
     counts = torch.expm1(rounded[:, -1]).double() / factor
     below = max(np.floor(value * (1 + 1e-5)), 1)

@@ -108,7 +108,7 @@ def test_the_score_is_that_of_a_single_process(processes, alone):
     obs = alone.adata.obs
     val = (obs["unlasting_split"] == "val").to_numpy()
     x0 = torch.from_numpy(alone.adata.X[val].toarray()) / alone.module.statistics.x_max
-    codes = (torch.as_tensor(obs[f"_unlasting_{of}"].to_numpy()[val]).long() for of in ("perturbation", "pool"))
+    codes = (torch.as_tensor(obs[f"_unlasting_{of}"].to_numpy()[val]).long() for of in ("perturbation", "population"))
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
         score = alone.module.denoising_loss(x0, *codes, averaged=True, generator=generator)

@@ -155,13 +155,15 @@ def test_the_best_averaged_weights_are_kept(build, screen):
     plan = NetworkPlan(model.module, "denoiser", model.preset.train_denoiser, 1)
     assert plan.validation_score == "denoiser_validation_score"
     x0 = torch.from_numpy(model.adata.X.toarray()) / model.module.statistics.x_max
-    codes = {k: torch.as_tensor(model.adata.obs[f"_unlasting_{k}"].to_numpy()).long() for k in ("perturbation", "pool")}
+    codes = {
+        k: torch.as_tensor(model.adata.obs[f"_unlasting_{k}"].to_numpy()).long() for k in ("perturbation", "population")
+    }
     val = torch.as_tensor((model.adata.obs["unlasting_split"] == "val").to_numpy())
     with torch.no_grad():
         score = model.module.denoising_loss(
             x0[val],
             codes["perturbation"][val],
-            codes["pool"][val],
+            codes["population"][val],
             averaged=True,
             generator=torch.Generator().manual_seed(0),
         )
@@ -258,5 +260,5 @@ def test_the_same_seed_gives_the_same_model(screen):
 def test_what_is_registered_can_be_looked_at(model, capsys):
     model.view_anndata_setup()
     shown = " ".join(capsys.readouterr().out.split())
-    for said in ("UnlastingModel", "perturbation state registry", "pool state registry"):
+    for said in ("UnlastingModel", "perturbation state registry", "population state registry"):
         assert said in shown

@@ -179,6 +179,6 @@ def test_log_odds_are_a_line_in_depth(graph, architecture, cells, conditions, sh
     network = shake(MaskNetwork(graph, N_GENES, N_FEATURES, 2, architecture))
     log_odds = call(network, cells, conditions)
     deeper = network.at_depth(log_odds, torch.full((8,), 2.0)) - log_odds
-    expected = 2.0 * network.slope.expand(8, -1) if architecture.depth_slope else torch.zeros_like(log_odds)
+    expected = 2.0 * network.slope.expand(8, -1) if architecture.detected_genes_slope else torch.zeros_like(log_odds)
     torch.testing.assert_close(deeper, expected)
     assert torch.equal(network.at_depth(log_odds, torch.zeros(8)), log_odds)

@@ -98,7 +98,7 @@ def numbers(screen: str, preset: str) -> dict[str, np.ndarray]:
     }
     cells = model.generate(list(dict.fromkeys(labels))[:4], **asking)
     found["cells"] = cells.X.toarray()
-    model.preset = model.module.preset = model.preset.replace(whole_counts=False)
+    model.preset = model.module.preset = model.preset.replace(integer_counts=False)
     found["unrounded_cells"] = model.generate(list(dict.fromkeys(labels))[:4], **asking).X.toarray()
     return {name: np.asarray(values, dtype=np.float32) for name, values in found.items()}
 
@@ -107,14 +107,14 @@ def hurdle_parameters(model: Any, asked: Any, genes: slice) -> dict[str, np.ndar
     """Compute log-odds of detection, mean and s.d. of expressed values in the first two control populations."""
     import torch
 
-    pools = model.module.pools()
+    populations = model.module.populations()
     found: dict[str, list[np.ndarray]] = {"log_odds": [], "base": [], "scale": []}
     with torch.no_grad():
-        for pool in range(min(2, len(pools))):
-            rows = torch.full((len(asked),), pool)
-            marginals = model.module.marginals(model._tensors(asked), pools[rows])
+        for population in range(min(2, len(populations))):
+            rows = torch.full((len(asked),), population)
+            parameters = model.module.hurdle_parameters(model._tensors(asked), populations[rows])
             for name, values in found.items():
-                values.append(getattr(marginals, name)[:, genes].numpy())
+                values.append(getattr(parameters, name)[:, genes].numpy())
     return {name: np.stack(values) for name, values in found.items()}
 
 

@@ -35,8 +35,8 @@ def test_cells_that_escaped_are_taken_for_responders_as_often_as_controls(plante
         adata = planted_screen(300, share=share, seed=seed)
         tl.responders(adata, conditions="half")
         for column in ("unlasting_responders", "unlasting_responders_generated"):
-            escaped = (adata.obs["perturbation"] == "half") & ~adata.obs["responds"]
-            found.append((adata.obs.loc[escaped, column] == "responder").mean())
+            nonresponding = (adata.obs["perturbation"] == "half") & ~adata.obs["responds"]
+            found.append((adata.obs.loc[nonresponding, column] == "responder").mean())
     assert np.mean(found) == pytest.approx(0.05, abs=0.025)
 
 

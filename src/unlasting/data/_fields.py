@@ -14,7 +14,7 @@ from scvi.data.fields import BaseAnnDataField
 from unlasting.screen import SPLITS, TRAIN, UNS_KEY, VAL, MissingKeyError, Perturbation, ScreenKeys
 
 PERTURBATION = "perturbation"
-POOL = "pool"
+POPULATION = "population"
 SPLIT = "split"
 GRAPH = "graph"
 
@@ -154,12 +154,12 @@ class PerturbationField(_CodeField):
         }
 
 
-class PoolField(_CodeField):
-    """The pool of controls that stands behind every cell: those of its cell type and batch."""
+class PopulationField(_CodeField):
+    """The population of controls that stands behind every cell: those of its cell type and batch."""
 
     @property
     def registry_key(self) -> str:
-        return POOL
+        return POPULATION
 
     def state(self, adata: AnnData) -> dict[str, Any]:
         pairs = sorted(set(zip(self.keys.cell_types(adata), self.keys.batches(adata), strict=True)))
@@ -174,7 +174,10 @@ class PoolField(_CodeField):
         return np.array([place.get(pair, -1) for pair in pairs])
 
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
-        return {"n_pools": len(state_registry["cell_types"]), "n_cell_types": len(set(state_registry["cell_types"]))}
+        return {
+            "n_populations": len(state_registry["cell_types"]),
+            "n_cell_types": len(set(state_registry["cell_types"])),
+        }
 
 
 class GraphField(BaseAnnDataField):

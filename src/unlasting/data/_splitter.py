@@ -7,7 +7,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.dataloaders import AnnDataLoader, DataSplitter
 
-from unlasting.data._fields import PERTURBATION, POOL
+from unlasting.data._fields import PERTURBATION, POPULATION
 
 
 class CellSplitter(DataSplitter):
@@ -36,7 +36,7 @@ class CellSplitter(DataSplitter):
             external_indexing=parts,
             batch_size=min(batch_size, n_train),
             drop_last=n_train >= batch_size,
-            data_and_attributes={REGISTRY_KEYS.X_KEY: np.float32, PERTURBATION: np.int64, POOL: np.int64},
+            data_and_attributes={REGISTRY_KEYS.X_KEY: np.float32, PERTURBATION: np.int64, POPULATION: np.int64},
         )
         self._n_processes = n_processes
 

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from unlasting.datasets._counts import base_counts, changed_counts, expected_counts
 from unlasting.datasets._network import Network
-from unlasting.screen import UNS_KEY, require_whole_numbers
+from unlasting.screen import UNS_KEY, require_integers
 
 CONTROL = "control"
 
@@ -188,8 +188,8 @@ def _check(
     n_types: int,
 ) -> None:
     """Refuse numbers that do not fit together."""
-    require_whole_numbers(1, n_cells=n_cells, n_controls=n_controls, n_targets=n_targets, n_cell_types=n_types)
-    require_whole_numbers(0, n_unmeasured=n_unmeasured, n_inert=n_inert, n_combos=n_combos)
+    require_integers(1, n_cells=n_cells, n_controls=n_controls, n_targets=n_targets, n_cell_types=n_types)
+    require_integers(0, n_unmeasured=n_unmeasured, n_inert=n_inert, n_combos=n_combos)
     if n_unmeasured > n_targets:
         raise ValueError(f"`n_unmeasured` is {n_unmeasured}, but there are only {n_targets} targets (`n_targets`).")
     if n_genes <= n_targets - n_unmeasured + n_inert:

@@ -22,7 +22,7 @@ from unlasting.screen import (
     Perturbation,
     ScreenKeys,
     canonical_smiles,
-    require_whole_numbers,
+    require_integers,
     tanimoto_similarity,
 )
 
@@ -237,8 +237,8 @@ def _check(
     responders: float,
 ) -> None:
     """Refuse numbers that do not fit together."""
-    require_whole_numbers(1, n_families=n_families, n_cells=n_cells, n_controls=n_controls, n_cell_types=n_types)
-    require_whole_numbers(0, n_inert=n_inert)
+    require_integers(1, n_families=n_families, n_cells=n_cells, n_controls=n_controls, n_cell_types=n_types)
+    require_integers(0, n_inert=n_inert)
     if n_drugs < n_families:
         raise ValueError(f"`n_drugs` is {n_drugs}, but each of the {n_families} families (`n_families`) needs a drug.")
     if len(doses) == 0 or not all(0 < dose < np.inf for dose in doses) or len(set(doses)) < len(doses):
@@ -360,11 +360,11 @@ def _joined(
     library_size = np.zeros(len(cell_types))
     for cell_type in np.unique(cell_types):
         rows = np.flatnonzero(cell_types == cell_type)
-        pool = np.flatnonzero(source_types == cell_type)
-        first = rng.integers(len(pool), size=len(rows))
-        second = (first + rng.integers(1, len(pool), size=len(rows))) % len(pool)  # another one
+        population = np.flatnonzero(source_types == cell_type)
+        first = rng.integers(len(population), size=len(rows))
+        second = (first + rng.integers(1, len(population), size=len(rows))) % len(population)  # another one
         share = rng.uniform(0.5, 1, size=len(rows))
-        for chosen, part in ((pool[first], share), (pool[second], 1 - share)):
+        for chosen, part in ((population[first], share), (population[second], 1 - share)):
             own = source[chosen].toarray().astype(np.int64)
             other = (source_size[chosen] - own.sum(axis=1)).astype(np.int64)  # of genes that are left out
             kept = rng.binomial(own, part[:, None])

@@ -6,30 +6,30 @@ from unlasting.effects._dose import DoseCurves, fit_dose_curves
 from unlasting.effects._expected import EffectFit, ExpectedEffects
 from unlasting.effects._features import ConditionFeatures
 from unlasting.effects._mixture import fit_responders
-from unlasting.effects._moments import MeasuredEffects, fit_statistics, has_whole_counts
-from unlasting.effects._on_target import OwnShifts
+from unlasting.effects._moments import MeasuredEffects, fit_statistics, has_integer_counts
+from unlasting.effects._on_target import OnTargetEffects
 from unlasting.effects._precision import full_precision
 from unlasting.effects._regression import fit_effects
 from unlasting.effects._responders import ResponderFit, Responders
-from unlasting.effects._similarity import Likeness, fit_likeness
-from unlasting.effects._statistics import ControlPools, Marginals, ScreenStatistics, StatisticsBuffers
+from unlasting.effects._similarity import MolecularSimilarity, fit_molecular_similarity
+from unlasting.effects._statistics import ControlPopulations, HurdleParameters, ScreenStatistics, StatisticsBuffers
 from unlasting.effects._vocabulary import DRUG, GENE, KINDS, NO_DOSE, STIMULUS, TargetVocabulary
 
 __all__ = [
     "ConditionFeatures",
     "ConditionTensors",
-    "ControlPools",
+    "ControlPopulations",
     "DRUG",
     "DoseCurves",
     "EffectFit",
     "ExpectedEffects",
     "GENE",
     "KINDS",
-    "Likeness",
-    "Marginals",
+    "MolecularSimilarity",
+    "HurdleParameters",
     "MeasuredEffects",
     "NO_DOSE",
-    "OwnShifts",
+    "OnTargetEffects",
     "ResponderFit",
     "Responders",
     "STIMULUS",
@@ -40,10 +40,10 @@ __all__ = [
     "direction",
     "fit_dose_curves",
     "fit_effects",
-    "fit_likeness",
+    "fit_molecular_similarity",
     "fit_responders",
     "fit_statistics",
     "full_precision",
-    "has_whole_counts",
+    "has_integer_counts",
     "t_scores",
 ]

@@ -51,7 +51,7 @@ class ConditionTensors:
         """Move all tensors to a device."""
         return ConditionTensors(*(getattr(self, f.name).to(device) for f in fields(self)))
 
-    def faded(self, share: Tensor) -> ConditionTensors:
+    def down_weighted(self, share: Tensor) -> ConditionTensors:
         """Let networks see what tells conditions apart as far as a share in [0, 1], shape `(n_conditions,)`."""
         return replace(self, features=self.features * share[:, None])
 

@@ -65,7 +65,7 @@ class DoseCurves:
 def fit_dose_curves(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> DoseCurves:
     """Find the dose at which each trained drug has half of its effect, and how steeply it gets there.
 
-    The effect of a drug alone is a full effect, of its own for every pool of controls, times a Hill curve
+    The effect of a drug alone is a full effect, of its own for every population of controls, times a Hill curve
     :cite:p:`hill1910possible`. With a normal distribution of full effects, whose variance is the most likely one for each
     kind of shift, the likelihood of a curve is known in closed form; the means of the logarithms of half dose and slope are
     taken. They stay near the middle of the drug's own doses and a slope of 1.4 for a drug that was seen at one dose, or does
@@ -103,14 +103,14 @@ def fit_dose_curves(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> 
 
 @dataclass(frozen=True)
 class DrugAlone:
-    """What was measured of a drug alone in a pool of controls.
+    """What was measured of a drug alone in a population of controls.
 
     Parameters
     ----------
     drug
         Its place among the trained drugs.
-    pool
-        Code of the pool.
+    population
+        Code of the population.
     log_doses
         Logarithms of its doses in uM, infinite for a drug without a dose, shape `(n_doses,)`.
     values
@@ -123,7 +123,7 @@ class DrugAlone:
     """
 
     drug: int
-    pool: int
+    population: int
     log_doses: np.ndarray
     values: np.ndarray
     noise: np.ndarray
@@ -131,7 +131,7 @@ class DrugAlone:
 
 
 def drugs_alone(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> Iterator[DrugAlone]:
-    """Find what was measured of each drug alone, in each pool of controls.
+    """Find what was measured of each drug alone, in each population of controls.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def drugs_alone(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> Iter
 
     Yields
     ------
-    The measurements of one drug in one pool.
+    The measurements of one drug in one population.
     """
     conditions, values = vocabulary.trained_conditions, measured.shifts * measured.units
     of_rows = [conditions[code] for code in np.unique(measured.condition, return_inverse=True)[1]]
@@ -150,12 +150,14 @@ def drugs_alone(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> Iter
     drug_of = [vocabulary.target(p.targets[0]) if len(p.targets) == 1 else None for p in of_rows]
     for place, drug in enumerate(vocabulary.trained_drugs):
         rows = np.array([own == drug for own in drug_of]) & (dose_of > 0)
-        for pool in np.unique(measured.pool[rows]):
-            own = rows & (measured.pool == pool)
+        for population in np.unique(measured.population[rows]):
+            own = rows & (measured.population == population)
             of_cells = 1.0 / measured.n_cells[own]
             of_controls = float((measured.noise[own] - of_cells).mean())
             noise = np.diag(of_cells) + of_controls
-            yield DrugAlone(place, int(pool), np.log(dose_of[own]), values[own].swapaxes(0, 1), noise, of_controls)
+            yield DrugAlone(
+                place, int(population), np.log(dose_of[own]), values[own].swapaxes(0, 1), noise, of_controls
+            )
 
 
 def _trained_doses(vocabulary: TargetVocabulary) -> list[list[float]]:

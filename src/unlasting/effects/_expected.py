@@ -11,13 +11,13 @@ from torch.nn import functional
 
 from unlasting.effects._precision import in_full_precision
 
-N_SHIFTS: Final = 3
+N_PARAMETERS: Final = 3
 """Shifts of a gene: log-odds of being expressed, mean of the expressed values in s.d., log of their s.d."""
 
 
 @dataclass(frozen=True)
 class EffectFit:
-    """A Gaussian process over conditions and pools of controls, fitted to the training cells.
+    """A Gaussian process over conditions and populations of controls, fitted to the training cells.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ class EffectFit:
     features
         Of every trained condition, shape `(n_trained, n_features)`.
     profiles
-        Rows of length one that tell how the pools differ, shape `(n_pools, n_genes)`.
+        Rows of length one that tell how the populations differ, shape `(n_populations, n_genes)`.
     centre
-        Mean profile of the pools, shape `(n_genes,)`.
-    pool_share
-        Which share of an effect is particular to pools, shape `()`.
+        Mean profile of the populations, shape `(n_genes,)`.
+    population_share
+        Which share of an effect is particular to populations, shape `()`.
     coefficients
-        Kernel times coefficients is the expected effect, shape `(n_trained, n_pools, 3, n_genes)`.
+        Kernel times coefficients is the expected effect, shape `(n_trained, n_populations, 3, n_genes)`.
     precision
         Inverse covariance of the measured conditions at a typical size of effects, shape `(n_trained, n_trained)`.
     half_doses
@@ -42,7 +42,7 @@ class EffectFit:
         `(n_trained_drugs + 1,)`.
     slopes
         Hill slopes of their dose-responses, of the same shape.
-    likeness
+    molecular_similarity
         How far drugs with similar molecules act alike: sharpness, and the similarity that counts more than nothing; shape
         `(2,)`.
     own
@@ -54,36 +54,38 @@ class EffectFit:
     features: Tensor
     profiles: Tensor
     centre: Tensor
-    pool_share: Tensor
+    population_share: Tensor
     coefficients: Tensor
     precision: Tensor
     half_doses: Tensor = field(default_factory=lambda: torch.ones(1))
     slopes: Tensor = field(default_factory=lambda: torch.ones(1))
-    likeness: Tensor = field(default_factory=lambda: torch.tensor([4.0, 0.5]))
-    own: Tensor = field(default_factory=lambda: torch.zeros(N_SHIFTS, 0))
+    molecular_similarity: Tensor = field(default_factory=lambda: torch.tensor([4.0, 0.5]))
+    own: Tensor = field(default_factory=lambda: torch.zeros(N_PARAMETERS, 0))
 
     @classmethod
-    def empty(cls, n_trained: int, n_features: int, n_pools: int, n_genes: int, n_trained_drugs: int = 0) -> EffectFit:
+    def empty(
+        cls, n_trained: int, n_features: int, n_populations: int, n_genes: int, n_trained_drugs: int = 0
+    ) -> EffectFit:
         """Get placeholders of the right shapes, to be overwritten by a saved model."""
         shapes = (
             (n_features,),
             (n_features,),
             (n_trained, n_features),
-            (n_pools, n_genes),
+            (n_populations, n_genes),
             (n_genes,),
             (),
-            (n_trained, n_pools, N_SHIFTS, n_genes),
+            (n_trained, n_populations, N_PARAMETERS, n_genes),
             (n_trained, n_trained),
             (n_trained_drugs + 1,),
             (n_trained_drugs + 1,),
             (2,),
-            (N_SHIFTS, n_genes),
+            (N_PARAMETERS, n_genes),
         )
         return cls(*(torch.zeros(shape) for shape in shapes))
 
 
 class ExpectedEffects(nn.Module):
-    """Expected effects of any condition in any pool of controls; exactly none for the control.
+    """Expected effects of any condition in any population of controls; exactly none for the control.
 
     Parameters
     ----------
@@ -101,12 +103,12 @@ class ExpectedEffects(nn.Module):
         self.features: Tensor
         self.profiles: Tensor
         self.centre: Tensor
-        self.pool_share: Tensor
+        self.population_share: Tensor
         self.coefficients: Tensor
         self.precision: Tensor
         self.half_doses: Tensor
         self.slopes: Tensor
-        self.likeness: Tensor
+        self.molecular_similarity: Tensor
         self.own: Tensor
 
     @in_full_precision
@@ -120,16 +122,16 @@ class ExpectedEffects(nn.Module):
         node
             Nodes of their targets, the measured genes first, -1 for what is none, shape `(n, n_slots)`.
         profiles
-            Mean expression of the pools of controls, shape `(n, n_genes)`.
+            Mean expression of the populations of controls, shape `(n, n_genes)`.
 
         Returns
         -------
         Shifts of log-odds, of the base in s.d. and of the log s.d., shape `(n, 3, n_genes)`.
         """
-        alike = functional.normalize(profiles - self.centre, dim=-1, eps=1e-6) @ self.profiles.T  # (n, n_pools)
-        of_pools = 1.0 - self.pool_share + self.pool_share * alike
-        kernel = self._kernel(features)[:, :, None] * of_pools[:, None]  # (n, n_trained, n_pools)
-        shifts = (kernel.flatten(1) @ self.coefficients.flatten(0, 1).flatten(1)).unflatten(-1, (N_SHIFTS, -1))
+        alike = functional.normalize(profiles - self.centre, dim=-1, eps=1e-6) @ self.profiles.T  # (n, n_populations)
+        of_populations = 1.0 - self.population_share + self.population_share * alike
+        kernel = self._kernel(features)[:, :, None] * of_populations[:, None]  # (n, n_trained, n_populations)
+        shifts = (kernel.flatten(1) @ self.coefficients.flatten(0, 1).flatten(1)).unflatten(-1, (N_PARAMETERS, -1))
         is_measured = (node >= 0) & (node < shifts.shape[-1])
         gene = torch.where(is_measured, node, 0)  # (n, n_slots)
         own = (self.own[:, gene] * is_measured).movedim(0, 1)  # (n, 3, n_slots)
@@ -151,7 +153,7 @@ class ExpectedEffects(nn.Module):
         return torch.where(self._distance(features).amin(-1) == 0, 1.0, (explained / prior).clamp(0.0, 1.0))
 
     @in_full_precision
-    def carried_over(self, features: Tensor, values: Tensor) -> Tensor:
+    def transferred(self, features: Tensor, values: Tensor) -> Tensor:
         """Get what a quantity is expected to be in conditions, from its values in the trained ones, shape `(n,)`.
 
         The own value for a trained condition, and that of the nearest dose for other doses, whose features are parallel; 0 for

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from unlasting.effects._dose import DoseCurves
-from unlasting.effects._similarity import Likeness
+from unlasting.effects._similarity import MolecularSimilarity
 from unlasting.effects._vocabulary import DRUG, GENE, Target, TargetVocabulary
 from unlasting.screen import Perturbation
 
@@ -36,12 +36,15 @@ class ConditionFeatures:
         What is known of targets, and the trained conditions.
     dose_curves
         How the effects of the trained drugs, and last of any other, rise with the dose. `None`: as is usual.
-    likeness
+    molecular_similarity
         How far drugs with similar molecules act alike. `None`: as is usual.
     """
 
     def __init__(
-        self, vocabulary: TargetVocabulary, dose_curves: DoseCurves | None = None, likeness: Likeness | None = None
+        self,
+        vocabulary: TargetVocabulary,
+        dose_curves: DoseCurves | None = None,
+        molecular_similarity: MolecularSimilarity | None = None,
     ) -> None:
         self.vocabulary = vocabulary
         trained = vocabulary.trained_conditions
@@ -51,7 +54,7 @@ class ConditionFeatures:
         self._combination = {named: i for i, named in enumerate(combinations)}
         drugs = vocabulary.trained_drugs
         self._dose_curves = dose_curves or DoseCurves.usual(vocabulary)
-        self._likeness = likeness or Likeness()
+        self._molecular_similarity = molecular_similarity or MolecularSimilarity()
         self._shares: dict[Target, np.ndarray] = dict(zip(drugs, np.eye(len(drugs)), strict=True))
         with_molecule = [i for i, (_, smiles) in enumerate(drugs) if smiles in vocabulary.molecule_row]
         self._compared = np.array(with_molecule, dtype=np.int64)
@@ -91,7 +94,7 @@ class ConditionFeatures:
                 compared = [self.vocabulary.trained_drugs[i] for i in self._compared]
                 similarity = self.vocabulary.similarity([drug, *compared], compared)
                 usual = similarity[1:][~np.eye(len(compared), dtype=bool)]
-                shares[self._compared] = self._likeness.shares(similarity[0], usual)
+                shares[self._compared] = self._molecular_similarity.shares(similarity[0], usual)
             self._shares[drug] = shares
         return self._shares[drug]
 

@@ -18,7 +18,7 @@ _MIN_CELLS: Final = 50
 """Fewest cells, perturbed and control, from which a mixture is told from a single mode."""
 
 _FEWEST: Final = 20
-"""Fewest cells of a condition and pool that take part where others of the same perturbation speak with them."""
+"""Fewest cells of a condition and population that take part where others of the same perturbation speak with them."""
 
 _MAX_CELLS: Final = 2_000
 """Most cells that are looked at; more would not change what is found."""
@@ -30,33 +30,33 @@ def fit_responders(
     matrix: Any,
     *,
     condition: np.ndarray,
-    pool: np.ndarray,
+    population: np.ndarray,
     split: np.ndarray,
     control_code: int,
     n_conditions: int,
-    n_pools: int,
+    n_populations: int,
     perturbation: np.ndarray | None = None,
 ) -> ResponderFit:
-    """Fit a mixture of responders and cells that escaped to the training cells of every condition and pool.
+    """Fit a mixture of responders and non-responding cells to the training cells of every condition and population.
 
     As in Mixscape :cite:p:`papalexi2021`, cells are placed along the change from control to perturbed cells, and the
-    cells that escaped are spread along it as the controls are. The direction for one half of the cells comes from the
+    non-responding cells are spread along it as the controls are. The direction for one half of the cells comes from the
     other. A mixture has to explain the cells better than one mode by more than the logarithm of their number, and its
     modes have to be farther apart than the sum of their s.d.; otherwise all cells count as responders. Conditions
-    with few cells in a pool have one share of cells that escaped in all such pools, and at all such doses of the
+    with few cells in a population have one share of non-responding cells in all such populations, and at all such doses of the
     perturbation unless one for each dose is clearly likelier; each cell is placed along the direction of its own.
 
     Parameters
     ----------
     matrix
         Log-normalised expression, shape `(n_cells, n_genes)`.
-    condition, pool
+    condition, population
         Codes of every cell, shape `(n_cells,)`.
     split
         0 for training cells, others are not read, shape `(n_cells,)`.
     control_code
         The code of the control among the conditions.
-    n_conditions, n_pools
+    n_conditions, n_populations
         Numbers of codes.
     perturbation
         Codes of what is perturbed in every condition, whatever the dose, shape `(n_conditions,)`. All differ if `None`.
@@ -67,16 +67,16 @@ def fit_responders(
     """
     training = np.flatnonzero(split == 0)
     trained = np.setdiff1d(condition[training], [control_code])
-    fit = ResponderFit.empty(n_conditions, n_pools, len(trained))
+    fit = ResponderFit.empty(n_conditions, n_populations, len(trained))
     rng = np.random.default_rng(0)
     groups, of_group, sizes = np.unique(
-        pool[training] * n_conditions + condition[training], return_inverse=True, return_counts=True
+        population[training] * n_conditions + condition[training], return_inverse=True, return_counts=True
     )
     rows_of = dict(
         zip(groups.tolist(), np.split(training[of_group.argsort(kind="stable")], sizes.cumsum()[:-1]), strict=True)
     )
     together: dict[tuple[int, ...], list[_Placed]] = {}
-    for code in range(n_pools):
+    for code in range(n_populations):
         control = _read(matrix, rows_of.get(code * n_conditions + control_code, training[:0]), rng)
         if len(control) < _MIN_CELLS:
             continue
@@ -92,10 +92,10 @@ def fit_responders(
             together.setdefault(key, []).append(placed)
     told = np.zeros(len(trained))
     for members in together.values():
-        for placed, escaped, separation, spread in _shares(members):
+        for placed, nonresponding, separation, spread in _shares(members):
             if separation >= 1.0 + spread:
                 told[placed.place] += placed.n_cells
-                placed.write(fit, escaped, separation, spread)
+                placed.write(fit, nonresponding, separation, spread)
     fit.of_trained.div_(torch.from_numpy(np.maximum(told, 1.0)))
     if perturbation is not None:
         _carry_to_other_doses(fit.of_trained, told, perturbation[trained])
@@ -112,10 +112,10 @@ def _carry_to_other_doses(share: torch.Tensor, told: np.ndarray, perturbation: n
 
 @dataclass(frozen=True)
 class _Placed:
-    """Cells of a condition in a pool along a direction."""
+    """Cells of a condition in a population along a direction."""
 
     pair: tuple[int, int]
-    """Codes of condition and pool."""
+    """Codes of condition and population."""
     place: int
     """Of the condition among the trained ones."""
     n_cells: int
@@ -141,15 +141,19 @@ class _Placed:
             pair, place, n_cells, places, genes, weights / _deviation(along), float(along.mean()) / _deviation(along)
         )
 
-    def write(self, fit: ResponderFit, escaped: float, separation: float, spread: float) -> None:
+    def write(self, fit: ResponderFit, nonresponding: float, separation: float, spread: float) -> None:
         """Add what was found, to the share of the condition by the number of cells."""
-        fit.of_trained[self.place] += self.n_cells * escaped
-        if not escaped:
+        fit.of_trained[self.place] += self.n_cells * nonresponding
+        if not nonresponding:
             return
         fit.genes[self.pair][: len(self.genes)] = torch.from_numpy(self.genes)
         fit.weights[self.pair][: len(self.genes)] = torch.from_numpy(self.weights)
         fit.centre[self.pair] = self.centre
-        fit.escaped[self.pair], fit.separation[self.pair], fit.spread[self.pair] = escaped, separation, spread
+        fit.nonresponding[self.pair], fit.separation[self.pair], fit.spread[self.pair] = (
+            nonresponding,
+            separation,
+            spread,
+        )
 
 
 def _read(matrix: Any, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -188,16 +192,16 @@ def _shares(members: list[_Placed]) -> Iterator[tuple[_Placed, float, float, flo
     else:
         fitted = list(zip(alone, of_condition.values(), strict=True))
     for mixture, group in fitted:
-        share = mixture.escaped if mixture.is_called_for else 0.0
+        share = mixture.nonresponding if mixture.is_called_for else 0.0
         for placed, separation, spread in zip(group, mixture.separation, mixture.spread, strict=True):
             yield placed, share, float(separation), float(spread)
 
 
 @dataclass(frozen=True)
 class _Mixture:
-    """`escaped N(0, 1) + (1 - escaped) N(separation, spread^2)` of groups of cells, all with one share that escaped."""
+    """`nonresponding N(0, 1) + (1 - nonresponding) N(separation, spread^2)` of groups of cells, all with one share that nonresponding."""
 
-    escaped: float
+    nonresponding: float
     separation: np.ndarray
     spread: np.ndarray
     log_likelihood: float
@@ -221,15 +225,15 @@ class _Mixture:
         middle = mean(places, np.ones(n_cells))
         deviation = np.sqrt(mean((places - middle[group]) ** 2, np.ones(n_cells)))
         one_mode = norm.logpdf(places, middle[group], deviation[group]).sum()
-        of_escaped = norm.pdf(places)
-        escaped, separation, spread = 0.2, middle / 0.8, np.ones(len(which))
+        of_nonresponding = norm.pdf(places)
+        nonresponding, separation, spread = 0.2, middle / 0.8, np.ones(len(which))
         for _ in range(_ROUNDS):
-            of_responders = (1 - escaped) * norm.pdf(places, separation[group], spread[group])
-            responds = of_responders / (of_responders + escaped * of_escaped + 1e-300)
-            escaped, separation = 1 - max(responds.sum(), 1e-12) / n_cells, mean(places, responds)
+            of_responders = (1 - nonresponding) * norm.pdf(places, separation[group], spread[group])
+            responds = of_responders / (of_responders + nonresponding * of_nonresponding + 1e-300)
+            nonresponding, separation = 1 - max(responds.sum(), 1e-12) / n_cells, mean(places, responds)
             spread = np.maximum(0.3, np.sqrt(mean((places - separation[group]) ** 2, responds)))
-        of_responders = (1 - escaped) * norm.pdf(places, separation[group], spread[group])
-        two_modes = float(np.log(escaped * of_escaped + of_responders + 1e-300).sum())
+        of_responders = (1 - nonresponding) * norm.pdf(places, separation[group], spread[group])
+        two_modes = float(np.log(nonresponding * of_nonresponding + of_responders + 1e-300).sum())
         separations[which], spreads[which] = separation, spread
         is_called_for = n_cells >= _MIN_CELLS and two_modes - one_mode >= np.log(n_cells)
-        return cls(float(np.clip(escaped, 1e-3, 1 - 1e-3)), separations, spreads, two_modes, bool(is_called_for))
+        return cls(float(np.clip(nonresponding, 1e-3, 1 - 1e-3)), separations, spreads, two_modes, bool(is_called_for))

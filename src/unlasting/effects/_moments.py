@@ -30,17 +30,17 @@ _SAME_TOTAL = 1e-3
 _SAME_COUNT = (0.01, 1e-6)
 """Distance to a whole number, and share of it, that is rounding of float32."""
 _OF_CELLS = 0.99
-"""Share of cells with whole counts from which on all have them: a cell may hold no single count to tell them by."""
+"""Share of cells with integer counts from which on all have them: a cell may hold no single count to tell them by."""
 
 
 @dataclass(frozen=True)
 class MeasuredEffects:
-    """How the genes of trained conditions differ from the controls of their pool.
+    """How the genes of trained conditions differ from the controls of their population.
 
     Parameters
     ----------
-    condition, pool
-        Codes of the condition and the pool, shape `(n_measured,)`.
+    condition, population
+        Codes of the condition and the population, shape `(n_measured,)`.
     n_cells
         Number of training cells, shape `(n_measured,)`.
     noise
@@ -53,7 +53,7 @@ class MeasuredEffects:
     """
 
     condition: np.ndarray
-    pool: np.ndarray
+    population: np.ndarray
     n_cells: np.ndarray
     noise: np.ndarray
     shifts: np.ndarray
@@ -88,7 +88,7 @@ def row_blocks(matrix: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, spar
         yield block, sparse.csr_matrix(matrix[block], dtype=np.float32)
 
 
-def has_whole_counts(normalised: sparse.csr_matrix) -> np.ndarray:
+def has_integer_counts(normalised: sparse.csr_matrix) -> np.ndarray:
     """Tell for each cell whether its normalised counts are whole multiples of its smallest one, shape `(n_cells,)`."""
     normalised.eliminate_zeros()
     n_expressed = np.diff(normalised.indptr)
@@ -107,11 +107,11 @@ def fit_statistics(
     matrix: Any,
     *,
     condition: np.ndarray,
-    pool: np.ndarray,
+    population: np.ndarray,
     split: np.ndarray,
     control_code: int,
     n_conditions: int,
-    n_pools: int,
+    n_populations: int,
     responders: Responders | None = None,
     use_mask: bool = True,
 ) -> tuple[ScreenStatistics, MeasuredEffects]:
@@ -121,16 +121,16 @@ def fit_statistics(
     ----------
     matrix
         Log-normalised expression, shape `(n_cells, n_genes)`.
-    condition, pool
+    condition, population
         Codes of every cell, shape `(n_cells,)`.
     split
         0 for training cells, 1 for validation cells, 2 for test cells, shape `(n_cells,)`.
     control_code
         The code of the control among the conditions.
-    n_conditions, n_pools
+    n_conditions, n_populations
         Numbers of codes.
     responders
-        Tells cells that escaped their perturbation, which say nothing of its effects. All responded if `None`.
+        Tells non-responding cells, which say nothing of its effects. All responded if `None`.
     use_mask
         Whether zeros are silent genes. If not, they count among the expressed values.
 
@@ -141,7 +141,7 @@ def fit_statistics(
     validation score only then.
     """
     training = np.flatnonzero(split == 0)
-    groups = np.unique(condition[training] * n_pools + pool[training])
+    groups = np.unique(condition[training] * n_populations + population[training])
     sums = np.zeros((3, len(groups), matrix.shape[1]))  # number, sum and sum of squares of expressed values
     n_cells = np.zeros(len(groups))
     log_detected, totals = np.zeros(len(condition)), np.zeros(len(condition))
@@ -152,12 +152,12 @@ def fit_statistics(
         log_detected[rows] = np.log(np.maximum(np.diff(block.indptr), 1))
         normalised = block.expm1()
         totals[rows] = np.asarray(normalised.sum(axis=1)).ravel()
-        is_whole[rows] = has_whole_counts(normalised)
-        group = np.searchsorted(groups, condition[rows] * n_pools + pool[rows])
+        is_whole[rows] = has_integer_counts(normalised)
+        group = np.searchsorted(groups, condition[rows] * n_populations + population[rows])
         responded = np.ones(len(rows))
         if responders is not None:
-            mixed = np.flatnonzero(responders.escaped.numpy()[condition[rows], pool[rows]])
-            codes = (torch.from_numpy(of[rows[mixed]].astype(np.int64)) for of in (condition, pool))
+            mixed = np.flatnonzero(responders.nonresponding.numpy()[condition[rows], population[rows]])
+            codes = (torch.from_numpy(of[rows[mixed]].astype(np.int64)) for of in (condition, population))
             responded[mixed] = responders(torch.from_numpy(block[mixed].toarray()), *codes).numpy()
         members = sparse.csr_matrix((responded, (group, np.arange(len(rows)))), (len(groups), len(rows)))
         n_cells += np.asarray(members.sum(axis=1)).ravel()
@@ -171,37 +171,39 @@ def fit_statistics(
         sums[0] = n_cells[:, None]
 
     everything = _expressed_moments(sums.sum(axis=1))
-    is_control = groups // n_pools == control_code
-    of_pools = np.zeros((3, n_pools, matrix.shape[1]))
-    of_pools[:, groups[is_control] % n_pools] = sums[:, is_control]
-    n_controls = np.zeros(n_pools)
-    n_controls[groups[is_control] % n_pools] = n_cells[is_control]
-    base, scale = _expressed_moments(of_pools, *everything)
+    is_control = groups // n_populations == control_code
+    of_populations = np.zeros((3, n_populations, matrix.shape[1]))
+    of_populations[:, groups[is_control] % n_populations] = sums[:, is_control]
+    n_controls = np.zeros(n_populations)
+    n_controls[groups[is_control] % n_populations] = n_cells[is_control]
+    base, scale = _expressed_moments(of_populations, *everything)
     counts = np.maximum(n_controls, 1.0)[:, None]
-    mean = of_pools[1] / counts
-    rate = _rate(of_pools[0], counts)
+    mean = of_populations[1] / counts
+    rate = _rate(of_populations[0], counts)
 
     measured = ~is_control
-    of_group = groups[measured] % n_pools
+    of_group = groups[measured] % n_populations
     effects = MeasuredEffects(
-        condition=groups[measured] // n_pools,
-        pool=of_group,
+        condition=groups[measured] // n_populations,
+        population=of_group,
         n_cells=n_cells[measured],
         noise=1.0 / n_cells[measured] + 1.0 / np.maximum(n_controls[of_group], 1.0),
         shifts=_shifts(sums[:, measured], n_cells[measured], base[of_group], scale[of_group], rate[of_group]),
         expressed=_rate(sums[0].sum(axis=0), n_cells.sum()),
     )
-    depth_mean, depth_sd = _depth(log_detected, condition, pool, split, control_code, n_conditions, n_pools)
+    log_detected_mean, log_detected_sd = _detected_genes(
+        log_detected, condition, population, split, control_code, n_conditions, n_populations
+    )
     tensors = (
         largest,
         base,
         scale,
         np.exp((sums[0].sum(axis=0) * np.log(everything[1])).sum() / sums[0].sum()),
         mean,
-        np.sqrt(np.maximum(of_pools[2] / counts - mean**2, 0.0)),
+        np.sqrt(np.maximum(of_populations[2] / counts - mean**2, 0.0)),
         _log_odds(rate),
-        depth_mean,
-        depth_sd,
+        log_detected_mean,
+        log_detected_sd,
         _total(totals[training]),
         is_whole[training].mean() >= _OF_CELLS,
     )
@@ -253,31 +255,33 @@ def _shifts(sums: np.ndarray, n_cells: np.ndarray, base: np.ndarray, scale: np.n
     return np.stack([log_odds, (mean - base) / scale, np.log(own_scale / scale)], axis=1)
 
 
-def _depth(
+def _detected_genes(
     log_detected: np.ndarray,
     condition: np.ndarray,
-    pool: np.ndarray,
+    population: np.ndarray,
     split: np.ndarray,
     control_code: int,
     n_conditions: int,
-    n_pools: int,
+    n_populations: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean log number of expressed genes per condition and pool, shrunken to the controls', and their s.d."""
+    """Mean log number of expressed genes per condition and population, shrunken to the controls', and their s.d."""
     is_control = (condition == control_code) & (split == 0)
-    depth_mean, depth_sd = np.zeros((n_conditions, n_pools)), np.ones(n_pools)
-    cell = condition * n_pools + pool
-    for code in range(n_pools):
-        of_controls = log_detected[is_control & (pool == code)]
+    log_detected_mean, log_detected_sd = np.zeros((n_conditions, n_populations)), np.ones(n_populations)
+    cell = condition * n_populations + population
+    for code in range(n_populations):
+        of_controls = log_detected[is_control & (population == code)]
         if of_controls.size:
-            depth_mean[:, code] = of_controls.mean()
-            depth_sd[code] = max(of_controls.std(), 1e-3)
+            log_detected_mean[:, code] = of_controls.mean()
+            log_detected_sd[code] = max(of_controls.std(), 1e-3)
     for part in (1, 0):  # training cells, where there are any, have the last word
         codes, inverse, n = np.unique(cell[split == part], return_inverse=True, return_counts=True)
         sums = np.bincount(inverse, weights=log_detected[split == part], minlength=len(codes))
-        prior = depth_mean[control_code, codes % n_pools]
-        depth_mean[codes // n_pools, codes % n_pools] = (sums + _PRIOR_CELLS * prior) / (n + _PRIOR_CELLS)
-    for code in range(n_pools):
-        of_controls = log_detected[is_control & (pool == code)]
+        prior = log_detected_mean[control_code, codes % n_populations]
+        log_detected_mean[codes // n_populations, codes % n_populations] = (sums + _PRIOR_CELLS * prior) / (
+            n + _PRIOR_CELLS
+        )
+    for code in range(n_populations):
+        of_controls = log_detected[is_control & (population == code)]
         if of_controls.size:
-            depth_mean[control_code, code] = of_controls.mean()
-    return depth_mean, depth_sd
+            log_detected_mean[control_code, code] = of_controls.mean()
+    return log_detected_mean, log_detected_sd

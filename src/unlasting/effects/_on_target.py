@@ -7,9 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from unlasting.effects._expected import N_SHIFTS
+from unlasting.effects._expected import N_PARAMETERS
 from unlasting.effects._moments import MeasuredEffects
-from unlasting.effects._statistics import Marginals
+from unlasting.effects._statistics import HurdleParameters
 from unlasting.effects._vocabulary import GENE, TargetVocabulary
 
 _USUAL_FOLD: Final = {"knockout": 1.0, "knockdown": 0.25, "activation": 4.0}
@@ -32,8 +32,8 @@ class _Transcripts:
     scale: np.ndarray
 
     @classmethod
-    def of(cls, controls: Marginals, x_max: float) -> _Transcripts:
-        """Take the mean over pools, in log1p."""
+    def of(cls, controls: HurdleParameters, x_max: float) -> _Transcripts:
+        """Take the mean over populations, in log1p."""
         log_odds, base, scale = (
             part.double().numpy().mean(axis=0) for part in (controls.log_odds, controls.base, controls.scale)
         )
@@ -68,7 +68,7 @@ class _Transcripts:
 
 
 @dataclass(frozen=True)
-class OwnShifts:
+class OnTargetEffects:
     """Tells what perturbations do to the expression of their own targets apart from the rest of their effects.
 
     A knock-out loses some of its transcript, an activation gains. That is no effect that a similar target would share, which
@@ -82,7 +82,7 @@ class OwnShifts:
     tells
         Which of them tell what is its own: where it is perturbed alone, or any if it never is, of the same shape.
     genes
-        The transcripts of control cells, in the mean over pools: in a pool that differs much from it, a fold is another one.
+        The transcripts of control cells, in the mean over populations: in a population that differs much from it, a fold is another one.
     usual_log_fold
         Change that counts as that of one more target.
     """
@@ -94,8 +94,13 @@ class OwnShifts:
 
     @classmethod
     def of(
-        cls, vocabulary: TargetVocabulary, measured: MeasuredEffects, controls: Marginals, x_max: float, mode: str
-    ) -> OwnShifts:
+        cls,
+        vocabulary: TargetVocabulary,
+        measured: MeasuredEffects,
+        controls: HurdleParameters,
+        x_max: float,
+        mode: str,
+    ) -> OnTargetEffects:
         """Find the effects on targets.
 
         Parameters
@@ -105,7 +110,7 @@ class OwnShifts:
         measured
             The effects in the training cells.
         controls
-            Genes of the control cells of every pool, on the [0, 1] scale.
+            Genes of the control cells of every population, on the [0, 1] scale.
         x_max
             The largest log-normalised value.
         mode
@@ -162,7 +167,7 @@ class OwnShifts:
 
     def _usual(self, found: np.ndarray, trained: np.ndarray) -> np.ndarray:
         """Get what is usual of any gene, `(3, n_genes)`, from the shifts of trained ones, `(3, n_trained)`."""
-        shifts = np.zeros((N_SHIFTS, len(trained)))
+        shifts = np.zeros((N_PARAMETERS, len(trained)))
         shifts[:, trained] = found
         n_trained = trained.sum()
         median = np.median(self.genes.log_fold(shifts)[trained])

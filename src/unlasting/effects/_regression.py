@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from unlasting.effects._expected import N_SHIFTS, EffectFit
+from unlasting.effects._expected import N_PARAMETERS, EffectFit
 from unlasting.effects._moments import MeasuredEffects
-from unlasting.effects._on_target import OwnShifts
+from unlasting.effects._on_target import OnTargetEffects
 
 _ROUNDS: Final = 3
 """Updates of the relevances. More fit the trained conditions better, but conditions that are left out worse."""
@@ -19,7 +19,7 @@ _ROUNDS: Final = 3
 _SIZES: Final = np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
 """Variances of the effects on a gene, of which the most likely is taken; 0: nothing acts on the gene."""
 
-_POOL_SHARES: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
+_POPULATION_SHARES: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
 
 
 def fit_effects(
@@ -27,12 +27,12 @@ def fit_effects(
     specific: np.ndarray,
     profiles: np.ndarray,
     measured: MeasuredEffects,
-    own: OwnShifts | None = None,
+    own: OnTargetEffects | None = None,
 ) -> EffectFit:
     """Fit the effects of conditions on all genes to the measured ones.
 
     The effects of two conditions on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, and those in two
-    pools of controls as far as their profiles are alike. The relevance of a feature is found by a few steps of
+    populations of controls as far as their profiles are alike. The relevance of a feature is found by a few steps of
     expectation and maximisation over all genes :cite:p:`tipping2001relevance`, the size of the effects on a gene by
     maximum likelihood, and everything else is linear algebra.
 
@@ -43,7 +43,7 @@ def fit_effects(
     specific
         1 for features that tell targets apart, else 0, shape `(n_features,)`.
     profiles
-        Mean expression of every pool of controls, shape `(n_pools, n_genes)`.
+        Mean expression of every population of controls, shape `(n_populations, n_genes)`.
     measured
         The effects in the training cells.
     own
@@ -54,41 +54,41 @@ def fit_effects(
     -------
     What prediction needs.
     """
-    n_trained, n_pools, n_genes = len(features), len(profiles), profiles.shape[1]
+    n_trained, n_populations, n_genes = len(features), len(profiles), profiles.shape[1]
     units = measured.units
-    own_shifts, rest = np.zeros((N_SHIFTS, n_genes)), measured
+    on_target_effects, rest = np.zeros((N_PARAMETERS, n_genes)), measured
     if own is not None:
-        own_shifts, rest = own.separate(measured)
+        on_target_effects, rest = own.separate(measured)
     values = (rest.shifts * units).reshape(len(rest.shifts), -1)
     condition = np.unique(measured.condition, return_inverse=True)[1]
     weight = 1.0 / measured.noise
     total = np.bincount(condition, weights=weight, minlength=n_trained)
-    over_pools = sparse.csr_matrix((weight, (condition, np.arange(len(condition)))), (n_trained, len(condition)))
-    relevance, precision = _relevances(features, (over_pools @ values) / total[:, None], 1.0 / total)
+    over_populations = sparse.csr_matrix((weight, (condition, np.arange(len(condition)))), (n_trained, len(condition)))
+    relevance, precision = _relevances(features, (over_populations @ values) / total[:, None], 1.0 / total)
     centre = profiles.mean(axis=0)
     length = np.linalg.norm(profiles - centre, axis=1, keepdims=True)
     unit_profiles = (profiles - centre) / np.where(length > 0, length, 1.0)
-    alike = (unit_profiles @ unit_profiles.T)[np.ix_(measured.pool, measured.pool)]
+    alike = (unit_profiles @ unit_profiles.T)[np.ix_(measured.population, measured.population)]
     of_conditions = _product(features, relevance, features)[np.ix_(condition, condition)]
     spectra = {
         share: _Spectrum.of(of_conditions * (1.0 - share + share * alike), measured.noise)
-        for share in (_POOL_SHARES if n_pools > 1 else _POOL_SHARES[:1])
+        for share in (_POPULATION_SHARES if n_populations > 1 else _POPULATION_SHARES[:1])
     }
     fits = {share: spectrum.sizes(values) for share, spectrum in spectra.items()}
     share = max(fits, key=lambda share: fits[share][0])
     sizes = fits[share][1]
     if own is not None:
-        left_out = np.repeat(own.is_own[:, None], N_SHIFTS, axis=1).reshape(values.shape)
+        left_out = np.repeat(own.is_own[:, None], N_PARAMETERS, axis=1).reshape(values.shape)
         expected = spectra[share].left_out(values, sizes, left_out).reshape(rest.shifts.shape) / units
-        own_shifts, rest = own.separate(measured, expected)
+        on_target_effects, rest = own.separate(measured, expected)
         values = (rest.shifts * units).reshape(values.shape)
         _, sizes = spectra[share].sizes(values)
-    solved = spectra[share].solve(values, sizes).reshape(-1, N_SHIFTS, n_genes) / units
-    coefficients = np.zeros((n_trained, n_pools, N_SHIFTS, n_genes))
-    coefficients[condition, measured.pool] = solved
+    solved = spectra[share].solve(values, sizes).reshape(-1, N_PARAMETERS, n_genes) / units
+    coefficients = np.zeros((n_trained, n_populations, N_PARAMETERS, n_genes))
+    coefficients[condition, measured.population] = solved
     parts = (relevance, specific, features, unit_profiles, centre, np.array(share), coefficients, precision)
     fit = EffectFit(*(torch.as_tensor(part, dtype=torch.float32) for part in parts))
-    return replace(fit, own=torch.as_tensor(own_shifts, dtype=torch.float32))
+    return replace(fit, own=torch.as_tensor(on_target_effects, dtype=torch.float32))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ _LOG2_SHARPNESS: Final = np.arange(0.0, 4.0)
 _UNLIKE: Final = np.arange(-0.5, 3.1, 0.5)
 _USUAL: Final = (2.0, 0.5)
 _SPREAD: Final = (1.5, 1.0)
-"""What is known of both numbers of :class:`Likeness` (of the first, its logarithm to base 2) before anything is seen."""
+"""What is known of both numbers of :class:`MolecularSimilarity` (of the first, its logarithm to base 2) before anything is seen."""
 _SAME: Final = 1e-6
 """Range of similarities, of at most 1, that is rounding."""
 _FEWEST: Final = 4
@@ -27,7 +27,7 @@ _LEAST_ERROR: Final = 0.02
 
 
 @dataclass(frozen=True)
-class Likeness:
+class MolecularSimilarity:
     """Which share of an untrained drug each trained one is, as the similarity of their molecules tells.
 
     Parameters
@@ -61,11 +61,13 @@ class Likeness:
         return softmax(self.sharpness * np.append(standardised, self.unlike))[:-1]
 
 
-def fit_likeness(vocabulary: TargetVocabulary, measured: MeasuredEffects, curves: DoseCurves) -> Likeness:
+def fit_molecular_similarity(
+    vocabulary: TargetVocabulary, measured: MeasuredEffects, curves: DoseCurves
+) -> MolecularSimilarity:
     """Find the likeness with which trained drugs are well predicted from the others.
 
     The full effect of each trained drug is told from those of the others, by their shares in it, and compared with the
-    measured one, in every pool of controls. The logarithm of the mean squared error, noise removed, counts once for each drug
+    measured one, in every population of controls. The logarithm of the mean squared error, noise removed, counts once for each drug
     with an effect, against what is usual: few drugs say little. The mean over what is left is taken.
 
     Parameters
@@ -79,9 +81,9 @@ def fit_likeness(vocabulary: TargetVocabulary, measured: MeasuredEffects, curves
 
     Returns
     -------
-    The likeness; what is usual if fewer than four trained drugs with a molecule were measured alone in a pool.
+    The molecular_similarity; what is usual if fewer than four trained drugs with a molecule were measured alone in a population.
     """
-    grid = [[Likeness(float(2.0**log2), float(unlike)) for unlike in _UNLIKE] for log2 in _LOG2_SHARPNESS]
+    grid = [[MolecularSimilarity(float(2.0**log2), float(unlike)) for unlike in _UNLIKE] for log2 in _LOG2_SHARPNESS]
     error, sizes = np.zeros((len(_LOG2_SHARPNESS), len(_UNLIKE))), np.zeros(len(vocabulary.trained_drugs))
     similarity = vocabulary.similarity(vocabulary.trained_drugs, vocabulary.trained_drugs)
     for drugs, products in _products_of_full_effects(vocabulary, measured, curves):
@@ -96,7 +98,7 @@ def fit_likeness(vocabulary: TargetVocabulary, measured: MeasuredEffects, curves
             error += products[place, place] - 2.0 * shares @ products[others, place]
             error += (shares @ products[np.ix_(others, others)] * shares).sum(axis=-1)
     if sizes.sum() <= 0:
-        return Likeness()
+        return MolecularSimilarity()
     # A few strong drugs decide the error, however many there are.
     n_drugs = sizes.sum() ** 2 / (sizes**2).sum()
     relative = np.log(np.maximum(error / sizes.sum(), _LEAST_ERROR))
@@ -105,21 +107,23 @@ def fit_likeness(vocabulary: TargetVocabulary, measured: MeasuredEffects, curves
         for values, usual, spread in zip((_LOG2_SHARPNESS, _UNLIKE), _USUAL, _SPREAD, strict=True)
     )
     weights = softmax(-0.5 * (n_drugs * relative + of_sharpness[:, None] + of_unlike))
-    return Likeness(float(2.0 ** (weights.sum(axis=1) @ _LOG2_SHARPNESS)), float(weights.sum(axis=0) @ _UNLIKE))
+    return MolecularSimilarity(
+        float(2.0 ** (weights.sum(axis=1) @ _LOG2_SHARPNESS)), float(weights.sum(axis=0) @ _UNLIKE)
+    )
 
 
 def _products_of_full_effects(
     vocabulary: TargetVocabulary, measured: MeasuredEffects, curves: DoseCurves
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Multiply the full effects of drugs with a molecule with each other, noise removed, in each pool: drugs, products."""
+    """Multiply the full effects of drugs with a molecule with each other, noise removed, in each population: drugs, products."""
     known = set(vocabulary.smiles)
-    of_pools: dict[int, list[DrugAlone]] = {}
+    of_populations: dict[int, list[DrugAlone]] = {}
     for alone in drugs_alone(vocabulary, measured):
         if vocabulary.trained_drugs[alone.drug][1] in known:
-            of_pools.setdefault(alone.pool, []).append(alone)
-    for pool in of_pools.values():
+            of_populations.setdefault(alone.population, []).append(alone)
+    for population in of_populations.values():
         effects, variances, of_controls = [], [], []
-        for alone in pool:
+        for alone in population:
             half, slope = (np.float64(of[alone.drug]) for of in (curves.half_doses, curves.slopes))
             curve = expit(slope * (alone.log_doses - np.log(half)))
             weights = np.linalg.solve(alone.noise, curve)
@@ -127,8 +131,8 @@ def _products_of_full_effects(
             weights *= variances[-1]
             effects.append((weights @ alone.values).ravel())
             of_controls.append(np.sqrt(alone.of_controls) * weights.sum())
-        # The error of the controls is in the effects of all drugs of the pool.
+        # The error of the controls is in the effects of all drugs of the population.
         noise = np.outer(of_controls, of_controls)
         np.fill_diagonal(noise, variances)
         values = np.stack(effects)
-        yield np.array([alone.drug for alone in pool]), values @ values.T - values.shape[1] * noise
+        yield np.array([alone.drug for alone in population]), values @ values.T - values.shape[1] * noise

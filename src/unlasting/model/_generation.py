@@ -15,7 +15,7 @@ from unlasting.model._base import Dose
 from unlasting.model._parts import digest_of, write_in_parts
 from unlasting.model._prediction import PredictionMixin, seed_or_default
 from unlasting.model._sources import draw
-from unlasting.screen import PREDICTION_KEY, Perturbation, listed, logger, require_whole_numbers
+from unlasting.screen import PREDICTION_KEY, Perturbation, listed, logger, require_integers
 
 _CONDITIONS_AT_ONCE = 256
 _LITTLE_SUPPORT = 0.25
@@ -42,8 +42,8 @@ class GenerationMixin(PredictionMixin):
         """Generate new cells under perturbations, measured or not.
 
         As in training, some cells may escape a perturbation: they come out as the control cell that they started from.
-        Where all training cells have the same total, or whole counts, generated cells do, but for those that start from
-        given `controls` without whole counts (`keep_total=False` and `whole_counts=False` of the model leave it).
+        Where all training cells have the same total, or integer counts, generated cells do, but for those that start from
+        given `controls` without integer counts (`keep_total=False` and `integer_counts=False` of the model leave it).
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class GenerationMixin(PredictionMixin):
             If `path` exists, or holds parts of another call, and `overwrite` is false.
         """
         self._require_trained()
-        require_whole_numbers(1, n_cells=n_cells)
+        require_integers(1, n_cells=n_cells)
         asked = self._all_asked(perturbations, dose)
         parts = [asked[i : i + _CONDITIONS_AT_ONCE] for i in range(0, len(asked), _CONDITIONS_AT_ONCE)]
         support = np.concatenate([self._support(self._tensors(part)) for part in parts])  # refused now, not after hours

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from unlasting.data import cell_noise
-from unlasting.effects import ConditionTensors, ControlPools, has_whole_counts
+from unlasting.effects import ConditionTensors, ControlPopulations, has_integer_counts
 from unlasting.model._sources import SourceCells
 from unlasting.module import UnlastingModule
 
@@ -19,7 +19,7 @@ _SOLVER_ERROR = 1e-3
 """Change of a value, as a share of the largest, that is none: what does not change keeps its count."""
 
 
-class Carrier:
+class Generator:
     """Carries source cells to any conditions; a source is encoded once for all of them.
 
     Parameters
@@ -61,7 +61,7 @@ class Carrier:
         """Take other conditions; the encoded sources stay."""
         conditions = conditions.to(self.module.device)
         self.conditions = ConditionTensors.concatenate([conditions, conditions.null()])
-        self._escaped = self.module.escaped_share(self.conditions).cpu().numpy()
+        self._nonresponding = self.module.nonresponder_share(self.conditions).cpu().numpy()
         self._tables.clear()
 
     @torch.inference_mode()
@@ -104,56 +104,58 @@ class Carrier:
         cells = torch.from_numpy(self.sources.matrix[rows].toarray())
         return cells.to(self.module.device) / self.module.statistics.x_max
 
-    def pools(self, rows: np.ndarray) -> ControlPools:
-        """Get the pools behind source cells."""
-        return self.sources.pools[torch.as_tensor(self.sources.pool[rows], device=self.module.device)]
+    def populations(self, rows: np.ndarray) -> ControlPopulations:
+        """Get the populations behind source cells."""
+        return self.sources.populations[torch.as_tensor(self.sources.population[rows], device=self.module.device)]
 
     def _encode(self, rows: np.ndarray) -> None:
         """Encode the sources that have not been encoded yet; the latents of expressed genes need no noise."""
         new = np.array([row for row in rows if row not in self._latents], dtype=int)
         if not len(new):
             return
-        x0, pools = self.cells(new), self.pools(new)
-        signal = pools.mean if self.module.preset.control_signal == "pool" else torch.zeros_like(x0)
+        x0, populations = self.cells(new), self.populations(new)
+        signal = populations.mean if self.module.preset.control_signal == "population" else torch.zeros_like(x0)
         null = self.conditions[torch.full((len(new),), -1, device=x0.device)]
-        latent = self.module.encode(x0, torch.zeros_like(x0), signal, null, pools)
+        latent = self.module.encode(x0, torch.zeros_like(x0), signal, null, populations)
         # copies, for a row that is looked at keeps all rows in memory
         self._latents.update(
             (row, values.copy()) for row, values in zip(new.tolist(), latent.float().cpu().numpy(), strict=True)
         )
 
-    def _table(self, pool: int, condition: int) -> Tensor:
-        """Log-odds (mask bridge) or rates (published) of every gene in a pool under a condition, (n_genes,)."""
-        if (pool, condition) not in self._tables:
+    def _table(self, population: int, condition: int) -> Tensor:
+        """Log-odds (mask bridge) or rates (published) of every gene in a population under a condition, (n_genes,)."""
+        if (population, condition) not in self._tables:
             tensors = self.conditions[torch.tensor([condition], device=self.module.device)]
-            pools = self.sources.pools[torch.tensor([pool], device=self.module.device)]
+            populations = self.sources.populations[torch.tensor([population], device=self.module.device)]
             if self.module.preset.mask_rule == "bridge":
-                table = self.module.mask_log_odds(pools, tensors)[0]
+                table = self.module.mask_log_odds(populations, tensors)[0]
             else:
-                first = np.flatnonzero(self.sources.pool == pool)[: self.module.preset.n_mask_controls]
-                table = self.module.published_mask_rate(self.cells(first), tensors, pools.cell_type)
-            self._tables[pool, condition] = table
-        return self._tables[pool, condition]
+                first = np.flatnonzero(self.sources.population == population)[: self.module.preset.n_mask_controls]
+                table = self.module.published_mask_rate(self.cells(first), tensors, populations.cell_type)
+            self._tables[population, condition] = table
+        return self._tables[population, condition]
 
     def _mask(self, source: np.ndarray, condition: np.ndarray, source_mask: Tensor, uniform: Tensor) -> Tensor:
         """Which genes the cells of one chunk express, (n_cells, n_genes)."""
-        module, pools = self.module, self.pools(source)
-        pool = self.sources.pool[source].tolist()
-        after = torch.stack([self._table(p, c) for p, c in zip(pool, condition.tolist(), strict=True)])
+        module, populations = self.module, self.populations(source)
+        population = self.sources.population[source].tolist()
+        after = torch.stack([self._table(p, c) for p, c in zip(population, condition.tolist(), strict=True)])
         if module.preset.mask_rule != "bridge":
             return (uniform < after).to(source_mask.dtype)
-        before = torch.stack([self._table(p, -1) for p in pool])
-        depth = module.depth(source_mask, pools.depth_mean, pools.depth_sd)
-        p0, p1 = (module.probability_at_depth(log_odds, depth) for log_odds in (before, after))
-        return module.carry_mask(source_mask, p0, p1, uniform)
+        before = torch.stack([self._table(p, -1) for p in population])
+        detected = module.detected(source_mask, populations.log_detected_mean, populations.log_detected_sd)
+        p0, p1 = (module.probability_at_detected_genes(log_odds, detected) for log_odds in (before, after))
+        return module.transfer_mask(source_mask, p0, p1, uniform)
 
     def _decode(self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray) -> sparse.csr_matrix:
         """Generate one chunk."""
         module, device = self.module, self.module.device
-        x0, pools = self.cells(source), self.pools(source)
+        x0, populations = self.cells(source), self.populations(source)
         names = [self.sources.names[row] for row in source]
         *noise, response = cell_noise(names, replicate.tolist(), module.n_genes, self.seed)
-        condition = np.where(response < self._escaped[condition], -1, condition)  # a cell that escapes stays a control
+        condition = np.where(
+            response < self._nonresponding[condition], -1, condition
+        )  # a cell that escapes stays a control
         eps, uniform, rounding = (torch.from_numpy(part).to(device) for part in noise)
         source_mask = module.is_expressed(x0)
         mask = self._mask(source, condition, source_mask, uniform) if module.preset.use_mask else source_mask
@@ -165,31 +167,31 @@ class Carrier:
         if module.preset.denoiser.mask_as_input:
             latent = torch.where(source_mask > 0, latent, eps)
         tensors = self.conditions[torch.as_tensor(condition, device=device)]
-        signal = pools.mean if module.preset.control_signal == "pool" else x0
-        values = module.decode(latent, mask, signal, tensors, pools)
+        signal = populations.mean if module.preset.control_signal == "population" else x0
+        values = module.decode(latent, mask, signal, tensors, populations)
         cells = (values.float() * mask).clamp(min=0.0) * module.statistics.x_max
         return sparse.csr_matrix(self._as_measured(cells, x0, source, rounding).cpu().numpy())
 
     def _as_measured(self, cells: Tensor, x0: Tensor, source: np.ndarray, uniform: Tensor) -> Tensor:
-        """Give cells the total and the whole counts that all measured cells have, (n_cells, n_genes)."""
+        """Give cells the total and the integer counts that all measured cells have, (n_cells, n_genes)."""
         preset, statistics = self.module.preset, self.module.statistics
         has_total = preset.keep_total and statistics.total > 0
         if has_total:
             cells = _with_total(cells, statistics.total)
-        rounds = preset.whole_counts and preset.use_mask and preset.use_latent
-        if rounds and statistics.whole_counts > 0:
+        rounds = preset.integer_counts and preset.use_mask and preset.use_latent
+        if rounds and statistics.integer_counts > 0:
             start = x0 * statistics.x_max
             if has_total:
                 start = _with_total(start, statistics.total)
-            is_whole = has_whole_counts(self.sources.matrix[source].expm1())
-            rounded = _with_whole_counts(cells, start, uniform, _SOLVER_ERROR * statistics.x_max)
+            is_whole = has_integer_counts(self.sources.matrix[source].expm1())
+            rounded = _with_integer_counts(cells, start, uniform, _SOLVER_ERROR * statistics.x_max)
             if has_total:
                 rounded = _with_total(rounded, statistics.total)
             cells = torch.where(torch.from_numpy(is_whole).to(cells.device)[:, None], rounded, cells)
         return cells
 
 
-def _with_whole_counts(cells: Tensor, source: Tensor, uniform: Tensor, error: Tensor) -> Tensor:
+def _with_integer_counts(cells: Tensor, source: Tensor, uniform: Tensor, error: Tensor) -> Tensor:
     """Round what changed to whole multiples of the smallest count of the source cells, (n_cells, n_genes)."""
     one = torch.where(source > 0, torch.expm1(source), torch.inf).amin(-1, keepdim=True)
     counts = (torch.expm1(cells) / one).floor().clamp(min=1.0)

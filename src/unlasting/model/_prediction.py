@@ -13,10 +13,10 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import settings
 
-from unlasting.data import POOL, cell_noise
+from unlasting.data import POPULATION, cell_noise
 from unlasting.effects import ConditionTensors
 from unlasting.model._base import Dose
-from unlasting.model._generator import Carrier
+from unlasting.model._generator import Generator
 from unlasting.model._mudata import expression_of, modality_of
 from unlasting.model._parts import digest_of, write_in_parts
 from unlasting.model._provenance import ProvenanceMixin
@@ -30,7 +30,7 @@ from unlasting.screen import (
     expression,
     is_in_memory,
     not_none,
-    require_whole_numbers,
+    require_integers,
 )
 
 DEFAULT_BATCH_SIZE = 128
@@ -256,12 +256,12 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         carrier = self._carrier(cells, conditions, seed, batch_size, show_progress=False)
         latents = []
         for rows in _chunks(adata.n_obs, batch_size):
-            x0, pools = carrier.cells(rows), carrier.pools(rows)
+            x0, populations = carrier.cells(rows), carrier.populations(rows)
             eps = cell_noise(list(cells.names[rows]), [0] * len(rows), adata.n_vars, seed_or_default(seed))[0]
-            signal = pools.mean if self.preset.control_signal == "pool" else torch.zeros_like(x0)
+            signal = populations.mean if self.preset.control_signal == "population" else torch.zeros_like(x0)
             of_cells = conditions.to(x0.device)[torch.as_tensor(condition[rows], device=x0.device)]
             noise = torch.from_numpy(eps).to(x0.device)
-            latents.append(self.module.encode(x0, noise, signal, of_cells, pools).cpu().numpy())
+            latents.append(self.module.encode(x0, noise, signal, of_cells, populations).cpu().numpy())
         return np.concatenate(latents)
 
     @torch.inference_mode()
@@ -316,19 +316,19 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
             )
         if self.preset.control_signal == "cell" and controls is None:
             raise ValueError("With `preset='paper'` the control cells themselves are needed: give `controls`.")
-        pool = self._pool_code(cell_type, batch)
+        population = self._population_code(cell_type, batch)
         conditions = self._tensors([self._asked(perturbation, dose)]).to(self.module.device)
         x_max = self.module.statistics.x_max
         cells = []
         for rows in _chunks(len(latent), batch_size):
             once = torch.zeros(len(rows), dtype=torch.long, device=self.module.device)
-            pools = self.module.pools()[once + pool]
-            signal = pools.mean
+            populations = self.module.populations()[once + population]
+            signal = populations.mean
             if controls is not None and self.preset.control_signal == "cell":
                 signal = torch.as_tensor(controls[rows], dtype=x_max.dtype, device=self.module.device) / x_max
             on = torch.from_numpy(mask[rows]).to(self.module.device)
             start = torch.from_numpy(latent[rows]).to(self.module.device)
-            values = self.module.decode(start, on, signal, conditions[once], pools)
+            values = self.module.decode(start, on, signal, conditions[once], populations)
             cells.append(((values * on).clamp(min=0.0) * x_max).cpu().numpy())
         return np.concatenate(cells)
 
@@ -402,8 +402,8 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
         seed: int | None,
         batch_size: int | None,
         show_progress: bool,
-    ) -> Carrier:
-        return Carrier(
+    ) -> Generator:
+        return Generator(
             self.module,
             sources,
             conditions,
@@ -412,29 +412,29 @@ class PredictionMixin(SourcesMixin, ProvenanceMixin):
             show_progress=show_progress,
         )
 
-    def _pool_code(self, cell_type: str | None, batch: str | None) -> int:
-        """Find one registered pool of controls."""
-        state = self._state(POOL)
+    def _population_code(self, cell_type: str | None, batch: str | None) -> int:
+        """Find one registered population of controls."""
+        state = self._state(POPULATION)
         found = np.flatnonzero(
             ((state["cell_types"] == cell_type) | (cell_type is None)) & ((state["batches"] == batch) | (batch is None))
         )
         if len(found) != 1:
             raise ValueError(
-                f"`cell_type={cell_type!r}` and `batch={batch!r}` name {len(found)} pools of controls; one is needed. "
+                f"`cell_type={cell_type!r}` and `batch={batch!r}` name {len(found)} populations of controls; one is needed. "
                 f"Cell types: {sorted(set(state['cell_types']))}; batches: {sorted(set(state['batches']))}."
             )
         return int(found[0])
 
 
 def seed_or_default(seed: int | None) -> int:
-    require_whole_numbers(0, **not_none(seed=seed))
+    require_integers(0, **not_none(seed=seed))
     if seed is not None:
         return seed
     return 0 if settings.seed is None else settings.seed
 
 
 def _size(batch_size: int | None) -> int:
-    require_whole_numbers(1, **not_none(batch_size=batch_size))
+    require_integers(1, **not_none(batch_size=batch_size))
     return batch_size or DEFAULT_BATCH_SIZE
 
 

@@ -20,7 +20,7 @@ from scipy import sparse
 
 from unlasting._compat import parse_device_args
 from unlasting._files import replacing_folder, standing
-from unlasting.effects import ConditionFeatures, DoseCurves, Likeness
+from unlasting.effects import ConditionFeatures, DoseCurves, MolecularSimilarity
 from unlasting.model._base import ModelBase
 from unlasting.model._mudata import modality_of
 from unlasting.screen import check_genes
@@ -145,8 +145,8 @@ class SavingMixin(ModelBase):
         state = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
         _complete(state)
         curves = DoseCurves(state["effects.half_doses"].numpy(), state["effects.slopes"].numpy())
-        likeness = Likeness(*state["effects.likeness"].tolist())
-        described = model.condition_features = ConditionFeatures(model.vocabulary, curves, likeness)
+        molecular_similarity = MolecularSimilarity(*state["effects.molecular_similarity"].tolist())
+        described = model.condition_features = ConditionFeatures(model.vocabulary, curves, molecular_similarity)
         # Another version may have weighted what conditions are described by otherwise.
         described.scale_as(state["effects.features"].numpy())
         state["effects.features"] = torch.from_numpy(described(model.vocabulary.trained_conditions))
@@ -166,10 +166,10 @@ class SavingMixin(ModelBase):
 def _complete(state: dict[str, torch.Tensor]) -> None:
     """Add what models of earlier versions do not hold, so that they predict what they did."""
     state.setdefault("statistics.total", torch.tensor(0.0))  # cells were not scaled to a total
-    state.setdefault("statistics.whole_counts", torch.tensor(0.0))  # nor rounded to counts
+    state.setdefault("statistics.integer_counts", torch.tensor(0.0))  # nor rounded to counts
     state.setdefault("effects.slopes", torch.ones_like(state["effects.half_doses"]))
-    state.setdefault("effects.likeness", torch.tensor([4.0, 0.5]))  # the same for all screens
-    state.setdefault("mask_fading", torch.tensor(0.0))  # the mask network saw all conditions whole
+    state.setdefault("effects.molecular_similarity", torch.tensor([4.0, 0.5]))  # the same for all screens
+    state.setdefault("mask_down_weighting", torch.tensor(0.0))  # the mask network saw all conditions whole
     state.setdefault("effects.own", torch.zeros(state["effects.coefficients"].shape[-2:]))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from unlasting.data import PerturbationField, PoolField, split_codes
+from unlasting.data import PerturbationField, PopulationField, split_codes
 from unlasting.effects import KINDS, STIMULUS, TargetVocabulary
 from unlasting.screen import (
     LABELS_OF_SPLIT,
@@ -47,14 +47,14 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
         raise ValueError(
             f"No perturbed cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`: there is nothing to learn from."
         )
-    pools = list(zip(keys.cell_types(adata), keys.batches(adata), strict=True))
-    without = sorted(set(pools) - {pools[row] for row in np.flatnonzero(in_training & is_control)})
+    populations = list(zip(keys.cell_types(adata), keys.batches(adata), strict=True))
+    without = sorted(set(populations) - {populations[row] for row in np.flatnonzero(in_training & is_control)})
     if without:
         cell_type, batch = without[0]
         named = [f"`cell_type_key` {cell_type!r}"] * bool(keys.cell_type_key)
         named += [f"`batch_key` {batch!r}"] * bool(keys.batch_key)
         raise ValueError(
-            f"{len(without)} of {len(set(pools))} pools have no control cells in training, the first: "
+            f"{len(without)} of {len(set(populations))} populations have no control cells in training, the first: "
             f"{', '.join(named)}. Every prediction starts from controls of its own cell type and batch: add controls, "
             "drop these cells, or set up without this key."
         )
@@ -109,10 +109,13 @@ def check_transfer(adata: AnnData, keys: ScreenKeys, layer: str | None, saved: d
     """Refuse a screen that a saved model cannot go on with, before anything is written."""
     check_screen(adata, layer)
     in_training = split_codes(adata, keys) < SPLITS.index(TEST)
-    pools = [", ".join(filter(None, pool)) for pool in zip(keys.cell_types(adata), keys.batches(adata), strict=True)]
+    populations = [
+        ", ".join(filter(None, population))
+        for population in zip(keys.cell_types(adata), keys.batches(adata), strict=True)
+    ]
     for field, what, values in (
         (PerturbationField(keys), "perturbation", keys.labels(adata)),
-        (PoolField(keys), "cell type or batch", pools),
+        (PopulationField(keys), "cell type or batch", populations),
     ):
         unknown = in_training & (field.codes(adata, saved[field.registry_key]["state_registry"]) < 0)
         if unknown.any():

@@ -11,8 +11,8 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting.data import POOL, SPLIT
-from unlasting.effects import ControlPools, fit_statistics
+from unlasting.data import POPULATION, SPLIT
+from unlasting.effects import ControlPopulations, fit_statistics
 from unlasting.model._base import ModelBase
 from unlasting.model._parts import digest_of
 from unlasting.screen import TEST, expression, nearest_name
@@ -30,9 +30,9 @@ class SourceCells:
         Names, which seed the random numbers of the cells made from them, shape `(n_sources,)`.
     cell_type, batch
         What they are, shape `(n_sources,)`.
-    pool
-        Row of `pools` for every cell, shape `(n_sources,)`.
-    pools
+    population
+        Row of `populations` for every cell, shape `(n_sources,)`.
+    populations
         What is known of their cell types and batches.
     """
 
@@ -40,8 +40,8 @@ class SourceCells:
     names: np.ndarray
     cell_type: np.ndarray
     batch: np.ndarray
-    pool: np.ndarray
-    pools: ControlPools
+    population: np.ndarray
+    populations: ControlPopulations
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,16 +53,16 @@ class SourceCells:
             names=np.concatenate([self.names, others.names]),
             cell_type=np.concatenate([self.cell_type, others.cell_type]),
             batch=np.concatenate([self.batch, others.batch]),
-            pool=np.concatenate([self.pool, others.pool + len(self.pools)]),
-            pools=ControlPools.concatenate([self.pools, others.pools]),
+            population=np.concatenate([self.population, others.population + len(self.populations)]),
+            populations=ControlPopulations.concatenate([self.populations, others.populations]),
         )
 
     def digest(self, rows: np.ndarray) -> str:
-        """Get what tells some of the cells, with all that is known of their pools, from others."""
+        """Get what tells some of the cells, with all that is known of their populations, from others."""
         matrix = self.matrix[rows]
-        pools = (getattr(self.pools, f.name).cpu().numpy() for f in fields(self.pools))
+        populations = (getattr(self.populations, f.name).cpu().numpy() for f in fields(self.populations))
         names = (str(name) for name in self.names[rows])
-        return digest_of(*names, matrix.indptr, matrix.indices, matrix.data, self.pool[rows], *pools)
+        return digest_of(*names, matrix.indptr, matrix.indices, matrix.data, self.population[rows], *populations)
 
     def rows_by_cell_type(self, cell_type: str | Sequence[str] | None, batch: str | None) -> dict[str, np.ndarray]:
         """Get the rows of the cell types asked for.
@@ -108,25 +108,25 @@ class SourcesMixin(ModelBase):
         return np.array([p.is_control for p in self._perturbations(adata)], dtype=bool)
 
     def _as_sources(self, adata: AnnData, rows: np.ndarray) -> SourceCells:
-        """Take cells as sources; pools that the model does not know are fitted from their own control cells."""
+        """Take cells as sources; populations that the model does not know are fitted from their own control cells."""
         cell_type, batch = self.keys.cell_types(adata), self.keys.batches(adata)
-        state, known = self._state(POOL), self.module.pools()
+        state, known = self._state(POPULATION), self.module.populations()
         place = {pair: i for i, pair in enumerate(zip(state["cell_types"], state["batches"], strict=True))}
         new = sorted({(cell_type[row], batch[row]) for row in rows} - set(place))
-        pools = ControlPools.concatenate([known, *(self._fit_pool(adata, *pair) for pair in new)])
+        populations = ControlPopulations.concatenate([known, *(self._fit_population(adata, *pair) for pair in new)])
         place |= {pair: len(known) + i for i, pair in enumerate(new)}
         return SourceCells(
             matrix=sparse.csr_matrix(expression(adata, self._layer)[rows], dtype=np.float32),
             names=np.asarray(adata.obs_names, dtype=object)[rows],
             cell_type=cell_type[rows],
             batch=batch[rows],
-            pool=np.array([place[cell_type[row], batch[row]] for row in rows], dtype=int),
-            pools=pools,
+            population=np.array([place[cell_type[row], batch[row]] for row in rows], dtype=int),
+            populations=populations,
         )
 
-    def _fit_pool(self, adata: AnnData, cell_type: str, batch: str) -> ControlPools:
-        """Fit a cell type or batch that was not trained from the control cells given, as one pool."""
-        trained = self._state(POOL)["cell_types"]
+    def _fit_population(self, adata: AnnData, cell_type: str, batch: str) -> ControlPopulations:
+        """Fit a cell type or batch that was not trained from the control cells given, as one population."""
+        trained = self._state(POPULATION)["cell_types"]
         if self.preset.denoiser.cell_type_index and cell_type not in trained:
             raise ValueError(
                 f"The cell type {cell_type!r} was not trained, and `preset='paper'` knows cell types by index only "
@@ -144,15 +144,15 @@ class SourcesMixin(ModelBase):
         fitted, _ = fit_statistics(
             expression(adata, self._layer)[np.flatnonzero(chosen)],
             condition=zeros,
-            pool=zeros,
+            population=zeros,
             split=zeros,
             control_code=0,
             n_conditions=1,
-            n_pools=1,
+            n_populations=1,
         )
-        index = {name: int(self.module.cell_type_of_pool[i]) for i, name in enumerate(trained)}
-        pool = fitted.pools(torch.tensor([index.get(cell_type, -1)])).to(self.module.device)
-        return pool.rescaled(float(fitted.x_max) / float(self.module.statistics.x_max))
+        index = {name: int(self.module.cell_type_of_population[i]) for i, name in enumerate(trained)}
+        population = fitted.populations(torch.tensor([index.get(cell_type, -1)])).to(self.module.device)
+        return population.rescaled(float(fitted.x_max) / float(self.module.statistics.x_max))
 
     def _training_controls(self) -> SourceCells:
         """Get the control cells of the training data."""

@@ -25,7 +25,7 @@ from unlasting.data import SPLIT, CellSplitter
 from unlasting.model._base import ModelBase
 from unlasting.model._resuming import check_checkpoint, read_checkpoint
 from unlasting.module import NetworkName, NetworkTraining
-from unlasting.screen import SPLITS, logger, not_none, require_numbers, require_whole_numbers
+from unlasting.screen import SPLITS, logger, not_none, require_integers, require_numbers
 from unlasting.train import Checkpoint, KeepBest, NetworkPlan, NetworkProgressBar
 
 _VALIDATIONS = 25
@@ -116,9 +116,9 @@ class TrainingMixin(ModelBase):
             )
         if max_steps is not None and max_epochs is not None:
             raise ValueError("Both `max_steps` and `max_epochs` are given; they say the same. Give one.")
-        require_whole_numbers(1, **not_none(max_steps=max_steps, max_epochs=max_epochs, batch_size=batch_size))
-        require_whole_numbers(1, early_stopping_patience=early_stopping_patience)
-        require_whole_numbers(0, **not_none(seed=seed))
+        require_integers(1, **not_none(max_steps=max_steps, max_epochs=max_epochs, batch_size=batch_size))
+        require_integers(1, early_stopping_patience=early_stopping_patience)
+        require_integers(0, **not_none(seed=seed))
         require_numbers(**not_none(lr=lr))
         if lr is not None and not 0 < lr < math.inf:
             raise ValueError(f"`lr` is {lr}; a learning rate above 0 is needed, such as 1e-3.")

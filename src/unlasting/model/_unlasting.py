@@ -14,21 +14,30 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 
-from unlasting.data import GRAPH, PERTURBATION, POOL, SPLIT, GraphField, PerturbationField, PoolField, SplitField
+from unlasting.data import (
+    GRAPH,
+    PERTURBATION,
+    POPULATION,
+    SPLIT,
+    GraphField,
+    PerturbationField,
+    PopulationField,
+    SplitField,
+)
 from unlasting.effects import (
     GENE,
     STIMULUS,
     ConditionFeatures,
     EffectFit,
-    Marginals,
-    OwnShifts,
+    HurdleParameters,
+    OnTargetEffects,
     ResponderFit,
     Responders,
     ScreenStatistics,
     TargetVocabulary,
     fit_dose_curves,
     fit_effects,
-    fit_likeness,
+    fit_molecular_similarity,
     fit_responders,
     fit_statistics,
 )
@@ -121,7 +130,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
                 len(graph["nodes"]),
                 statistics,
                 self._tensors(conditions),
-                torch.as_tensor(np.unique(self._state(POOL)["cell_types"].astype(str), return_inverse=True)[1]),
+                torch.as_tensor(np.unique(self._state(POPULATION)["cell_types"].astype(str), return_inverse=True)[1]),
                 effects,
                 responders,
                 torch.as_tensor(graph["molecules"]) if len(graph["molecules"]) else None,
@@ -166,26 +175,28 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
 
     def _fit_statistics(self) -> tuple[ScreenStatistics, EffectFit, ResponderFit]:
         """Fit what needs no training, or make room for what was saved."""
-        n_conditions, n_pools = self.summary_stats["n_conditions"], self.summary_stats["n_pools"]
+        n_conditions, n_populations = self.summary_stats["n_conditions"], self.summary_stats["n_populations"]
         trained, n_genes = self.vocabulary.trained_conditions, self.summary_stats["n_vars"]
         if self.adata is None:
             n_features, n_drugs = len(self.condition_features), len(self.vocabulary.trained_drugs)
             return (
-                ScreenStatistics.empty(n_genes, n_pools, n_conditions),
-                EffectFit.empty(len(trained), n_features, n_pools, n_genes, n_drugs),
-                ResponderFit.empty(n_conditions, n_pools, len(trained)),
+                ScreenStatistics.empty(n_genes, n_populations, n_conditions),
+                EffectFit.empty(len(trained), n_features, n_populations, n_genes, n_drugs),
+                ResponderFit.empty(n_conditions, n_populations, len(trained)),
             )
-        codes = {name: np.asarray(self.adata_manager.get_from_registry(name)) for name in (PERTURBATION, POOL, SPLIT)}
+        codes = {
+            name: np.asarray(self.adata_manager.get_from_registry(name)) for name in (PERTURBATION, POPULATION, SPLIT)
+        }
         matrix = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
         cells: dict[str, Any] = {
             "condition": codes[PERTURBATION].ravel(),
-            "pool": codes[POOL].ravel(),
+            "population": codes[POPULATION].ravel(),
             "split": codes[SPLIT].ravel(),
             "control_code": 0,
             "n_conditions": n_conditions,
-            "n_pools": n_pools,
+            "n_populations": n_populations,
         }
-        responders = ResponderFit.empty(n_conditions, n_pools, len(trained))
+        responders = ResponderFit.empty(n_conditions, n_populations, len(trained))
         if self.preset.use_responders:
             targets = [frozenset(map(self.vocabulary.target, condition.targets)) for condition in self._conditions()]
             known = {of_condition: code for code, of_condition in enumerate(dict.fromkeys(targets))}
@@ -195,17 +206,17 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
             matrix, **cells, responders=Responders(responders), use_mask=self.preset.use_mask
         )
         curves = fit_dose_curves(self.vocabulary, measured)
-        likeness = fit_likeness(self.vocabulary, measured, curves)
-        described = self.condition_features = ConditionFeatures(self.vocabulary, curves, likeness)
+        molecular_similarity = fit_molecular_similarity(self.vocabulary, measured, curves)
+        described = self.condition_features = ConditionFeatures(self.vocabulary, curves, molecular_similarity)
         profiles = statistics.control_mean.double().numpy()
-        controls = Marginals(statistics.control_log_odds, statistics.base, statistics.scale)
+        controls = HurdleParameters(statistics.control_log_odds, statistics.base, statistics.scale)
         mode = self.registry_["setup_args"]["mode"]
-        own = OwnShifts.of(self.vocabulary, measured, controls, float(statistics.x_max), mode)
+        own = OnTargetEffects.of(self.vocabulary, measured, controls, float(statistics.x_max), mode)
         effects = fit_effects(described(trained), described.specific, profiles, measured, own)
         of_targets = {
             "half_doses": torch.from_numpy(curves.half_doses),
             "slopes": torch.from_numpy(curves.slopes),
-            "likeness": torch.tensor([likeness.sharpness, likeness.unlike]),
+            "molecular_similarity": torch.tensor([molecular_similarity.sharpness, molecular_similarity.unlike]),
         }
         return statistics, dataclasses.replace(effects, **of_targets), responders
 
@@ -279,7 +290,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         `None`. Updates the following fields:
 
         - `adata.uns["unlasting"]["keys"]`: the names of the columns.
-        - `adata.obs["_unlasting_perturbation"]`, `["_unlasting_pool"]`, `["_unlasting_split"]`: integer codes.
+        - `adata.obs["_unlasting_perturbation"]`, `["_unlasting_population"]`, `["_unlasting_split"]`: integer codes.
         - `adata.uns["unlasting"]["grn"]`, if there was none.
 
         Raises
@@ -406,7 +417,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
             LayerField(REGISTRY_KEYS.X_KEY, setup_method_args["setup_args"]["layer"], is_count_data=False),
             SplitField(keys),
             PerturbationField(keys),
-            PoolField(keys),
+            PopulationField(keys),
             GraphField(),
         ]
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args, get_type_hints
 
 from unlasting.nn import Architecture
-from unlasting.screen import nearest_name, require_numbers, require_switches, require_whole_numbers
+from unlasting.screen import nearest_name, require_integers, require_numbers, require_switches
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Preset:
     n_steps
         Steps of the solver, for each of the two ways.
     control_signal
-        `pool`: the mean of the training controls, on both ways. `cell`: as published, nothing for the source,
+        `population`: the mean of the training controls, on both ways. `cell`: as published, nothing for the source,
         `mu + sigma eps` for the target in training and the control cell itself in generation.
     mask_rule
         `bridge`: the mask of a source cell is carried over by its latent. As published, masks are drawn anew from a
@@ -69,14 +69,14 @@ class Preset:
     n_mask_controls
         The number K of control cells behind these rates.
     use_effects
-        Whether the marginals of a condition start from its expected effect, of which the networks learn the rest.
+        Whether the hurdle_parameters of a condition start from its expected effect, of which the networks learn the rest.
     use_responders
         Whether cells of a perturbation that look like controls are taken to have escaped it, in training and, as often,
         in generation.
     keep_total
         Whether generated cells get the total of normalised counts that all training cells have, where they have the same.
-    whole_counts
-        Whether generated cells hold whole counts, rounded up or down at random, where those of all training cells are whole.
+    integer_counts
+        Whether generated cells hold integer counts, rounded up or down at random, where those of all training cells are whole.
         Needs `use_latent` and `use_mask`.
     use_latent
         Whether a cell is decoded from the encoded control cell, and not from noise.
@@ -97,14 +97,14 @@ class Preset:
     schedule: Literal["cosine", "linear_beta"] = "cosine"
     solver: Literal["adams", "euler"] = "adams"
     n_steps: int = 10
-    control_signal: Literal["pool", "cell"] = "pool"
+    control_signal: Literal["population", "cell"] = "population"
     mask_rule: Literal["bridge", "probability", "threshold"] = "bridge"
     mask_threshold: float = 0.5
     n_mask_controls: int = 500
     use_effects: bool = True
     use_responders: bool = True
     keep_total: bool = True
-    whole_counts: bool = True
+    integer_counts: bool = True
     use_latent: bool = True
     use_mask: bool = True
 
@@ -116,7 +116,7 @@ class Preset:
         require_switches(
             **{f.name: getattr(self, f.name) for f in dataclasses.fields(self) if isinstance(f.default, bool)}
         )
-        require_whole_numbers(1, n_steps=self.n_steps, n_mask_controls=self.n_mask_controls)
+        require_integers(1, n_steps=self.n_steps, n_mask_controls=self.n_mask_controls)
         require_numbers(mask_threshold=self.mask_threshold)
 
     @classmethod
@@ -164,7 +164,7 @@ _PUBLISHED = Architecture(
     mask_as_input=False,
     cell_type_index=True,
     control_residual=True,
-    depth_slope=False,
+    detected_genes_slope=False,
 )
 
 PRESETS: Final = {
@@ -185,7 +185,7 @@ PRESETS: Final = {
         use_effects=False,
         use_responders=False,
         keep_total=False,
-        whole_counts=False,
+        integer_counts=False,
     ),
 }
 """Recipes by name: `default`, the identity bridge; `paper`, the published one."""

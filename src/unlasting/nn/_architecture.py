@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from unlasting.screen import require_numbers, require_switches, require_whole_numbers
+from unlasting.screen import require_integers, require_numbers, require_switches
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Architecture:
         type that was not trained can be asked for.
     control_residual
         Whether the control signal is added to the output of the denoiser.
-    depth_slope
+    detected_genes_slope
         Whether the mask network knows how many genes a cell expresses.
 
     Raises
@@ -66,12 +66,12 @@ class Architecture:
     mask_as_input: bool = True
     cell_type_index: bool = False
     control_residual: bool = False
-    depth_slope: bool = True
+    detected_genes_slope: bool = True
 
     def __post_init__(self) -> None:
         sizes = ("gene_features", "attention_features", "heads", "width", "time_frequencies")
-        require_whole_numbers(1, **{name: getattr(self, name) for name in sizes})
-        require_whole_numbers(0, condition_features=self.condition_features)
+        require_integers(1, **{name: getattr(self, name) for name in sizes})
+        require_integers(0, condition_features=self.condition_features)
         require_numbers(largest_frequency=self.largest_frequency, dropout=self.dropout)
         require_switches(**{f.name: getattr(self, f.name) for f in fields(self) if isinstance(f.default, bool)})
         if not 0 <= self.dropout < 1:

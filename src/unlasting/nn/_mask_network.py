@@ -76,7 +76,7 @@ class MaskNetwork(nn.Module):
         # Where a target has an embedding it also acts on every gene directly; zero for the control.
         self.direct = nn.Linear(conditioned, n_genes, bias=False) if conditioned else None
         start_at_zero(self.out, self.direct)
-        self.slope = nn.Parameter(torch.full((n_genes,), 0.5)) if architecture.depth_slope else None
+        self.slope = nn.Parameter(torch.full((n_genes,), 0.5)) if architecture.detected_genes_slope else None
 
     def forward(
         self,
@@ -85,7 +85,7 @@ class MaskNetwork(nn.Module):
         conditions: ConditionTensors,
         cell_type: Tensor,
     ) -> Tensor:
-        """Predict the log-odds at the usual depth.
+        """Predict the log-odds at the usual detected.
 
         Parameters
         ----------
@@ -120,6 +120,6 @@ class MaskNetwork(nn.Module):
             out = out + self.grn(control[..., None], keep, embedded, condition, conditions)
         return out if self.direct is None or condition is None else out + self.direct(condition)
 
-    def at_depth(self, log_odds: Tensor, depth: Tensor) -> Tensor:
+    def at_detected_genes(self, log_odds: Tensor, detected: Tensor) -> Tensor:
         """Shift the log-odds `(n, n_genes)` to cells of a depth in s.d. from the usual, shape `(n,)`."""
-        return log_odds if self.slope is None else log_odds + self.slope * depth[:, None]
+        return log_odds if self.slope is None else log_odds + self.slope * detected[:, None]

@@ -20,8 +20,8 @@ from unlasting.screen import (
     ScreenKeys,
     logger,
     parse_labels,
+    require_integers,
     require_numbers,
-    require_whole_numbers,
     split_hash,
 )
 
@@ -124,7 +124,7 @@ def grn(
         delimiter=delimiter,
     )
     require_numbers(min_correlation=min_correlation, min_similarity=min_similarity)
-    require_whole_numbers(1, max_neighbors=max_neighbors, n_components=n_components)
+    require_integers(1, max_neighbors=max_neighbors, n_components=n_components)
     for argument, threshold in (("min_correlation", min_correlation), ("min_similarity", min_similarity)):
         if not 0 < threshold <= 1:
             raise ValueError(f"`{argument}` is {threshold}; it must be above 0 and at most 1.")

@@ -13,8 +13,8 @@ from unlasting.screen import (
     ScreenKeys,
     logger,
     nearest_name,
+    require_integers,
     require_numbers,
-    require_whole_numbers,
 )
 
 
@@ -81,7 +81,7 @@ def assign_guides(
     adata = adata.copy() if copy else adata
     require_whole(adata, "assign_guides")
     require_whole(guides, "assign_guides")
-    require_whole_numbers(1, min_counts=min_counts)
+    require_integers(1, min_counts=min_counts)
     require_numbers(min_share=min_share)
     if not 0 <= min_share <= 1:
         raise ValueError(f"`min_share` is {min_share}; it must be from 0 to 1.")

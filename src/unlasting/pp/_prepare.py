@@ -21,8 +21,8 @@ from unlasting.screen import (
     nearest_name,
     not_none,
     parse_labels,
+    require_integers,
     require_numbers,
-    require_whole_numbers,
     split_hash,
 )
 
@@ -97,7 +97,7 @@ def prepare(
     keys = ScreenKeys.read(
         adata, perturbation_key=perturbation_key, control=control, split_key=split_key, delimiter=delimiter
     )
-    require_whole_numbers(1, n_top_genes=n_top_genes, min_cells=min_cells)
+    require_integers(1, n_top_genes=n_top_genes, min_cells=min_cells)
     require_numbers(**not_none(target_sum=target_sum))
     if isinstance(genes, str) or not (genes is None or isinstance(genes, Iterable)):
         raise ValueError(f"`genes` is {genes!r}; a list of names is needed.")

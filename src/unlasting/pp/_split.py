@@ -30,8 +30,8 @@ from unlasting.screen import (
     logger,
     nearest_name,
     parse_labels,
+    require_integers,
     require_numbers,
-    require_whole_numbers,
     split_hash,
 )
 
@@ -177,7 +177,7 @@ def split(
             f"`kind` is {kind!r}; choose one of {list(get_args(Kind))}.{nearest_name(kind, get_args(Kind))}"
         )
     require_numbers(test_fraction=test_fraction, val_fraction=val_fraction, max_similarity=max_similarity)
-    require_whole_numbers(0, n_seen=n_seen, n_shots=n_shots, min_cells=min_cells, seed=seed)
+    require_integers(0, n_seen=n_seen, n_shots=n_shots, min_cells=min_cells, seed=seed)
     if not (0 <= test_fraction < 1 and 0 <= val_fraction < 1 and test_fraction + val_fraction < 1):
         raise ValueError(
             f"`test_fraction` is {test_fraction} and `val_fraction` is {val_fraction}; "

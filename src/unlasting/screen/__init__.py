@@ -1,6 +1,6 @@
 """The labels of a screen: perturbations, keys, checks, chemistry."""
 
-from unlasting.screen._arguments import not_none, require_numbers, require_switches, require_whole_numbers
+from unlasting.screen._arguments import not_none, require_integers, require_numbers, require_switches
 from unlasting.screen._cells import Cells, Condition, is_in_memory, refuse_counts, sample
 from unlasting.screen._checks import check_cells, check_genes, check_log_normalised, check_screen, expression
 from unlasting.screen._chemistry import (
@@ -57,7 +57,7 @@ __all__ = [
     "require_numbers",
     "require_rdkit",
     "require_switches",
-    "require_whole_numbers",
+    "require_integers",
     "sample",
     "smiles_by_name",
     "split_hash",

@@ -6,7 +6,7 @@ import math
 from numbers import Integral, Real
 
 
-def require_whole_numbers(minimum: int, **arguments: object) -> None:
+def require_integers(minimum: int, **arguments: object) -> None:
     """Refuse an argument that is no whole number of at least some size."""
     for name, value in arguments.items():
         if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < minimum:

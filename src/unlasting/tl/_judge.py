@@ -104,7 +104,7 @@ class Judge:
         rules, seeds = self.rules, [self.rules.seed, zlib.crc32(str(condition).encode())]
         dealt = self._deal(condition, np.random.default_rng(seeds))
         n_cells = min(len(dealt.cells) // 2, rules.max_cells, len(self.screen.control_rows(condition.cell_type)))
-        pools, missing = self._pools(condition, n_cells, seeds)
+        populations, missing = self._populations(condition, n_cells, seeds)
         genes = self.screen.genes
         sets = {
             name: np.arange(len(genes)) if name == ALL else top_genes(dealt.score, genes, int(name[2:]))
@@ -119,15 +119,18 @@ class Judge:
             top_genes(dealt.score, genes, 20),
             *permutation_test(
                 dealt.cells[:MAX_TESTED],
-                pools[NO_EFFECT][:MAX_TESTED],
+                populations[NO_EFFECT][:MAX_TESTED],
                 rules.n_permutations,
                 np.random.default_rng([*seeds, 0]),
             ),
-            {name: n_cells if self._is_mean(name) else min(len(pool), n_cells) for name, pool in pools.items()},
+            {
+                name: n_cells if self._is_mean(name) else min(len(population), n_cells)
+                for name, population in populations.items()
+            },
             missing,
         )
         self._compare(
-            verdict, dealt.cells, pools, {name: places for name, places in sets.items() if len(places)}, seeds
+            verdict, dealt.cells, populations, {name: places for name, places in sets.items() if len(places)}, seeds
         )
         return verdict
 
@@ -135,7 +138,7 @@ class Judge:
         self,
         verdict: Verdict,
         cells: np.ndarray,
-        pools: Mapping[str, np.ndarray],
+        populations: Mapping[str, np.ndarray],
         sets: Mapping[str, np.ndarray],
         seeds: list[int],
     ) -> None:
@@ -148,10 +151,12 @@ class Judge:
         for repeat in range(self.rules.n_repeats):
             order = np.random.default_rng([*seeds, 1, repeat]).permutation(len(cells))
             floor, observed = cells[order[: len(cells) // 2]], cells[order[len(cells) // 2 :]]
-            # one sample after the other, and around again where a pool is too small for all repeats
+            # one sample after the other, and around again where a population is too small for all repeats
             samples = {
-                name: pool[np.arange(repeat * verdict.n_cells[name], (repeat + 1) * verdict.n_cells[name]) % len(pool)]
-                for name, pool in pools.items()
+                name: population[
+                    np.arange(repeat * verdict.n_cells[name], (repeat + 1) * verdict.n_cells[name]) % len(population)
+                ]
+                for name, population in populations.items()
             }
             halves = self._halves(verdict.condition.cell_type, repeat)
             comparison = Comparison(observed, *halves, reference, single, sets)
@@ -180,28 +185,28 @@ class Judge:
         if keep_changes:
             verdict.changes.update({name: np.array([found[name] for found in changes]) for name in changes[0]})
 
-    def _pools(
+    def _populations(
         self, condition: Condition, n_cells: int, seeds: list[int]
     ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         """Ask all predictors for cells, enough for all repeats, and note which have none."""
-        pools: dict[str, np.ndarray] = {}
+        populations: dict[str, np.ndarray] = {}
         missing: dict[str, str] = {}
         # the same seeds for all: what one gives does not depend on which others there are
         draw = int(np.random.default_rng([*seeds, 3]).integers(2**32))
         for name, predictor in {NO_EFFECT: self.no_effect, **self.predictors}.items():
             try:
-                pool = self._draw(name, predictor, condition, self.rules.n_repeats * n_cells, draw)
+                population = self._draw(name, predictor, condition, self.rules.n_repeats * n_cells, draw)
             except NoPrediction as error:
                 missing[name] = str(error)
                 continue
             needed = max(2, min(MIN_SAMPLE, n_cells))
-            if len(pool) < needed and not self._is_mean(name):
-                missing[name] = f"it has {len(pool)} cells; {needed} are needed"
+            if len(population) < needed and not self._is_mean(name):
+                missing[name] = f"it has {len(population)} cells; {needed} are needed"
                 continue
-            pools[name] = np.random.default_rng([*seeds, 4]).permutation(pool)
+            populations[name] = np.random.default_rng([*seeds, 4]).permutation(population)
         if NO_EFFECT in missing:
             raise LeftOut(f"its cell type has too few training controls: {missing[NO_EFFECT]}")
-        return pools, missing
+        return populations, missing
 
     def _deal(self, condition: Condition, rng: np.random.Generator) -> _Dealt:
         """Set apart the cells that choose the DE genes, and shuffle the others."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unlasting.metrics import Metric, get_metric
-from unlasting.screen import Condition, require_whole_numbers
+from unlasting.screen import Condition, require_integers
 from unlasting.tl._comparison import ALL
 
 FLOOR = "noise floor"
@@ -58,7 +58,7 @@ class Rules:
                 )
         least = {"n_repeats": 1, "min_cells": 8, "max_cells": 2, "n_permutations": 19, "n_bootstraps": 20, "seed": 0}
         for argument, number in numbers.items():
-            require_whole_numbers(least[argument], **{argument: number})
+            require_integers(least[argument], **{argument: number})
         return cls([get_metric(name) for name in names["metrics"]], names["gene_sets"], **numbers)
 
 

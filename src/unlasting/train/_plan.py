@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from unlasting.data import PERTURBATION, POOL
+from unlasting.data import PERTURBATION, POPULATION
 from unlasting.module import NetworkName, NetworkTraining, UnlastingModule
 
 HISTORY_PREFIX: Final[dict[NetworkName, str]] = {"denoiser": "denoiser", "mask_network": "mask"}
@@ -92,7 +92,7 @@ class NetworkPlan(pl.LightningModule):
 
     def _batch(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         x0 = tensors[REGISTRY_KEYS.X_KEY] / self.module.statistics.x_max
-        return x0, tensors[PERTURBATION].long().flatten(), tensors[POOL].long().flatten()
+        return x0, tensors[PERTURBATION].long().flatten(), tensors[POPULATION].long().flatten()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Get the loss of a batch."""
