@@ -15,7 +15,6 @@ from unlasting.effects import (
     MeasuredEffects,
     MolecularSimilarity,
     TargetVocabulary,
-    _products_of_full_effects,
     fit_molecular_similarity,
 )
 from unlasting.effects._similarity import _products_of_full_effects

@@ -70,7 +70,7 @@ def test_probabilities_are_those_of_the_mixture_between_its_modes():
     )
     inside = np.clip(place, 0, separation)
     responders = (1 - nonresponding) * norm.pdf(inside, separation, spread)
-    expected = responders / (responders + escaped * norm.pdf(inside))
+    expected = responders / (responders + nonresponding * norm.pdf(inside))
     n = int(chosen.sum())
     ones, zeros = torch.ones(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
     found = Responders(fit)(torch.from_numpy(cells[chosen]), ones, zeros).numpy()
