@@ -11,3 +11,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: training, killed processes, fuzzing, notebooks")

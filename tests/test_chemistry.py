@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 
-from unlasting import _chemistry as chemistry
+from unlasting.screen import _chemistry as chemistry
 
 MOLECULES = [
     "CC(=O)Oc1ccccc1C(=O)O",  # aspirin

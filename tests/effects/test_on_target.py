@@ -11,13 +11,14 @@ from scipy import stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 
-from unlasting.data import _effects, _on_target_effects
 from unlasting.effects import (
     ExpectedEffects,
     HurdleParameters,
     MeasuredEffects,
     OnTargetEffects,
     TargetVocabulary,
+    _on_target,
+    _regression,
     fit_effects,
 )
 from unlasting.screen import Perturbation
@@ -129,7 +130,7 @@ def test_a_gene_with_many_counts_in_all_cells_changes_its_counts_and_not_who_exp
     base = poisson_genes(mean[:-2])[1]
     log_odds, base = np.r_[poisson_genes(mean[:-2])[0], 9.0, 9.0], np.r_[base, np.log1p(0.5 * mean[-2:])]
     known, measured = targets_and_effects(["TFX"], [*GENES, "TFX"], 0.0)
-    monkeypatch.setitem(_on_target_effects._USUAL_FOLD, "knockdown", fold)
+    monkeypatch.setitem(_on_target._USUAL_FOLD, "knockdown", fold)
     own, _ = separate(known, measured, "knockdown", controls(log_odds, base / X_MAX))
     left = np.minimum(poisson_genes(mean[-2:] * min(fold, 1.0))[0], 7.0)  # of 40 counts 4, which a few cells miss
     np.testing.assert_allclose(own[0, -2:], left - 7.0, atol=1e-2)
@@ -250,7 +251,7 @@ def test_left_out_values_are_those_of_a_regression_on_the_others():
     sizes = np.array([1.0, 0.3, 0.0, 1.0])
     which = np.zeros((12, 4), dtype=bool)
     which[2, 0] = which[[3, 7, 8], 1] = which[5, 2] = True
-    found = _effects._Spectrum.of(features @ features.T, noise).left_out(values, sizes, which)
+    found = _regression._Spectrum.of(features @ features.T, noise).left_out(values, sizes, which)
     assert (found[~which] == 0).all()
     assert found[5, 2] == 0  # nothing acts on this gene
     for output in (0, 1):

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 
-from unlasting.data import _effects
-from unlasting.effects import EffectFit, ExpectedEffects, MeasuredEffects, fit_effects, fit_statistics
+from unlasting.effects import EffectFit, ExpectedEffects, MeasuredEffects, _regression, fit_effects, fit_statistics
 
 N_GENES = 40
 
@@ -61,7 +60,7 @@ def log_likelihood(covariance, noise, values, size) -> float:
 
 def test_the_posterior_mean_is_that_of_scikit_learn(monkeypatch):
     """With one feature relevance is known to be a constant, and one size leaves one kernel."""
-    monkeypatch.setattr(_effects, "_SIZES", np.array([0.3]))
+    monkeypatch.setattr(_regression, "_SIZES", np.array([0.3]))
     rng = np.random.default_rng(1)
     features = rng.normal(size=(12, 1))
     noise = rng.uniform(0.05, 0.4, size=12)
@@ -81,7 +80,7 @@ def test_the_posterior_mean_is_that_of_scikit_learn(monkeypatch):
 
 
 def test_the_precision_is_the_inverse_covariance(monkeypatch):
-    monkeypatch.setattr(_effects, "_SIZES", np.array([0.3]))
+    monkeypatch.setattr(_regression, "_SIZES", np.array([0.3]))
     features, _, profiles, measured = linear_screen(noise=0.2)
     fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured)
     relevance = fit.relevance.numpy().astype(float)
@@ -99,8 +98,8 @@ def test_the_precision_is_the_inverse_covariance(monkeypatch):
 
 def test_two_populations_share_as_much_as_the_kernel_says(monkeypatch):
     """The mean over conditions and populations, from the full covariance of all pairs."""
-    monkeypatch.setattr(_effects, "_SIZES", np.array([1.0]))
-    monkeypatch.setattr(_effects, "_POPULATION_SHARES", (0.5,))
+    monkeypatch.setattr(_regression, "_SIZES", np.array([1.0]))
+    monkeypatch.setattr(_regression, "_POPULATION_SHARES", (0.5,))
     features, _, profiles, measured = linear_screen(n_trained=8, n_populations=3, noise=0.1)
     fit = fit_effects(features, np.ones(features.shape[1]), profiles, measured)
     relevance = fit.relevance.numpy().astype(float)
@@ -120,11 +119,11 @@ def test_updates_of_the_relevances_make_the_measured_effects_likelier(monkeypatc
     features, _, _, measured = linear_screen(n_features=6, noise=0.05, seed=3)
     values, noise = measured.shifts.reshape(len(features), -1), measured.noise
     likelihood = []
-    for rounds in range(_effects._ROUNDS + 1):
-        monkeypatch.setattr(_effects, "_ROUNDS", rounds)
-        relevance, _ = _effects._relevances(features, values, noise)
+    for rounds in range(_regression._ROUNDS + 1):
+        monkeypatch.setattr(_regression, "_ROUNDS", rounds)
+        relevance, _ = _regression._relevances(features, values, noise)
         covariance = (features * relevance) @ features.T
-        spectrum = _effects._Spectrum.of(covariance, noise)
+        spectrum = _regression._Spectrum.of(covariance, noise)
         claimed, sizes = spectrum.sizes(values)
         assert claimed == pytest.approx(log_likelihood(covariance, noise, values, sizes), rel=1e-6)
         likelihood.append(claimed)

@@ -206,10 +206,10 @@ def test_a_model_says_what_it_is(model, capsys):
 
 
 def test_a_source_is_encoded_once_and_its_latent_is_held_until_its_last_use(model, controls, monkeypatch):
-    from unlasting.model import _carry
+    from unlasting.model import _generator
 
     encoded, held = [], []
-    encode, decode = model.module.encode, _carry.Generator._decode
+    encode, decode = model.module.encode, _generator.Generator._decode
 
     def counting(x0, *others):
         encoded.extend(row.numpy().tobytes() for row in x0)
@@ -220,7 +220,7 @@ def test_a_source_is_encoded_once_and_its_latent_is_held_until_its_last_use(mode
         return decode(carrier, *chunk)
 
     monkeypatch.setattr(model.module, "encode", counting)
-    monkeypatch.setattr(_carry.Generator, "_decode", watching)
+    monkeypatch.setattr(_generator.Generator, "_decode", watching)
     few = controls[:24].copy()
     model.predict(few, perturbation="G3", batch_size=8, show_progress=False)
     assert len(encoded) == 24
