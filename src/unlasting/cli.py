@@ -132,8 +132,8 @@ def demo(
     ul.pp.grn(adata, prior="go")
     ul.UnlastingModel.setup_anndata(adata)
     model = ul.UnlastingModel(adata)
-    model.train(max_steps, accelerator=accelerator, seed=seed)
-    if model.trainer.interrupted:
+    model.train(max_steps=max_steps, accelerator=accelerator, seed=seed)
+    if getattr(model.trainer, "interrupted", False):
         raise typer.Exit(INTERRUPTED)
     held_out = (adata.obs["unlasting_split"] == "test").to_numpy().nonzero()[0]
     model.predict(adata, indices=held_out, seed=seed)
@@ -200,7 +200,7 @@ def train(
     from unlasting.tl._groups import Screen
 
     _may_write(model, force, is_folder=True)
-    check_place(model, force)
+    check_place(model, force, save_anndata=True)
     adata = _read(file)
     labels: dict[str, Any] = {"perturbation_key": perturbation_key, "control": control, "delimiter": delimiter}
     groups: dict[str, Any] = {"cell_type_key": cell_type_key, "batch_key": batch_key}
@@ -213,7 +213,7 @@ def train(
     ul.pp.grn(adata, prior=None if prior == "none" else prior, cell_type_key=cell_type_key, **labels)
     ul.UnlastingModel.setup_anndata(adata, **labels, **groups, **drugs, mode=mode)
     trained = ul.UnlastingModel(adata, preset=preset)
-    trained.train(max_steps, accelerator=accelerator, seed=seed)
+    trained.train(max_steps=max_steps, accelerator=accelerator, seed=seed)
     trained.save(model, overwrite=force, save_anndata=True)
     screen = Screen.of(adata)
     found: dict[str, Any] = {"model": str(model), "n_cells": adata.n_obs, "n_genes": adata.n_vars}
@@ -223,7 +223,7 @@ def train(
     _say(found, as_json)
     if not as_json:
         typer.echo(f"next: unlasting predict --model {shlex.quote(str(model))} -o predicted.h5ad")
-    if trained.trainer.interrupted:
+    if getattr(trained.trainer, "interrupted", False):
         raise typer.Exit(INTERRUPTED)
 
 

@@ -84,7 +84,7 @@ def make_model(
     model = UnlastingModel(adata, preset=preset, **SIZES, **(options or {}))
     scvi.settings.seed = before
     if train:
-        model.train(train, seed=seed, batch_size=64, lr=2e-3, **QUIET)
+        model.train(max_steps=train, seed=seed, batch_size=64, lr=2e-3, **QUIET)
     return model
 
 

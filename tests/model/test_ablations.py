@@ -17,7 +17,7 @@ def trained(screen, preset: str, steps: int = 20, **options) -> UnlastingModel:
     adata = screen(n_cells=300)
     UnlastingModel.setup_anndata(adata, cell_type_key="cell_type")
     model = UnlastingModel(adata, preset=preset, **SIZES, **options)
-    model.train(steps, seed=0, batch_size=64, lr=2e-3, **QUIET)
+    model.train(max_steps=steps, seed=0, batch_size=64, lr=2e-3, **QUIET)
     return model
 
 

@@ -48,7 +48,7 @@ def mdata(screen) -> MuData:
 def model(mdata) -> UnlastingModel:
     UnlastingModel.setup_mudata(mdata, **SETUP)
     model = UnlastingModel(mdata, width=32, gene_features=4, attention_features=4)
-    model.train(5, seed=0, accelerator="cpu", **QUIET)
+    model.train(max_steps=5, seed=0, accelerator="cpu", **QUIET)
     return model
 
 

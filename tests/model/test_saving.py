@@ -73,7 +73,7 @@ def test_without_an_anndata_it_takes_controls(either, folder, controls):
     with pytest.raises(ValueError, match="loaded without an AnnData"):
         loaded.predict(**QUIET)
     with pytest.raises(RuntimeError, match="Load it with one to train it"):
-        loaded.train(1)
+        loaded.train(max_steps=1)
 
 
 def test_a_new_process_generates_the_same_cells(model, tmp_path, controls):
@@ -123,7 +123,7 @@ def test_a_loaded_model_trains_on(build, screen, tmp_path):
     model.save(tmp_path / "model")
     loaded = load(tmp_path / "model", screen(n_cells=200))
     before = {k: v.clone() for k, v in loaded.module.denoiser.state_dict().items()}
-    loaded.train(5, accelerator="cpu", **QUIET)
+    loaded.train(max_steps=5, accelerator="cpu", **QUIET)
     assert any(not torch.equal(v, before[k]) for k, v in loaded.module.denoiser.state_dict().items())
     assert len(loaded.history["denoiser_train_loss"]) > len(model.history["denoiser_train_loss"])
     loaded.save(tmp_path / "model", overwrite=True)

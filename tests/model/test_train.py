@@ -78,7 +78,7 @@ def test_training_goes_on_from_the_weights(build, screen):
     model = build(screen(n_cells=200), train=12)
     lengths = {name: len(frame) for name, frame in model.history.items()}
     before = weights_of(model.module)
-    model.train(12, seed=0, **QUIET)
+    model.train(max_steps=12, seed=0, **QUIET)
     assert moved(before, model.module) == {"denoiser", "mask_network", "averaged.denoiser", "averaged.mask_network"}
     for name, frame in model.history.items():
         assert len(frame) > lengths[name], name
@@ -91,13 +91,13 @@ def test_training_goes_on_from_the_weights(build, screen):
 def test_an_interruption_keeps_what_was_learnt(build, screen):
     model = build(screen(n_cells=300))
     before, handler = weights_of(model.module), signal.getsignal(signal.SIGINT)
-    model.train(60, seed=0, callbacks=[StopAt(20)], **QUIET)
+    model.train(max_steps=60, seed=0, callbacks=[StopAt(20)], **QUIET)
     assert signal.getsignal(signal.SIGINT) is handler  # Ctrl-C works afterwards
     assert model.is_trained
     assert moved(before, model.module) == {"denoiser", "averaged.denoiser"}
     assert model.trainer.global_step == 20
     assert model.generate("G3", 3, show_progress=False).n_obs == 6
-    model.train(20, seed=0, **QUIET)
+    model.train(max_steps=20, seed=0, **QUIET)
     assert "mask_validation_score" in model.history
     assert "mask_network" in moved(before, model.module)
 
@@ -109,7 +109,7 @@ def test_an_interruption_says_so(build, screen, caplog):
 
         logger.addHandler(caplog.handler)
         try:
-            model.train(20, callbacks=[StopAt(3)], **QUIET)
+            model.train(max_steps=20, callbacks=[StopAt(3)], **QUIET)
         finally:
             logger.removeHandler(caplog.handler)
     assert "interrupted at step 3 of the denoiser" in caplog.text
@@ -123,16 +123,18 @@ def test_a_fault_is_not_an_interruption(build, screen):
 
     model = build(screen(n_cells=200))
     with pytest.raises(RuntimeError, match="disk on fire"):
-        model.train(5, callbacks=[Fault()], **QUIET)
+        model.train(max_steps=5, callbacks=[Fault()], **QUIET)
     assert not model.is_trained
 
 
 def test_early_stopping_stops_when_nothing_gets_better(build, screen):
     model = build(screen(n_cells=200))
-    model.train(25, lr=1e-30, early_stopping_patience=2, seed=0, batch_size=128, **QUIET)  # a step is an epoch
+    model.train(
+        max_steps=25, lr=1e-30, early_stopping_patience=2, seed=0, batch_size=128, **QUIET
+    )  # a step is an epoch
     assert len(model.history["denoiser_validation_score"]) == 3
     model = build(screen(n_cells=200))
-    model.train(25, lr=1e-30, early_stopping=False, seed=0, batch_size=128, **QUIET)
+    model.train(max_steps=25, lr=1e-30, early_stopping=False, seed=0, batch_size=128, **QUIET)
     assert len(model.history["denoiser_validation_score"]) >= 25
 
 
@@ -147,7 +149,7 @@ def test_the_best_averaged_weights_are_kept(build, screen):
                         parameter.add_(0.2 * torch.randn_like(parameter))
 
     model = build(screen(n_cells=300))
-    model.train(60, seed=0, early_stopping=False, callbacks=[Ruin()], **QUIET)
+    model.train(max_steps=60, seed=0, early_stopping=False, callbacks=[Ruin()], **QUIET)
     scores = model.history["denoiser_validation_score"].to_numpy(dtype=float).ravel()
     assert scores[-1] > 2 * scores.min()
     from unlasting.train import NetworkPlan
@@ -191,14 +193,14 @@ def test_epochs_are_passes_over_the_training_cells(build, screen):
 
 def test_a_screen_smaller_than_a_batch(build, screen):
     model = build(screen(n_cells=60))
-    model.train(3, batch_size=512, **QUIET)
+    model.train(max_steps=3, batch_size=512, **QUIET)
     assert model.generate("G7", 3, show_progress=False).n_obs == 6
 
 
 def test_half_precision_trains_like_full(build, screen):
     full, half = build(screen(n_cells=200)), build(screen(n_cells=200))
-    full.train(20, seed=0, **QUIET)
-    half.train(20, seed=0, precision="bf16-mixed", **QUIET)
+    full.train(max_steps=20, seed=0, **QUIET)
+    half.train(max_steps=20, seed=0, precision="bf16-mixed", **QUIET)
     for name, frame in full.history.items():
         np.testing.assert_allclose(half.history[name].to_numpy(float), frame.to_numpy(float), rtol=0.02, err_msg=name)
     new, other = (one.generate(["G3", "NEW1"], 20, show_progress=False).X.toarray() for one in (full, half))
@@ -232,7 +234,7 @@ def test_test_cells_change_nothing(build, screen):
 
 def test_progress_is_told_in_steps_on_the_standard_error(build, screen, capsys):
     model = build(screen(n_cells=120))
-    model.train(3, accelerator="cpu")
+    model.train(max_steps=3, accelerator="cpu")
     shown = capsys.readouterr()
     assert "Training the denoiser: 100%" in shown.err
     assert "3/3" in shown.err
@@ -252,7 +254,7 @@ def test_the_same_seed_gives_the_same_model(screen):
         before = torch.get_rng_state()
         models.append(UnlastingModel(adata))
         assert torch.equal(torch.get_rng_state(), before)
-        models[-1].train(3, seed=4, show_progress=False, accelerator="cpu")
+        models[-1].train(max_steps=3, seed=4, show_progress=False, accelerator="cpu")
     one, other = (model.module.state_dict() for model in models)
     assert all(torch.equal(one[name], other[name]) for name in one)
 

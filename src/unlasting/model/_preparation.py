@@ -9,11 +9,11 @@ import numpy as np
 from anndata import AnnData
 
 from unlasting import pp
-from unlasting.model._sources import SourcesMixin
+from unlasting.model._base import ModelBase
 from unlasting.screen import UNS_KEY, check_cells, logger
 
 
-class PreparationMixin(SourcesMixin):
+class PreparationMixin(ModelBase):
     """`prepare`."""
 
     def prepare(self, adata: AnnData, *, copy: bool = False) -> AnnData | None:
@@ -64,8 +64,8 @@ class PreparationMixin(SourcesMixin):
         )
         self.keys.write(adata)
         stored = {} if self.adata is None else self.adata.uns[UNS_KEY]
-        carried = [key for key in ("grn", "target_embedding", "molecules") if key in stored]
-        adata.uns[UNS_KEY] |= {key: deepcopy(stored[key]) for key in carried}
+        present = [key for key in ("grn", "target_embedding", "molecules") if key in stored]
+        adata.uns[UNS_KEY] |= {key: deepcopy(stored[key]) for key in present}
         if n_genes != before and not self.preparation_["library_size_key"]:
             logger.warning(
                 "The new cells have counts of %d genes, the training screen had %d: library sizes, and with them all "
@@ -83,7 +83,9 @@ class PreparationMixin(SourcesMixin):
         if screen is None or key not in screen.obs or key in adata.obs or self.keys.perturbation_key not in adata.obs:
             return None
         rows = screen.obs_names.get_indexer(adata.obs_names)
-        if (rows < 0).any() or not np.array_equal(self._perturbations(adata), self._perturbations(screen)[rows]):
+        if (rows < 0).any() or not np.array_equal(
+            self.keys.perturbations(adata), self.keys.perturbations(screen)[rows]
+        ):
             return None
         return screen.obs[key].to_numpy()[rows]
 

@@ -41,10 +41,9 @@ from unlasting.effects import (
     fit_responders,
     fit_statistics,
 )
-from unlasting.model._attention import AttentionMixin
-from unlasting.model._generation import GenerationMixin
+from unlasting.model._base import seed_or_default
+from unlasting.model._latent import LatentMixin
 from unlasting.model._mudata import EXPRESSION, expression_of
-from unlasting.model._prediction import seed_or_default
 from unlasting.model._preparation import PreparationMixin, preparation_of
 from unlasting.model._saving import SavingMixin
 from unlasting.model._setup import check_setup, check_transfer, make_graph, report_kinds
@@ -53,7 +52,7 @@ from unlasting.module import Preset, UnlastingModule
 from unlasting.screen import SPLIT_KEY, UNS_KEY, Perturbation, ScreenKeys, logger
 
 
-class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, AttentionMixin, SavingMixin):
+class UnlastingModel(PreparationMixin, TrainingMixin, LatentMixin, SavingMixin):
     r"""Predict single cells under perturbations, measured or not.
 
     A control cell is encoded to a Gaussian latent by the probability-flow ODE of a diffusion model of unperturbed
@@ -136,17 +135,13 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
                 torch.as_tensor(graph["molecules"]) if len(graph["molecules"]) else None,
             )
         self.preparation_ = {} if adata is None else preparation_of(adata)
-        self._preset_name, self._options = preset, options
+        self._preset_name = preset
         self._model_summary_string = (
             f"UnlastingModel with preset {preset!r}: {self.summary_stats['n_conditions']} conditions, "
             f"{self.summary_stats['n_trained_targets']} trained targets, {self.summary_stats['n_vars']} genes, "
             f"{self.summary_stats['n_nodes']} nodes, {self.summary_stats['n_edges']} edges"
         )
         self.init_params_ = self._get_init_params(locals())
-
-    def _conditions(self, *, trained: bool = False) -> list[Perturbation]:
-        """List the registered conditions, the control first, or those of training cells."""
-        return PerturbationField(self.keys).conditions(self._state(PERTURBATION), trained=trained)
 
     def _registered_modality(self, mdata: MuData) -> AnnData:
         """Find the modality that :meth:`setup_mudata` registered."""
