@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from unlasting.model import _parts
+from unlasting.model import _streaming
 
 QUIET = {"show_progress": False}
 LABELS = ["G3", "TFX", "NEW1", "G3+TFX", "control"]
@@ -23,7 +23,7 @@ class StopError(Exception):
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(_parts, "_VALUES_IN_PART", 17 * 60)  # 17 cells
+    monkeypatch.setattr(_streaming, "_VALUES_IN_PART", 17 * 60)  # 17 cells
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_what_is_written_is_not_made_again(model, tmp_path, stop_after, monkeypa
         with pytest.raises(StopError):
             model.generate(LABELS, 13, path=str(file), **QUIET)
     monkeypatch.undo()
-    monkeypatch.setattr(_parts, "_VALUES_IN_PART", 17 * 60)  # 17 cells
+    monkeypatch.setattr(_streaming, "_VALUES_IN_PART", 17 * 60)  # 17 cells
     assert not file.exists()
     parts = sorted((tmp_path / "cells.h5ad.parts").glob("*.h5ad"))
     assert [part.name for part in parts] == ["000000.h5ad", "000001.h5ad", "000002.h5ad"]
@@ -171,7 +171,7 @@ def test_counterfactuals_in_a_file_go_on_after_a_kill(model, controls, tmp_path,
     for other in ({"perturbation": "G3"}, {"adata": controls[1:].copy()}, {"seed": 7}):
         with pytest.raises(FileExistsError, match="differs in"):
             model.predict(**{"adata": controls, "perturbation": "G3+TFX", "path": file, **QUIET, **other})
-    monkeypatch.setattr(_parts, "_VALUES_IN_PART", 17 * 60)
+    monkeypatch.setattr(_streaming, "_VALUES_IN_PART", 17 * 60)
     parts = sorted((tmp_path / "predicted.h5ad.parts").glob("*.h5ad"))
     assert len(parts) == 2
     gone_on = model.predict(controls, "G3+TFX", path=file, **QUIET)

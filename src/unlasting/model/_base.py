@@ -79,7 +79,7 @@ class ModelBase(BaseModelClass):
 
     def _repr_html_(self) -> str:
         """Show the model as a table in notebooks."""
-        steps = {name: int(frame.index.max()) for name, frame in (self.history_ or {}).items() if "train" in name}
+        steps = {name.split("_")[0]: int(frame.index.max()) for name, frame in (self.history_ or {}).items()}
         rows = {
             "preset": self._preset_name,
             "conditions": self.summary_stats["n_conditions"],
