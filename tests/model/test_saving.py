@@ -304,7 +304,9 @@ def test_folders_and_descriptions_of_others_are_refused(stored, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no saved model"):
         load(tmp_path / "nowhere")
     torch.save({"model_state_dict": {}, "attr_dict": {}}, tmp_path / "model.pt")  # as scvi-tools saves
-    with pytest.raises(FileNotFoundError, match=r"`model.json` and `tensors.safetensors`.*the folder that `save` wrote"):
+    with pytest.raises(
+        FileNotFoundError, match=r"`model.json` and `tensors.safetensors`.*the folder that `save` wrote"
+    ):
         load(tmp_path)
     for changes, message in (
         ({"class": "SCVI"}, "does not describe a saved UnlastingModel"),
