@@ -1,4 +1,4 @@
-"""What holds for all tests: no window opens, and progress bars stay out of the report."""
+"""Settings for all tests: no window opens, and progress bars stay out of the report."""
 
 import os
 
@@ -7,11 +7,7 @@ from hypothesis import settings
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-# In CI the same code gives the same verdict; elsewhere hypothesis goes on looking for new cases.
+# In CI the same code gives the same result; elsewhere hypothesis goes on looking for new cases.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: training, killed processes, fuzzing, notebooks")

@@ -1,40 +1,41 @@
-"""The house has floors: a file imports only from floors below its own, and no file grows too large to be read."""
+"""A file imports only from packages above its own in the layout, or from its own package."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
-
-import pytest
 
 import unlasting
 
+ROOT = Path(__file__).parents[1]
 SOURCE = Path(unlasting.__file__).parent
-FILES = sorted(SOURCE.rglob("*.py"))
+FILES = {str(file.relative_to(SOURCE)): file for file in sorted(SOURCE.rglob("*.py"))}
 
-FLOORS = {
-    "_compat": 0,
-    "_files": 0,
-    "screen": 1,
-    "pp": 2,
-    "data": 3,
-    "effects": 4,
-    "diffusion": 5,
-    "nn": 6,
-    "module": 7,
-    "train": 8,
-    "model": 9,
-    "metrics": 10,
-    "baselines": 11,
-    "tl": 12,
-    "pl": 13,
-    "datasets": 13,
-    "_doctor": 14,
-    "cli": 15,
-    "__init__": 16,
-}
+ORDER = [
+    {"_compat", "_files"},
+    {"screen"},
+    {"pp"},
+    {"data"},
+    {"effects"},
+    {"diffusion"},
+    {"nn"},
+    {"module"},
+    {"train"},
+    {"model"},
+    {"metrics"},
+    {"baselines"},
+    {"tl"},
+    {"pl", "datasets"},
+    {"io"},
+    {"_doctor", "_report", "_reproduce", "report"},
+    {"cli"},
+    {"__init__"},
+]
+LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages}
 
 FORBIDDEN = {
+    "effects": {"anndata", "scanpy", "scvi", "lightning"},
     "diffusion": {"anndata", "scanpy", "scvi", "pandas"},
     "metrics": {"anndata", "scanpy", "scvi", "torch"},
     "nn": {"anndata", "scanpy", "scvi", "lightning"},
@@ -42,15 +43,15 @@ FORBIDDEN = {
     "tl": {"torch", "scvi", "lightning"},
     "pl": {"torch", "scvi", "lightning", "scanpy", "scipy", "sklearn"},
 }
-"""What a room must not know, beyond its floor."""
+"""Libraries that a package does without."""
 
 
-def room(file: Path) -> str:
-    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+def package(name: str) -> str:
+    return Path(name).parts[0].removesuffix(".py")
 
 
 def imports(file: Path) -> set[str]:
-    """Dotted names of everything that a file imports, inside functions too."""
+    """Dotted names of all imports in a file, inside functions too."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -60,44 +61,54 @@ def imports(file: Path) -> set[str]:
     return found
 
 
-def name_of(file: Path) -> str:
-    return str(file.relative_to(SOURCE))
+IMPORTS = {name: imports(file) for name, file in FILES.items()}
 
 
-def test_every_room_has_a_floor():
-    assert {room(file) for file in FILES} <= set(FLOORS)
+def test_every_package_has_a_level():
+    assert {package(name) for name in FILES} <= set(LEVEL)
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_imports_only_from_floors_below(file):
-    own = room(file)
-    parts = [name.split(".") for name in imports(file)]
-    rooms = {name[1] for name in parts if name[0] == "unlasting" and len(name) > 1 and name[1] in FLOORS}
-    too_high = sorted(other for other in rooms - {own} if FLOORS[other] >= FLOORS[own])
-    assert not too_high, f"{name_of(file)} (floor {FLOORS[own]}) imports {too_high}"
+def test_imports_only_from_packages_above():
+    wrong = {}
+    for name, found in IMPORTS.items():
+        parts = [dotted.split(".") for dotted in found]
+        others = {p[1] for p in parts if p[0] == "unlasting" and len(p) > 1 and p[1] in LEVEL} - {package(name)}
+        wrong[name] = sorted(other for other in others if LEVEL[other] >= LEVEL[package(name)])
+    assert {name: others for name, others in wrong.items() if others} == {}
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if room(f) in FORBIDDEN], ids=name_of)
-def test_knows_no_more_than_its_room(file):
-    known = {name.split(".")[0] for name in imports(file)} & FORBIDDEN[room(file)]
-    assert not known, f"{name_of(file)} imports {sorted(known)}"
+def test_no_package_imports_a_library_that_it_does_without():
+    wrong = {
+        name: sorted({dotted.split(".")[0] for dotted in found} & FORBIDDEN.get(package(name), set()))
+        for name, found in IMPORTS.items()
+    }
+    assert {name: libraries for name, libraries in wrong.items() if libraries} == {}
 
 
 def test_private_names_of_scvi_are_in_one_file():
     private = {
-        name_of(file): sorted(n for n in imports(file) if n.startswith("scvi.") and "._" in n)
-        for file in FILES
-        if room(file) != "_compat"
+        name: sorted(n for n in found if n.startswith("scvi.") and "._" in n)
+        for name, found in IMPORTS.items()
+        if package(name) != "_compat"
     }
-    assert {file: names for file, names in private.items() if names} == {}
+    assert {name: names for name, names in private.items() if names} == {}
 
 
 def test_messages_for_people_are_not_quoted():
     """A bare `KeyError` shows its message in quotes."""
-    bare = {name_of(file) for file in FILES if "raise KeyError(" in file.read_text(encoding="utf-8")}
-    assert bare == set()
+    assert [name for name, file in FILES.items() if "raise KeyError(" in file.read_text(encoding="utf-8")] == []
 
 
-def test_no_file_is_too_large():
-    lengths = {name_of(file): len(file.read_text(encoding="utf-8").splitlines()) for file in FILES}
-    assert {file: n for file, n in lengths.items() if n > 500} == {}
+def test_the_tests_use_few_private_modules():
+    found = [(file.name, name) for file in sorted((ROOT / "tests").rglob("*.py")) for name in imports(file)]
+    private = {(file, name.rsplit(".", 1)[0]) for file, name in found if re.search(r"^unlasting\..*\b_(?!_)", name)}
+    assert len(private) <= 10, sorted(private)
+
+
+def test_contributing_has_the_layout():
+    """The table in CONTRIBUTING lists each package, in the order of the imports."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [re.findall(r"`(\w+)`", row) for row in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, re.M)]
+    listed = [name for row in rows for name in row]
+    assert sorted(listed, key=LEVEL.__getitem__) == listed
+    assert {package(name) for name in FILES} - {"__init__"} <= set(listed)

@@ -1,4 +1,4 @@
-"""A look at the installation: versions, devices and optional packages."""
+"""Versions, devices and optional packages in this installation."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, req
 from typing import Any
 
 _BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError, TypeError)
-"""What packages raise that do not fit each other or the machine."""
+"""Errors from packages that do not fit each other or the machine."""
 
 _MISSING = "missing"
 
 
 def examine() -> dict[str, Any]:
-    """Collect what a report of a fault should say.
+    """Collect the facts for a bug report.
 
     Returns
     -------
-    `unlasting`, `python` and `platform`; `packages`, the version of each that is needed; `extras`, the version of each
-    optional one or how to install it; `devices`; `problems`, what of this does not work.
+    `unlasting`, `python` and `platform`; `packages`, the versions of required packages; `extras`, the versions of optional
+    packages or the command to install them; `devices`; `problems`, a line per broken package.
     """
     modules: dict[str, list[str]] = defaultdict(list)
     for module, distributions in packages_distributions().items():
@@ -54,7 +54,7 @@ def examine() -> dict[str, Any]:
 
 
 def _look_at(name: str, modules: list[str]) -> tuple[str, str]:
-    """Get the version of a package and what is wrong with it."""
+    """Get the version and the fault of a package."""
     try:
         found = version(name)
     except PackageNotFoundError:
@@ -68,7 +68,7 @@ def _look_at(name: str, modules: list[str]) -> tuple[str, str]:
 
 
 def _devices() -> dict[str, str]:
-    """Name what torch can compute on."""
+    """List the devices for torch."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

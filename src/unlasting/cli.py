@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from unlasting._files import replacing
-from unlasting.screen import TEST, listed, logger
+from unlasting.screen import TEST, Cells, ScreenKeys, listed, logger, not_none
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ GENE_SETS = {"all": "all", "de20": "DE20", "de40": "DE40"}
 
 
 class Commands(TyperGroup):
-    """Commands whose deliberate errors are one line; any other error keeps its traceback."""
+    """Commands with deliberate errors in one line; other errors keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -60,7 +60,7 @@ app = typer.Typer(
 
 
 def _accelerator(name: str) -> str:
-    """Refuse what this machine does not have, before anything is computed."""
+    """Refuse a missing device before the computation."""
     if name in ("auto", "cpu"):
         return name
     import torch
@@ -68,20 +68,20 @@ def _accelerator(name: str) -> str:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     there["gpu"] = any(there.values())
     if name not in there:
-        raise typer.BadParameter(f"{name!r} is none of auto, cpu, gpu, cuda and mps.")
+        raise typer.BadParameter(f"{name!r} is none of auto, cpu, gpu, cuda and mps. Choose one of them.")
     if not there[name]:
         raise typer.BadParameter(f"there is no {name!r} here; `unlasting doctor` names the devices.")
     return name
 
 
 File = Annotated[Path, typer.Argument(help="A screen as h5ad.", exists=True, dir_okay=False, show_default=False)]
-Model = Annotated[Path, typer.Option("--model", "-m", help="Folder of the saved model.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Model = Annotated[Path, typer.Option("--model", "-m", help="Folder for the saved model.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Path for the output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write the results as JSON, for other programs.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
-MaxSteps = Annotated[int | None, typer.Option(help="Training steps at most; by default as the preset says.", min=1)]
-Accelerator = Annotated[str, typer.Option(help="Where to compute: auto, cpu, gpu or mps.", callback=_accelerator)]
+Seed = Annotated[int, typer.Option(help="Seed for all random numbers.", min=0)]
+MaxSteps = Annotated[int | None, typer.Option(help="Training steps at most; by default as in the preset.", min=1)]
+Accelerator = Annotated[str, typer.Option(help="Device: auto, cpu, gpu or mps.", callback=_accelerator)]
 
 
 def _version(asked: bool) -> None:
@@ -116,10 +116,10 @@ def demo(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train on a real screen, predict perturbations that were held out, and compare with simple baselines.
+    """Train on a real screen, predict held-out perturbations, and compare with simple baselines.
 
-    The screen ships with the package: knock-outs of 25 genes in THP-1 cells (Papalexi et al. 2021). Seven of them are
-    held out; the model never sees a cell of theirs. It takes a few minutes on two CPU cores.
+    The screen ships with the package: 25 knock-outs in THP-1 cells (Papalexi et al. 2021). Seven are held out, and none of
+    their cells is used in training. It takes a few minutes on two CPU cores.
 
     Example: `unlasting demo -o my_folder`
     """
@@ -165,18 +165,18 @@ def train(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Kind of split, such as unseen_perturbation or random; by default the one that is there. Without one all "
-            "conditions are trained, and predictions cannot be judged."
+            help="Kind of split, such as unseen_perturbation or random; by default the existing split. Without one all "
+            "conditions are trained, and predictions cannot be evaluated."
         ),
     ] = None,
-    prior: Annotated[str, typer.Option(help="Prior of the gene graph: go, none, or an scGPT folder.")] = "go",
-    perturbation_key: Annotated[str, typer.Option(help="Column of obs with the perturbation.")] = "perturbation",
-    control: Annotated[str, typer.Option(help="Label of unperturbed cells.")] = "control",
-    delimiter: Annotated[str, typer.Option(help="What separates the targets of a combination.")] = "+",
+    prior: Annotated[str, typer.Option(help="Prior for the gene graph: go, none, or an scGPT folder.")] = "go",
+    perturbation_key: Annotated[str | None, typer.Option(help="Column of obs with the perturbation.")] = None,
+    control: Annotated[str | None, typer.Option(help="Label for unperturbed cells.")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Separator between the targets in a combination.")] = None,
     cell_type_key: Annotated[str | None, typer.Option(help="Column of obs with the cell type.")] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with the batch.")] = None,
     dose_key: Annotated[str | None, typer.Option(help="Column of obs with the dose in uM.")] = None,
-    smiles_key: Annotated[str | None, typer.Option(help="Column of obs with the structure of the drug.")] = None,
+    smiles_key: Annotated[str | None, typer.Option(help="Column of obs with the SMILES of the drug.")] = None,
     library_size_key: Annotated[str | None, typer.Option(help="Column of obs with the full library size.")] = None,
     n_top_genes: Annotated[int, typer.Option(help="Highly variable genes to keep, besides the targets.")] = 2_000,
     mode: Annotated[str, typer.Option(help="knockout, knockdown or activation.")] = "knockout",
@@ -189,7 +189,7 @@ def train(
 ) -> None:
     """Prepare a screen with raw counts, train on it, and save the model together with the prepared cells.
 
-    An interruption (Ctrl-C) ends the training; what was learnt by then is saved.
+    An interruption (Ctrl-C) ends the training, and the current weights are saved.
 
     Example: `unlasting train screen.h5ad --split unseen_perturbation --model my_model`
 
@@ -197,27 +197,28 @@ def train(
     """
     import unlasting as ul
     from unlasting.model._saving import check_place
-    from unlasting.tl._groups import Screen
 
     _may_write(model, force, is_folder=True)
     check_place(model, force, save_anndata=True)
     adata = _read(file)
-    labels: dict[str, Any] = {"perturbation_key": perturbation_key, "control": control, "delimiter": delimiter}
-    groups: dict[str, Any] = {"cell_type_key": cell_type_key, "batch_key": batch_key}
-    drugs: dict[str, Any] = {"dose_key": dose_key, "smiles_key": smiles_key}
+    labels: dict[str, Any] = not_none(perturbation_key=perturbation_key, control=control, delimiter=delimiter)
+    types: dict[str, Any] = not_none(cell_type_key=cell_type_key)
+    others: dict[str, Any] = not_none(batch_key=batch_key, dose_key=dose_key, smiles_key=smiles_key)
     if split is not None:
-        ul.pp.split(adata, split, **labels, **groups, **drugs, seed=seed)  # type: ignore[arg-type]  # `pp.split` checks it
+        ul.pp.split(adata, split, **labels, **types, **others, seed=seed)
     ul.pp.prepare(adata, n_top_genes=n_top_genes, library_size_key=library_size_key, **labels)
     if smiles_key is not None:
         ul.pp.molecules(adata, smiles_key, **labels)
-    ul.pp.grn(adata, prior=None if prior == "none" else prior, cell_type_key=cell_type_key, **labels)
-    ul.UnlastingModel.setup_anndata(adata, **labels, **groups, **drugs, mode=mode)
+    ul.pp.grn(adata, prior=None if prior == "none" else prior, **types, **labels)
+    ul.UnlastingModel.setup_anndata(adata, **labels, **types, **others, mode=mode)
     trained = ul.UnlastingModel(adata, preset=preset)
     trained.train(max_steps=max_steps, accelerator=accelerator, seed=seed)
     trained.save(model, overwrite=force, save_anndata=True)
-    screen = Screen.of(adata)
+    keys, cells = ScreenKeys.read(adata), Cells.read(adata, ScreenKeys.read(adata))
+    parts = keys.split(adata)
     found: dict[str, Any] = {"model": str(model), "n_cells": adata.n_obs, "n_genes": adata.n_vars}
-    found["held_out"] = [str(c) for c in screen.observed_conditions() if len(screen.part(c, TEST))]
+    held_out = {c: rows for c, rows in cells.conditions.items() if parts is not None and TEST in parts[rows]}
+    found["held_out"] = [str(condition) for condition in held_out if condition.perturbation != keys.control]
     scores = {name: frame.min().item() for name, frame in (trained.history or {}).items() if name.endswith(VALIDATION)}
     found["best_validation_scores"] = {name.removesuffix(VALIDATION): round(best, 4) for name, best in scores.items()}
     _say(found, as_json)
@@ -232,7 +233,7 @@ def predict(
     file: Annotated[
         Path | None,
         typer.Argument(
-            help="Cells with raw counts on the genes of the training screen; by default that screen itself.",
+            help="Cells with raw counts on the training genes; by default the training screen itself.",
             exists=True,
             dir_okay=False,
             show_default=False,
@@ -242,19 +243,19 @@ def predict(
     output: Output = Path("predicted.h5ad"),
     perturbation: Annotated[
         list[str] | None,
-        typer.Option("--perturbation", "-p", help="Generate new cells under it. May be given several times."),
+        typer.Option("--perturbation", "-p", help="Generate new cells under it. May be repeated."),
     ] = None,
     dose: Annotated[
         list[str] | None,
-        typer.Option(help="Dose of the drugs in uM: one for all perturbations, one for each, or several for one."),
+        typer.Option(help="Drug dose in uM: one for all perturbations, one for each, or several for one."),
     ] = None,
-    n_cells: Annotated[int, typer.Option(help="New cells for each perturbation and cell type.")] = 300,
+    n_cells: Annotated[int, typer.Option(help="New cells per perturbation and cell type.")] = 300,
     accelerator: Accelerator = "auto",
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write one generated cell beside every cell, or new cells under perturbations that are named.
+    """Write one generated cell beside every cell, or new cells under named perturbations.
 
     Example: `unlasting predict --model my_model`
 
@@ -264,7 +265,7 @@ def predict(
 
     if dose and not perturbation:
         raise typer.BadParameter(
-            "it goes with --perturbation: the cells of a screen have doses of their own.", param_hint="--dose"
+            "it needs --perturbation: the cells in a screen have their own doses.", param_hint="--dose"
         )
     _may_write(output, force)
     trained = ul.UnlastingModel.load(model, accelerator=accelerator)
@@ -287,16 +288,16 @@ def evaluate(
     layer: Annotated[str, typer.Option(help="Layer of FILE with the generated cells.")] = "unlasting",
     predictions: Annotated[
         Path | None,
-        typer.Option(help="Generated cells of any tool as an h5ad of their own.", exists=True, dir_okay=False),
+        typer.Option(help="Generated cells from any tool, in a second h5ad.", exists=True, dir_okay=False),
     ] = None,
     output: Output = Path("scores.csv"),
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge generated cells of held-out conditions beside simple baselines and the noise floor.
+    """Evaluate generated cells in held-out conditions beside simple baselines and the noise floor.
 
-    FILE is what `unlasting predict` wrote, or any prepared screen with its split.
+    FILE is an output from `unlasting predict`, or any prepared screen with its split.
 
     Example: `unlasting evaluate predicted.h5ad -o scores.csv`
 
@@ -308,8 +309,8 @@ def evaluate(
     adata = _read(file)
     if "keys" not in adata.uns.get("unlasting", {}):
         raise ValueError(
-            f"{str(file)!r} was not prepared: it does not say which column holds what. Begin with `unlasting train {file}`, "
-            "and give what `unlasting predict` writes, or the `adata.h5ad` of the model."
+            f"{str(file)!r} was not prepared: it has no recorded keys. Run `unlasting train {file}` first, then give the "
+            "output from `unlasting predict` or the `adata.h5ad` in the model folder."
         )
     generated = None if predictions is None else _read(predictions)
     scores = ul.tl.evaluate(adata, layer=layer if generated is None else None, predictions=generated, seed=seed)
@@ -328,7 +329,7 @@ def evaluate(
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Look at this installation: versions, devices, and which optional packages are there."""
+    """Show versions, devices and optional packages in this installation."""
     from unlasting._doctor import examine
 
     findings = examine()
@@ -338,7 +339,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _is_deliberate(error: BaseException) -> bool:
-    """Tell whether an error was raised by this package, and not by something that it called."""
+    """Return whether this package raised an error itself."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -346,14 +347,14 @@ def _is_deliberate(error: BaseException) -> bool:
 
 
 def _may_write(path: Path, force: bool, *, is_folder: bool = False) -> None:
-    """Refuse before anything is computed, not after it."""
+    """Refuse an output before the computation, not after it."""
     if path.exists() and not force:
         raise FileExistsError(f"{str(path)!r} exists already. Pass --force to replace it, or another place.")
     if path.exists() and path.is_dir() != is_folder:
         raise FileExistsError(f"{str(path)!r} is a {'file' if is_folder else 'folder'}. Choose another place.")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"Nothing may be written to {str(path.absolute().parent)!r}. Choose another place.")
+        raise PermissionError(f"{str(path.absolute().parent)!r} is read-only. Choose another place.")
 
 
 def _read(file: Path) -> AnnData:
@@ -362,24 +363,24 @@ def _read(file: Path) -> AnnData:
     try:
         return anndata.read_h5ad(file)
     except OSError as error:
-        raise ValueError(f"{str(file)!r} cannot be read as h5ad: {error}") from error
+        raise ValueError(f"{str(file)!r} cannot be read as h5ad: {error}. Give a complete h5ad file.") from error
 
 
 def _prepared(adata: AnnData, model: UnlastingModel) -> AnnData:
-    """Normalise cells as the training screen was, unless `pp.prepare` has done so."""
+    """Normalise cells as in training, unless `pp.prepare` has done so."""
     if "prepare" not in adata.uns.get("unlasting", {}):
         model.prepare(adata)
     return adata
 
 
 def _summary(adata: AnnData) -> list[dict[str, Any]]:
-    """Get the scores over conditions, a row for each predictor, set of genes and metric."""
+    """Get the scores over conditions, one row per predictor, gene set and metric."""
     summary: pd.DataFrame = adata.uns["unlasting"]["score_summary"]
     return json.loads(summary.to_json(orient="records"))  # missing values become null
 
 
 def _say(results: dict[str, Any], as_json: bool) -> None:
-    """Write results: one JSON object, or a table of the summary and a line for everything else."""
+    """Write results: one JSON object, or a table for the summary and a line for each other entry."""
     if as_json:
         typer.echo(json.dumps(results, indent=2))
         return
@@ -388,14 +389,14 @@ def _say(results: dict[str, Any], as_json: bool) -> None:
             _print_scores(value)
         elif isinstance(value, dict) and value:
             typer.echo(f"{name.replace('_', ' ')}:")
-            for part, what in value.items():
-                typer.echo(f"  {part}: {what}")
+            for part, content in value.items():
+                typer.echo(f"  {part}: {content}")
         elif value not in ([], {}):
             typer.echo(f"{name.replace('_', ' ')}: {listed(value) if isinstance(value, list) else value}")
 
 
 def _print_scores(summary: list[dict[str, Any]]) -> None:
-    """Print the scores over conditions: predictors in rows, metrics and sets of genes in columns."""
+    """Print the scores over conditions: predictors in rows, metrics and gene sets in columns."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -414,7 +415,7 @@ def _print_scores(summary: list[dict[str, Any]]) -> None:
     Console().print(table)
     typer.echo(
         "E-distance and EMD: 0 is the noise floor (other true cells), 1 is no effect (control cells).\n"
-        "Pearson of the mean change: 1 is what other true cells reach."
+        "Pearson of the mean change: 1 is the value for other true cells."
     )
     best: Counter[str] = Counter()
     for column in columns:
@@ -425,5 +426,5 @@ def _print_scores(summary: list[dict[str, Any]]) -> None:
     if best:
         typer.echo(
             f"Best score: {', '.join(f'{name} in {n}' for name, n in best.most_common())} of {best.total()} columns. "
-            "Whether that is more than chance, the 95 % intervals in `--json` say."
+            "`--json` adds 95 % intervals."
         )

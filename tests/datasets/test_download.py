@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import importlib
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +15,6 @@ import pytest
 from anndata import AnnData
 
 from unlasting import datasets, pp
-from unlasting.datasets import _download
 from unlasting.screen import ScreenKeys
 
 PUBLISHED = {
@@ -52,6 +53,14 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+def source(name: str) -> datasets.Source:
+    return importlib.import_module(f"unlasting.datasets._{name}").SOURCE
+
+
+def redirect(monkeypatch, name: str, **changes: str) -> None:
+    monkeypatch.setattr(f"unlasting.datasets._{name}.SOURCE", dataclasses.replace(source(name), **changes))
+
+
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
     """Serve small files, and have the sources point to them."""
@@ -61,33 +70,30 @@ def archive(tmp_path, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    for name, source in list(_download.SOURCES.items()):
-        published(name).write_h5ad(folder / source.file)
-        checksum = "md5:" + hashlib.md5((folder / source.file).read_bytes()).hexdigest()
-        url = f"http://127.0.0.1:{server.server_port}/{source.file}"
-        monkeypatch.setitem(_download.SOURCES, name, _download.Source(url, checksum))
+    for name in PUBLISHED:
+        file = folder / f"{name}.h5ad"
+        published(name).write_h5ad(file)
+        url = f"http://127.0.0.1:{server.server_port}/{file.name}"
+        redirect(monkeypatch, name, url=url, checksum="md5:" + hashlib.md5(file.read_bytes()).hexdigest())
     yield folder
     server.shutdown()
     server.server_close()
     thread.join()
 
 
-@pytest.mark.parametrize(
-    ("name", "labels"),
-    [
+def test_labels_are_harmonised_and_the_screen_can_be_split(archive, tmp_path) -> None:
+    for name, labels in [
         ("adamson", {"control": 60, "DDIT3": 30, "SPI1": 30, "CREB1": 30}),
         ("norman", {"control": 30, "CBL+UBASH3A": 30, "CBL": 30, "UBASH3A": 30, "KLF1": 30}),
         ("sciplex3", {"control": 16, "(+)-JQ1": 16, "Alvespimycin (17-DMAG) HCl": 16, "Trametinib": 16}),
-    ],
-)
-def test_labels_are_harmonised_and_the_screen_can_be_split(archive, tmp_path, name: str, labels: dict) -> None:
-    adata = getattr(datasets, name)(cache=tmp_path / "cache")
-    assert adata.obs["perturbation"].value_counts().to_dict() == labels
-    assert set(adata.obs["cell_type"]) == ({"A549", "K562"} if name == "sciplex3" else {"K562"})
-    assert adata.uns["unlasting"]["dataset"] == name
-    pp.split(adata, "unseen_perturbation", test_fraction=0.3, val_fraction=0)
-    pp.prepare(adata)
-    assert adata.uns["unlasting"]["split"]["n_test"] > 0
+    ]:
+        adata = datasets.DATASETS[name](cache=tmp_path / "cache")
+        assert adata.obs["perturbation"].value_counts().to_dict() == labels
+        assert set(adata.obs["cell_type"]) == ({"A549", "K562"} if name == "sciplex3" else {"K562"})
+        assert adata.uns["unlasting"]["dataset"] == name
+        pp.split(adata, "unseen_perturbation", test_fraction=0.3, val_fraction=0)
+        pp.prepare(adata)
+        assert adata.uns["unlasting"]["split"]["n_test"] > 0
 
 
 def test_doses_are_in_micromolar_and_genes_have_their_own_names(archive, tmp_path) -> None:
@@ -126,9 +132,8 @@ def test_a_file_is_downloaded_once(archive, tmp_path) -> None:
 
 
 def test_a_file_with_another_checksum_is_refused_and_not_kept(archive, tmp_path, monkeypatch) -> None:
-    source = _download.SOURCES["norman"]
-    monkeypatch.setitem(_download.SOURCES, "norman", _download.Source(source.url, "md5:" + "0" * 32))
-    with pytest.raises(ValueError, match="is not the one that is expected.*md5:0000"):
+    redirect(monkeypatch, "norman", checksum="md5:" + "0" * 32)
+    with pytest.raises(ValueError, match="is not the expected one.*md5:0000"):
         datasets.norman(cache=tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.h5ad"))
 
@@ -141,14 +146,12 @@ def test_a_damaged_file_in_the_cache_is_replaced(archive, tmp_path) -> None:
 
 
 def test_without_a_connection_the_way_out_is_told(archive, tmp_path, monkeypatch) -> None:
-    source = _download.SOURCES["adamson"]
-    missing = _download.Source(source.url.replace(".h5ad", "_gone.h5ad"), source.checksum)
-    monkeypatch.setitem(_download.SOURCES, "adamson", missing)
+    redirect(monkeypatch, "adamson", url=source("adamson").url.replace(".h5ad", "_gone.h5ad"))
     with pytest.raises(ConnectionError, match="download it by hand and save it as .*_gone.h5ad"):
         datasets.adamson(cache=tmp_path / "cache")
 
 
 def test_every_source_has_a_checksum_and_a_secure_address() -> None:
-    for source in _download.SOURCES.values():
-        assert source.url.startswith("https://zenodo.org/records/")
-        assert len(source.checksum.removeprefix("md5:")) == 32
+    for name in PUBLISHED:
+        assert source(name).url.startswith("https://zenodo.org/records/")
+        assert len(source(name).checksum.removeprefix("md5:")) == 32

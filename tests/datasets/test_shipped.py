@@ -1,4 +1,4 @@
-"""The shipped screens: what their documentation says, and a licence with each."""
+"""The shipped screens have their documented sizes and labels, and a licence each."""
 
 from __future__ import annotations
 
@@ -18,19 +18,25 @@ SHIPPED = {
 }
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_screens_are_raw_counts_with_labels(name: str) -> None:
-    adata = getattr(datasets, name)()
-    n_cells, n_genes, n_controls, n_conditions = SHIPPED[name]
-    assert adata.shape == (n_cells, n_genes)
-    assert sparse.issparse(adata.X)
-    assert (adata.X.data == np.rint(adata.X.data)).all()
-    assert (adata.obs["perturbation"] == "control").sum() == n_controls
-    parsed = parse_labels(adata.obs["perturbation"])
-    assert len({p.targets for p in parsed.values()} - {()}) == n_conditions
-    assert adata.obs_names.is_unique
-    assert adata.var_names.is_unique
-    assert adata.uns["unlasting"] == {"dataset": name}
+def test_shipped_screens_are_raw_counts_with_labels() -> None:
+    for name, (n_cells, n_genes, n_controls, n_conditions) in SHIPPED.items():
+        adata = datasets.DATASETS[name]()
+        assert adata.shape == (n_cells, n_genes)
+        assert sparse.issparse(adata.X)
+        assert (adata.X.data == np.rint(adata.X.data)).all()
+        assert (adata.obs["perturbation"] == "control").sum() == n_controls
+        parsed = parse_labels(adata.obs["perturbation"])
+        assert len({p.targets for p in parsed.values()} - {()}) == n_conditions
+        assert adata.obs_names.is_unique
+        assert adata.var_names.is_unique
+        assert adata.uns["unlasting"] == {"dataset": name}
+
+
+def test_every_data_set_is_registered_under_its_name() -> None:
+    for name, load in datasets.DATASETS.items():
+        assert load is getattr(datasets, name)
+    with pytest.raises(AttributeError, match="no attribute 'kangg'; data sets: adamson, kang"):
+        _ = datasets.kangg
 
 
 def test_every_shipped_file_is_attributed_and_they_are_small() -> None:

@@ -1,4 +1,4 @@
-"""Simulated screens: the known network decides what changes, and counterfactuals share the luck of their cell."""
+"""Simulated screens: the known network decides the change, and counterfactuals share the luck of their cell."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from unlasting import datasets, pp
-from unlasting.datasets._counts import changed_counts
-from unlasting.datasets._network import Network
+from unlasting.datasets._simulation import Network, changed_counts
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def controls(adata):
     return adata[adata.obs["perturbation"] == "control"].X.toarray()
 
 
-def test_the_screen_has_the_sizes_that_were_asked_for(simulated) -> None:
+def test_the_screen_has_the_requested_sizes(simulated) -> None:
     adata, truth = simulated
     counts = adata.obs["perturbation"].value_counts().to_dict()
     assert counts.pop("control") == 400
@@ -41,7 +40,7 @@ def test_the_screen_has_the_sizes_that_were_asked_for(simulated) -> None:
     assert adata.X.toarray().mean() == pytest.approx(3, rel=0.1)
 
 
-def test_a_counterfactual_differs_in_what_is_downstream_only(simulated) -> None:
+def test_a_counterfactual_differs_downstream_only(simulated) -> None:
     adata, truth = simulated
     edges = adata.uns["simulation"]["edges"]
     graph = networkx.DiGraph(list(zip(edges["source"], edges["target"], strict=True)))
@@ -152,6 +151,7 @@ def test_the_whole_way_of_preparation_works_and_survives_a_file(tmp_path) -> Non
     assert again.uns["simulation"]["parameters"]["seed"] == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(rate=st.floats(0.5, 20), change=st.floats(-2, 2), seed=st.integers(0, 100))
 def test_changed_poisson_counts_are_poisson(rate: float, change: float, seed: int) -> None:
@@ -168,15 +168,22 @@ def test_a_change_runs_down_the_chain() -> None:
     weights = np.zeros((3, 3))
     weights[0, 1], weights[1, 2] = 1.0, -2.0
     network = Network(np.array(["a", "b", "c"], dtype=object), weights)
-    none, first = np.zeros(3, dtype=bool), np.array([True, False, False])
     noise = np.zeros((1, 3))
-    np.testing.assert_allclose(network.log_expression(noise, none), [[0, 0, 0]])
-    np.testing.assert_allclose(network.log_expression(noise, first), [[-np.inf, -1, -2 * np.expm1(-1)]])
+    np.testing.assert_allclose(network.log_expression(noise), [[0, 0, 0]])
+    np.testing.assert_allclose(network.log_expression(noise, ["a"]), [[-np.inf, -1, -2 * np.expm1(-1)]])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_full_inhibition_is_a_knock_out_that_leaves_the_target() -> None:
+    network = Network.drawn(["T1", "T2"], [], ["a", "b", "c"], n_downstream=2, strength=1, rng=np.random.default_rng(0))
+    noise = np.random.default_rng(1).normal(size=(4, 5))
+    first = network.names == "T1"
+    silenced, inhibited = network.log_expression(noise, ["T1"]), network.log_expression(noise, (), first.astype(float))
+    np.testing.assert_allclose(silenced[:, ~first], inhibited[:, ~first])
+    np.testing.assert_allclose(inhibited[:, first], network.log_expression(noise)[:, first])
+
+
+def test_numbers_that_do_not_fit_are_named() -> None:
+    for arguments, message in [
         ({"n_cells": 0}, "`n_cells` is 0"),
         ({"n_cells": 2.5}, "`n_cells` is 2.5; a whole number"),
         ({"n_inert": -1}, "`n_inert` is -1"),
@@ -185,11 +192,9 @@ def test_a_change_runs_down_the_chain() -> None:
         ({"n_combos": 100}, "have fewer pairs"),
         ({"responders": 1.5}, "must be a fraction"),
         ({"responders": [0.5]}, "one for each of the 9 targets"),
-    ],
-)
-def test_numbers_that_do_not_fit_are_named(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        datasets.simulate_screen(**arguments)
+    ]:
+        with pytest.raises(ValueError, match=message):
+            datasets.simulate_screen(**arguments)
 
 
 def test_a_base_that_is_too_small_or_not_raw_is_refused() -> None:

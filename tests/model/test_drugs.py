@@ -362,7 +362,7 @@ def test_setup_refuses_drugs_without_molecules(drugs, unchanged):
 
 
 def test_the_published_recipe_knows_no_stimulus(build, drugs):
-    with pytest.raises(ValueError, match=r"\['IFN'\] cannot act in it.*The default preset takes them"):
+    with pytest.raises(ValueError, match=r"\['IFN'\] cannot act in it.*Use the default preset"):
         build(drugs.copy(), "paper", **SETUP)
 
 

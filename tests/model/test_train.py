@@ -68,7 +68,7 @@ def test_no_steps_leave_the_effects_model_alone(build, screen, tmp_path):
     model.train(max_steps=0)
     assert model.is_trained
     assert moved(before, model.module) == set()
-    assert model.history == {}
+    assert not model.history
     assert len(model.train_indices) + len(model.validation_indices) + len(model.test_indices) == 200
     effect = {label: model.generate(label, 80, seed=0, **HIDDEN).X.toarray().mean(0) for label in ("TFX", "control")}
     assert (effect["TFX"] - effect["control"])[20:30].mean() > 0.1  # the planted effect, from the closed form

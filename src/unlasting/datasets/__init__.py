@@ -1,11 +1,32 @@
-"""Screens: shipped with the package, downloaded, and simulated with a known truth."""
+"""Screens: shipped with the package, downloaded, and simulated with known counterfactuals."""
 
-from unlasting.datasets._download import adamson, norman, sciplex3
-from unlasting.datasets._shipped import kang, norman_mini, papalexi, sciplex3_drugs
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from unlasting.datasets._adamson import adamson
+from unlasting.datasets._kang import kang
+from unlasting.datasets._norman import norman, norman_mini
+from unlasting.datasets._papalexi import papalexi
+from unlasting.datasets._sciplex3 import sciplex3, sciplex3_drugs
 from unlasting.datasets._simulate import simulate_screen
 from unlasting.datasets._simulate_drugs import simulate_drug_screen
+from unlasting.datasets._source import Source
+
+DATASETS: dict[str, Callable[..., Any]] = {
+    "adamson": adamson,
+    "kang": kang,
+    "norman": norman,
+    "norman_mini": norman_mini,
+    "papalexi": papalexi,
+    "sciplex3": sciplex3,
+}
+"""Functions that load a real screen, by name. A new entry is an attribute of the module too."""
 
 __all__ = [
+    "DATASETS",
+    "Source",
     "adamson",
     "kang",
     "norman",
@@ -16,3 +37,10 @@ __all__ = [
     "simulate_drug_screen",
     "simulate_screen",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Look a registered data set up."""
+    if name in DATASETS:
+        return DATASETS[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; data sets: {', '.join(DATASETS)}")

@@ -29,13 +29,13 @@ def modality_of(mdata: MuData, modalities: Mapping[str, str] | None) -> AnnData:
         If a modality does not exist.
     """
     if modalities is None:
-        raise ValueError(
-            "The model was set up with an AnnData, and a MuData is given. Pass its expression modality."
-        )
+        raise ValueError("The model was set up with an AnnData, and a MuData is given. Pass its expression modality.")
     if mdata.is_view:
         raise ValueError("`mdata` is a view of another MuData. Pass a copy: `mdata = mdata.copy()`.")
     if EXPRESSION not in modalities:
-        raise ValueError(f"`modalities` is {dict(modalities)}, without the expression: add 'layer', such as {{'layer': 'rna'}}.")
+        raise ValueError(
+            f"`modalities` is {dict(modalities)}, without the expression: add 'layer', such as {{'layer': 'rna'}}."
+        )
     for argument, modality in modalities.items():
         if argument not in (EXPRESSION, *COLUMNS):
             raise ValueError(
@@ -65,6 +65,8 @@ def expression_of(mdata: MuData, modalities: Mapping[str, str] | None, keys: Scr
     for argument in COLUMNS:
         column, modality = getattr(keys, argument), (modalities or {}).get(argument)
         table = mdata.obs if modality is None else mdata[modality].obs
+        if modality is None and column not in table and column in obs:
+            table = obs
         if column is None or (argument == "split_key" and column not in table):
             continue
         if column not in table:

@@ -63,6 +63,15 @@ class TrainingMixin(ModelBase):
     _data_splitter_cls: type[CellSplitter] = CellSplitter
     trainer: Trainer | None = None
 
+    @property
+    def history(self) -> dict[str, pd.DataFrame] | None:
+        """Losses and validation scores by training step: `denoiser_train_loss`, `mask_validation_score`, and so on.
+
+        The validation score is the training loss on validation cells, with averaged weights and fixed noise. Lower is
+        better. The denoiser's is the squared error over expressed genes, the mask network's the cross-entropy.
+        """
+        return self.history_
+
     def train(
         self,
         *args: object,
