@@ -1,5 +1,6 @@
 """How far predicted cells are from observed ones: pure functions of arrays, and a registry of them."""
 
+from unlasting.metrics._calibration import dynamic_range_fraction
 from unlasting.metrics._challenge import (
     direction_fidelity,
     direction_reach,
@@ -24,7 +25,9 @@ from unlasting.metrics._structure import (
     library_size_error,
     zero_fraction_error,
 )
+from unlasting.metrics._systema import centroid_accuracy, perturbed_reference
 from unlasting.metrics._vcc2026 import VCC2026, Panel, vcc2026, vcc2026_scores, vcc2026_summary
+from unlasting.metrics._weighted import de_auprc, gene_weights, weighted_mse, weighted_r2_change
 
 __all__ = [
     "METRICS",
@@ -33,7 +36,9 @@ __all__ = [
     "RankTable",
     "VCC2026",
     "bimodality_error",
+    "centroid_accuracy",
     "correlation_error",
+    "de_auprc",
     "de_direction",
     "de_lfc_spearman",
     "de_overlap",
@@ -43,11 +48,13 @@ __all__ = [
     "direction_reach",
     "discrimination_score",
     "dispersion_error",
+    "dynamic_range_fraction",
     "e_distance",
     "emd",
     "emd_per_gene",
     "energy",
     "energy_per_gene",
+    "gene_weights",
     "get_metric",
     "lfc_nmae",
     "library_size_error",
@@ -59,6 +66,7 @@ __all__ = [
     "pearson_change",
     "perturbation_discrimination",
     "perturbation_spread",
+    "perturbed_reference",
     "pseudobulk",
     "pseudobulk_noise",
     "rank_table",
@@ -69,5 +77,7 @@ __all__ = [
     "vcc2026",
     "vcc2026_scores",
     "vcc2026_summary",
+    "weighted_mse",
+    "weighted_r2_change",
     "zero_fraction_error",
 ]

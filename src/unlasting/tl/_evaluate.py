@@ -32,7 +32,7 @@ from unlasting.tl._verdict import NO_EFFECT, LeftOut, Rules, Verdict
 if TYPE_CHECKING:
     from anndata import AnnData
 
-METRICS = ("e_distance", "emd", "pearson_change", "pearson_change_centred")
+METRICS = ("e_distance", "emd", "pearson_change", "pearson_change_centred", "correlation_error")
 GENE_SETS = ("all", "de20", "de40")
 
 

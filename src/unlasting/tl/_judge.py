@@ -12,6 +12,7 @@ import numpy as np
 from unlasting._cells import Cells, Condition
 from unlasting._constants import TEST, TRAIN
 from unlasting.baselines import NoEffect, NoPrediction, Predictor
+from unlasting.metrics import gene_weights
 from unlasting.tl._comparison import ALL, Comparison, is_of_conditions
 from unlasting.tl._differential import Moments, differential, top_genes
 from unlasting.tl._groups import Screen
@@ -127,9 +128,8 @@ class Judge:
             {name: n_cells if self._is_mean(name) else min(len(pool), n_cells) for name, pool in pools.items()},
             missing,
         )
-        self._compare(
-            verdict, dealt.cells, pools, {name: places for name, places in sets.items() if len(places)}, seeds
-        )
+        sets = {name: places for name, places in sets.items() if len(places)}
+        self._compare(verdict, dealt.cells, pools, gene_weights(dealt.score), sets, seeds)
         return verdict
 
     def _compare(
@@ -137,6 +137,7 @@ class Judge:
         verdict: Verdict,
         cells: np.ndarray,
         pools: Mapping[str, np.ndarray],
+        weights: np.ndarray,
         sets: Mapping[str, np.ndarray],
         seeds: list[int],
     ) -> None:
@@ -155,7 +156,7 @@ class Judge:
                 for name, pool in pools.items()
             }
             halves = self._halves(verdict.condition.cell_type, repeat)
-            comparison = Comparison(observed, *halves, reference, single, sets)
+            comparison = Comparison(observed, *halves, reference, weights, single, sets)
             ends = {
                 n: [comparison.values(end[:n]) for end in (floor, samples[NO_EFFECT])]
                 for n in set(verdict.n_cells.values())
