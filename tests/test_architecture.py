@@ -21,6 +21,7 @@ FLOORS = {
     "_compat": 0,
     "_doctor": 8,
     "_cells": 0,
+    "_counts": 0,
     "_direction": 0,
     "_files": 0,
     "_numbers": 0,
@@ -36,6 +37,7 @@ FLOORS = {
     "baselines": 5,
     "tl": 6,
     "pl": 7,
+    "io": 7,
     "datasets": 8,
     "cli": 9,
     "__init__": 10,
@@ -47,6 +49,7 @@ FORBIDDEN = {
     "nn": {"anndata", "scanpy", "scvi", "lightning"},
     "module": {"anndata", "scanpy", "lightning"},
     "tl": {"torch", "scvi", "lightning"},
+    "io": {"torch", "scvi", "lightning"},
     "pl": {"torch", "scvi", "lightning", "scanpy", "scipy", "sklearn"},
 }
 """What a room must not know, beyond its floor."""
