@@ -14,7 +14,7 @@ import pytest
 
 import unlasting
 
-PUBLIC = ("pp", "tl", "pl", "datasets", "metrics", "baselines", "model")
+PUBLIC = ("pp", "tl", "pl", "io", "datasets", "metrics", "baselines", "model")
 INTERNAL = ("diffusion", "nn", "module", "data", "train")
 KINDS = (FunctionType, staticmethod, classmethod, property)
 PACKAGES = [m.name for m in pkgutil.iter_modules(unlasting.__path__) if m.ispkg]
