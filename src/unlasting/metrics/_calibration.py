@@ -26,9 +26,9 @@ def dynamic_range_fraction(
     The share, between -1 and 1, shape `(n_conditions,)`: near 0 the metric cannot tell a good prediction from a poor
     one. NaN where `negative` is missing or better than the best.
 
-    References
-    ----------
-    Miller et al. (2025); calibrator `drf` of scPertEval.
+    Notes
+    -----
+    It is the dynamic range fraction of :cite:t:`miller2025calibrated`, the calibrator `drf` of scPertEval.
     """
     sign = 1.0 if larger_is_better else -1.0
     positive, negative = (np.asarray(x, dtype=np.float64) for x in (positive, negative))

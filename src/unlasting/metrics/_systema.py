@@ -21,9 +21,9 @@ def perturbed_reference(profiles: np.ndarray) -> np.ndarray:
     -------
     The reference, shape `(n_genes,)`: pass it as `control` of :func:`pearson_change`.
 
-    References
-    ----------
-    Viñas Torné et al. (2025), "Systema".
+    Notes
+    -----
+    It is a measure of Systema :cite:p:`vinastorne2025systema`.
     """
     return np.asarray(profiles, dtype=np.float64).mean(axis=0)
 
@@ -50,9 +50,9 @@ def centroid_accuracy(predicted: np.ndarray, observed: np.ndarray) -> np.ndarray
     ValueError
         If the shapes differ, or a value is missing or infinite.
 
-    References
-    ----------
-    Viñas Torné et al. (2025), "Systema".
+    Notes
+    -----
+    It is a measure of Systema :cite:p:`vinastorne2025systema`.
     """
     first, second = as_pair(predicted, observed)
     if first.shape != second.shape:

@@ -115,9 +115,9 @@ def vcc2026(predicted: Panel, observed: Panel, *, targets: Sequence[Sequence[int
     ValueError
         If the conditions differ.
 
-    References
-    ----------
-    cell-eval2 0.20, preset `vcc2026`; Virtual Cell Challenge 2026.
+    Notes
+    -----
+    It is the preset `vcc2026` of cell-eval2 0.20.
     """
     if predicted.names != observed.names:
         raise ValueError(

@@ -20,9 +20,9 @@ def gene_weights(score: np.ndarray) -> np.ndarray:
     -------
     The squares of the absolute scores after scaling to `[0, 1]`, with sum 1; all the same if no gene differs.
 
-    References
-    ----------
-    Mejia et al. (2025), "Diversity by design".
+    Notes
+    -----
+    The weights are those of :cite:t:`mejia2025diversity`.
     """
     size = np.abs(np.asarray(score, dtype=np.float64))
     known = np.isfinite(size)
@@ -56,9 +56,9 @@ def weighted_mse(predicted: Matrix, observed: Matrix, weights: np.ndarray) -> fl
     ValueError
         If an argument is empty or holds missing or infinite values, or the numbers of genes differ.
 
-    References
-    ----------
-    Mejia et al. (2025); `wmse_exp2` of scPertEval.
+    Notes
+    -----
+    It is the WMSE of :cite:t:`mejia2025diversity`, `wmse_exp2` of scPertEval.
     """
     first, second, shares = _profiles(predicted, observed, weights)
     return float(shares @ (first - second) ** 2)
@@ -90,9 +90,9 @@ def weighted_r2_change(predicted: Matrix, observed: Matrix, reference: Matrix, w
     ValueError
         If an argument is empty or holds missing or infinite values, or the numbers of genes differ.
 
-    References
-    ----------
-    Mejia et al. (2025); `weighted_r2_pert_exp2` of scPertEval.
+    Notes
+    -----
+    It is the weighted delta :math:`R^2` of :cite:t:`mejia2025diversity`, `weighted_r2_pert_exp2` of scPertEval.
     """
     first, second, shares = _profiles(predicted, observed, weights)
     origin = mean_profile(reference, "reference")
@@ -124,9 +124,9 @@ def de_auprc(predicted_score: np.ndarray, observed_pvalue: np.ndarray, *, thresh
     ValueError
         If the lengths differ.
 
-    References
-    ----------
-    `de_auprc` of scPertEval, `de_wilcoxon_pr_auc` of cell-eval2.
+    Notes
+    -----
+    It is `de_auprc` of scPertEval. `de_wilcoxon_pr_auc` of cell-eval2 ranks by p-values.
     """
     score, p_value = np.abs(np.asarray(predicted_score, dtype=float)), np.asarray(observed_pvalue, dtype=float)
     if score.shape != p_value.shape or score.ndim != 1:
