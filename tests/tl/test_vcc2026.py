@@ -92,8 +92,16 @@ def test_what_cannot_be_scored_is_refused(counts_screen: AnnData) -> None:
         ul.tl.evaluate(adata, predictions=means, profile="vcc2026")
     with pytest.raises(ValueError, match="Lower `min_cells`"):
         ul.tl.evaluate(adata, layer=None, profile="vcc2026", min_cells=1000)
-    with pytest.raises(ValueError, match="1 condition has at least"):
-        ul.tl.evaluate(adata, layer=None, profile="vcc2026", conditions=["G0"])
     del adata.layers["counts"]
     with pytest.raises(ValueError, match="Keep the raw counts"):
         ul.tl.evaluate(adata, layer=None, profile="vcc2026")
+
+
+def test_one_condition_has_values_but_no_score(counts_screen: AnnData) -> None:
+    adata = counts_screen.copy()
+    ul.tl.evaluate(adata, layer=None, profile="vcc2026", conditions=["G0"], baselines=["pooled"])
+    summary = adata.uns["unlasting"]["vcc2026_summary"].set_index(["predictor", "metric"])
+    assert summary["score"].isna().all()
+    assert summary["mean_response"].isna().all()
+    defined = [name for name in VCC2026 if name != "perturbation_discrimination"]
+    assert summary.loc["pooled"].loc[defined, ["value", "replicate"]].notna().all(axis=None)
