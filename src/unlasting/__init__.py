@@ -7,11 +7,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unlasting import baselines, datasets, metrics, pl, pp, tl
+    from unlasting import baselines, datasets, io, metrics, pl, pp, tl
     from unlasting.model import UnlastingModel
 
 __version__ = version("unlasting")
-__all__ = ["UnlastingModel", "__version__", "baselines", "datasets", "metrics", "pl", "pp", "tl"]
+__all__ = ["UnlastingModel", "__version__", "baselines", "datasets", "io", "metrics", "pl", "pp", "tl"]
 
 
 def __getattr__(name: str) -> Any:

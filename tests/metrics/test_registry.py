@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unlasting.metrics import METRICS, Metric, e_distance, energy, get_metric
+from unlasting.metrics import METRICS, Metric, e_distance, energy, gene_weights, get_metric
 
 EXPECTED = {
     "e_distance",
@@ -32,6 +32,10 @@ EXPECTED = {
     "de_direction",
     "de_lfc_spearman",
     "de_recall",
+    "de_auprc",
+    "centroid_accuracy",
+    "weighted_mse",
+    "weighted_r2_change",
 }
 
 
@@ -56,6 +60,7 @@ def arguments() -> dict[str, dict[str, Any]]:
         "observed": observed,
         "control": control,
         "observed_control": observed_control,
+        "weights": gene_weights(effects[0]),
         "reference": np.mean([draw(effect).mean(axis=0) for effect in effects], axis=0),
         "observed_effects": effects,
         **{f"observed_{name}": values for name, values in differential(observed, observed_control).items()},

@@ -307,7 +307,9 @@ def test_every_metric_can_be_asked_for(planted_screen):
     kept = frame[frame["signal"]]
     assert kept.groupby("metric")["value"].apply(lambda values: np.isfinite(values).any()).all()
     only_all = {m for m, of_metric in frame.groupby("metric") if set(of_metric["gene_set"]) == {"all"}}
-    assert only_all == {m for m in METRICS if m.startswith(("de_", "discrimination", "perturbation_spread"))}
+    assert only_all == {
+        m for m in METRICS if m.startswith(("de_", "discrimination", "perturbation_spread", "centroid"))
+    }
 
 
 def test_sets_of_conditions_are_told_apart(planted_screen):

@@ -41,7 +41,8 @@ def test_comparison_agrees_with_brute_force(cells):
     sets = {"all": np.arange(12), "de5": np.array([0, 2, 5, 7, 9])}
     single = [metric for metric in METRICS.values() if not is_of_conditions(metric)]
     control, observed_control = (Moments.of(cells[name]) for name in ("control", "observed_control"))
-    comparison = Comparison(cells["observed"], control, observed_control, reference, single, sets)
+    weights = np.random.default_rng(2).random(12)
+    comparison = Comparison(cells["observed"], control, observed_control, reference, weights, single, sets)
     found = comparison.values(cells["sample"])
     wide = {name: values.astype(np.float64) for name, values in cells.items()}
     for name, places in sets.items():
@@ -54,6 +55,10 @@ def test_comparison_agrees_with_brute_force(cells):
         assert found["mse_change", name] == pytest.approx(np.mean((changes[0] - changes[1]) ** 2), rel=1e-5)
         centred = [values.mean(axis=0) - reference[places] for values in (x, y)]
         assert found["pearson_change_centred", name] == pytest.approx(stats.pearsonr(*centred)[0], rel=1e-5)
+        shares = weights[places] / weights[places].sum()
+        assert found["weighted_mse", name] == pytest.approx(
+            np.sum(shares * (x.mean(axis=0) - y.mean(axis=0)) ** 2), rel=1e-5
+        )
         zeros = np.abs((x == 0).mean(axis=0) - (y == 0).mean(axis=0)).mean()
         assert found["zero_fraction_error", name] == pytest.approx(zeros, abs=1e-7)
     # tables are made of as many observed cells as there are in the sample

@@ -22,6 +22,8 @@ from unlasting.metrics._structure import (
     library_size_error,
     zero_fraction_error,
 )
+from unlasting.metrics._systema import centroid_accuracy
+from unlasting.metrics._weighted import de_auprc, weighted_mse, weighted_r2_change
 from unlasting.screen import MissingKeyError, nearest_name
 
 
@@ -41,7 +43,8 @@ class Metric:
         Its unit: `expression` is that of the data, `1` none.
     needs
         Names of the arguments of `function`: `predicted`, `observed`, `control`, `observed_control` are cells,
-        `reference` is the mean profile of the training perturbations; `predicted_score`, `predicted_lfc`,
+        `reference` is the mean profile of the training perturbations, `weights` are those of genes by differential
+        expression; `predicted_score`, `predicted_lfc`,
         `predicted_pvalue` and their observed counterparts are columns of a table of differential expression;
         `predicted_effects` and `observed_effects` are the mean changes of all conditions together.
     function
@@ -119,6 +122,10 @@ def _perturbation_spread(predicted_effects: np.ndarray, observed_effects: np.nda
     return perturbation_spread(predicted_effects, observed_effects)
 
 
+def _centroid_accuracy(predicted_effects: np.ndarray, observed_effects: np.ndarray) -> np.ndarray:
+    return centroid_accuracy(predicted_effects, observed_effects)
+
+
 CELLS = ("predicted", "observed")
 CHANGES = (*CELLS, "control", "observed_control")
 LFC = ("predicted_lfc", "observed_lfc", "observed_pvalue")
@@ -170,6 +177,23 @@ METRICS: dict[str, Metric] = {
             "expression squared",
             CHANGES,
             mse_change,
+        ),
+        Metric(
+            "weighted_mse",
+            "squared error of the mean profile, weighted by the response of genes",
+            0.0,
+            "expression squared",
+            (*CELLS, "weights"),
+            weighted_mse,
+        ),
+        Metric(
+            "weighted_r2_change",
+            "explained variance of the mean difference from the mean training perturbation, weighted by the response",
+            1.0,
+            "1",
+            (*CELLS, "reference", "weights"),
+            weighted_r2_change,
+            larger_is_better=True,
         ),
         Metric(
             "zero_fraction_error",
@@ -232,6 +256,15 @@ METRICS: dict[str, Metric] = {
             for distance in ("l1", "l2", "cosine")
         ),
         Metric(
+            "centroid_accuracy",
+            "share of the other conditions that are farther from the prediction than the own truth",
+            1.0,
+            "1",
+            EFFECTS,
+            _centroid_accuracy,
+            larger_is_better=True,
+        ),
+        Metric(
             "perturbation_spread",
             "how much predictions differ between conditions, relative to the truth",
             1.0,
@@ -247,6 +280,15 @@ METRICS: dict[str, Metric] = {
             "1",
             ("predicted_score", "observed_score", "predicted_pvalue", "observed_pvalue"),
             de_overlap,
+            larger_is_better=True,
+        ),
+        Metric(
+            "de_auprc",
+            "average precision of the predicted ranking of genes for the significant genes",
+            1.0,
+            "1",
+            ("predicted_score", "observed_pvalue"),
+            de_auprc,
             larger_is_better=True,
         ),
         Metric(

@@ -15,6 +15,7 @@ from unlasting.screen._chemistry import (
     tanimoto_similarity,
 )
 from unlasting.screen._constants import COUNTS_LAYER, PREDICTION_KEY, SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
+from unlasting.screen._counts import counts_per_unit, integer_counts, is_counts, screen_counts
 from unlasting.screen._errors import MissingKeyError
 from unlasting.screen._keys import LABELS_OF_SPLIT, ScreenKeys, split_hash
 from unlasting.screen._logging import listed, logger
@@ -43,7 +44,10 @@ __all__ = [
     "check_log_normalised",
     "check_screen",
     "compared_by",
+    "counts_per_unit",
     "expression",
+    "integer_counts",
+    "is_counts",
     "is_in_memory",
     "listed",
     "logger",
@@ -59,6 +63,7 @@ __all__ = [
     "require_switches",
     "require_integers",
     "sample",
+    "screen_counts",
     "smiles_by_name",
     "split_hash",
     "split_label",

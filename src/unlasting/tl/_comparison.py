@@ -15,7 +15,7 @@ ALL = "all"
 
 OF_CONDITIONS = "predicted_effects"
 OF_TABLES = ("predicted_score", "predicted_lfc", "predicted_pvalue")
-OF_MEANS = ("control", "reference")
+OF_MEANS = ("control", "reference", "weights")
 
 
 def is_of_conditions(metric: Metric) -> bool:
@@ -48,6 +48,8 @@ class Comparison:
         Moments of disjoint halves of the training controls.
     reference
         Mean profile of the training perturbations, shape `(n_genes,)`.
+    weights
+        Weights of the genes by differential expression, shape `(n_genes,)`.
     metrics
         The metrics of single conditions.
     gene_sets
@@ -60,6 +62,7 @@ class Comparison:
         control: Moments,
         observed_control: Moments,
         reference: np.ndarray,
+        weights: np.ndarray,
         metrics: Sequence[Metric],
         gene_sets: Mapping[str, np.ndarray],
     ) -> None:
@@ -74,6 +77,7 @@ class Comparison:
             "control": control.mean,
             "observed_control": observed_control.mean,
             "reference": reference,
+            "weights": weights,
         }
         wanted = {metric.name for metric in metrics}
         self._within = (

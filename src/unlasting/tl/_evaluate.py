@@ -17,12 +17,13 @@ from unlasting.tl._differential import Moments
 from unlasting.tl._groups import Groups, Screen, store
 from unlasting.tl._judge import Generated, Judge
 from unlasting.tl._scores import condition_table, harm_table, left_out_table, score_table, summary_table
+from unlasting.tl._vcc2026 import check_profile, evaluate_vcc2026
 from unlasting.tl._verdict import NO_EFFECT, LeftOut, Rules, Verdict
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-METRICS = ("e_distance", "emd", "pearson_change", "pearson_change_centred")
+METRICS = ("e_distance", "emd", "pearson_change", "pearson_change_centred", "correlation_error")
 GENE_SETS = ("all", "de20", "de40")
 
 
@@ -35,6 +36,7 @@ def evaluate(
     metrics: str | Iterable[str] = METRICS,
     gene_sets: str | Iterable[str] = GENE_SETS,
     conditions: Iterable[str | tuple[str, ...]] | None = None,
+    profile: str | None = None,
     n_repeats: int = 5,
     min_cells: int = 30,
     max_cells: int = 300,
@@ -93,6 +95,11 @@ def evaluate(
     conditions
         Perturbations, or tuples of perturbation, cell type and dose. They are all scored, with a signal or not. If
         `None`, all with test cells (and generated cells, if there are any), scored if they have a signal.
+    profile
+        `"vcc2026"`: the six metrics of the Virtual Cell Challenge 2026 on counts, as cell-eval2 computes them, instead of
+        `metrics` on `gene_sets`. `predictions` may hold counts then. Score 0 is the mean response of all conditions, and
+        1 a replicate, that is one half of the test cells against the other. `min_cells` and `seed` apply, the other
+        numbers do not.
     n_repeats
         How often the test cells are split.
     min_cells
@@ -130,10 +137,18 @@ def evaluate(
     - `"effects"`: `condition`, `cell_type`, `dose`, `gene`, `observed` and `predicted` mean change from training controls
       (all cells), `is_de20`; with a prediction only.
 
+    With `profile="vcc2026"`, the frame has the columns `condition`, `cell_type`, `dose`, `metric`, `predictor` and `value`.
+    These fields are updated instead:
+
+    - `"vcc2026"`: the frame.
+    - `"vcc2026_summary"`: `predictor`, `cell_type`, `metric`, `score`, `value` over conditions, those of the
+      `mean_response` and of the `replicate`, and `n_conditions`. The metric `mean` is the mean score.
+    - `"vcc2026_left_out"`: `cell_type`, `predictor` and `reason` where a predictor lacks a condition.
+
     Raises
     ------
     KeyError
-        If the layer, a column, a gene, a metric or a baseline is missing.
+        If the layer, a column, a gene, a metric, a profile or a baseline is missing.
     ValueError
         If no condition can be judged, there are no test cells, or an argument makes no sense.
     """
@@ -160,7 +175,13 @@ def evaluate(
     left_out: dict[Condition, str] = {}
     judged: list[str] = []
     without = layer is None and predictions is None
-    groups = None if without else Groups.read(adata, layer=layer, predictions=predictions, **labels)
+    if profile is not None:
+        check_profile(profile)
+    groups = (
+        None
+        if without
+        else Groups.read(adata, layer=layer, predictions=predictions, allow_counts=profile is not None, **labels)
+    )
     screen = groups or Screen.of(adata, **labels)
     with_test = screen.test_conditions()
     tested = {condition.perturbation for condition in with_test}
@@ -174,12 +195,23 @@ def evaluate(
         judged = [name or ("prediction" if predictions is not None else str(layer))]
         if judged[0] in (NO_EFFECT, *predictors):
             raise ValueError(f"A baseline is called {judged[0]!r} too: give the prediction another `name`.")
-        generated = Generated(groups.generated)
-        rules = _of_means(rules) if generated.means_only else rules
-        predictors = {judged[0]: generated, **predictors}
         there = set(groups.conditions())
         left_out = {c: "no cells were generated" for c in chosen if c not in there}
+        if profile is None:
+            generated = Generated(groups.generated)
+            rules = _of_means(rules) if generated.means_only else rules
+            predictors = {judged[0]: generated, **predictors}
     no_effect, fitted = fit_all(predictors, adata, labels)
+    if profile is not None:
+        return evaluate_vcc2026(
+            adata,
+            screen,
+            {NO_EFFECT: no_effect, **fitted},
+            judged[0] if judged else None,
+            [c for c in chosen if c not in left_out],
+            min_cells=min_cells,
+            seed=seed,
+        )
     tables, verdicts = judge_all(
         screen,
         fitted,

@@ -179,7 +179,15 @@ class Groups(Screen):
     generated: Cells
 
     @classmethod
-    def read(cls, adata: AnnData, *, layer: str | None, predictions: AnnData | None, **overrides: Any) -> Groups:
+    def read(
+        cls,
+        adata: AnnData,
+        *,
+        layer: str | None,
+        predictions: AnnData | None,
+        allow_counts: bool = False,
+        **overrides: Any,
+    ) -> Groups:
         """Read the observed cells of `adata` and the generated ones of its layer or of `predictions`.
 
         Raises
@@ -197,7 +205,8 @@ class Groups(Screen):
         generated.present[generated.labels == screen.keys.control] = False
         if not generated.present.any():
             raise ValueError(f"{generated.origin} holds no generated cell under a perturbation. Run `model.predict`.")
-        refuse_counts(generated)
+        if not allow_counts:
+            refuse_counts(generated)
         return cls(screen.keys, screen.genes, screen.observed, screen.split, generated)
 
     def conditions(self, wanted: Iterable[str | tuple[str, ...]] | None = None) -> list[Condition]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unlasting.baselines import NoEffect, NoPrediction, Predictor
+from unlasting.metrics import gene_weights
 from unlasting.screen import TEST, TRAIN, Cells, Condition
 from unlasting.tl._comparison import ALL, Comparison, is_of_conditions
 from unlasting.tl._differential import Moments, differential, top_genes
@@ -129,9 +130,8 @@ class Judge:
             },
             missing,
         )
-        self._compare(
-            verdict, dealt.cells, populations, {name: places for name, places in sets.items() if len(places)}, seeds
-        )
+        sets = {name: places for name, places in sets.items() if len(places)}
+        self._compare(verdict, dealt.cells, populations, gene_weights(dealt.score), sets, seeds)
         return verdict
 
     def _compare(
@@ -139,6 +139,7 @@ class Judge:
         verdict: Verdict,
         cells: np.ndarray,
         populations: Mapping[str, np.ndarray],
+        weights: np.ndarray,
         sets: Mapping[str, np.ndarray],
         seeds: list[int],
     ) -> None:
@@ -159,7 +160,7 @@ class Judge:
                 for name, population in populations.items()
             }
             halves = self._halves(verdict.condition.cell_type, repeat)
-            comparison = Comparison(observed, *halves, reference, single, sets)
+            comparison = Comparison(observed, *halves, reference, weights, single, sets)
             ends = {
                 n: [comparison.values(end[:n]) for end in (floor, samples[NO_EFFECT])]
                 for n in set(verdict.n_cells.values())
