@@ -186,12 +186,6 @@ def test_smiles_that_cannot_be_told_apart(drugs):
         KEYS.smiles(drugs)
 
 
-def test_keys_are_stored_and_read(drugs):
-    KEYS.write(drugs)
-    assert ScreenKeys.read(drugs) == KEYS
-    assert ScreenKeys.read(drugs, dose_key="other").dose_key == "other"
-
-
 def test_missing_columns_are_named(drugs):
     with pytest.raises(KeyError, match="`dose_key` is 'dosis'.*Did you mean 'dose'") as caught:
         ScreenKeys(dose_key="dosis").labels(drugs)

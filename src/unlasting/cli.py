@@ -205,7 +205,7 @@ def train(
     types: dict[str, Any] = not_none(cell_type_key=cell_type_key)
     others: dict[str, Any] = not_none(batch_key=batch_key, dose_key=dose_key, smiles_key=smiles_key)
     if split is not None:
-        ul.pp.split(adata, split, **labels, **types, **others, seed=seed)  # type: ignore[arg-type]  # `pp.split` checks it
+        ul.pp.split(adata, split, **labels, **types, **others, seed=seed)
     ul.pp.prepare(adata, n_top_genes=n_top_genes, library_size_key=library_size_key, **labels)
     if smiles_key is not None:
         ul.pp.molecules(adata, smiles_key, **labels)

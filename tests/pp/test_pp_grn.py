@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 
 import anndata
 import numpy as np
@@ -16,8 +17,6 @@ from scipy import sparse
 from sklearn.metrics.pairwise import cosine_similarity
 
 from unlasting import UnlastingModel, datasets, pp
-from unlasting.pp import _coexpression, _gene_ontology, _priors
-from unlasting.pp._graph_embedding import graph_embedding
 from unlasting.screen import logger
 
 
@@ -26,6 +25,14 @@ def screen(**options) -> AnnData:
     pp.split(adata, "unseen_perturbation")
     pp.prepare(adata)
     return adata
+
+
+def annotations() -> tuple[list[str], sparse.csr_matrix]:
+    """Read the shipped Gene Ontology: genes, and the terms of each."""
+    stored = np.load(files("unlasting.pp") / "_data" / "go_human.npz")
+    genes = stored["genes"].tobytes().decode().split("\n")
+    shape = (len(genes), len(stored["terms"]))
+    return genes, sparse.csr_matrix((np.ones(len(stored["indices"])), stored["indices"], stored["indptr"]), shape=shape)
 
 
 def pairs(adata: AnnData, origin: str | None = None) -> dict[tuple[str, str], float]:
@@ -77,16 +84,17 @@ def test_coexpression_is_that_within_cell_types() -> None:
 def test_a_graph_that_was_made_without_the_cell_types_is_told_of(caplog) -> None:
     adata = datasets.kang()
     adata = adata[adata.obs["cell_type"].isin(["B", "NK"])][::5].copy()
+    del adata.uns["unlasting"]["keys"]
     pp.split(adata, "random")
     pp.prepare(adata, n_top_genes=50)
+    pp.grn(adata, prior=None)
     logger.addHandler(caplog.handler)
     try:
-        pp.grn(adata, prior=None)
         UnlastingModel.setup_anndata(adata, cell_type_key="cell_type")
         assert "`pp.grn(adata, cell_type_key='cell_type')` takes it away" in caplog.text
         caplog.clear()
-        pp.grn(adata, prior=None)  # it knows them now
-        UnlastingModel.setup_anndata(adata, cell_type_key="cell_type")
+        pp.grn(adata, prior=None)  # the key is recorded now
+        UnlastingModel.setup_anndata(adata)
         assert "takes it away" not in caplog.text
     finally:
         logger.removeHandler(caplog.handler)
@@ -96,7 +104,7 @@ def test_labels_that_are_no_names_of_genes_are_warned_of(caplog) -> None:
     """With a suffix, say: the prior would know them without it."""
     adata = datasets.papalexi()[::20].copy()
     pp.split(adata, "random")
-    pp.prepare(adata)
+    pp.prepare(adata, n_top_genes=200)
     logger.addHandler(caplog.handler)
     try:
         pp.grn(adata, prior="go")
@@ -108,63 +116,59 @@ def test_labels_that_are_no_names_of_genes_are_warned_of(caplog) -> None:
     finally:
         logger.removeHandler(caplog.handler)
     [record] = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert "the prior does not know 25 of 25 targets: ATF2_KO" in record.getMessage()
+    assert "the prior lacks 25 of 25 targets: ATF2_KO" in record.getMessage()
     assert "labels with a suffix" in record.getMessage()
 
 
 THRESHOLD = 0.2 + np.pi * 1e-6  # which no correlation of small numbers hits
 
 
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1000), block=st.integers(1, 200), dense=st.booleans(), n_groups=st.integers(1, 4))
-def test_blocks_and_forms_do_not_change_the_correlation(seed: int, block: int, dense: bool, n_groups: int) -> None:
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), block=st.integers(1, 200), dense=st.booleans(), n_types=st.integers(1, 4))
+def test_blocks_and_forms_do_not_change_the_correlation(seed: int, block: int, dense: bool, n_types: int) -> None:
     rng = np.random.default_rng(seed)
     matrix = rng.poisson(1.0, size=(30, 12)) * rng.uniform(0.5, 2, size=12)
     matrix[:, 3] = 2.5  # never varies
     matrix[:, 4] = 0
     matrix[:, 5] = matrix[:, 6]
-    groups = rng.integers(n_groups, size=30)
-    residual = matrix - np.stack([matrix[groups == group].mean(axis=0) for group in groups])
+    types = rng.integers(n_types, size=30)
+    residual = matrix - np.stack([matrix[types == one].mean(axis=0) for one in types])
     whole = np.corrcoef(np.delete(residual, [3, 4], axis=1).T)
-    size = _coexpression.BLOCK_ENTRIES
-    try:
-        _coexpression.BLOCK_ENTRIES = block
-        first, second, value = _coexpression.correlated_pairs(
-            matrix if dense else sparse.csr_matrix(matrix), threshold=THRESHOLD, groups=groups
-        )
-    finally:
-        _coexpression.BLOCK_ENTRIES = size
-    kept = np.delete(np.arange(12), [3, 4])
+    obs = pd.DataFrame({"perturbation": "control", "kind": types.astype(str)}, index=[f"c{i}" for i in range(30)])
+    genes = pd.DataFrame(index=[f"G{i}" for i in range(12)])
+    adata = AnnData(matrix if dense else sparse.csr_matrix(matrix), obs=obs, var=genes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unlasting.pp._coexpression.BLOCK_ENTRIES", block)
+        pp.grn(adata, prior=None, min_correlation=THRESHOLD, cell_type_key="kind")
+    kept = [f"G{i}" for i in range(12) if i not in (3, 4)]
     np.fill_diagonal(whole, 0)
-    expected = {(kept[i], kept[j]) for i, j in zip(*np.nonzero(np.abs(whole) >= THRESHOLD), strict=True)}
-    assert set(zip(first, second, strict=True)) == expected
-    place = {gene: i for i, gene in enumerate(kept)}
-    np.testing.assert_allclose(
-        value, [whole[place[i], place[j]] for i, j in zip(first, second, strict=True)], atol=1e-9
-    )
+    expected = {(kept[i], kept[j]): whole[i, j] for i, j in zip(*np.nonzero(np.abs(whole) >= THRESHOLD), strict=True)}
+    found = pairs(adata)
+    assert found.keys() == expected.keys()
+    np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()), atol=1e-9)
 
 
-@pytest.mark.parametrize("prior", ["go", "edges", "matrix", None])
-def test_the_order_of_the_genes_does_not_matter(prior: str | None) -> None:
-    adata = datasets.papalexi()
-    adata = adata[::8].copy()
-    pp.prepare(adata)
+def test_the_order_of_the_genes_does_not_matter() -> None:
+    adata = datasets.papalexi()[::8].copy()
+    pp.prepare(adata, n_top_genes=800)
     rng = np.random.default_rng(0)
     names = [*adata.var_names, "IFNGR1", "SPI1"]
-    given_prior = {
-        "edges": pd.DataFrame({"source": rng.choice(names, 300), "target": rng.choice(names, 300)}),
-        "matrix": pd.DataFrame(rng.normal(size=(len(names), 6)), index=names),
-    }.get(prior, prior)
     order = rng.permutation(adata.n_vars)
     permuted = adata[:, order].copy()
-    for screen_ in (adata, permuted):
-        pp.grn(screen_, prior=given_prior, min_correlation=0.2, max_neighbors=3)
-    first, second = pairs(adata), pairs(permuted)
-    assert first.keys() == second.keys()
-    np.testing.assert_allclose([first[pair] for pair in second], list(second.values()), atol=1e-6)
-    nodes, moved = (screen_.uns["unlasting"]["grn"]["nodes"] for screen_ in (adata, permuted))
-    assert list(nodes[order]) == list(moved[: adata.n_vars])
-    assert list(nodes[adata.n_vars :]) == list(moved[adata.n_vars :])
+    for prior in (
+        "go",
+        pd.DataFrame({"source": rng.choice(names, 300), "target": rng.choice(names, 300)}),
+        pd.DataFrame(rng.normal(size=(len(names), 6)), index=names),
+        None,
+    ):
+        for one in (adata, permuted):
+            pp.grn(one, prior=prior, min_correlation=0.2, max_neighbors=3)
+        first, second = pairs(adata), pairs(permuted)
+        assert first.keys() == second.keys()
+        np.testing.assert_allclose([first[pair] for pair in second], list(second.values()), atol=1e-6)
+        nodes, moved = (one.uns["unlasting"]["grn"]["nodes"] for one in (adata, permuted))
+        assert list(nodes[order]) == list(moved[: adata.n_vars])
+        assert list(nodes[adata.n_vars :]) == list(moved[adata.n_vars :])
 
 
 def test_nodes_are_the_genes_in_order_and_then_the_unmeasured_targets() -> None:
@@ -202,39 +206,49 @@ def test_go_knows_the_pathways_and_targets_without_a_label() -> None:
     assert ("IFNGR1", "IFNGR2") in pairs(adata, "go")
 
 
-def test_the_reduction_keeps_what_the_annotations_say() -> None:
-    genes, annotated = _gene_ontology.annotated_genes()
-    weighted = _gene_ontology.tf_idf(annotated)
-    names, matrix = _gene_ontology.embedding(256)
-    row = {name: i for i, name in enumerate(genes)}
-    chosen = [
-        row[name] for name in ("IFNGR1", "IFNGR2", "JAK2", "STAT1", "SMAD4", "CAV1", "IRF1", "IRF7", "SPI1", "MYC")
-    ]
-    exact = cosine_similarity(weighted[chosen])[np.triu_indices(10, 1)]
-    kept = (matrix[chosen] @ matrix[chosen].T)[np.triu_indices(10, 1)]
-    assert np.corrcoef(exact, kept)[0, 1] > 0.7
-    assert list(names) == list(genes)
+def test_the_embedding_keeps_similarities_of_annotations() -> None:
+    """Against tf-idf without reduction."""
+    adata = datasets.papalexi()[::20].copy()
+    pp.prepare(adata, n_top_genes=50)
+    pp.grn(adata)
+    embedding = adata.uns["unlasting"]["target_embedding"]
+    place = {name: i for i, name in enumerate(embedding["names"])}
+    genes, annotated = annotations()
+    weighted = annotated @ sparse.diags(np.log(len(genes) / np.maximum(np.asarray(annotated.sum(axis=0)).ravel(), 1)))
+    chosen = ["IFNGR1", "IFNGR2", "JAK2", "STAT1", "SMAD4", "CAV1", "IRF1", "IRF7", "SPI1", "MYC"]
+    exact = cosine_similarity(weighted[[genes.index(name) for name in chosen]])
+    rows = embedding["matrix"][[place[name] for name in chosen]]
+    upper = np.triu_indices(len(chosen), 1)
+    assert np.corrcoef(exact[upper], (rows @ rows.T)[upper])[0, 1] > 0.7
 
 
-def test_terms_are_those_that_two_targets_share() -> None:
+def test_features_are_the_terms_that_two_targets_share() -> None:
     """Against sets of terms, for genes, targets and an alias."""
-    genes, annotated = _gene_ontology.annotated_genes()
+    genes, annotated = annotations()
     terms = {gene: set(annotated[i].indices) for i, gene in enumerate(genes)}
-    symbols = ["STAT1", "IRF1", "JAK2", "MARCHF8", "CAV1", "MYC"]
-    names, targets = ["STAT1", "IRF1", "JAK2", "MARCH8", "CAV1", "MYC"], ["STAT1", "JAK2", "MARCH8", "UNKNOWN"]
-    of_targets = [terms[symbol] for symbol in ("STAT1", "JAK2", "MARCHF8")]
-    shared = sorted(t for t in set.union(*of_targets) if sum(t in one for one in of_targets) >= 2)
-    how_many = {t: sum(t in one for one in terms.values()) for t in shared}
-    expected = [[np.log(len(genes) / how_many[t]) * (t in terms[symbol]) for t in shared] for symbol in symbols]
-    found = _gene_ontology.terms_in_common(names, symbols, targets)
-    assert sparse.issparse(found)
+    obs = pd.DataFrame({"perturbation": ["control", "STAT1", "JAK2", "MARCH8"] * 3}, index=[f"c{i}" for i in range(12)])
+    values = np.random.default_rng(0).uniform(0.1, 2, (12, 3))
+    adata = AnnData(values, obs=obs, var=pd.DataFrame(index=["STAT1", "IRF1", "CAV1"]))
+    pp.grn(adata, targets=["UNKNOWN"])
+    embedding = adata.uns["unlasting"]["target_embedding"]
+    row = {name: i for i, name in enumerate(embedding["names"])}
+    targets = [terms[symbol] for symbol in ("STAT1", "JAK2", "MARCHF8")]
+    shared = sorted(t for t in set.union(*targets) if sum(t in one for one in targets) >= 2)
+    frequency = {t: sum(t in one for one in terms.values()) for t in shared}
+    symbols = {"STAT1": "STAT1", "IRF1": "IRF1", "JAK2": "JAK2", "MARCH8": "MARCHF8", "CAV1": "CAV1", "MYC": "MYC"}
+    expected = [
+        [np.log(len(genes) / frequency[t]) * (t in terms[symbol]) for t in shared] for symbol in symbols.values()
+    ]
+    found = embedding["features"][[row[name] for name in symbols]]
     assert found.dtype == np.float32
     assert 0 < len(shared) < annotated.shape[1]
     np.testing.assert_allclose(found.toarray(), expected, rtol=1e-6)
-    assert _gene_ontology.terms_in_common(names, symbols, ["STAT1"]).shape == (6, 0)
+    adata.obs["perturbation"] = ["control", "STAT1"] * 6
+    pp.grn(adata)
+    assert "features" not in adata.uns["unlasting"]["target_embedding"]
 
 
-def test_terms_in_common_are_stored_and_survive_a_file(tmp_path) -> None:
+def test_features_survive_a_file(tmp_path) -> None:
     adata = datasets.papalexi()
     pp.prepare(adata)
     pp.grn(adata)
@@ -297,9 +311,10 @@ def test_the_network_of_a_simulated_screen_is_a_prior() -> None:
     assert wanted <= set(pairs(adata))
 
 
-def test_a_graph_is_embedded_by_what_genes_reach_and_what_reaches_them() -> None:
+def test_a_graph_is_embedded_by_the_genes_within_two_steps() -> None:
     rng = np.random.default_rng(0)
     n = 25
+    names = np.array([f"G{i:02}" for i in range(n)], dtype=object)
     graph = np.where(rng.uniform(size=(n, n)) < 0.1, rng.normal(size=(n, n)), 0)
     np.fill_diagonal(graph, 0)
     step = graph / np.abs(graph[graph != 0]).mean()
@@ -310,10 +325,17 @@ def test_a_graph_is_embedded_by_what_genes_reach_and_what_reaches_them() -> None
         rarity = np.maximum(np.log(n / (1 + into)), 0.1)
         sides.append(((np.eye(n) + one + two) / np.sqrt(1 + out)[:, None]) * rarity)
     left, values, _ = np.linalg.svd(np.hstack(sides))
+    source, target = np.nonzero(graph)
+    weight = graph[source, target]
+    edges = pd.DataFrame(
+        {"source": names[source], "target": names[target], "weight": np.abs(weight), "sign": np.sign(weight)}
+    )
+    obs = pd.DataFrame({"perturbation": "control"}, index=[f"c{i}" for i in range(6)])
+    adata = AnnData(rng.uniform(0.1, 2, (6, n)), obs=obs, var=pd.DataFrame(index=names))
     for k in (5, n - 1):
-        expected = cosine_similarity(left[:, :k] * values[:k])
-        found = graph_embedding(sparse.csr_matrix(graph), k)
-        np.testing.assert_allclose(found @ found.T, expected, atol=1e-5)
+        pp.grn(adata, prior=edges, n_components=k)
+        found = adata.uns["unlasting"]["target_embedding"]["matrix"]
+        np.testing.assert_allclose(found @ found.T, cosine_similarity(left[:, :k] * values[:k]), atol=1e-5)
 
 
 def test_neighbours_in_a_chain_of_regulation_are_similar() -> None:
@@ -325,34 +347,36 @@ def test_neighbours_in_a_chain_of_regulation_are_similar() -> None:
         assert row[first] @ row[second] > 0.2 + row[first] @ row[other]
 
 
-@pytest.mark.parametrize("max_neighbors", [1, 3, 100])
-def test_edges_of_an_embedding_join_the_nearest_above_the_threshold(max_neighbors: int) -> None:
+def test_edges_of_an_embedding_join_the_nearest_above_the_threshold() -> None:
     adata = screen()
     rng = np.random.default_rng(2)
     names = [*adata.var_names[:30], "T1", "T2", "elsewhere"]
     frame = pd.DataFrame(rng.normal(size=(len(names), 4)), index=names)
     frame.iloc[5] = 0
     frame = frame[~frame.index.duplicated()]
-    pp.grn(adata, prior=frame, min_similarity=0.6, max_neighbors=max_neighbors, min_correlation=1.0)
-    nodes = list(adata.uns["unlasting"]["grn"]["nodes"])
-    inside = [name for name in nodes if name in frame.index and frame.loc[name].any()]
-    similarity = pd.DataFrame(cosine_similarity(frame.loc[inside]), inside, inside)
-    expected = set()
-    for name in inside:
-        others = similarity[name].drop(name).sort_values(ascending=False).head(max_neighbors)
-        for other in others.index[others >= 0.6]:
-            expected |= {(name, other), (other, name)}
-    found = pairs(adata, "prior")
-    assert set(found) == expected
-    np.testing.assert_allclose(list(found.values()), [similarity.loc[pair] for pair in found], atol=1e-5)
+    for max_neighbors in (1, 3, 100):
+        pp.grn(adata, prior=frame, min_similarity=0.6, max_neighbors=max_neighbors, min_correlation=1.0)
+        nodes = list(adata.uns["unlasting"]["grn"]["nodes"])
+        inside = [name for name in nodes if name in frame.index and frame.loc[name].any()]
+        similarity = pd.DataFrame(cosine_similarity(frame.loc[inside]), inside, inside)
+        expected = set()
+        for name in inside:
+            others = similarity[name].drop(name).sort_values(ascending=False).head(max_neighbors)
+            for other in others.index[others >= 0.6]:
+                expected |= {(name, other), (other, name)}
+        found = pairs(adata, "prior")
+        assert set(found) == expected
+        np.testing.assert_allclose(list(found.values()), [similarity.loc[pair] for pair in found], atol=1e-5)
     assert frame.index[5] not in adata.uns["unlasting"]["target_embedding"]["names"]
     assert "elsewhere" in adata.uns["unlasting"]["target_embedding"]["names"]
 
 
-def test_similar_pairs_breaks_ties_by_name() -> None:
-    names = np.array(["b", "d", "a", "c"], dtype=object)
-    first, second, _ = _priors.similar_pairs(names, np.ones((4, 1), dtype=np.float32), 0.5, 1)
-    found = {tuple(sorted((names[i], names[j]))) for i, j in zip(first, second, strict=True)}
+def test_ties_are_broken_by_name() -> None:
+    names = ["b", "d", "a", "c"]
+    obs = pd.DataFrame({"perturbation": "control"}, index=[f"c{i}" for i in range(6)])
+    adata = AnnData(np.random.default_rng(0).uniform(0.1, 2, (6, 4)), obs=obs, var=pd.DataFrame(index=names))
+    pp.grn(adata, prior=pd.DataFrame(np.ones((4, 1)), index=names), max_neighbors=1, min_correlation=1.0)
+    found = {tuple(sorted(pair)) for pair in pairs(adata, "prior")}
     assert found == {("a", "b"), ("a", "c"), ("a", "d")}
 
 
@@ -372,21 +396,20 @@ def checkpoint(folder, *, wrapped: bool = False, norm: bool = True) -> np.ndarra
         return (encoder_norm(embedding.weight) if norm else embedding.weight)[1:5].numpy()
 
 
-@pytest.mark.parametrize(("wrapped", "norm"), [(False, True), (True, True), (False, False)])
-def test_an_scgpt_checkpoint_is_read(tmp_path, wrapped: bool, norm: bool) -> None:
-    expected = checkpoint(tmp_path, wrapped=wrapped, norm=norm)
+def test_an_scgpt_checkpoint_is_read(tmp_path) -> None:
     adata = screen()
-    pp.grn(adata, prior=tmp_path)
-    embedding = adata.uns["unlasting"]["target_embedding"]
-    assert list(embedding["names"]) == ["T1", "T2", "G1", "G2"]
-    np.testing.assert_allclose(
-        embedding["matrix"], expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6
-    )
+    for wrapped, norm in [(False, True), (True, True), (False, False)]:
+        expected = checkpoint(tmp_path, wrapped=wrapped, norm=norm)
+        pp.grn(adata, prior=tmp_path)
+        embedding = adata.uns["unlasting"]["target_embedding"]
+        assert list(embedding["names"]) == ["T1", "T2", "G1", "G2"]
+        unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(embedding["matrix"], unit, atol=1e-6)
 
 
 def test_a_foreign_or_incomplete_checkpoint_is_refused(tmp_path) -> None:
     adata = screen()
-    with pytest.raises(FileNotFoundError, match="neither 'go' nor an existing folder"):
+    with pytest.raises(FileNotFoundError, match="neither one of .*'go'.* nor an existing folder"):
         pp.grn(adata, prior="reactome")
     with pytest.raises(FileNotFoundError, match="must hold 'vocab.json' and 'best_model.pt'"):
         pp.grn(adata, prior=tmp_path)
@@ -400,14 +423,11 @@ def test_a_foreign_or_incomplete_checkpoint_is_refused(tmp_path) -> None:
     assert "grn" not in adata.uns["unlasting"]
 
 
-FAULTY_INDEX = pd.DataFrame(np.ones((2, 2)), index=["G1", "G1"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"prior": 3}, "`prior` is a int. Give 'go', None"),
-        ({"prior": FAULTY_INDEX}, "'G1' more than once"),
+def test_faults_are_named_and_nothing_is_written() -> None:
+    adata = screen()
+    for arguments, message in [
+        ({"prior": 3}, "`prior` is a int. Give one of .*'go'.*, None"),
+        ({"prior": pd.DataFrame(np.ones((2, 2)), index=["G1", "G1"])}, "'G1' more than once"),
         ({"prior": pd.DataFrame({"a": ["x"]}, index=["G1"])}, "must hold numbers only"),
         ({"prior": pd.DataFrame({"a": [np.nan]}, index=["G1"])}, "NaN or infinite"),
         ({"prior": pd.DataFrame({"a": [0.0]}, index=["G1"])}, "no gene with values other than zero"),
@@ -417,22 +437,19 @@ FAULTY_INDEX = pd.DataFrame(np.ones((2, 2)), index=["G1", "G1"])
         ({"min_correlation": 0}, "`min_correlation` is 0"),
         ({"min_similarity": 1.5}, "`min_similarity` is 1.5"),
         ({"max_neighbors": 0}, "`max_neighbors` is 0"),
-        ({"targets": ["A++B"]}, "`targets` holds labels that cannot be read"),
-        ({"control": "contro"}, "Did you mean 'control'"),
-    ],
-)
-def test_faults_are_named_and_nothing_is_written(arguments: dict, message: str) -> None:
-    adata = screen()
-    with pytest.raises((TypeError, ValueError), match=message):
-        pp.grn(adata, **arguments)
-    assert "grn" not in adata.uns["unlasting"]
+        ({"targets": ["A++B"]}, "`targets` contains labels that cannot be read"),
+        ({"control": "contro"}, "earlier steps used 'control'"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            pp.grn(adata, **arguments)
+        assert "grn" not in adata.uns["unlasting"]
 
 
 def test_raw_counts_and_faulty_values_are_refused(tmp_path) -> None:
     adata = screen()
     for matrix, message in (
-        (adata.layers["counts"], "whole numbers only, as raw counts do"),
-        (adata.X.toarray() - 1, "negative values, as scaled data do"),
+        (adata.layers["counts"], "whole numbers only, like raw counts"),
+        (adata.X.toarray() - 1, "negative values, like scaled data"),
         (adata.X.toarray() * np.nan, "NaN or infinite"),
     ):
         wrong = adata.copy()

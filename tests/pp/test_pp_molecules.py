@@ -190,7 +190,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         "Invalid SMILES: 'C1CC' of 'bad', '?' of 'worse'.",
         "Different molecules under one name: 'aspirin' (CCN, CCO).",
         "'a+b' has 3 SMILES for 2 names.",
-        "where it is no drug): a, b, none.",
+        "an empty text for no drug): a, b, none.",
     ):
         assert part in str(caught.value)
     assert "unlasting" not in adata.uns

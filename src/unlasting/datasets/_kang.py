@@ -5,6 +5,7 @@ from __future__ import annotations
 from anndata import AnnData
 
 from unlasting.datasets._source import shipped
+from unlasting.screen import ScreenKeys
 
 
 def kang() -> AnnData:
@@ -15,11 +16,14 @@ def kang() -> AnnData:
 
     Returns
     -------
-    Raw counts in `X`, with `obs["perturbation"]` and `obs["cell_type"]`. `uns["unlasting"]["dataset"]` holds the name.
+    Raw counts in `X`, with `obs["perturbation"]` and `obs["cell_type"]`. `uns["unlasting"]["dataset"]` holds the name,
+    and `uns["unlasting"]["keys"]` records the column with the cell types.
 
     References
     ----------
     Kang et al. (2018), Nature Biotechnology 36, 89-94. GEO accession GSE96583. Taken from the MIT-licensed package
     rDeepMAPS.
     """
-    return shipped("kang", "kang2018_ifnb2800.h5ad")
+    adata = shipped("kang", "kang2018_ifnb2800.h5ad")
+    ScreenKeys(cell_type_key="cell_type").write(adata)
+    return adata

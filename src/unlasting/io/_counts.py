@@ -10,9 +10,9 @@ from unlasting.screen import (
     PREDICTION_KEY,
     MissingKeyError,
     counts_per_unit,
-    integer_counts,
     is_counts,
     require_integers,
+    rounded_counts,
     screen_counts,
 )
 
@@ -66,4 +66,4 @@ def to_counts(
     else:
         source = np.full(predictions.n_obs, -1)
     unit = np.where(source >= 0, per_unit[source], np.median(per_unit))
-    return integer_counts(matrix, unit, np.random.default_rng(seed))
+    return rounded_counts(matrix, unit, np.random.default_rng(seed))

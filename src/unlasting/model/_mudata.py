@@ -65,6 +65,8 @@ def expression_of(mdata: MuData, modalities: Mapping[str, str] | None, keys: Scr
     for argument in COLUMNS:
         column, modality = getattr(keys, argument), (modalities or {}).get(argument)
         table = mdata.obs if modality is None else mdata[modality].obs
+        if modality is None and column not in table and column in obs:
+            table = obs
         if column is None or (argument == "split_key" and column not in table):
             continue
         if column not in table:

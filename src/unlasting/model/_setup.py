@@ -11,15 +11,17 @@ from anndata import AnnData
 from unlasting.data import PerturbationField, PopulationField, split_codes
 from unlasting.effects import KINDS, STIMULUS, TargetVocabulary
 from unlasting.screen import (
-    LABELS_OF_SPLIT,
     SPLIT_KEY,
     SPLITS,
     TEST,
     UNS_KEY,
     Perturbation,
     ScreenKeys,
-    check_screen,
+    check_cells,
+    check_log_normalised,
+    expression,
     logger,
+    require_choices,
     split_hash,
 )
 
@@ -28,9 +30,9 @@ MODES = ("knockout", "knockdown", "activation")
 
 def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) -> None:
     """Refuse whatever cannot be trained on, before anything is written."""
-    if mode not in MODES:
-        raise ValueError(f"`mode` is {mode!r}; choose one of {list(MODES)}.")
-    check_screen(adata, layer)
+    require_choices(MODES, mode=mode)
+    check_cells(adata, writable=True)
+    check_log_normalised(expression(adata, layer))
     if keys.split_key != SPLIT_KEY:  # without a column of this name nothing is held out; any other is there
         keys.column(adata, "split_key")
     labels, split = keys.labels(adata), keys.split(adata)
@@ -56,7 +58,7 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
         raise ValueError(
             f"{len(without)} of {len(set(populations))} populations have no control cells in training, the first: "
             f"{', '.join(named)}. Every prediction starts from controls of its own cell type and batch: add controls, "
-            "drop these cells, or set up without this key."
+            "drop these cells, or delete this key from `adata.uns['unlasting']['keys']` and set up without it."
         )
     for step in ("prepare", "split", "grn"):
         report = adata.uns.get(UNS_KEY, {}).get(step, {})
@@ -66,15 +68,6 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
             raise ValueError(
                 f"`adata.obs[{keys.split_key!r}]` or the cells have changed since `pp.{step}`: what it fitted may "
                 f"know the test cells. Run `pp.{step}` and the steps after it again on the raw counts."
-            )
-    went_by = adata.uns.get(UNS_KEY, {}).get("split", {})
-    for argument in LABELS_OF_SPLIT:
-        told, given = went_by.get(argument), getattr(keys, argument)
-        if told and given and told != given:
-            raise ValueError(
-                f"`{argument}` is {given!r}, but `pp.split` went by {told!r}: what it holds out may be trained under another "
-                f"name. Give `{argument}={told!r}`, or call `pp.split(adata, {argument}={given!r})` and the steps after it "
-                "again on the raw counts."
             )
     graph = adata.uns.get(UNS_KEY, {}).get("grn")
     if graph is not None:
@@ -107,7 +100,8 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
 
 def check_transfer(adata: AnnData, keys: ScreenKeys, layer: str | None, saved: dict[str, Any]) -> None:
     """Refuse a screen that a saved model cannot go on with, before anything is written."""
-    check_screen(adata, layer)
+    check_cells(adata, writable=True)
+    check_log_normalised(expression(adata, layer))
     in_training = split_codes(adata, keys) < SPLITS.index(TEST)
     populations = [
         ", ".join(filter(None, population))
@@ -150,7 +144,7 @@ def _names(perturbations: set[Perturbation]) -> set[str]:
     return {name for perturbation in perturbations for name in perturbation.targets}
 
 
-def make_graph(adata: AnnData, keys: ScreenKeys) -> None:
+def make_graph(adata: AnnData) -> None:
     """Make a co-expression graph where the user made none."""
     from unlasting import pp
 
@@ -158,15 +152,7 @@ def make_graph(adata: AnnData, keys: ScreenKeys) -> None:
         "`pp.grn` was not called: the graph is made from the co-expression of training cells alone, without a prior. "
         "Trained perturbations can be predicted, targets that were never trained cannot be told apart."
     )
-    pp.grn(
-        adata,
-        prior=None,
-        perturbation_key=keys.perturbation_key,
-        control=keys.control,
-        cell_type_key=keys.cell_type_key,
-        split_key=keys.split_key,
-        delimiter=keys.delimiter,
-    )
+    pp.grn(adata, prior=None)
 
 
 def report_kinds(vocabulary: TargetVocabulary, perturbations: Iterable[Perturbation]) -> None:

@@ -43,14 +43,14 @@ from unlasting.effects import (
 )
 from unlasting.model._attention import AttentionMixin
 from unlasting.model._generation import GenerationMixin
-from unlasting.model._mudata import EXPRESSION, expression_of
+from unlasting.model._mudata import expression_of, modality_of
 from unlasting.model._prediction import seed_or_default
 from unlasting.model._preparation import PreparationMixin, preparation_of
 from unlasting.model._saving import SavingMixin
 from unlasting.model._setup import check_setup, check_transfer, make_graph, report_kinds
 from unlasting.model._training import TrainingMixin
 from unlasting.module import Preset, UnlastingModule
-from unlasting.screen import SPLIT_KEY, UNS_KEY, Perturbation, ScreenKeys, logger
+from unlasting.screen import UNS_KEY, Perturbation, ScreenKeys, logger, not_none
 
 
 class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, AttentionMixin, SavingMixin):
@@ -233,16 +233,16 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
     def setup_anndata(
         cls,
         adata: AnnData,
-        perturbation_key: str = "perturbation",
-        control: str = "control",
+        perturbation_key: str | None = None,
+        control: str | None = None,
         *,
         cell_type_key: str | None = None,
         batch_key: str | None = None,
         dose_key: str | None = None,
         smiles_key: str | None = None,
         layer: str | None = None,
-        split_key: str = SPLIT_KEY,
-        delimiter: str = "+",
+        split_key: str | None = None,
+        delimiter: str | None = None,
         mode: str = "knockout",
         **kwargs: Any,
     ) -> None:
@@ -255,13 +255,14 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         Parameters
         ----------
         adata
-            Log-normalised cells (:func:`unlasting.pp.prepare`), shape `(n_cells, n_genes)`.
+            Log-normalised cells (:func:`unlasting.pp.prepare`), shape `(n_cells, n_genes)`. Keys that earlier steps
+            recorded are used; a different one is refused.
         perturbation_key
-            Column of `obs` with the target, `A+B` for combinations in any order, or the control label. A name that
+            Column of `obs` with the target (`"perturbation"` by default), `A+B` for combinations in any order, or the control label. A name that
             :func:`unlasting.pp.molecules` knows is a drug; else a gene of the panel or the prior is a gene target; any
             other is a stimulus, which can be predicted in other cell types, but not if it was never trained.
         control
-            Label of unperturbed cells.
+            Label of unperturbed cells, by default `"control"`.
         cell_type_key
             Column of `obs` with the cell type. Every cell type needs control cells in training.
         batch_key
@@ -275,9 +276,9 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         layer
             Layer with the log-normalised values; `X` by default.
         split_key
-            Column of `obs` with `train`, `val` or `test`.
+            Column of `obs` with `train`, `val` or `test`, by default `"unlasting_split"`.
         delimiter
-            What separates the targets of a combination.
+            Separator between the targets of a combination, by default `"+"`.
         mode
             What a perturbation does to its target. `knockout`: its node is zeroed. `knockdown`, `activation`: its
             node stays, and the learnt effect acts on it. The transcript of an untrained target is expected to change as
@@ -298,27 +299,13 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         KeyError
             If a column or layer is missing.
         ValueError
-            If labels or doses cannot be read, values are not log-normalised, there are no control cells, the split has
-            changed since `pp.prepare` or `pp.grn` or went by other labels, the graph does not fit the genes, or drugs have
+            If a key differs from the recorded one, labels or doses cannot be read, values are not log-normalised, there
+            are no control cells, the split has changed since `pp.prepare` or `pp.grn`, the graph does not fit the genes, or drugs have
             no molecule.
         """
-        setup_method_args = cls._get_setup_method_args(
-            adata=adata,
-            perturbation_key=perturbation_key,
-            control=control,
-            cell_type_key=cell_type_key,
-            batch_key=batch_key,
-            dose_key=dose_key,
-            smiles_key=smiles_key,
-            layer=layer,
-            split_key=split_key,
-            delimiter=delimiter,
-            mode=mode,
-            cls=cls,
-        )
-        keys = ScreenKeys(
-            perturbation_key, control, cell_type_key, batch_key, split_key, delimiter, dose_key, smiles_key
-        )
+        arguments = locals()
+        keys = _keys(adata, arguments)
+        setup_method_args = cls._get_setup_method_args(**{**arguments, **keys.as_dict()})
         if "source_registry" not in kwargs:
             check_setup(adata, keys, layer, mode)
         cls._register(adata, keys, setup_method_args, **kwargs)
@@ -327,8 +314,8 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
     def setup_mudata(
         cls,
         mdata: MuData,
-        perturbation_key: str = "perturbation",
-        control: str = "control",
+        perturbation_key: str | None = None,
+        control: str | None = None,
         *,
         modalities: Mapping[str, str],
         cell_type_key: str | None = None,
@@ -336,8 +323,8 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         dose_key: str | None = None,
         smiles_key: str | None = None,
         layer: str | None = None,
-        split_key: str = SPLIT_KEY,
-        delimiter: str = "+",
+        split_key: str | None = None,
+        delimiter: str | None = None,
         mode: str = "knockout",
         **kwargs: Any,
     ) -> None:
@@ -356,7 +343,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         modalities
             Where each argument is found: `{"layer": "rna", "perturbation_key": "guides"}` takes the expression from
             `mdata["rna"]` and the perturbations from `mdata["guides"].obs`. `layer` is needed; a column of an argument
-            that is not named is taken from `mdata.obs`.
+            that is not named is taken from `mdata.obs`, or else from the expression modality.
         layer
             Layer of the expression modality with the log-normalised values; its `X` by default.
         **kwargs
@@ -376,28 +363,13 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         ValueError
             If the expression modality has other values in a column, or as for :meth:`setup_anndata`.
         """
-        setup_method_args = cls._get_setup_method_args(
-            mdata=mdata,
-            perturbation_key=perturbation_key,
-            control=control,
-            modalities=dict(modalities),
-            cell_type_key=cell_type_key,
-            batch_key=batch_key,
-            dose_key=dose_key,
-            smiles_key=smiles_key,
-            layer=layer,
-            split_key=split_key,
-            delimiter=delimiter,
-            mode=mode,
-            cls=cls,
-        )
-        keys = ScreenKeys(
-            perturbation_key, control, cell_type_key, batch_key, split_key, delimiter, dose_key, smiles_key
-        )
+        arguments = {**locals(), "modalities": dict(modalities)}
+        expression = modality_of(mdata, modalities)
+        keys = _keys(expression, arguments)
+        setup_method_args = cls._get_setup_method_args(**{**arguments, **keys.as_dict()})
         adata = expression_of(mdata, modalities, keys)
         if "source_registry" not in kwargs:
             check_setup(adata, keys, layer, mode)
-        expression = mdata[modalities[EXPRESSION]]
         expression.obs = adata.obs
         cls._register(expression, keys, setup_method_args, **kwargs)
 
@@ -408,7 +380,7 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
         if saved is None:
             keys.write(adata)
             if "grn" not in adata.uns[UNS_KEY]:
-                make_graph(adata, keys)
+                make_graph(adata)
         else:
             graph = saved["field_registries"][GRAPH]["state_registry"]
             keys = dataclasses.replace(keys, known_drugs=frozenset({*graph["drugs"], *graph["smiles"]}))
@@ -434,3 +406,11 @@ class UnlastingModel(PreparationMixin, TrainingMixin, GenerationMixin, Attention
             of_keys = PerturbationField(keys)
             vocabulary = TargetVocabulary.read(states[GRAPH], of_keys.conditions(states[PERTURBATION], trained=True))
             report_kinds(vocabulary, of_keys.conditions(states[PERTURBATION]))
+
+
+def _keys(adata: AnnData, arguments: Mapping[str, Any]) -> ScreenKeys:
+    """Read the recorded keys and add those given; a saved model keeps its own, whatever is recorded."""
+    given = {name: arguments[name] for name in ScreenKeys().as_dict()}
+    return (
+        ScreenKeys(**not_none(**given)) if "source_registry" in arguments["kwargs"] else ScreenKeys.read(adata, **given)
+    )

@@ -1,9 +1,10 @@
-"""Before training: split a screen, normalise it, build its graph of genes and represent its molecules."""
+"""Before training: split a screen, normalise it, build its gene graph and represent its molecules."""
 
 from unlasting.pp._grn import grn
 from unlasting.pp._guides import assign_guides
 from unlasting.pp._molecules import molecules
 from unlasting.pp._prepare import prepare
-from unlasting.pp._split import split
+from unlasting.pp._priors import PRIORS, Prior
+from unlasting.pp._split import SPLIT_KINDS, split
 
-__all__ = ["assign_guides", "grn", "molecules", "prepare", "split"]
+__all__ = ["PRIORS", "SPLIT_KINDS", "Prior", "assign_guides", "grn", "molecules", "prepare", "split"]

@@ -1,4 +1,4 @@
-"""Which genes vary together, without making the whole matrix dense."""
+"""Co-expression of genes, computed in blocks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 from scipy import sparse
 
 BLOCK_ENTRIES = 2**24
-"""Size of the blocks of the correlation matrix: 128 MB in double precision."""
+"""Block size in the correlation matrix: 128 MB in double precision."""
 
 
 def correlated_pairs(
     matrix: Any, threshold: float, groups: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the pairs of genes whose Pearson correlation is at least `threshold` in absolute value.
+    """Find gene pairs with an absolute Pearson correlation of at least `threshold`.
 
     Parameters
     ----------
@@ -23,13 +23,12 @@ def correlated_pairs(
     threshold
         Smallest absolute correlation.
     groups
-        Codes of groups of cells, shape `(n_cells,)`: what distinguishes their means is taken away first. All cells are one
-        group if `None`.
+        Group codes, shape `(n_cells,)`: group means are subtracted first. One group if `None`.
 
     Returns
     -------
-    First gene, second gene and correlation of each pair, each of shape `(n_pairs,)`, in both directions, without
-    pairs of a gene with itself. A gene that does not vary has no pairs.
+    First gene, second gene and correlation per pair, each with shape `(n_pairs,)`, in both directions, without self-pairs.
+    Constant genes have no pairs.
     """
     columns = sparse.csc_matrix(matrix, dtype=np.float64)
     n_cells, n_genes = columns.shape

@@ -1,4 +1,4 @@
-"""Similarity of genes from their Gene Ontology annotations, shipped with the package."""
+"""Gene similarity from Gene Ontology annotations, shipped with the package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import sparse
 
 @lru_cache(maxsize=1)
 def annotated_genes() -> tuple[np.ndarray, sparse.csr_matrix]:
-    """Read the shipped annotations: gene names, and which gene has which term, shape `(n_genes, n_terms)`."""
+    """Read the shipped annotations: gene names, and their terms, shape `(n_genes, n_terms)`."""
     with as_file(files("unlasting.pp") / "_data" / "go_human.npz") as path, np.load(path) as stored:
         genes = np.array(stored["genes"].tobytes().decode().split("\n"), dtype=object)
         indices, indptr = stored["indices"].astype(np.int32), stored["indptr"]
@@ -22,33 +22,33 @@ def annotated_genes() -> tuple[np.ndarray, sparse.csr_matrix]:
 
 @lru_cache(maxsize=4)
 def embedding(n_components: int) -> tuple[np.ndarray, np.ndarray]:
-    """Embed every annotated gene, so that genes of one process are close.
+    """Embed every annotated gene, so that genes in one process are close.
 
-    Terms are weighted by how rare they are (tf-idf), and the matrix is reduced by a truncated singular value
-    decomposition with a fixed seed, which also brings together genes whose terms often go together.
+    Terms are weighted by their rarity (tf-idf). A truncated singular value decomposition with a fixed seed reduces the
+    matrix, and brings genes with related terms together.
 
     Returns
     -------
-    Gene names, and a row of length 1 for each, shape `(n_genes, n_components)`, float32.
+    Gene names, and a unit row for each, shape `(n_genes, n_components)`, float32.
     """
     genes, annotated = annotated_genes()
     return genes, reduced(tf_idf(annotated), n_components)
 
 
-def terms_in_common(names: Sequence[str], symbols: Sequence[str], targets: Sequence[str]) -> sparse.csr_matrix:
-    """Get the terms that at least two of the targets have, for all genes.
+def shared_terms(names: Sequence[str], symbols: Sequence[str], targets: Sequence[str]) -> sparse.csr_matrix:
+    """Get the terms shared by at least two targets, for all genes.
 
-    A term is weighted by how rare it is. Rows are not scaled to one length: a gene with many terms does not lose what it
-    has in common with others.
+    Terms are weighted by their rarity. Rows are not scaled to one length, so that a gene with many terms keeps the
+    weight for each shared one.
 
     Parameters
     ----------
     names
-        Names of the genes.
+        Gene names.
     symbols
-        The annotated symbol of each.
+        The annotated symbol for each name.
     targets
-        Those of the names that are perturbed or asked for.
+        Perturbed genes, and others to predict.
 
     Returns
     -------
@@ -56,14 +56,14 @@ def terms_in_common(names: Sequence[str], symbols: Sequence[str], targets: Seque
     """
     genes, annotated = annotated_genes()
     row = {gene: i for i, gene in enumerate(genes)}
-    of_names = annotated[[row[symbol] for symbol in symbols]]
-    shared = np.flatnonzero(np.asarray(of_names[np.isin(names, targets)].sum(axis=0)).ravel() >= 2)
+    annotated_names = annotated[[row[symbol] for symbol in symbols]]
+    shared = np.flatnonzero(np.asarray(annotated_names[np.isin(names, targets)].sum(axis=0)).ravel() >= 2)
     rarity = np.log(len(genes) / np.asarray(annotated[:, shared].sum(axis=0)).ravel())
-    return sparse.csr_matrix(of_names[:, shared] @ sparse.diags(rarity), dtype=np.float32)
+    return sparse.csr_matrix(annotated_names[:, shared] @ sparse.diags(rarity), dtype=np.float32)
 
 
 def tf_idf(annotated: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Weigh each term by the logarithm of how rare it is, and give each row length 1."""
+    """Weight each term by its logarithmic rarity, and give each row length 1."""
     n_genes = annotated.shape[0]
     rarity = np.log(n_genes / np.maximum(np.asarray(annotated.sum(axis=0)).ravel(), 1))
     return unit_rows(annotated @ sparse.diags(rarity))
@@ -78,8 +78,8 @@ def unit_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
 def reduced(matrix: sparse.csr_matrix, n_components: int) -> np.ndarray:
     """Reduce rows to their leading singular directions, each row of length 1, float32.
 
-    Directions are scaled by the square root of their singular value: by the value itself the first few, which tell
-    well studied genes from the others, would swamp the rest.
+    Directions are scaled by the square root of their singular value. Scaled by the value itself, the first few, which
+    separate well studied genes from the others, would dominate.
     """
     from sklearn.utils.extmath import randomized_svd
 

@@ -1,4 +1,4 @@
-"""Similarity of genes in a graph of regulation: by what they reach, and by what reaches them."""
+"""Similarity of genes in a regulatory graph, by common regulators and common regulated genes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from scipy.sparse.linalg import LinearOperator, svds
 
 
 def graph_embedding(graph: sparse.csr_matrix, n_components: int) -> np.ndarray:
-    """Embed the genes of a signed, directed graph.
+    """Embed the genes in a signed, directed graph.
 
-    A gene is described by what it acts on, directly and through one other gene, and by what acts on it in the same
-    way; the gene itself counts as reached, so that two genes are similar when one acts on the other. A path through
-    a gene with many neighbours says less, and so does a gene that many reach. The description is reduced by a truncated
-    singular value decomposition.
+    A gene is described by the genes reached from it within two edges, forwards and backwards. It also reaches itself, so
+    that a regulator and its regulated gene are similar. Paths through genes with many neighbours have less weight, and so
+    have genes that many others reach. A truncated singular value decomposition reduces the description.
 
     Parameters
     ----------
     graph
-        Weight of the edge from the row to the column, shape `(n_genes, n_genes)`.
+        Edge weight from row to column, shape `(n_genes, n_genes)`.
     n_components
-        Largest dimension of the embedding.
+        Largest dimension.
 
     Returns
     -------
-    Rows of length 1, shape `(n_genes, at most n_components)`, float32.
+    Unit rows, shape `(n_genes, at most n_components)`, float32.
     """
     n_genes = graph.shape[0]
     scaled = graph / abs(graph.data).mean() if graph.nnz else graph
@@ -56,7 +55,7 @@ def graph_embedding(graph: sparse.csr_matrix, n_components: int) -> np.ndarray:
 
 
 class _Reach:
-    """What each gene reaches in at most two steps, as a product of sparse matrices that is never multiplied out."""
+    """The genes within two edges, as an unevaluated product of sparse matrices."""
 
     def __init__(self, step: sparse.csr_matrix) -> None:
         n_genes = step.shape[0]

@@ -1,4 +1,4 @@
-"""The graph of genes that a model passes messages over, and what is known about its targets."""
+"""The gene graph for message passing, and the prior embedding of targets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting.pp import _gene_ontology
-from unlasting.pp._checks import require_log_normalised, require_whole
 from unlasting.pp._coexpression import correlated_pairs
-from unlasting.pp._priors import GO, Prior, read_prior, similar_pairs
+from unlasting.pp._priors import Prior, read_prior, similar_pairs
 from unlasting.screen import (
     TRAIN,
     UNS_KEY,
     ScreenKeys,
+    check_cells,
+    check_log_normalised,
+    expression,
     logger,
     parse_labels,
     require_integers,
@@ -44,48 +45,39 @@ def grn(
     delimiter: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Build the graph of genes from co-expression and a prior.
+    """Build the gene graph from co-expression and a prior.
 
-    The nodes are the measured genes, in their order, and then the targets that are not measured, which have no
-    expression but take part in the graph. Drugs are no nodes; they are known by their SMILES. Edges join genes that
-    vary together in the training cells of a cell type, and genes that the prior relates. The prior also gives an
-    embedding to every gene that it knows, from which a model predicts targets that it was never trained on.
+    Nodes are the measured genes, in their order, and then unmeasured targets. Drugs are no nodes. Edges join genes that are
+    correlated in training cells within a cell type, and genes that are related in the prior. From the prior's embedding of
+    genes, a model predicts untrained targets.
 
     Parameters
     ----------
     adata
         The screen after :func:`unlasting.pp.prepare`: log-normalised `X`, shape `(n_cells, n_genes)`.
     prior
-        What relates genes beyond this screen:
+        Knowledge about genes from beyond this screen:
 
-        - `"go"`: Gene Ontology annotations of human genes, shipped with the package.
+        - a name in `PRIORS`, such as `"go"` for the shipped Gene Ontology annotations of human genes.
         - a DataFrame of edges with the columns `source` and `target`, and optionally `weight` and `sign`.
-        - a DataFrame with one row of numbers per gene, the names as its index.
+        - a DataFrame with one row of numbers per gene, and gene names as its index.
         - the folder of an scGPT checkpoint (`vocab.json` and `best_model.pt`); scGPT need not be installed.
-        - `None`: co-expression only. Targets that were never trained cannot be told apart then.
+        - `None`: co-expression only. All untrained targets get the same prediction then.
     targets
-        Further genes that may be asked for later, beside those in the labels. A label of training cells that is neither
-        measured nor known to the prior is taken for a stimulus, such as a cytokine, and is no node; name it here if it
-        is a gene. Any other label without drug is a gene: of one that the prior does not know, only the average effect
-        of a target can be predicted.
+        Further genes to predict later, beside those in the labels. A trained target that is neither measured nor in the
+        prior counts as a stimulus, such as a cytokine, and is no node; name it here if it is a gene. An untrained target
+        is a gene; if it is not in the prior, its predicted effect is that of an average target.
     min_correlation
         Smallest absolute Pearson correlation of a co-expression edge.
     min_similarity
-        Smallest cosine similarity of a prior edge; edges given as a frame are taken as they are.
+        Smallest cosine similarity of a prior edge. Edges given as a frame are all used.
     max_neighbors
-        Number of prior edges that each gene may choose by similarity.
+        Largest number of prior edges that each gene selects by similarity.
     n_components
-        Dimension of the embedding that is made from annotations or edges; a given matrix keeps its own.
-    perturbation_key
-        Column of `obs` with the perturbation labels.
-    control
-        Label of unperturbed cells.
-    cell_type_key
-        Column of `obs` with the cell types. What distinguishes them would join most genes, and is taken away first.
-    split_key
-        Column of `obs` with `train`, `val` or `test`; only `train` cells are looked at.
-    delimiter
-        What separates the targets of a combination.
+        Dimension of an embedding computed from annotations or edges.
+    perturbation_key, control, cell_type_key, split_key, delimiter
+        `obs` columns and label grammar, like in :func:`unlasting.pp.split`; recorded ones by default. Differences between
+        cell types do not count as co-expression.
     copy
         Return a changed copy, and leave `adata` as it is.
 
@@ -93,28 +85,28 @@ def grn(
     -------
     `None`, or the copy. Updates the following fields:
 
-    - `adata.uns["unlasting"]["grn"]`: `nodes`, the names; `edges`, a frame with `source`, `target`, `weight` (the
-      correlation, the similarity or the signed weight of the prior) and `origin` (`coexpression`, `go` or `prior`;
-      an edge found both ways is listed as `coexpression`); `report`, what was found.
-    - `adata.uns["unlasting"]["target_embedding"]`: `names`, `matrix` (rows of length 1) and `origin`, for every gene
-      that the prior knows; for `"go"` also `features`, the annotations that targets have in common. Absent without a
-      prior.
-    - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
+    - `adata.uns["unlasting"]["grn"]`: `nodes`, the names; `edges`, a frame with `source`, `target`, `weight` (correlation,
+      similarity or the prior's signed weight) and `origin` (`coexpression`, `prior`, or the prior's name; an edge found
+      both ways is listed as `coexpression`); and a `report`.
+    - `adata.uns["unlasting"]["target_embedding"]`: `names`, `matrix` (unit rows) and `origin`, for all genes in the prior;
+      for `"go"` also `features`, the annotations shared by targets. Absent without a prior.
+    - `adata.uns["unlasting"]["keys"]`: the label columns.
 
     Notes
     -----
-    Of cells outside training only the *names* of their targets are used: they become nodes, and for `"go"` an
-    annotation counts if at least two of all named targets have it. No expression of theirs is looked at.
+    From cells outside training only target *names* are used, not their expression. The names become nodes, and for `"go"`
+    an annotation counts if at least two named targets share it.
 
     Raises
     ------
     KeyError
         If a column is missing.
     TypeError, ValueError, FileNotFoundError
-        If the prior cannot be read, `X` is not log-normalised or there are no training cells.
+        If the prior cannot be read, `X` is not log-normalised, there are no training cells, or a key differs from the
+        recorded one.
     """
     adata = adata.copy() if copy else adata
-    require_whole(adata, "grn")
+    check_cells(adata, writable=True)
     keys = ScreenKeys.read(
         adata,
         perturbation_key=perturbation_key,
@@ -131,8 +123,10 @@ def grn(
     labels, split = keys.labels(adata), keys.split(adata)
     in_training = np.ones(adata.n_obs, dtype=bool) if split is None else split == TRAIN
     if not in_training.any():
-        raise ValueError(f"No cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`, so nothing can be fitted.")
-    require_log_normalised(adata)
+        raise ValueError(
+            f"No cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`, so nothing can be fitted. Call `pp.split`."
+        )
+    check_log_normalised(expression(adata, in_memory=True), "`adata.X`")
 
     genes = adata.var_names.astype(str).to_numpy(dtype=object)
     named = _targets([targets] if isinstance(targets, str) else targets or (), keys)
@@ -141,7 +135,7 @@ def grn(
     known: Prior | None = None
     if prior is not None:
         known, aliases = read_prior(prior, n_components).with_aliases([*genes, *asked])
-    # What is trained, but neither measured nor known to the prior, may be no gene at all, but a stimulus.
+    # a trained target that is neither measured nor in the prior may be a stimulus
     trained = _targets(np.unique(labels[in_training]), keys)
     are_genes = asked if known is None else asked & {*known.names, *named} | asked - trained
     unmeasured = sorted(are_genes - set(genes))
@@ -172,17 +166,17 @@ def grn(
     stored.pop("target_embedding", None)
     if known is not None:
         stored["target_embedding"] = {"names": known.names, "matrix": known.matrix, "origin": known.origin}
-        if known.origin == GO:
-            features = _gene_ontology.terms_in_common(
-                list(known.names), [aliases.get(name, name) for name in known.names], sorted(asked)
-            )
+        if known.features is not None:
+            symbols = [aliases.get(name, name) for name in known.names]
+            features = known.features(list(known.names), symbols, sorted(asked))
             stored["target_embedding"] |= {"features": features} if features.shape[1] else {}
     keys.write(adata)
     counts = ", ".join(f"{n} edges by {origin}" for origin, n in n_edges.items()) or "no edges"
     logger.info("pp.grn: %d nodes (%d targets are not measured), %s.", len(nodes), len(unmeasured), counts)
     if known is not None and not np.isin(nodes, known.names).any():
         logger.warning(
-            "pp.grn: the prior knows none of the genes (the first is %r, the prior holds names such as %r).",
+            "pp.grn: no gene of the screen is in the prior (the first is %r, the prior contains names such as %r). Use the "
+            "same gene names in both.",
             nodes[0],
             known.names[0],
         )
@@ -190,12 +184,12 @@ def grn(
         few = len(without) > len(asked) / 2
         logger.log(
             logging.WARNING if few else logging.INFO,
-            "pp.grn: the prior does not know %d of %d targets: %s. Those that are trained but not measured count as stimuli; "
+            "pp.grn: the prior lacks %d of %d targets: %s. Those that are trained but not measured count as stimuli; "
             "name genes among them in `targets`.%s",
             len(without),
             len(asked),
             ", ".join(without),
-            f" It holds names such as {known.names[0]!r}: labels with a suffix, of another species or another nomenclature "
+            f" It contains names such as {known.names[0]!r}: labels with a suffix, from another species or another nomenclature "
             "are not found."
             if few
             else "",
@@ -204,13 +198,13 @@ def grn(
 
 
 def _targets(labels: Iterable[object], keys: ScreenKeys) -> set[str]:
-    """Collect the names of all targets in labels."""
-    parsed = parse_labels(labels, control=keys.control, delimiter=keys.delimiter, argument="targets")
+    """Collect the target names in labels."""
+    parsed = parse_labels(labels, **keys.grammar, argument="targets")
     return {name for perturbation in parsed.values() for name in perturbation.targets}
 
 
 def _prior_edges(prior: Prior, nodes: np.ndarray, min_similarity: float, max_neighbors: int) -> pd.DataFrame:
-    """Get the edges of the prior among the nodes."""
+    """Get the prior's edges among the nodes."""
     if prior.edges is not None:
         inside = prior.edges["source"].isin(nodes) & prior.edges["target"].isin(nodes)
         return prior.edges[inside].assign(origin=prior.origin)
@@ -222,5 +216,5 @@ def _prior_edges(prior: Prior, nodes: np.ndarray, min_similarity: float, max_nei
 
 
 def _frame(source: np.ndarray, target: np.ndarray, weight: np.ndarray, origin: str) -> pd.DataFrame:
-    """Put edges of one origin into a frame."""
+    """Put edges with one origin into a frame."""
     return pd.DataFrame({"source": source, "target": target, "weight": weight, "origin": origin})

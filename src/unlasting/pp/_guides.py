@@ -1,4 +1,4 @@
-"""From the counts of guides to the perturbation of every cell."""
+"""From guide counts to perturbation labels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting.pp._checks import counts_of, require_whole, row_sums
+from unlasting.pp._prepare import row_sums
 from unlasting.screen import (
     MissingKeyError,
     Perturbation,
     ScreenKeys,
+    check_cells,
+    integer_counts,
     logger,
     nearest_name,
     require_integers,
@@ -30,30 +32,30 @@ def assign_guides(
     key_added: str = "perturbation",
     copy: bool = False,
 ) -> AnnData | None:
-    """Label every cell by the guides that were counted in it.
+    """Label cells by their guide counts.
 
-    A cell has a guide that makes up at least `min_counts` of its guide counts and at least the share `min_share` of
-    them. Its label is the targets of its guides; the control label, if none of them has a target. A cell without a
-    guide gets no label: leave it out before the next step.
+    A guide is assigned to a cell with at least `min_counts` counts and the fraction `min_share` of all its guide counts. The
+    label consists of the targets of these guides; it is the control label if none has a target. A cell without a guide
+    gets no label: remove it before the next step.
 
     Parameters
     ----------
     adata
         Cells to label, such as the expression modality of a MuData.
     guides
-        Counts of guides, shape `(n_cells, n_guides)`, such as the guide modality. Cells are matched by name.
+        Guide counts, shape `(n_cells, n_guides)`, such as the guide modality. Cells are matched by name.
     target_key
-        Column of `guides.var` with the target of each guide; by default its name is that of the target.
+        `guides.var` column with the target; by default the guide's name.
     control
-        Target of guides without a target, and label of unperturbed cells.
+        Control label, also the target of non-targeting guides.
     delimiter
-        What separates the targets of a combination.
+        Separator between targets.
     min_counts
-        Fewest counts of a guide that a cell has.
+        Smallest number of counts.
     min_share
-        Smallest part of the guide counts of a cell.
+        Smallest fraction among a cell's guide counts.
     key_added
-        Column of `obs` to write.
+        `obs` column to write.
     copy
         Return a changed copy, and leave `adata` as it is.
 
@@ -62,14 +64,15 @@ def assign_guides(
     `None`, or the copy. Updates the following fields:
 
     - `adata.obs[key_added]`: the label, missing for cells without a guide.
-    - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
+    - `adata.uns["unlasting"]["keys"]`: the label columns.
 
     Raises
     ------
     KeyError
         If there is no such column.
     ValueError
-        If the counts are no counts, a target is missing, the thresholds make no sense, or no cell has a guide.
+        If counts are no integers, a target is missing, a threshold is out of range, no cell has a guide, or a key differs
+        from the recorded one.
 
     Examples
     --------
@@ -79,8 +82,9 @@ def assign_guides(
     >>> mdata = mdata[mdata["rna"].obs["perturbation"].notna()].copy()  # doctest: +SKIP
     """
     adata = adata.copy() if copy else adata
-    require_whole(adata, "assign_guides")
-    require_whole(guides, "assign_guides")
+    check_cells(adata, writable=True)
+    check_cells(guides, "guides")
+    keys = ScreenKeys.read(adata, perturbation_key=key_added, control=control, delimiter=delimiter)
     require_integers(1, min_counts=min_counts)
     require_numbers(min_share=min_share)
     if not 0 <= min_share <= 1:
@@ -97,7 +101,7 @@ def assign_guides(
             f"Write {control!r} for guides without one."
         )
     targets = named.astype(str).to_numpy(dtype=object)
-    counts = counts_of(guides)
+    counts = integer_counts(guides)
     row = np.repeat(np.arange(guides.n_obs), np.diff(counts.indptr))
     has = (counts.data >= min_counts) & (counts.data >= min_share * row_sums(counts)[row])
     hits = pd.Series(targets[counts.indices[has]], index=guides.obs_names[row[has]])
@@ -111,7 +115,7 @@ def assign_guides(
             "Lower the thresholds, or give both objects the same cell names."
         )
     adata.obs[key_added] = found.astype("category")
-    ScreenKeys.read(adata, perturbation_key=key_added, control=control, delimiter=delimiter).write(adata)
+    keys.write(adata)
     n_targets = found.dropna().map(lambda label: 0 if label == control else len(label.split(delimiter)))
     logger.info(
         "pp.assign_guides: %d cells with one target, %d with several, %d controls, %d without a guide.",

@@ -1,4 +1,4 @@
-"""What is known about molecules before the screen: fingerprints, descriptors, or any representation, as rows of length 1."""
+"""Molecular fingerprints, descriptors and other representations, as unit rows."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import pandas as pd
 from unlasting.screen import canonical_smiles, morgan_counts, require_rdkit
 
 CLIP = 3.0
-"""Standardised descriptors beyond this are cut off: some have tails of many orders of magnitude."""
+"""Limit for standardised descriptors: some have tails over many orders of magnitude."""
 
 
 def fingerprints(smiles: Sequence[str]) -> np.ndarray:
-    """Count circular substructures on a logarithmic scale, rows of length 1, shape `(n_molecules, 2048)`."""
+    """Count circular substructures on a logarithmic scale, unit rows, shape `(n_molecules, 2048)`."""
     return unit_rows(np.log1p(morgan_counts(smiles)), smiles)
 
 
 def descriptors(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the descriptors of RDKit, each standardised over these molecules.
+    """Compute RDKit descriptors, each standardised over these molecules.
 
     Parameters
     ----------
     smiles
-        Canonical SMILES of the molecules.
+        Canonical SMILES.
 
     Returns
     -------
-    Names of those descriptors that exist for all molecules and differ between them, shape `(n_features,)`, and rows
-    of length 1, shape `(n_molecules, n_features)`.
+    Names of descriptors that exist for all molecules and differ between them, shape `(n_features,)`, and unit rows, shape
+    `(n_molecules, n_features)`.
 
     Raises
     ------
     ValueError
-        If there are fewer than three molecules, among which nothing can be standardised.
+        If there are fewer than three molecules.
     """
     if len(smiles) < 3:
         raise ValueError(
@@ -54,14 +54,14 @@ def descriptors(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unimol(smiles: Sequence[str]) -> np.ndarray:
-    """Represent molecules by the pre-trained Uni-Mol, rows of length 1, shape `(n_molecules, 512)`.
+    """Represent molecules by the pre-trained Uni-Mol, unit rows, shape `(n_molecules, 512)`.
 
     Raises
     ------
     ImportError
         If `unimol_tools` is not installed.
     ConnectionError
-        If its weights are neither here nor can be downloaded.
+        If its weights cannot be downloaded.
     """
     try:
         from unimol_tools import UniMolRepr
@@ -82,24 +82,24 @@ def unimol(smiles: Sequence[str]) -> np.ndarray:
 
 
 def given(frame: pd.DataFrame, names: Mapping[str, str]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Read a matrix of the user, with either names of drugs or SMILES as its index.
+    """Read a given matrix, with either drug names or SMILES as its index.
 
     Parameters
     ----------
     frame
         One row of numbers per molecule.
     names
-        The canonical SMILES of every name that may be a drug; empty where it has none.
+        The canonical SMILES for every name; an empty text if it has none.
 
     Returns
     -------
-    The molecule of each drug that has a row, by its canonical SMILES or, without one, its name; and the row of each
-    molecule. In a frame by name, every row is a drug.
+    The molecule of each drug with a row, as canonical SMILES or, without one, its name; and the row of each molecule. In a
+    frame by name, every row is a drug.
 
     Raises
     ------
     ValueError
-        If the frame is no table of numbers, its index no list of SMILES, or one molecule has different rows.
+        If the frame contains no numbers, its index no SMILES, or one molecule has different rows.
     """
     try:
         matrix = frame.to_numpy(dtype=np.float64)
@@ -118,7 +118,7 @@ def given(frame: pd.DataFrame, names: Mapping[str, str]) -> tuple[dict[str, str]
     for text, molecule, row in zip(index, molecules, matrix, strict=True):
         if not np.allclose(rows.setdefault(molecule, row), row, equal_nan=True):
             raise ValueError(
-                f"The frame given as `embedding` has two different rows for one molecule, the second {text!r}."
+                f"The frame given as `embedding` has two different rows for one molecule, the second {text!r}. Keep one."
             )
     if by_name:
         return dict(zip(index, molecules, strict=True)), rows
@@ -131,10 +131,12 @@ def unit_rows(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
     Raises
     ------
     ValueError
-        If values are not finite, or a row holds nothing but zeros.
+        If values are not finite, or a row contains only zeros.
     """
     length = np.linalg.norm(matrix, axis=1)
     bad = [str(name) for name, size in zip(names, length, strict=True) if not 0 < size < np.inf]
     if bad:
-        raise ValueError(f"The embedding has only zeros, or values that are not finite, for {', '.join(bad)}.")
+        raise ValueError(
+            f"The embedding has only zeros, or values that are not finite, for {', '.join(bad)}. Correct or drop them."
+        )
     return (matrix / length[:, None]).astype(np.float32)

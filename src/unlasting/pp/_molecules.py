@@ -1,4 +1,4 @@
-"""The molecules of a drug screen, from which a model predicts drugs that it was never trained on."""
+"""Molecular representations, for the prediction of untrained drugs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ import pandas as pd
 from anndata import AnnData
 
 from unlasting.pp import _molecule_features as features
-from unlasting.pp._checks import require_whole
-from unlasting.screen import UNS_KEY, ScreenKeys, logger, nearest_name, one_molecule_each, smiles_by_name
+from unlasting.screen import (
+    UNS_KEY,
+    ScreenKeys,
+    check_cells,
+    logger,
+    one_molecule_each,
+    require_choices,
+    smiles_by_name,
+)
 
 Embedding = Literal["morgan", "descriptors", "unimol"]
 DEFAULT_COLUMN = "smiles"
@@ -29,40 +36,33 @@ def molecules(
     delimiter: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Tell the drugs of a screen from other perturbations, and represent their molecules.
+    """Find the drugs among the perturbations, and represent their molecules.
 
-    A name with a SMILES is a drug. Its SMILES is brought to one form: salts and solvents are stripped and charges
-    neutralised, so that one molecule under two names is one molecule. Only structures are looked at, never the
-    expression, so that it does not matter which drugs are held out.
+    A name with a SMILES is a drug. SMILES are made canonical: salts and solvents are stripped and charges neutralised, so
+    that one molecule under two names is one molecule. Expression is not used, so held-out drugs may be included.
 
     Parameters
     ----------
     adata
         The screen.
     smiles_key
-        Column of `obs` with the SMILES of the drug of each cell, by default `"smiles"` if there is one. For a
-        combination, the SMILES stand in the order of the label and are separated by `..`, which no SMILES contains
-        (`CCO..CCN` for `drugA+drugB`, `..CCN` for `geneA+drugB`); where the column is empty, each name is looked up
-        in other cells. What stands beside controls is ignored.
+        `obs` column with SMILES, by default `"smiles"` if there is one. In a combination, SMILES are separated by `..` in
+        label order (`CCO..CCN` for `drugA+drugB`, `..CCN` for `geneA+drugB`); if the column is empty there, names are
+        looked up in other cells. SMILES beside controls are ignored.
     embedding
-        What molecules are compared by:
+        The representation:
 
-        - `"morgan"`: counts of circular substructures (radius 2, folded to 2,048), as `log1p`. Which trained drugs one is
-          like is told by the substructures that both have, and not by how often.
-        - `"descriptors"`: the descriptors of RDKit, standardised over the given molecules and cut off at three standard
+        - `"morgan"`: counts of circular substructures (radius 2, folded to 2,048), as `log1p`. Drugs are compared by
+          shared substructures, not by their counts.
+        - `"descriptors"`: RDKit descriptors, standardised over the given molecules and clipped at three standard
           deviations. A later call with other molecules gives other values.
-        - `"unimol"`: the pre-trained Uni-Mol, from the package `unimol_tools`, which downloads its weights when it is
-          first used.
-        - a DataFrame with one row of numbers per molecule, and either names of drugs or SMILES as its index.
+        - `"unimol"`: the pre-trained Uni-Mol, from the package `unimol_tools`, which downloads its weights on first use.
+        - a DataFrame with one row of numbers per molecule, and either drug names or SMILES as its index.
     smiles
-        SMILES by name: of drugs that the column does not tell, and of further drugs that may be asked for later. An
-        empty text says that the name is no drug.
-    perturbation_key
-        Column of `obs` with the perturbation labels.
-    control
-        Label of unperturbed cells.
-    delimiter
-        What separates the targets of a combination.
+        SMILES by name, for drugs without one in the column and further drugs to predict later. An empty text marks a name
+        as no drug.
+    perturbation_key, control, delimiter
+        `obs` column and label grammar, like in :func:`unlasting.pp.split`; recorded ones by default.
     copy
         Return a changed copy, and leave `adata` as it is.
 
@@ -70,22 +70,22 @@ def molecules(
     -------
     `None`, or the copy. Updates the following fields:
 
-    - `adata.uns["unlasting"]["molecules"]`: `smiles`, the canonical SMILES of each molecule (or its name, where a
-      DataFrame by name was given and no SMILES); `matrix`, shape `(n_molecules, n_features)`, rows of length 1, whose
-      dot product is the similarity of all kinds but `morgan`; `drugs`, all names, and `drug_smiles`, the molecule of
-      each; `kind` (`morgan`, `descriptors`, `unimol` or `given`); `report`, what was found.
-    - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
+    - `adata.uns["unlasting"]["molecules"]`: `smiles`, the canonical SMILES per molecule (or its name, in a DataFrame by name
+      without SMILES); `matrix`, unit rows, shape `(n_molecules, n_features)`, with similarities as dot products except for
+      `morgan`; `drugs`, all names, and `drug_smiles`, their molecules; `kind` (`morgan`, `descriptors`, `unimol` or
+      `given`); and a `report`.
+    - `adata.uns["unlasting"]["keys"]`: the label columns.
 
     Raises
     ------
     KeyError
         If a column is missing.
     ValueError
-        If there is no drug; or if SMILES are invalid, one name has different molecules, or a name has none and is neither
-        a measured gene, nor known to the prior of :func:`unlasting.pp.grn`, nor marked as no drug. All are listed at
-        once.
+        If there is no drug, SMILES are invalid, one name has different molecules, or a key differs from the recorded one;
+        or if a name without SMILES is neither a measured gene, nor in the prior of :func:`unlasting.pp.grn`, nor marked as
+        no drug. All are listed at once.
     TypeError
-        If `embedding` has none of these forms.
+        If `embedding` has another form.
     ImportError, ConnectionError
         If RDKit or `unimol_tools` is needed and not installed, or the weights of Uni-Mol cannot be downloaded.
 
@@ -98,17 +98,14 @@ def molecules(
     (13, 2048)
     """
     adata = adata.copy() if copy else adata
-    require_whole(adata, "molecules")
+    check_cells(adata, writable=True)
     if not isinstance(embedding, pd.DataFrame) and not isinstance(embedding, str):
         raise TypeError(
             f"`embedding` is a {type(embedding).__name__}. Give one of {list(get_args(Embedding))}, or a DataFrame with "
             "one row of numbers per molecule."
         )
-    if isinstance(embedding, str) and embedding not in get_args(Embedding):
-        raise ValueError(
-            f"`embedding` is {embedding!r}; choose one of {list(get_args(Embedding))}, or give a DataFrame."
-            f"{nearest_name(embedding, get_args(Embedding))}"
-        )
+    if isinstance(embedding, str):
+        require_choices(get_args(Embedding), embedding=embedding)
     keys = ScreenKeys.read(
         adata, perturbation_key=perturbation_key, control=control, delimiter=delimiter, smiles_key=smiles_key
     )
@@ -116,16 +113,12 @@ def molecules(
         keys = replace(keys, smiles_key=DEFAULT_COLUMN)
     keys.labels(adata)  # refuses a screen without controls
     column = keys.column(adata, "smiles_key") if keys.smiles_key else np.full(adata.n_obs, None, dtype=object)
-    found, unclear = smiles_by_name(
-        keys.column(adata, "perturbation_key"), column, control=keys.control, delimiter=keys.delimiter
-    )
+    found, unclear = smiles_by_name(keys.column(adata, "perturbation_key"), column, **keys.grammar)
     for name, text in (smiles or {}).items():
         found[name] = list(dict.fromkeys([*found.get(name, []), str(text).strip()]))
     names, faults = one_molecule_each(found)
     if unclear:
-        faults["Combinations whose SMILES cannot be told apart (separate them by '..', in the order of the label)"] = (
-            unclear
-        )
+        faults["Combinations with ambiguous SMILES (separate them by '..', in label order)"] = unclear
 
     rows: dict[str, np.ndarray] = {}
     if isinstance(embedding, pd.DataFrame):
@@ -135,13 +128,15 @@ def molecules(
         drugs = {name: canonical for name, canonical in names.items() if canonical}
     undeclared = {name for name, texts in found.items() if not texts} - drugs.keys() - _genes(adata)
     faults[
-        "Names without a SMILES (give it in the column or as `smiles={name: SMILES}`, or an empty text where it is no drug)"
+        "Names without a SMILES (give it in the column or as `smiles={name: SMILES}`, or an empty text for no drug)"
     ] = sorted(undeclared)
-    listed = " ".join(f"{what}: {', '.join(which)}." for what, which in faults.items() if which)
+    listed = " ".join(f"{fault}: {', '.join(names)}." for fault, names in faults.items() if names)
     if listed:
         raise ValueError(f"The molecules of this screen cannot all be read. {listed}")
     if not drugs:
-        raise ValueError("No perturbation of this screen has a SMILES, so there are no molecules.")
+        raise ValueError(
+            "No perturbation of this screen has a SMILES. Name their column as `smiles_key`, or give `smiles={name: SMILES}`."
+        )
     ordered = sorted(set(drugs.values()))
     report: dict[str, Any] = {}
     if isinstance(embedding, pd.DataFrame):
@@ -182,6 +177,6 @@ def molecules(
 
 
 def _genes(adata: AnnData) -> set[str]:
-    """Collect the names that are known to be genes: measured, or in the prior of `pp.grn`."""
+    """Collect known genes: measured, or in the prior of `pp.grn`."""
     prior = adata.uns.get(UNS_KEY, {}).get("target_embedding", {})
     return {*adata.var_names.astype(str), *map(str, prior.get("names", ()))}

@@ -1,4 +1,4 @@
-"""From raw counts to log-normalised highly variable genes, fitted on the training cells alone."""
+"""From raw counts to log-normalised highly variable genes, fitted to training cells only."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting.pp._checks import counts_of, require_whole, row_sums
 from unlasting.screen import (
     COUNTS_LAYER,
     TRAIN,
     UNS_KEY,
-    MissingKeyError,
     ScreenKeys,
+    check_cells,
+    integer_counts,
     logger,
     nearest_name,
     not_none,
     parse_labels,
+    require_column,
     require_integers,
     require_numbers,
     split_hash,
@@ -41,36 +42,28 @@ def prepare(
     delimiter: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Normalise raw counts and keep the genes to be modelled.
+    """Normalise raw counts and select genes.
 
-    Counts are divided by the library size, scaled to `target_sum` and log-transformed (`log1p`); then the highly
-    variable genes are kept, and every measured target. The scale and the genes are found from the training cells
-    (those that :func:`unlasting.pp.split` labelled `train`; without a split, all cells). With `genes` and `target_sum`
-    nothing is left to be found, and any cells will do: see :meth:`unlasting.UnlastingModel.prepare`.
+    Counts are divided by the library size, scaled to `target_sum` and log-transformed (`log1p`). Highly variable genes and
+    all measured targets are kept. Scale and genes come from `train` cells, or from all cells without a split. With both
+    `genes` and `target_sum` nothing is fitted: see :meth:`unlasting.UnlastingModel.prepare`.
 
     Parameters
     ----------
     adata
         The screen, with raw counts in `X`, shape `(n_cells, n_genes)`.
     n_top_genes
-        Number of highly variable genes. With fewer genes, all stay.
+        Number of highly variable genes; all genes if there are fewer.
     min_cells
-        Genes seen in fewer training cells are left out, unless they are targets.
+        Genes detected in fewer training cells are dropped, unless they are targets.
     genes
-        The genes to keep, in this order, in place of the highly variable ones and the targets.
+        Genes to keep, in this order, in place of highly variable genes and targets.
     library_size_key
-        Column of `obs` with the library size of each cell, where `X` holds only a part of the measured genes.
-        By default the sum of the counts of the cell.
+        `obs` column with library sizes, if `X` contains only some measured genes. By default the row sums.
     target_sum
-        The library size to which all cells are scaled; by default the median of the training cells.
-    perturbation_key
-        Column of `obs` with the perturbation labels.
-    control
-        Label of unperturbed cells.
-    split_key
-        Column of `obs` with `train`, `val` or `test`.
-    delimiter
-        What separates the targets of a combination.
+        Library size after scaling; by default the median over training cells.
+    perturbation_key, control, split_key, delimiter
+        `obs` columns and label grammar, like in :func:`unlasting.pp.split`; recorded ones by default.
     copy
         Return a changed copy, and leave `adata` as it is.
 
@@ -78,38 +71,40 @@ def prepare(
     -------
     `None`, or the copy. Updates the following fields:
 
-    - `adata.X`: log-normalised expression, CSR float32, of the kept genes only.
-    - `adata.layers["counts"]`: the raw counts of the kept genes.
-    - `adata.uns["unlasting"]["prepare"]`: what was done: `target_sum`, `library_size_key`, `n_top_genes`,
-      `min_cells`, the number of `genes_kept` and of `genes_before`, `counts_layer`, and the `split_hash` of the
-      split it was fitted on (empty if nothing was fitted).
-    - `adata.uns["unlasting"]["keys"]`: which columns hold the labels.
+    - `adata.X`: log-normalised expression, CSR float32, kept genes only.
+    - `adata.layers["counts"]`: raw counts of the kept genes.
+    - `adata.uns["unlasting"]["prepare"]`: `target_sum`, `library_size_key`, `n_top_genes`, `min_cells`, the numbers
+      `genes_kept` and `genes_before`, `counts_layer`, and `split_hash` of the split (empty if nothing was fitted).
+    - `adata.uns["unlasting"]["keys"]`: the label columns.
 
     Raises
     ------
     KeyError
         If a column is missing.
     ValueError
-        If `X` does not hold raw counts, cells have none, there are no training cells, or one of `genes` is not measured.
+        If `X` contains no raw counts, a cell is empty, there are no training cells, a gene is not measured, or a key
+        differs from the recorded one.
     """
     adata = adata.copy() if copy else adata
-    require_whole(adata, "prepare")
+    check_cells(adata, writable=True)
     keys = ScreenKeys.read(
         adata, perturbation_key=perturbation_key, control=control, split_key=split_key, delimiter=delimiter
     )
     require_integers(1, n_top_genes=n_top_genes, min_cells=min_cells)
     require_numbers(**not_none(target_sum=target_sum))
     if isinstance(genes, str) or not (genes is None or isinstance(genes, Iterable)):
-        raise ValueError(f"`genes` is {genes!r}; a list of names is needed.")
+        raise ValueError(f"`genes` is {genes!r}; give a list of names.")
     if target_sum is not None and not target_sum > 0:
         raise ValueError(f"`target_sum` is {target_sum}; it must be positive.")
     is_fitted = genes is None or target_sum is None
     split = keys.split(adata) if is_fitted else None
     in_training = np.ones(adata.n_obs, dtype=bool) if split is None else split == TRAIN
     if not in_training.any():
-        raise ValueError(f"No cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`, so nothing can be fitted.")
+        raise ValueError(
+            f"No cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`, so nothing can be fitted. Call `pp.split`."
+        )
     targets = _targets(adata, keys) if genes is None else set()
-    counts = counts_of(adata)
+    counts = integer_counts(adata)
     size = _library_size(adata, counts, library_size_key)
     target_sum = float(np.median(size[in_training]) if target_sum is None else target_sum)
     expression = counts.copy()
@@ -123,7 +118,7 @@ def prepare(
         keep = np.flatnonzero(is_target | _variable(expression[in_training], n_top_genes, min_cells))
     if not len(keep):
         raise ValueError(
-            f"None of the {adata.n_vars} genes is seen in {min_cells} of the {int(in_training.sum())} training cells. "
+            f"None of the {adata.n_vars} genes is detected in {min_cells} of the {int(in_training.sum())} training cells. "
             "Lower `min_cells`."
         )
 
@@ -153,15 +148,20 @@ def prepare(
     return adata if copy else None
 
 
+def row_sums(matrix: sparse.csr_matrix) -> np.ndarray:
+    """Sum each row in double precision, shape `(n_rows,)`."""
+    return np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+
+
 def _targets(adata: AnnData, keys: ScreenKeys) -> set[str]:
-    """Collect the targets of all perturbations that are no drugs."""
-    parsed = parse_labels(keys.labels(adata), control=keys.control, delimiter=keys.delimiter)
+    """Collect all targets but drugs."""
+    parsed = parse_labels(keys.labels(adata), **keys.grammar)
     names = {name for perturbation in parsed.values() for name in perturbation.targets}
     return names - (keys.drugs(adata) or set())
 
 
 def _places(adata: AnnData, genes: Sequence[str]) -> np.ndarray:
-    """Find the columns of the genes asked for, shape `(n_genes,)`."""
+    """Find the columns of the given genes, shape `(n_genes,)`."""
     wanted = pd.Index(genes)
     if not len(wanted):
         raise ValueError("`genes` is empty; name at least one, or leave it out for the highly variable ones.")
@@ -178,7 +178,7 @@ def _places(adata: AnnData, genes: Sequence[str]) -> np.ndarray:
 
 
 def _library_size(adata: AnnData, counts: sparse.csr_matrix, key: str | None) -> np.ndarray:
-    """Get the library size of every cell, shape `(n_cells,)`, all positive."""
+    """Get positive library sizes, shape `(n_cells,)`."""
     if key is None:
         size = row_sums(counts)
         empty = int((size == 0).sum())
@@ -188,23 +188,20 @@ def _library_size(adata: AnnData, counts: sparse.csr_matrix, key: str | None) ->
                 "Remove them with `scanpy.pp.filter_cells(adata, min_counts=1)`, before `pp.split`."
             )
         return size
-    if key not in adata.obs:
-        raise MissingKeyError(
-            f"`library_size_key` is {key!r}, but `adata.obs` has no such column."
-            f"{nearest_name(key, map(str, adata.obs.columns))}"
-        )
+    require_column(adata, key, "library_size_key")
     size = pd.to_numeric(adata.obs[key], errors="coerce").to_numpy(dtype=np.float64)
     bad = ~(np.isfinite(size) & (size > 0))
     if bad.any():
         raise ValueError(
-            f"`adata.obs[{key!r}]` holds {int(bad.sum())} values that are no library size (the first is "
-            f"{adata.obs[key].iloc[int(np.argmax(bad))]}, of cell {adata.obs_names[int(np.argmax(bad))]!r}); each must be positive."
+            f"`adata.obs[{key!r}]` contains {int(bad.sum())} values that are no library size (the first is "
+            f"{adata.obs[key].iloc[int(np.argmax(bad))]}, of cell {adata.obs_names[int(np.argmax(bad))]!r}). "
+            "Correct them, or leave `library_size_key` out."
         )
     return size
 
 
 def _variable(expression: sparse.csr_matrix, n_top_genes: int, min_cells: int) -> np.ndarray:
-    """Choose the highly variable of the genes that enough cells show, shape `(n_genes,)`."""
+    """Select highly variable genes that are detected in enough cells, shape `(n_genes,)`."""
     chosen = np.asarray(expression.getnnz(axis=0)).ravel() >= min_cells
     if chosen.sum() > n_top_genes:
         seen = AnnData(expression[:, chosen])

@@ -1,10 +1,10 @@
-"""What is known about genes before the screen: priors of every form, read into one."""
+"""Priors: knowledge about genes from beyond the screen, read into one form."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -16,34 +16,37 @@ from scipy import sparse
 from unlasting.pp import _gene_ontology
 from unlasting.pp._graph_embedding import graph_embedding
 
-GO = "go"
 RENAMED = ((re.compile(r"^MARCH(\d+)$"), r"MARCHF\1"), (re.compile(r"^SEPT(\d+)$"), r"SEPTIN\1"))
-"""Families whose symbols were changed because spreadsheets took them for dates."""
+"""Gene families with new symbols, since spreadsheets turned the old ones into dates."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """A row for every gene that the prior knows, and edges if it is a graph.
+    """An embedding for every gene in the prior, and edges if it is a graph.
 
     Parameters
     ----------
-    origin
-        The value of `origin` of its edges: `go` or `prior`.
     names
-        Names of the genes, shape `(n_names,)`.
+        Gene names, shape `(n_names,)`.
     matrix
-        Rows of length 1, shape `(n_names, n_components)`, float32: their dot product is the similarity.
+        Unit rows, shape `(n_names, n_components)`, float32: their dot product is the similarity.
     edges
-        For a graph: `source`, `target` and signed `weight`. Without, edges are found by similarity.
+        For a graph: `source`, `target` and signed `weight`. Without, edges join genes by similarity.
+    origin
+        The value of `origin` for its edges.
+    features
+        A function from names, their symbols in the prior, and targets to further features for the regression, shape
+        `(n_names, n_features)`. Optional.
     """
 
-    origin: str
     names: np.ndarray
     matrix: np.ndarray
     edges: pd.DataFrame | None = None
+    origin: str = "prior"
+    features: Callable[[Sequence[str], Sequence[str], Sequence[str]], sparse.csr_matrix] | None = None
 
     def with_aliases(self, names: Iterable[str]) -> tuple[Prior, dict[str, str]]:
-        """Let genes of renamed families, known under their present symbol only, be found under the name given."""
+        """Add given names from renamed families that the prior lists under their present symbol only."""
         known = {name: row for row, name in enumerate(self.names)}
         aliases = {}
         for name in sorted(set(names) - set(known)):
@@ -60,27 +63,36 @@ class Prior:
         return extended, aliases
 
 
+def gene_ontology(n_components: int) -> Prior:
+    """Read the shipped annotations of human genes."""
+    names, matrix = _gene_ontology.embedding(n_components)
+    return Prior(names, matrix, features=_gene_ontology.shared_terms)
+
+
+PRIORS: dict[str, Callable[[int], Prior]] = {"go": gene_ontology}
+"""Each prior with a name: a function from the largest number of components to the prior."""
+
+
 def read_prior(prior: str | PathLike[str] | pd.DataFrame, n_components: int) -> Prior:
-    """Read a prior of any form that :func:`unlasting.pp.grn` takes.
+    """Read any prior that :func:`unlasting.pp.grn` accepts.
 
     Raises
     ------
     TypeError
-        If it has none of these forms.
+        If it has another form.
     ValueError
         If its values are unusable.
     FileNotFoundError
         If the folder or one of its files does not exist.
     """
-    if isinstance(prior, str) and prior == GO:
-        names, matrix = _gene_ontology.embedding(n_components)
-        return Prior(GO, names, matrix)
+    if isinstance(prior, str) and prior in PRIORS:
+        return replace(PRIORS[prior](n_components), origin=prior)
     if isinstance(prior, pd.DataFrame):
         return _from_edges(prior, n_components) if {"source", "target"} <= set(prior.columns) else _from_matrix(prior)
     if isinstance(prior, str | PathLike):
         return _from_matrix(_scgpt_embedding(Path(prior)))
     raise TypeError(
-        f"`prior` is a {type(prior).__name__}. Give 'go', None, a DataFrame of edges (columns 'source' and 'target'), a "
+        f"`prior` is a {type(prior).__name__}. Give one of {list(PRIORS)}, None, a DataFrame of edges (columns 'source' and 'target'), a "
         "DataFrame with one row of numbers per gene, or the folder of an scGPT checkpoint."
     )
 
@@ -88,22 +100,22 @@ def read_prior(prior: str | PathLike[str] | pd.DataFrame, n_components: int) -> 
 def similar_pairs(
     names: np.ndarray, matrix: np.ndarray, min_similarity: float, max_neighbors: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the most similar genes of each gene.
+    """Find the most similar genes for each gene.
 
     Parameters
     ----------
     names
-        Names of the genes, shape `(n_genes,)`; they break ties, so that the order of the genes does not matter.
+        Gene names, shape `(n_genes,)`; they break ties, so that gene order does not matter.
     matrix
-        Rows of length 1, shape `(n_genes, n_components)`.
+        Unit rows, shape `(n_genes, n_components)`.
     min_similarity
         Smallest cosine similarity.
     max_neighbors
-        Most neighbours that one gene may choose; it can be chosen by more.
+        Largest number of neighbours that one gene selects; more may select it.
 
     Returns
     -------
-    First gene, second gene and similarity of each pair, each of shape `(n_pairs,)`, in both directions.
+    First gene, second gene and similarity per pair, each with shape `(n_pairs,)`, in both directions.
     """
     order = np.argsort(np.asarray(names).astype(str), kind="stable")
     ordered = matrix[order]
@@ -127,14 +139,14 @@ def similar_pairs(
 def _from_edges(edges: pd.DataFrame, n_components: int) -> Prior:
     """Read a graph, and embed its genes."""
     if edges.empty:
-        raise ValueError("`prior` has no edges.")
+        raise ValueError("`prior` has no edges. Give at least one, or `prior=None`.")
     if edges[["source", "target"]].isna().any(axis=None):
         raise ValueError("`prior` has edges without a source or a target. Drop them: `prior.dropna()`.")
     source, target = (edges[end].astype(str).to_numpy(dtype=object) for end in ("source", "target"))
     weight = np.asarray(edges["weight"] if "weight" in edges else np.ones(len(edges)), dtype=np.float64)
     sign = np.asarray(edges["sign"] if "sign" in edges else np.ones(len(edges)), dtype=np.float64)
     if not (np.isfinite(weight).all() and np.isfinite(sign).all()):
-        raise ValueError("`prior` holds NaN or infinite values in 'weight' or 'sign'. Remove or replace them first.")
+        raise ValueError("`prior` contains NaN or infinite values in 'weight' or 'sign'. Remove or replace them first.")
     frame = pd.DataFrame({"source": source, "target": target, "weight": weight * np.sign(sign)})
     frame = frame[frame["source"] != frame["target"]].drop_duplicates(["source", "target"])
     names = np.unique(np.concatenate([source, target]).astype(str))
@@ -142,13 +154,15 @@ def _from_edges(edges: pd.DataFrame, n_components: int) -> Prior:
     ends = frame["source"].map(row).to_numpy(), frame["target"].map(row).to_numpy()
     graph = sparse.csr_matrix((frame["weight"], ends), shape=(len(names), len(names)))
     matrix = graph_embedding(graph, n_components)
-    return Prior("prior", names.astype(object), matrix, frame.reset_index(drop=True))
+    return Prior(names.astype(object), matrix, frame.reset_index(drop=True))
 
 
 def _from_matrix(frame: pd.DataFrame) -> Prior:
-    """Read an embedding with gene names as its index; genes with a row of zeros are unknown to it."""
+    """Read an embedding with gene names as its index; genes with a zero row are dropped."""
     if not frame.index.is_unique:
-        raise ValueError(f"The index of `prior` holds {frame.index[frame.index.duplicated()][0]!r} more than once.")
+        raise ValueError(
+            f"The index of `prior` contains {frame.index[frame.index.duplicated()][0]!r} more than once. Name every gene once."
+        )
     try:
         matrix = frame.to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -157,27 +171,27 @@ def _from_matrix(frame: pd.DataFrame) -> Prior:
             f"'source' and 'target'; its columns are {list(map(str, frame.columns))[:8]}."
         ) from error
     if not np.isfinite(matrix).all():
-        raise ValueError("`prior` holds NaN or infinite values. Remove or replace them first.")
+        raise ValueError("`prior` contains NaN or infinite values. Remove or replace them first.")
     length = np.linalg.norm(matrix, axis=1)
     known = length > 0
     if not known.any():
-        raise ValueError("`prior` holds no gene with values other than zero.")
+        raise ValueError("`prior` contains no gene with values other than zero. Give another one, or `prior=None`.")
     names = frame.index.astype(str).to_numpy(dtype=object)[known]
-    return Prior("prior", names, (matrix[known] / length[known, None]).astype(np.float32))
+    return Prior(names, (matrix[known] / length[known, None]).astype(np.float32))
 
 
 def _scgpt_embedding(folder: Path) -> pd.DataFrame:
-    """Read the gene embedding of an scGPT checkpoint: token weights, normalised as its gene encoder does."""
+    """Read the gene embedding in an scGPT checkpoint: token weights, normalised like in its gene encoder."""
     import torch
 
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"`prior` is {str(folder)!r}, which is neither 'go' nor an existing folder of an scGPT checkpoint."
+            f"`prior` is {str(folder)!r}, which is neither one of {list(PRIORS)} nor an existing folder of an scGPT checkpoint."
         )
     weights = [path for name in ("best_model.pt", "model.pt") if (path := folder / name).is_file()]
     if not weights or not (folder / "vocab.json").is_file():
         raise FileNotFoundError(
-            f"The folder {str(folder)!r} must hold 'vocab.json' and 'best_model.pt'; it holds "
+            f"The folder {str(folder)!r} must hold 'vocab.json' and 'best_model.pt'; it contains "
             f"{sorted(path.name for path in folder.iterdir())[:10]}."
         )
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
@@ -187,7 +201,7 @@ def _scgpt_embedding(folder: Path) -> pd.DataFrame:
     if "encoder.embedding.weight" not in state:
         raise ValueError(
             f"{str(weights[0])!r} has no 'encoder.embedding.weight', the gene embedding of scGPT; "
-            f"it has {sorted(state)[:5]}."
+            f"it has {sorted(state)[:5]}. Give the folder of an scGPT checkpoint."
         )
     tokens = state["encoder.embedding.weight"].float()
     if "encoder.enc_norm.weight" in state:
@@ -198,6 +212,6 @@ def _scgpt_embedding(folder: Path) -> pd.DataFrame:
     if beyond:
         raise ValueError(
             f"'vocab.json' in {str(folder)!r} gives {beyond[0]!r} the row {genes[beyond[0]]}, but the checkpoint has "
-            f"{len(tokens)} rows: they do not belong together."
+            f"{len(tokens)} rows: they do not belong together. Take both from one checkpoint."
         )
     return pd.DataFrame(tokens[list(genes.values())].numpy(), index=list(genes))

@@ -1,4 +1,4 @@
-"""The drugs of sci-Plex3: names, structures, and which of them were published as out of distribution."""
+"""Drugs in sci-Plex3: names, structures, and the published out-of-distribution lists."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def drug_table() -> pd.DataFrame:
 
 
 def table_name(name: str) -> str:
-    """Shorten the name of a product as the table does: `Trametinib (GSK1120212)` is `Trametinib`."""
+    """Shorten a product name like in the table: `Trametinib (GSK1120212)` is `Trametinib`."""
     return name.removeprefix("(+)-").split()[0]

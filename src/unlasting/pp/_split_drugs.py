@@ -1,71 +1,76 @@
-"""Which drugs must be held out together, because they are one molecule or too much alike."""
+"""The split kind that holds out drugs, together with drugs of the same or a similar molecule."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
-from anndata import AnnData
+import numpy as np
 from scipy import sparse
 
 from unlasting.pp._sciplex3_drugs import drug_table, table_name
+from unlasting.pp._split_request import Labels, Request
 from unlasting.screen import (
-    UNS_KEY,
-    ScreenKeys,
+    TEST,
     canonical_smiles,
     murcko_scaffold,
-    one_molecule_each,
-    smiles_by_name,
+    nearest_name,
+    require_choices,
     tanimoto_similarity,
 )
 
 Method = Literal["random", "scaffold", "similarity", "published", "published_epigenetic"]
+MAX_SIMILARITY = 0.4
+"""Drugs are similar if the Tanimoto similarity of their Morgan fingerprints is above this."""
 
 
-def molecules_of(adata: AnnData, keys: ScreenKeys) -> dict[str, str]:
-    """Find the canonical SMILES of each drug of a screen, by name.
-
-    Raises
-    ------
-    ValueError
-        If nothing says what is a drug, or SMILES cannot be read.
-    """
-    stored = adata.uns.get(UNS_KEY, {}).get("molecules")
-    if stored is not None:
-        return dict(zip(map(str, stored["drugs"]), map(str, stored["drug_smiles"]), strict=True))
-    if keys.smiles_key is None:
+def by_drug(labels: Labels, request: Request) -> np.ndarray:
+    """Hold out whole groups of drugs, with every combination that contains one."""
+    require_choices(get_args(Method), method=request.method)
+    molecules = labels.molecules
+    named = dict(request.names)
+    if request.method.startswith("published"):
+        if named[TEST] is not None:
+            raise ValueError(f"`test` names drugs, but `method={request.method!r}` is a fixed list. Leave `test` out.")
+        named[TEST] = _published(molecules, request.method)
+    groups = drug_groups(molecules, request.method)
+    targets = {label: perturbation.targets for label, perturbation in labels.perturbations.items()}
+    drugs = {name for names in targets.values() for name in names if name in groups}
+    if not drugs:
         raise ValueError(
-            "`kind='unseen_drug'` needs `smiles_key`, the column of `adata.obs` with the SMILES of drugs, or "
-            "`unlasting.pp.molecules(adata)` first. Without structures, use `kind='unseen_perturbation'`."
+            "`kind='unseen_drug'` needs drugs, but no perturbation of the screen has a SMILES. Name their column as "
+            "`smiles_key`."
         )
-    columns = (keys.column(adata, argument) for argument in ("perturbation_key", "smiles_key"))
-    found, unclear = smiles_by_name(*columns, control=keys.control, delimiter=keys.delimiter)
-    names, faults = one_molecule_each(found)
-    listed = [*unclear, *(fault for each in faults.values() for fault in each)]
-    if listed:
-        raise ValueError(f"`smiles_key={keys.smiles_key!r}` holds SMILES that cannot be used: {', '.join(listed)}.")
-    return {name: smiles for name, smiles in names.items() if smiles}
+    for part, names in named.items():
+        for name in names or ():
+            if name not in drugs:
+                raise ValueError(f"`{part}` names {name!r}, which is no drug of the screen.{nearest_name(name, drugs)}")
+        named[part] = None if names is None else list(dict.fromkeys(groups[name] for name in names))
+    count = Counter(g for label in labels.perturbation for g in {groups[n] for n in targets[label] if n in groups})
+    frequent = [group for group, n_cells in count.items() if n_cells >= request.min_cells]
+    parts = request.naming(named).parts(frequent, set(count), "drug group")
+    request.report["method"] = request.method
+    return labels.from_targets({name: parts[groups[name]] for name in drugs})
 
 
-def drug_groups(molecules: Mapping[str, str], method: Method, max_similarity: float) -> dict[str, str]:
-    """Give each drug the name of its group: the first, in alphabetical order, of those it is held out with.
+def drug_groups(molecules: Mapping[str, str], method: str) -> dict[str, str]:
+    """Name the group of each drug by its first member in alphabetical order.
 
     Parameters
     ----------
     molecules
         The canonical SMILES of each drug.
     method
-        `"scaffold"` joins drugs of one scaffold, `"similarity"` those that a chain of similar drugs connects, any
-        other method only names of one molecule.
-    max_similarity
-        Drugs are similar when the Tanimoto similarity of their fingerprints is above this.
+        `"scaffold"` joins drugs with one scaffold, `"similarity"` drugs connected by a chain of similar ones, any other
+        method the names of one molecule.
     """
     distinct = sorted(set(molecules.values()))
     if method == "scaffold":
         key = {smiles: murcko_scaffold(smiles) or smiles for smiles in distinct}
     elif method == "similarity":
-        alike = sparse.csr_matrix(tanimoto_similarity(distinct) > max_similarity)
-        _, component = sparse.csgraph.connected_components(alike, directed=False)
+        similar = sparse.csr_matrix(tanimoto_similarity(distinct) > MAX_SIMILARITY)
+        _, component = sparse.csgraph.connected_components(similar, directed=False)
         key = dict(zip(distinct, component.astype(str), strict=True))
     else:
         key = {smiles: smiles for smiles in distinct}
@@ -73,13 +78,13 @@ def drug_groups(molecules: Mapping[str, str], method: Method, max_similarity: fl
     return {name: first.setdefault(key[molecules[name]], name) for name in sorted(molecules)}
 
 
-def published(molecules: Mapping[str, str], method: Method) -> list[str]:
-    """List the drugs of a screen that are in a published list, by their name in sci-Plex3 or by their molecule.
+def _published(molecules: Mapping[str, str], method: str) -> list[str]:
+    """List the drugs of a screen in a published list, by their name in sci-Plex3 or by their molecule.
 
     Raises
     ------
     ValueError
-        If none of them is.
+        If there is none.
     """
     table = drug_table()
     table = table[table["ood" if method == "published" else "ood_epigenetic"]]

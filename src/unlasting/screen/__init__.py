@@ -1,8 +1,21 @@
-"""The labels of a screen: perturbations, keys, checks, chemistry."""
+"""Screens: perturbations, keys, checks, chemistry."""
 
-from unlasting.screen._arguments import not_none, require_integers, require_numbers, require_switches
-from unlasting.screen._cells import Cells, Condition, is_in_memory, refuse_counts, sample
-from unlasting.screen._checks import check_cells, check_genes, check_log_normalised, check_screen, expression
+from unlasting.screen._cells import Cells, Condition, sample
+from unlasting.screen._checks import (
+    MissingKeyError,
+    check_cells,
+    check_genes,
+    check_log_normalised,
+    expression,
+    integer_counts,
+    is_in_memory,
+    not_none,
+    require_choices,
+    require_column,
+    require_integers,
+    require_numbers,
+    require_switches,
+)
 from unlasting.screen._chemistry import (
     SMILES_DELIMITER,
     canonical_smiles,
@@ -15,9 +28,8 @@ from unlasting.screen._chemistry import (
     tanimoto_similarity,
 )
 from unlasting.screen._constants import COUNTS_LAYER, PREDICTION_KEY, SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
-from unlasting.screen._counts import counts_per_unit, integer_counts, is_counts, screen_counts
-from unlasting.screen._errors import MissingKeyError
-from unlasting.screen._keys import LABELS_OF_SPLIT, ScreenKeys, split_hash
+from unlasting.screen._counts import counts_per_unit, is_counts, rounded_counts, screen_counts
+from unlasting.screen._keys import ScreenKeys, split_hash
 from unlasting.screen._logging import listed, logger
 from unlasting.screen._perturbation import Perturbation, canonical_labels, nearest_name, parse_labels, split_label
 
@@ -25,7 +37,6 @@ __all__ = [
     "COUNTS_LAYER",
     "Cells",
     "Condition",
-    "LABELS_OF_SPLIT",
     "MissingKeyError",
     "PREDICTION_KEY",
     "Perturbation",
@@ -42,7 +53,6 @@ __all__ = [
     "check_cells",
     "check_genes",
     "check_log_normalised",
-    "check_screen",
     "compared_by",
     "counts_per_unit",
     "expression",
@@ -57,11 +67,13 @@ __all__ = [
     "not_none",
     "one_molecule_each",
     "parse_labels",
-    "refuse_counts",
+    "require_choices",
+    "require_column",
+    "require_integers",
     "require_numbers",
     "require_rdkit",
     "require_switches",
-    "require_integers",
+    "rounded_counts",
     "sample",
     "screen_counts",
     "smiles_by_name",

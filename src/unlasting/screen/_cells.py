@@ -1,4 +1,4 @@
-"""The cells of an AnnData and the conditions that they are in."""
+"""Cells, grouped by condition."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import sparse
+
+from unlasting.screen._checks import check_log_normalised, expression
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,9 +27,9 @@ class Condition(NamedTuple):
     perturbation
         Canonical label, such as `A` or `A+B`.
     cell_type
-        The cell type; empty where a screen has only one.
+        The cell type; empty without a `cell_type_key`.
     dose
-        The dose in uM as text, such as `0.1`, or one part for each target, such as `1+0.5`; empty where there is none.
+        The dose in uM as text, such as `0.1`, or one part for each target, such as `1+0.5`; empty without a dose.
     """
 
     perturbation: str
@@ -40,30 +42,30 @@ class Condition(NamedTuple):
         return f"{at} in {self.cell_type}" if self.cell_type else at
 
     def columns(self) -> dict[str, str]:
-        """Write the condition as columns of a frame."""
+        """Get the condition by column name."""
         return {"condition": self.perturbation, "cell_type": self.cell_type, "dose": self.dose}
 
 
 @dataclass(frozen=True)
 class Cells:
-    """A matrix of cells with their labels.
+    """Expression and labels.
 
     Parameters
     ----------
     matrix
-        Log-normalised expression, shape `(n_cells, n_genes)`, genes in the order of the screen after `columns`.
+        Log-normalised expression, shape `(n_cells, n_genes)`, genes like in the screen after `columns`.
     columns
-        Where the genes of the screen are in `matrix`, shape `(n_genes,)`.
+        Columns of the screen's genes in `matrix`, shape `(n_genes,)`.
     names
-        Names of the cells.
+        Cell names.
     labels, cell_types, doses
-        Canonical perturbation, cell type and dose of every cell, shape `(n_cells,)`.
+        Canonical perturbation, cell type and dose per cell, shape `(n_cells,)`.
     obs
-        The table of the cells.
+        The cell table.
     present
-        Whether there is a cell at all (`predict` leaves rows without a generated cell empty), shape `(n_cells,)`.
+        Whether the row is a cell (`predict` leaves rows without a generated cell empty), shape `(n_cells,)`.
     origin
-        How an error message calls the matrix.
+        Matrix name in messages.
     """
 
     matrix: Any
@@ -78,17 +80,17 @@ class Cells:
 
     @classmethod
     def read(cls, adata: AnnData, keys: ScreenKeys) -> Cells:
-        """Read all cells of a screen.
+        """Read all cells.
 
         Raises
         ------
         KeyError
             If a label column is missing.
         ValueError
-            If a label or dose cannot be read, no cell carries the control label, or `X` holds raw counts.
+            If a label or dose cannot be read, there are no controls, or `X` is not log-normalised.
         """
         cells = cls(
-            matrix=adata.X,
+            matrix=expression(adata),
             columns=np.arange(adata.n_vars),
             names=adata.obs_names,
             labels=keys.labels(adata),
@@ -98,22 +100,26 @@ class Cells:
             present=np.ones(adata.n_obs, dtype=bool),
             origin="`adata.X`",
         )
-        if adata.X is None:
-            raise ValueError(f"{cells.origin} is empty; log-normalised expression is expected there.")
-        if adata.X.dtype.kind not in "biuf":
-            raise ValueError(f"{cells.origin} holds values of type {adata.X.dtype}; real numbers are expected.")
-        refuse_counts(cells)
-        if (cells.values(np.arange(min(500, adata.n_obs))) < 0).any():
-            raise ValueError(
-                f"{cells.origin} holds negative values. Log-normalised expression is needed; run `pp.prepare`."
-            )
+        cells.check()
         return cells
+
+    def check(self) -> None:
+        """Refuse values among the first 500 cells that are not log-normalised; cells without counts are accepted.
+
+        Raises
+        ------
+        ValueError
+            If values are missing, infinite, negative, or integers like raw counts.
+        """
+        head = self.values(np.flatnonzero(self.present)[:500])
+        if head.any():
+            check_log_normalised(head, self.origin)
 
     @cached_property
     def conditions(self) -> Mapping[Condition, np.ndarray]:
-        """The rows of every condition that has cells, controls included.
+        """The rows of each condition with cells, controls included.
 
-        Conditions and the cells of each are in the order of their names, so that no draw depends on the order of rows.
+        Conditions and their cells are sorted by name, so that no draw depends on the row order.
         """
         names = np.asarray(self.names, dtype=str)
         rows = np.argsort(names, kind="stable")
@@ -122,11 +128,11 @@ class Cells:
         return {Condition(*map(str, key)): rows[i] for key, i in sorted(frame.groupby(["p", "c", "d"]).indices.items())}
 
     def rows(self, condition: Condition) -> np.ndarray:
-        """Find the cells of a condition."""
+        """Find the cells in a condition."""
         return self.conditions.get(condition, np.zeros(0, dtype=np.intp))
 
     def rows_at_any_dose(self, perturbation: str, cell_type: str) -> np.ndarray:
-        """Find the cells of a perturbation in a cell type."""
+        """Find the cells under a perturbation in a cell type."""
         parts = [rows for c, rows in self.conditions.items() if c[:2] == (perturbation, cell_type)]
         return np.sort(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.intp)
 
@@ -138,7 +144,7 @@ class Cells:
         ValueError
             If a value is missing or infinite.
         """
-        # sorted rows because a backed file reads them in order only
+        # a backed file reads rows in order only
         order = np.argsort(rows, kind="stable")
         block = self.matrix[rows[order]]
         columns = self.columns if genes is None else self.columns[genes]
@@ -149,33 +155,12 @@ class Cells:
         values[order] = block
         if not np.isfinite(values).all():
             raise ValueError(
-                f"{self.origin} holds missing or infinite values (for example in cell "
+                f"{self.origin} contains missing or infinite values (for example in cell "
                 f"{self.names[rows[~np.isfinite(values).all(axis=1)][0]]!r}). Remove or correct these cells."
             )
         return values
 
 
-def is_in_memory(matrix: Any) -> bool:
-    """Whether values are at hand, and not on disk or still to be computed."""
-    return matrix is None or isinstance(matrix, np.ndarray) or sparse.issparse(matrix)
-
-
 def sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Draw at most `n` rows without replacement, in their old order."""
     return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
-
-
-def refuse_counts(cells: Cells) -> None:
-    """Refuse whole numbers, as raw counts are.
-
-    Raises
-    ------
-    ValueError
-        If the first cells hold nothing else.
-    """
-    head = cells.values(np.flatnonzero(cells.present)[:500])
-    if head.any() and (head == np.round(head)).all():
-        raise ValueError(
-            f"{cells.origin} holds whole numbers, which look like raw counts. Log-normalised expression is needed; "
-            "run `pp.prepare`."
-        )

@@ -1,14 +1,16 @@
-"""Checks of an expression matrix, before anything is computed from it."""
+"""Checks of arguments and AnnData, each defined once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from unlasting.screen._errors import MissingKeyError
+from unlasting.screen._perturbation import nearest_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -16,44 +18,72 @@ if TYPE_CHECKING:
 _BLOCK = 8_192
 
 
-def expression(adata: AnnData, layer: str | None) -> Any:
-    """Get the matrix of log-normalised values, shape `(n_cells, n_genes)`.
+class MissingKeyError(KeyError):
+    """A `KeyError` that shows its message as it is written, without quotes."""
 
-    Raises
-    ------
-    KeyError
-        If there is no such layer.
-    ValueError
-        If there is no `X`.
-    """
-    if layer is None and adata.X is None:
-        raise ValueError("`adata.X` is empty; expression is expected there, or name its `layer`.")
-    if layer is None:
-        return adata.X
-    if layer not in adata.layers:
-        raise MissingKeyError(f"`layer` is {layer!r}, but `adata.layers` has only {list(adata.layers)}.")
-    return adata.layers[layer]
+    __str__ = Exception.__str__
 
 
-def _values(matrix: Any) -> Iterator[np.ndarray]:
-    """Get the stored values, in blocks of rows where they are not in memory in one piece."""
-    if sparse.issparse(matrix):
-        yield matrix.data
-        return
-    for start in range(0, matrix.shape[0], _BLOCK):
-        rows = matrix[start : start + _BLOCK]
-        yield np.asarray(rows.data if sparse.issparse(rows) else rows).ravel()
+def not_none(**arguments: Any) -> dict[str, Any]:
+    """Keep the optional arguments that are not `None`."""
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
-def check_cells(adata: AnnData, argument: str = "adata") -> None:
-    """Refuse what holds no cells, or cells and genes that cannot be told apart.
+def require_integers(minimum: int, **arguments: object) -> None:
+    """Refuse arguments that are not integers from `minimum` on."""
+    for name, value in arguments.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < minimum:
+            raise ValueError(f"`{name}` is {value!r}; a whole number of at least {minimum} is needed.")
+
+
+def require_numbers(**arguments: object) -> None:
+    """Refuse arguments that are not finite numbers."""
+    for name, value in arguments.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+            raise ValueError(f"`{name}` is {value!r}; a number is needed.")
+
+
+def require_switches(**arguments: object) -> None:
+    """Refuse arguments that are neither `True` nor `False`."""
+    for name, value in arguments.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"`{name}` is {value!r}; choose `True` or `False`.")
+
+
+def require_choices(choices: Collection[str], **arguments: object) -> None:
+    """Refuse arguments that are not among the choices, and suggest the nearest."""
+    for name, value in arguments.items():
+        if value not in choices:
+            raise ValueError(f"`{name}` is {value!r}; choose one of {list(choices)}.{nearest_name(value, choices)}")
+
+
+def require_column(adata: AnnData, column: str, argument: str) -> None:
+    """Refuse a column that `obs` lacks."""
+    if column not in adata.obs:
+        raise MissingKeyError(
+            f"`{argument}` is {column!r}, but `adata.obs` has no such column (it has {list(map(str, adata.obs))})."
+            f"{nearest_name(column, map(str, adata.obs))}"
+        )
+
+
+def check_cells(adata: AnnData, argument: str = "adata", *, writable: bool = False) -> None:
+    """Refuse an object without cells, or with repeated cell or gene names.
+
+    Parameters
+    ----------
+    adata
+        The object.
+    argument
+        Its name in messages.
+    writable
+        Refuse views, too.
 
     Raises
     ------
     TypeError
-        If it is no AnnData.
+        If it is not an AnnData.
     ValueError
-        If it is empty, or has repeated names.
+        If it is empty, a view, or has repeated names.
     """
     from anndata import AnnData  # takes a second, which the names of options need not wait for
 
@@ -61,60 +91,18 @@ def check_cells(adata: AnnData, argument: str = "adata") -> None:
         raise TypeError(f"`{argument}` must be an AnnData, not {type(adata).__name__}.")
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"`{argument}` is empty: {adata.n_obs} cells x {adata.n_vars} genes.")
-    for axis, names, mend in (("gene", adata.var_names, "var"), ("cell", adata.obs_names, "obs")):
+    if writable and adata.is_view:
+        raise ValueError(f"`{argument}` is a view of another AnnData. Pass a copy: `{argument} = {argument}.copy()`.")
+    for axis, names, table in (("gene", adata.var_names, "var"), ("cell", adata.obs_names, "obs")):
         if not names.is_unique:
             repeated = names[names.duplicated()][0]
-            raise ValueError(f"The {axis} name {repeated!r} is repeated. Call `{argument}.{mend}_names_make_unique()`.")
-
-
-def check_screen(adata: AnnData, layer: str | None) -> None:
-    """Refuse what cannot be trained on, and say what to do.
-
-    Raises
-    ------
-    TypeError
-        If it is no AnnData.
-    ValueError
-        If it is a view, empty, has repeated names, or values that are not log-normalised.
-    """
-    check_cells(adata)
-    if adata.is_view:
-        raise ValueError("`adata` is a view of another AnnData. Pass a copy: `adata = adata.copy()`.")
-    check_log_normalised(expression(adata, layer))
-
-
-def check_log_normalised(matrix: Any) -> None:
-    """Refuse values that are not log1p of normalised counts.
-
-    Raises
-    ------
-    ValueError
-        If values are no numbers, missing, negative, infinite, or whole numbers as counts are.
-    """
-    if matrix.dtype.kind not in "biuf":
-        raise ValueError(f"The expression matrix holds values of type {matrix.dtype}; real numbers are expected.")
-    only_zeros = only_whole = True
-    for values in _values(matrix):
-        if not np.isfinite(values).all():
-            raise ValueError("The expression matrix holds NaN or infinite values. Remove or replace them first.")
-        if (values < 0).any():
             raise ValueError(
-                "The expression matrix holds negative values, as scaled data do. Log-normalised counts are expected: "
-                "start from raw counts and call `unlasting.pp.prepare(adata)`."
+                f"The {axis} name {repeated!r} is repeated. Call `{argument}.{table}_names_make_unique()`."
             )
-        only_zeros = only_zeros and not values.any()
-        only_whole = only_whole and bool((values == np.round(values)).all())
-    if only_zeros:
-        raise ValueError("The expression matrix holds only zeros.")
-    if only_whole:
-        raise ValueError(
-            "The expression matrix holds whole numbers only, as raw counts do. Log-normalised values are expected: "
-            "call `unlasting.pp.prepare(adata)` first."
-        )
 
 
 def check_genes(adata: AnnData, var_names: Sequence[str]) -> None:
-    """Refuse cells that are not measured on the genes of the model, in its order.
+    """Refuse cells without the model's genes, or with these in another order.
 
     Raises
     ------
@@ -132,3 +120,123 @@ def check_genes(adata: AnnData, var_names: Sequence[str]) -> None:
     raise ValueError(
         "The genes are not those of the model in the same order. Pass `adata[:, model.get_var_names()].copy()`."
     )
+
+
+def is_in_memory(matrix: Any) -> bool:
+    """Whether a matrix is neither on disk nor still to be computed."""
+    return matrix is None or isinstance(matrix, np.ndarray) or sparse.issparse(matrix)
+
+
+def expression(adata: AnnData, layer: str | None = None, *, in_memory: bool = False) -> Any:
+    """Get a real matrix, shape `(n_cells, n_genes)`.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    layer
+        Layer name; `X` by default.
+    in_memory
+        Refuse a matrix on disk.
+
+    Raises
+    ------
+    KeyError
+        If the layer is missing.
+    ValueError
+        If the matrix is missing, on disk, or contains no real numbers.
+    """
+    if layer is not None and layer not in adata.layers:
+        raise MissingKeyError(
+            f"`layer` is {layer!r}, but `adata.layers` has only {list(adata.layers)}."
+            f"{nearest_name(layer, adata.layers)}"
+        )
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise ValueError("`adata.X` is empty. Put the expression there, or name its `layer`.")
+    if in_memory and (adata.isbacked or not is_in_memory(matrix)):
+        raise ValueError("`adata` is backed by a file. Read it into memory first: `adata = adata.to_memory()`.")
+    if matrix.dtype.kind not in "biuf":
+        raise ValueError(f"The expression contains values of type {matrix.dtype}; real numbers are needed.")
+    return matrix
+
+
+def check_log_normalised(matrix: Any, origin: str = "The expression matrix") -> None:
+    """Refuse values other than log-transformed normalised counts.
+
+    Parameters
+    ----------
+    matrix
+        Expression, shape `(n_cells, n_genes)`; on disk it is read in blocks.
+    origin
+        Matrix name in messages.
+
+    Raises
+    ------
+    ValueError
+        If values are missing, infinite, negative, only zeros, or integers like raw counts.
+    """
+    only_zeros = only_integers = True
+    for values in _values(matrix):
+        _require_finite(values, origin)
+        if (values < 0).any():
+            raise ValueError(
+                f"{origin} contains negative values, like scaled data. Log-normalised values are needed: call "
+                "`unlasting.pp.prepare(adata)` on raw counts."
+            )
+        only_zeros = only_zeros and not values.any()
+        only_integers = only_integers and bool((values == np.rint(values)).all())
+    if only_zeros:
+        raise ValueError(f"{origin} contains only zeros. Log-normalised values are needed.")
+    if only_integers:
+        raise ValueError(
+            f"{origin} contains whole numbers only, like raw counts. Log-normalised values are needed: call "
+            "`unlasting.pp.prepare(adata)` first."
+        )
+
+
+def integer_counts(adata: AnnData) -> sparse.csr_matrix:
+    """Get the raw counts in `X`, shape `(n_cells, n_genes)`, float32.
+
+    Raises
+    ------
+    ValueError
+        If `X` is on disk, or contains values other than integers from zero on.
+    """
+    matrix = expression(adata, in_memory=True)
+    # scipy has no sparse matrix of half precision
+    counts = sparse.csr_matrix(matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix)
+    values = counts.data
+    _require_finite(values, "`adata.X`")
+    if values.size and values.min() < 0:
+        raise ValueError(
+            f"`adata.X` contains negative values (the smallest is {values.min():g}), like scaled data. "
+            "Raw counts are needed: put them into `adata.X`."
+        )
+    fractional = values[values != np.rint(values)]
+    if fractional.size:
+        raise ValueError(
+            f"`adata.X` contains fractions (such as {fractional[0]:g}), like normalised or log-transformed data. "
+            "Raw counts are needed: put them back, for example with `adata.X = adata.layers['counts'].copy()`."
+        )
+    counts = counts.astype(np.float32)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    return counts
+
+
+def _values(matrix: Any) -> Iterator[np.ndarray]:
+    """Get the stored values, in blocks if they are not in memory in one piece."""
+    if sparse.issparse(matrix):
+        yield matrix.data
+        return
+    for start in range(0, matrix.shape[0], _BLOCK):
+        rows = matrix[start : start + _BLOCK]
+        yield np.asarray(rows.data if sparse.issparse(rows) else rows).ravel()
+
+
+def _require_finite(values: np.ndarray, origin: str) -> None:
+    """Refuse missing and infinite values."""
+    n_bad = values.size - int(np.isfinite(values).sum())
+    if n_bad:
+        raise ValueError(f"{origin} contains {n_bad} NaN or infinite values. Remove or replace them first.")

@@ -1,4 +1,4 @@
-"""Molecules as RDKit reads them: one SMILES for each, and in what they are alike. RDKit is optional."""
+"""Molecules: canonical SMILES, fingerprints and similarity, read by RDKit. RDKit is optional."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unlasting.screen._perturbation import GEARS_CONTROL_PART, split_label
 RADIUS = 2
 N_BITS = 2048
 SMILES_DELIMITER = ".."
-"""Separates the SMILES of a combination: no SMILES contains two dots in a row, but many contain a plus or a dot."""
+"""Separator between SMILES in a combination: no SMILES contains two dots in a row, but many a plus or a dot."""
 
 _SALT_FORMERS = "Li,Na,K,Rb,Cs,Mg,Ca,Sr,Ba"
 
@@ -30,23 +30,23 @@ def require_rdkit() -> Any:
         from rdkit import Chem
     except ImportError as error:
         raise ImportError(
-            "RDKit reads the structure of molecules, and is not installed. Install it with `pip install 'unlasting[drugs]'`."
+            "RDKit, which reads molecular structures, is not installed. Install it with `pip install 'unlasting[drugs]'`."
         ) from error
     return Chem
 
 
 @cache
 def canonical_smiles(smiles: str) -> str:
-    """Write a molecule in one form, whatever the form in which it is given.
+    """Write a molecule in its canonical form.
 
-    Salts and solvents are stripped (the largest fragment with carbon is kept) and charges neutralised where a proton
-    more or less does it. What has no carbon, such as arsenic trioxide, stays whole. Stereochemistry and isotopes
-    are kept; tautomers are different molecules.
+    Salts and solvents are stripped (the largest fragment with carbon is kept), and charges are neutralised by adding or
+    removing protons. A molecule without carbon, such as arsenic trioxide, stays whole. Stereochemistry and isotopes are
+    kept; tautomers are different molecules.
 
     Parameters
     ----------
     smiles
-        SMILES of the molecule.
+        Any valid SMILES.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def canonical_smiles(smiles: str) -> str:
     with rdBase.BlockLogs():
         molecule = chem.MolFromSmiles(smiles)
         if molecule is None or not molecule.GetNumAtoms():
-            raise ValueError(f"{smiles!r} is no valid SMILES.")
+            raise ValueError(f"{smiles!r} is no valid SMILES. Correct it.")
         if any(atom.GetAtomicNum() == 6 for atom in molecule.GetAtoms()):
             for step in _strip_salts():
                 molecule = step(molecule)
@@ -74,7 +74,7 @@ def _strip_salts() -> tuple[Any, ...]:
     chem = require_rdkit()
     from rdkit.Chem.MolStandardize import rdMolStandardize as standardize
 
-    # Of all bonds to metals only those of sodium and the like, drawn as if they were covalent: cisplatin stays whole.
+    # Only bonds to sodium and similar metals, drawn like covalent ones, are cut: cisplatin stays whole.
     metals = standardize.MetalDisconnector()
     metals.SetMetalNof(chem.MolFromSmarts(f"[{_SALT_FORMERS}]~[N,O,F]"))
     metals.SetMetalNon(chem.MolFromSmarts(f"[{_SALT_FORMERS}]~[S,P,Cl,Br,I]"))
@@ -89,7 +89,7 @@ def _strip_salts() -> tuple[Any, ...]:
 
 
 def morgan_counts(smiles: Sequence[str]) -> np.ndarray:
-    """Count the circular substructures of each molecule, shape `(n_molecules, 2048)`."""
+    """Count circular substructures, shape `(n_molecules, 2048)`."""
     chem = require_rdkit()
     from rdkit.Chem import rdFingerprintGenerator
 
@@ -99,7 +99,7 @@ def morgan_counts(smiles: Sequence[str]) -> np.ndarray:
 
 
 def tanimoto_similarity(smiles: Sequence[str]) -> np.ndarray:
-    """Compare the Morgan fingerprints of molecules pair by pair, shape `(n_molecules, n_molecules)`."""
+    """Compute Tanimoto similarities between Morgan fingerprints, shape `(n_molecules, n_molecules)`."""
     present = (morgan_counts(smiles) > 0).astype(np.float32)
     shared = present @ present.T
     size = present.sum(axis=1)
@@ -107,17 +107,17 @@ def tanimoto_similarity(smiles: Sequence[str]) -> np.ndarray:
 
 
 def compared_by(embedding: np.ndarray, kind: str) -> np.ndarray:
-    """Get rows whose products are the similarities of molecules, shape `(n_molecules, n_features)`.
+    """Get rows whose dot products are molecular similarities, shape `(n_molecules, n_features)`.
 
-    Fingerprints are compared by the substructures that two molecules have, and not by how often: counts are large for the
-    small ones that nearly all drugs have.
+    Fingerprints are compared by present substructures, not by their counts: these are large for small substructures
+    in nearly all drugs.
 
     Parameters
     ----------
     embedding
-        Their embeddings, rows of length 1, shape `(n_molecules, n_features)`.
+        Unit rows, shape `(n_molecules, n_features)`.
     kind
-        What these are, as :func:`unlasting.pp.molecules` names them.
+        Embedding kind, like in :func:`unlasting.pp.molecules`.
     """
     if kind != "morgan":
         return embedding
@@ -126,7 +126,7 @@ def compared_by(embedding: np.ndarray, kind: str) -> np.ndarray:
 
 
 def murcko_scaffold(smiles: str) -> str:
-    """Get the SMILES of the Bemis-Murcko scaffold, its rings and what links them; empty where there is no ring."""
+    """Get the Bemis-Murcko scaffold (rings and linkers) as SMILES; empty without a ring."""
     require_rdkit()
     from rdkit.Chem.Scaffolds import MurckoScaffold
 
@@ -136,24 +136,24 @@ def murcko_scaffold(smiles: str) -> str:
 def smiles_by_name(
     labels: Iterable[object], smiles: Iterable[object], *, control: str = "control", delimiter: str = "+"
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Find the SMILES that a column gives to each part of the labels.
+    """Find the SMILES for each part in the labels.
 
-    For a combination, the SMILES stand in the order of the label and are separated by `..`; that of a gene is empty.
-    This is not needed where all of its drugs have theirs in other cells.
+    In a combination, SMILES are separated by `..` in label order, and empty for genes. They are not needed if all its
+    drugs have SMILES in other cells.
 
     Parameters
     ----------
     labels, smiles
-        Label and SMILES of every cell, shape `(n_cells,)`. What stands beside the control label is ignored.
+        Label and SMILES per cell, shape `(n_cells,)`. SMILES beside controls are ignored.
     control
-        The label of unperturbed cells.
+        Control label.
     delimiter
-        What separates the parts of a label.
+        Separator between parts.
 
     Returns
     -------
-    The distinct SMILES of each part, as written: one empty text where the column says that it has none, and nothing
-    where values are missing. And the faults: combinations whose SMILES cannot be told apart.
+    The distinct SMILES for each part, as written: one empty text if the column is empty there, and nothing if values are
+    missing. And the faults: combinations with ambiguous SMILES.
     """
     found: dict[str, set[str]] = {}
     unclear = []
@@ -170,19 +170,19 @@ def smiles_by_name(
             given = []
         for place, part in enumerate(parts):
             found.setdefault(part, set()).update(given[place : place + 1])
-    # An empty text beside a SMILES says no more than: not in these cells.
+    # An empty text beside a SMILES means: not in these cells.
     known = {part: sorted(texts - {""} or texts) for part, texts in found.items()}
     faults = []
     for label, parts, given in unclear:
         drugs = [part for part in parts if any(known[part])]
-        told = len(given) == len(drugs) and all(any(text in known[part] for text in given) for part in drugs)
-        if len(drugs) < len(parts) and not told:
+        is_clear = len(given) == len(drugs) and all(any(text in known[part] for text in given) for part in drugs)
+        if len(drugs) < len(parts) and not is_clear:
             faults.append(f"{label!r} has {len(given)} SMILES for {len(parts)} names")
     return known, sorted(faults)
 
 
 def one_molecule_each(found: Mapping[str, Iterable[str]]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Give each name the canonical form of the SMILES found for it, or an empty text; and list the faults by kind."""
+    """Get the canonical SMILES for each name, or an empty text; and list the faults by kind."""
     names: dict[str, str] = {}
     invalid, ambiguous = [], []
     for name, texts in sorted(found.items()):

@@ -1,4 +1,4 @@
-"""Names of the keys that `unlasting` reads and writes."""
+"""Key names that `unlasting` reads and writes."""
 
 from typing import Final
 

@@ -55,7 +55,7 @@ def counts_per_unit(counts: sparse.csr_array, expression: Any) -> np.ndarray:
     return np.divide(np.asarray(counts.sum(axis=1)).ravel(), total, out=np.ones(len(total)), where=total > 0)
 
 
-def integer_counts(expression: Any, per_unit: np.ndarray, rng: np.random.Generator) -> sparse.csr_array:
+def rounded_counts(expression: Any, per_unit: np.ndarray, rng: np.random.Generator) -> sparse.csr_array:
     """Turn log-normalised cells into integer counts.
 
     A value between two integers becomes one of them at random, so that means are kept.

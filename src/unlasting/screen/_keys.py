@@ -1,54 +1,51 @@
-"""Which columns of an AnnData mean what: written once by `pp` or `setup_anndata`, read by everything after."""
+"""Keys: the label columns, recorded by `pp` and `setup_anndata`, read by every later step."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unlasting.screen._checks import MissingKeyError, not_none
 from unlasting.screen._chemistry import smiles_by_name
 from unlasting.screen._constants import SPLIT_KEY, SPLITS, UNS_KEY
-from unlasting.screen._errors import MissingKeyError
 from unlasting.screen._perturbation import Perturbation, nearest_name, parse_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-LABELS_OF_SPLIT = ("perturbation_key", "control", "cell_type_key")
-"""What a split goes by: under other labels, its held-out conditions may be trained."""
-
 
 @dataclass(frozen=True)
 class ScreenKeys:
-    """Where a screen keeps its labels.
+    """The label columns, and the label grammar.
 
     Parameters
     ----------
     perturbation_key
-        Column of `obs` with the perturbation labels.
+        `obs` column with the perturbation labels.
     control
-        Label of unperturbed cells.
+        Control label.
     cell_type_key
-        Column of `obs` with the cell type, if there is more than one.
+        `obs` column with the cell type.
     batch_key
-        Column of `obs` with the batch, if controls differ between batches.
+        `obs` column with the batch.
     split_key
-        Column of `obs` with `train`, `val` or `test`.
+        `obs` column with `train`, `val` or `test`.
     delimiter
-        What separates the targets of a combination.
+        Separator between targets.
     dose_key
-        Column of `obs` with the doses of drugs in uM: a number, or text such as `1+0.5` in the order of the drugs in
-        the label. What it holds for controls, gene targets and stimuli is ignored, where something says what is a
-        drug: `smiles_key`, or :func:`unlasting.pp.molecules`.
+        `obs` column with doses in uM: a number, or text such as `1+0.5` in the order in which the label names its
+        drugs. Values of other cells are ignored if the drugs are known from `smiles_key` or
+        :func:`unlasting.pp.molecules`.
     smiles_key
-        Column of `obs` with the SMILES of drugs. For a combination: one for each part of the label, separated by `..`
-        and empty for what is no drug; not needed where its drugs are known from other cells.
+        `obs` column with SMILES. In a combination: one for each part, separated by `..` and empty for other targets;
+        not needed if its drugs are known from other cells.
     known_drugs
-        Names of the drugs, where a model knows them whatever an AnnData says. Not recorded.
+        A saved model's drug names, in place of those in an AnnData. Not recorded.
     """
 
     perturbation_key: str = "perturbation"
@@ -62,19 +59,50 @@ class ScreenKeys:
     known_drugs: frozenset[str] | None = None
 
     @classmethod
-    def read(cls, adata: AnnData, **overrides: Any) -> ScreenKeys:
-        """Take what earlier steps recorded in `uns["unlasting"]["keys"]`; arguments that are not `None` win."""
-        stored = {k: v for k, v in adata.uns.get(UNS_KEY, {}).get("keys", {}).items() if v != ""}
-        keys = replace(cls(), **stored)
-        return replace(keys, **{k: v for k, v in overrides.items() if v is not None})
+    def read(cls, adata: AnnData, **given: Any) -> ScreenKeys:
+        """Read the recorded keys, and add those given.
+
+        A key that is neither recorded nor given has its default. `None` counts as not given.
+
+        Raises
+        ------
+        ValueError
+            If a given key differs from the recorded one.
+        """
+        recorded, given = _recorded(adata), not_none(**given)
+        for argument, value in given.items():
+            known = recorded.get(argument, value)
+            if known != value:
+                again = f"`pp.split(adata, ..., {argument}={value!r})`"
+                if argument == "split_key":
+                    again = f"`del adata.uns['unlasting']`, then `pp.prepare(adata, split_key={value!r})`"
+                raise ValueError(
+                    f"`{argument}` is {value!r}, but earlier steps used {known!r} and recorded it in "
+                    f"`adata.uns['unlasting']['keys']`. Leave `{argument}` out, or start over on the raw counts: {again} "
+                    "and the steps after it."
+                )
+        return cls(**{**recorded, **given})
+
+    @classmethod
+    def restart(cls, adata: AnnData, **given: Any) -> ScreenKeys:
+        """Read the recorded keys, and replace those given: for `pp.split`, the first step, which may be repeated."""
+        return cls(**{**_recorded(adata), **not_none(**given)})
 
     def write(self, adata: AnnData) -> None:
-        """Record the keys in `uns["unlasting"]["keys"]` (an absent key is an empty string, which h5ad can hold)."""
-        keys = {k: v or "" for k, v in asdict(self).items() if k != "known_drugs"}
-        adata.uns.setdefault(UNS_KEY, {})["keys"] = keys
+        """Record the keys in `uns["unlasting"]["keys"]`, `split_key` only with its column."""
+        used = not_none(**self.as_dict())
+        if self.split_key not in adata.obs:
+            del used["split_key"]
+        adata.uns.setdefault(UNS_KEY, {})["keys"] = {**_recorded(adata), **used}
+
+    def as_dict(self) -> dict[str, str | None]:
+        """Get the keys by argument name."""
+        keys = asdict(self)
+        del keys["known_drugs"]
+        return keys
 
     def column(self, adata: AnnData, argument: str) -> np.ndarray:
-        """Get the values of the `obs` column that `argument` (such as `"perturbation_key"`) names.
+        """Get the values in a key's column, such as `"perturbation_key"`, shape `(n_cells,)`; `None` if missing.
 
         Raises
         ------
@@ -85,10 +113,7 @@ class ScreenKeys:
         if key not in adata.obs:
             columns = list(map(str, adata.obs.columns))
             hint = nearest_name(str(key), columns)
-            recorded = adata.uns.get(UNS_KEY, {}).get("keys", {}).get(argument)
-            if not hint and recorded in columns:
-                hint = f" Earlier steps were given {recorded!r}: name it here as well."
-            elif not hint and argument == "perturbation_key" and key == ScreenKeys.perturbation_key:
+            if not hint and argument == "perturbation_key" and key == ScreenKeys.perturbation_key:
                 hint = (
                     " This is the default: name your own column (`perturbation_key=...`; on the command line "
                     "`--perturbation-key`)."
@@ -101,11 +126,11 @@ class ScreenKeys:
 
     @property
     def grammar(self) -> dict[str, str]:
-        """How labels are written: `control` and `delimiter`."""
+        """The label grammar: `control` and `delimiter`."""
         return {"control": self.control, "delimiter": self.delimiter}
 
     def perturbations(self, adata: AnnData) -> np.ndarray:
-        """Get the perturbation of every cell with its doses, shape `(n_cells,)`; equal ones are the same object.
+        """Get perturbations with doses per cell, shape `(n_cells,)`; equal ones are the same object.
 
         Raises
         ------
@@ -124,7 +149,7 @@ class ScreenKeys:
                 f"{self.control!r} if they are controls."
             )
         only_controls = all(p.is_control for p in parse_labels(labels, **self.grammar).values())
-        without = self.dose_key is None or only_controls  # which may come without this column
+        without = self.dose_key is None or only_controls  # controls alone may lack this column
         doses = np.full(adata.n_obs, None) if without else self.column(adata, "dose_key")
         drugs = None if without else self.drugs(adata)
         parsed: dict[tuple[object, object], Perturbation] = {}
@@ -144,16 +169,16 @@ class ScreenKeys:
             more = f" There are {len(faults) - 20} more." if len(faults) > 20 else ""
             if drugs is None:
                 more += (
-                    " Where some targets are no drugs, say which are: give `smiles_key`, or call `pp.molecules` first."
+                    " If some targets are no drugs, name the drugs: give `smiles_key`, or call `pp.molecules` first."
                 )
-            raise ValueError(f"`dose_key={self.dose_key!r}` holds wrong doses: {' '.join(list(faults)[:20])}{more}")
+            raise ValueError(f"`dose_key={self.dose_key!r}` contains wrong doses: {' '.join(list(faults)[:20])}{more}")
         same = {p: p for p in parsed.values()}
         found = np.empty(adata.n_obs, dtype=object)
         found[:] = [same[parsed[cell]] for cell in cells]
         return found
 
     def labels(self, adata: AnnData) -> np.ndarray:
-        """Get the canonical perturbation label of every cell, shape `(n_cells,)`. A drug at dose 0 is not in it.
+        """Get canonical perturbation labels per cell, without drugs at dose 0, shape `(n_cells,)`.
 
         Raises
         ------
@@ -166,14 +191,14 @@ class ScreenKeys:
         if not (labels == self.control).any():
             if "generated" in adata.uns.get(UNS_KEY, {}):
                 raise ValueError(
-                    "`adata` holds new cells that a model generated, and no controls beside them. To judge them, give the "
-                    "screen as `adata` and them as `predictions` (on the command line: "
+                    "`adata` contains cells generated by a model, and no controls. To evaluate them, give the "
+                    "screen as `adata` and these cells as `predictions` (on the command line: "
                     "`unlasting evaluate my_model/adata.h5ad --predictions new_cells.h5ad`)."
                 )
             found = Counter(map(str, self.column(adata, "perturbation_key")))
             common = ", ".join(repr(label) for label, _ in found.most_common(5))
             raise ValueError(
-                f"No cell of `adata.obs[{self.perturbation_key!r}]` carries the control label "
+                f"No cell of `adata.obs[{self.perturbation_key!r}]` has the control label "
                 f"`control={self.control!r}`.{nearest_name(self.control, sorted(found))} "
                 "Unperturbed cells are needed: every prediction starts from them. "
                 f"Name their label as `control`; the most frequent labels are {common}."
@@ -181,10 +206,10 @@ class ScreenKeys:
         return labels
 
     def doses(self, adata: AnnData) -> np.ndarray:
-        """Get the canonical doses of every cell in uM as text, shape `(n_cells,)`.
+        """Get canonical doses per cell in uM as text, shape `(n_cells,)`.
 
-        One part for each target of the canonical label, in its order: `0.1` for one drug, `1+0.5` for two, `+0.5` for a
-        gene and a drug. Empty for controls, gene targets and stimuli, and everywhere without a `dose_key`.
+        One part for each target in the canonical label: `0.1` for one drug, `1+0.5` for two, `+0.5` for a gene and a
+        drug. Empty for controls, gene targets and stimuli, and for all cells without a `dose_key`.
 
         Raises
         ------
@@ -196,14 +221,14 @@ class ScreenKeys:
         return _written(self.perturbations(adata), Perturbation.dose_text)
 
     def smiles(self, adata: AnnData) -> dict[str, str]:
-        """Get a SMILES of every drug by name, as the column of `smiles_key` has it; none without this key.
+        """Get SMILES by drug name, from the `smiles_key` column; none without this key.
 
         Raises
         ------
         KeyError
             If `obs` lacks a column.
         ValueError
-            If the SMILES of a combination cannot be told apart.
+            If a combination has ambiguous SMILES.
         """
         if self.smiles_key is None:
             return {}
@@ -211,15 +236,15 @@ class ScreenKeys:
         found, faults = smiles_by_name(*columns, **self.grammar)
         if faults:
             raise ValueError(
-                f"`smiles_key={self.smiles_key!r}` holds combinations whose SMILES cannot be told apart: separate them by "
-                f"'..', in the order of the label. {'; '.join(faults[:20])}."
+                f"`smiles_key={self.smiles_key!r}` contains combinations with ambiguous SMILES: {'; '.join(faults[:20])}. "
+                "Separate them by '..', in the order of the label."
             )
         return {name: texts[0] for name, texts in found.items() if any(texts)}
 
     def drugs(self, adata: AnnData) -> frozenset[str] | None:
-        """Get the names of drugs and their canonical SMILES; `None` where nothing says what is a drug.
+        """Get drug names and canonical SMILES; `None` without any SMILES.
 
-        A drug is what :func:`unlasting.pp.molecules` knows, or has a SMILES in the column of `smiles_key`.
+        Drugs are known from :func:`unlasting.pp.molecules` or a SMILES in the `smiles_key` column.
         """
         if self.known_drugs is not None:
             return self.known_drugs
@@ -230,24 +255,26 @@ class ScreenKeys:
         return frozenset({*map(str, stored), *self.smiles(adata)})
 
     def cell_types(self, adata: AnnData) -> np.ndarray:
-        """Get the cell type of every cell, or one empty name for all, shape `(n_cells,)`."""
-        if self.cell_type_key is None:
-            return np.full(adata.n_obs, "", dtype=object)
-        return self.column(adata, "cell_type_key").astype(str).astype(object)
+        """Get the cell type per cell, or one empty name for all, shape `(n_cells,)`."""
+        return self._groups(adata, "cell_type_key")
 
     def batches(self, adata: AnnData) -> np.ndarray:
-        """Get the batch of every cell, or one empty name for all, shape `(n_cells,)`."""
-        if self.batch_key is None:
+        """Get the batch per cell, or one empty name for all, shape `(n_cells,)`."""
+        return self._groups(adata, "batch_key")
+
+    def _groups(self, adata: AnnData, argument: str) -> np.ndarray:
+        """Get the names in a column, or one empty name for all without this key, shape `(n_cells,)`."""
+        if getattr(self, argument) is None:
             return np.full(adata.n_obs, "", dtype=object)
-        return self.column(adata, "batch_key").astype(str).astype(object)
+        return self.column(adata, argument).astype(str).astype(object)
 
     def split(self, adata: AnnData) -> np.ndarray | None:
-        """Get `train`, `val` or `test` of every cell, or `None` without a split column.
+        """Get `train`, `val` or `test` for each cell, or `None` without a split column.
 
         Raises
         ------
         ValueError
-            If the column holds anything else.
+            If the column contains other values.
         """
         if self.split_key not in adata.obs:
             return None
@@ -255,9 +282,15 @@ class ScreenKeys:
         strange = sorted(set(split) - set(SPLITS))
         if strange:
             raise ValueError(
-                f"`adata.obs[{self.split_key!r}]` holds {strange[:5]}; only 'train', 'val' and 'test' are allowed."
+                f"`adata.obs[{self.split_key!r}]` contains {strange[:5]}; only 'train', 'val' and 'test' are allowed. "
+                "Rename them, or call `pp.split`."
             )
         return split
+
+
+def _recorded(adata: AnnData) -> dict[str, str]:
+    """Get the keys that earlier steps recorded."""
+    return dict(adata.uns.get(UNS_KEY, {}).get("keys", {}))
 
 
 def _written(found: np.ndarray, write: Callable[[Perturbation], str]) -> np.ndarray:
@@ -268,7 +301,7 @@ def _written(found: np.ndarray, write: Callable[[Perturbation], str]) -> np.ndar
 
 
 def split_hash(obs_names: Iterable[str], split: np.ndarray | None) -> str:
-    """Fingerprint which cell is in which part of the split, so that a later change is noticed."""
+    """Compute a fingerprint for cells and their parts, to detect later changes."""
     digest = hashlib.sha256()
     names = list(obs_names)
     for name, part in zip(names, split if split is not None else ["train"] * len(names), strict=True):

@@ -1,4 +1,4 @@
-"""The logger of the package."""
+"""The package logger."""
 
 import logging
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ if not logger.handlers:
 
 
 def listed(names: Iterable[object], most: int = 8) -> str:
-    """Name the first of several, and say how many there are more."""
+    """Name the first entries, and count the others."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more

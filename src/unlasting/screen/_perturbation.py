@@ -1,4 +1,4 @@
-"""What a perturbation is, and the only place where its label and its doses are parsed."""
+"""Perturbations: the grammar for labels and doses, parsed here only."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ GEARS_CONTROL_PART = "ctrl"
 """`A+ctrl`, the label that GEARS gives to a single perturbation, means `A`."""
 
 _BETWEEN_DOSES = re.compile(r"(?<![eE])\+")
-"""The plus between doses, and not that of `1e+3`."""
+"""The plus between doses, but not in `1e+3`."""
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A set of targets (genes, drugs, stimuli) that are perturbed together; the empty set is the control.
+    """Targets (genes, drugs, stimuli) that are perturbed together; the empty set is the control.
 
     Parameters
     ----------
     targets
-        Names of the targets, each once. They are kept in sorted order, so that `A+B` and `B+A` are equal.
+        Target names, each once. They are sorted, so that `A+B` and `B+A` are equal.
     doses
-        The dose of each target in uM, `None` for what has no dose; none by default. A target at dose 0 is left out.
+        One dose per target in uM, or `None`; no doses by default. A target at dose 0 is left out.
     """
 
     targets: tuple[str, ...] = ()
@@ -55,32 +55,32 @@ class Perturbation:
         delimiter: str = "+",
         drugs: Container[str] | None = None,
     ) -> Perturbation:
-        """Read a label such as `A`, `A+B` or the control label, and the doses of its drugs.
+        """Read a label such as `A`, `A+B` or the control label, and its doses.
 
         Parameters
         ----------
         label
-            The label of a cell.
+            The label.
         dose
-            A number of uM, or text such as `1+0.5` in the order of the label: one for each drug, or one for each
-            part of the label, of which those of drugs are read. What the control or a gene carries is ignored.
+            A number (uM), or text such as `1+0.5` in label order: one number for each drug, or one for each part. Doses
+            for control and genes are ignored.
         control
-            The label of unperturbed cells. It may also stand as a part (`A+ctrl`).
+            Control label. It may also stand as a part (`A+ctrl`).
         delimiter
-            What separates the targets of a combination. Within brackets it does not separate: `(+)-JQ1` and
-            `C[N+](C)C` are names. Choose another one when names of targets contain it elsewhere.
+            Separator between targets. Within brackets it is part of a name, like in `(+)-JQ1` and
+            `C[N+](C)C`. Choose another one for names that contain it elsewhere.
         drugs
-            Names that have a dose. By default it is not known which these are, and every target may have one.
+            Targets with a dose. By default every target may have one.
 
         Returns
         -------
-        The perturbation, independent of the order of the targets. A drug at dose 0 is left out.
+        The perturbation, independent of target order. A drug at dose 0 is left out.
 
         Raises
         ------
         ValueError
-            If the label is missing, a part is empty or a target is repeated; if a dose is negative or no number, or
-            the number of doses fits neither the drugs nor the parts of the label.
+            If the label is missing, a part is empty, a target is repeated, a dose is no number from zero on, or the
+            doses match neither drugs nor parts.
         """
         parts = split_label(label, control=control, delimiter=delimiter)
         targets = [part for part in parts if part not in (control, GEARS_CONTROL_PART)] if len(parts) > 1 else parts
@@ -103,18 +103,18 @@ class Perturbation:
         return delimiter.join(self.targets) if self.targets else control
 
     def undosed(self, drugs: Container[str]) -> list[str]:
-        """List the targets that are among `drugs` and have no dose."""
+        """List the targets among `drugs` without a dose."""
         return [name for name, dose in zip(self.targets, self.doses, strict=True) if dose is None and name in drugs]
 
     def dose_text(self) -> str:
-        """Write the doses in the order of the targets, empty for what has none: `0.1`, `1+0.5`, `+0.5`, or nothing."""
+        """Write the doses in target order, empty if missing: `0.1`, `1+0.5`, `+0.5`, or nothing."""
         if all(dose is None for dose in self.doses):
             return ""
         return "+".join("" if dose is None else np.format_float_positional(dose, trim="-") for dose in self.doses)
 
 
 def split_label(label: object, *, control: str = "control", delimiter: str = "+") -> list[str]:
-    """Get the parts of a label in the order in which they stand; none for the control.
+    """Get the ordered parts; none for the control.
 
     Raises
     ------
@@ -146,15 +146,15 @@ def split_label(label: object, *, control: str = "control", delimiter: str = "+"
 
 
 def _number(text: str, name: str) -> float | None:
-    """Read a dose in uM with six digits, so that float32 and float64 columns agree; `None` where there is none."""
+    """Read a dose in uM with six digits, so that float32 and float64 columns agree; `None` for an empty text."""
     if not text.strip():
         return None
     try:
         dose = float(f"{float(text):.6g}")
     except ValueError as error:
-        raise ValueError(f"The dose {text!r} of {name!r} is no number of uM.") from error
+        raise ValueError(f"The dose {text!r} of {name!r} is no number of uM. Write a number such as '0.5'.") from error
     if not 0 <= dose < math.inf:
-        raise ValueError(f"The dose {text!r} of {name!r} is not a number of uM from 0 on.")
+        raise ValueError(f"The dose {text!r} of {name!r} is not a number of uM from 0 on. Correct it.")
     return dose
 
 
@@ -166,17 +166,17 @@ def parse_labels(
     Parameters
     ----------
     labels
-        Labels of cells, in any order, with repeats.
+        Labels in any order, with repeats.
     control
-        The label of unperturbed cells.
+        Control label.
     delimiter
-        What separates the targets of a combination.
+        Separator between targets.
     argument
-        The name of the user's argument, for the error message.
+        The user's argument, for the error message.
 
     Returns
     -------
-    One perturbation for every distinct label, in the order of first appearance.
+    One perturbation for every distinct label, in order of first appearance.
 
     Raises
     ------
@@ -191,14 +191,14 @@ def parse_labels(
         except ValueError as error:
             faults.append(str(error))
     if faults:
-        raise ValueError(f"`{argument}` holds labels that cannot be read: " + " ".join(faults[:10]))
+        raise ValueError(f"`{argument}` contains labels that cannot be read: " + " ".join(faults[:10]))
     return parsed
 
 
 def nearest_name(name: object, names: Iterable[str]) -> str:
-    """Suggest the closest of `names` whatever its case, as the end of an error message; nothing, if it is far-fetched.
+    """Suggest the closest name, in any case, as the end to an error message; nothing if none is close.
 
-    A name that begins otherwise has to share more letters: `FOXO3B` has two thirds of those of `FOOBAR`.
+    A name with another beginning has to share more letters: `FOXO3B` shares two thirds with `FOOBAR`.
     """
     wanted, known = str(name).casefold(), {other.casefold(): other for other in names}
     begin_alike = [other for other in known if other.startswith(wanted[: len(wanted) // 2 + 1])]

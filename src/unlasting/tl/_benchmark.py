@@ -148,7 +148,7 @@ def _one_run(
 
     adata = adata.copy()
     if "split_key" in arguments:
-        ScreenKeys.read(adata, split_key=arguments["split_key"]).write(adata)
+        ScreenKeys.restart(adata, split_key=arguments["split_key"]).write(adata)
     else:
         pp.split(adata, **{"seed": rules.seed, **arguments})
     if prepare is not None:

@@ -23,7 +23,6 @@ from unlasting.screen import (
     ScreenKeys,
     canonical_labels,
     nearest_name,
-    refuse_counts,
 )
 
 
@@ -206,7 +205,7 @@ class Groups(Screen):
         if not generated.present.any():
             raise ValueError(f"{generated.origin} holds no generated cell under a perturbation. Run `model.predict`.")
         if not allow_counts:
-            refuse_counts(generated)
+            generated.check()
         return cls(screen.keys, screen.genes, screen.observed, screen.split, generated)
 
     def conditions(self, wanted: Iterable[str | tuple[str, ...]] | None = None) -> list[Condition]:

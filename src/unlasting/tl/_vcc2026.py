@@ -26,8 +26,8 @@ from unlasting.screen import (
     Condition,
     MissingKeyError,
     counts_per_unit,
-    integer_counts,
     is_counts,
+    rounded_counts,
     screen_counts,
 )
 from unlasting.tl._groups import Groups, Screen, store
@@ -183,7 +183,7 @@ def _generated_counts(
         source = screen.source_rows(rows, SOURCE_KEY)
         average = np.array([units.get(cell_type, 1.0) for cell_type in generated.cell_types[rows]])
         unit = np.where(source >= 0, per_unit[source], average)
-        counts = integer_counts(counts, unit, np.random.default_rng(seed))
+        counts = rounded_counts(counts, unit, np.random.default_rng(seed))
     # an empty cell stands where none was generated
     place = np.full(len(generated.present), len(rows))
     place[rows] = np.arange(len(rows))
@@ -199,4 +199,4 @@ def _predicted(
         predictor.predict(condition, n_cells, seed=int(np.random.default_rng([seed, draw]).integers(2**32)))
     )
     rng = np.random.default_rng([seed, draw, 1])
-    return integer_counts(cells[:, order], np.full(len(cells), unit), rng)
+    return rounded_counts(cells[:, order], np.full(len(cells), unit), rng)
