@@ -128,7 +128,7 @@ def test_any_screen_is_taken_or_refused(adata, cell_type_key):
 def test_what_is_taken_can_be_trained_on(adata, cell_type_key):
     if goes_through(adata, cell_type_key):
         model = ul.UnlastingModel(adata, n_steps=2, **SIZES)
-        model.train(1, batch_size=8, accelerator="cpu", show_progress=False)
+        model.train(max_steps=1, batch_size=8, accelerator="cpu", show_progress=False)
         trained = adata.obs["perturbation"][adata.obs["unlasting_split"] == "train"]
         new = model.generate(str(next(label for label in trained if label != "control")), 2, show_progress=False)
         assert np.isfinite(new.X.toarray()).all()

@@ -26,7 +26,7 @@ def shared(tmp_path, monkeypatch):
     pp.grn(adata, prior=None)
     UnlastingModel.setup_anndata(adata)
     model = UnlastingModel(adata, width=12, gene_features=4, attention_features=4)
-    model.train(2, seed=0, accelerator="cpu", show_progress=False)
+    model.train(max_steps=2, seed=0, accelerator="cpu", show_progress=False)
     monkeypatch.chdir(tmp_path)
     names = {"model": model}
     block = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)[0]

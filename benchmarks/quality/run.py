@@ -98,7 +98,7 @@ def maker(setup: dict[str, Any], steps: int | None, seed: int, **options: Any) -
         if steps == 0:
             model.is_trained_ = True
         else:
-            model.train(steps, seed=seed, show_progress=False)
+            model.train(max_steps=steps, seed=seed, show_progress=False)
         return model
 
     return make

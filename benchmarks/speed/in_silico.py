@@ -20,7 +20,7 @@ import pandas as pd
 import screens
 import torch
 
-from unlasting.model import _parts
+from unlasting.model import _streaming
 
 RESULTS = Path(__file__).parent / "results"
 N_CELLS = 300
@@ -33,7 +33,7 @@ def generate(path: Path, n_perturbations: int) -> None:
     """Generate the slice, or what is missing of it."""
     torch.set_num_threads(1)
     model = screens.model("default", n_cells=8_000)
-    _parts._VALUES_IN_PART = CELLS_IN_PART * model.adata.n_vars
+    _streaming._VALUES_IN_PART = CELLS_IN_PART * model.adata.n_vars
     labels = [f"G{100 + i}" for i in range(n_perturbations)]
     model.generate(labels, N_CELLS, path=path, show_progress=False)
 

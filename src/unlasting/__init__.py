@@ -1,4 +1,4 @@
-"""Predict, cell by cell, how cells respond to perturbations that nobody has measured."""
+"""Predict single cells under perturbations, measured or not."""
 
 from __future__ import annotations
 
@@ -7,15 +7,29 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unlasting import baselines, datasets, io, metrics, pl, pp, tl
+    from unlasting import baselines, datasets, effects, io, metrics, module, nn, pl, pp, tl, train
     from unlasting.model import UnlastingModel
 
 __version__ = version("unlasting")
-__all__ = ["UnlastingModel", "__version__", "baselines", "datasets", "io", "metrics", "pl", "pp", "tl"]
+__all__ = [
+    "UnlastingModel",
+    "__version__",
+    "baselines",
+    "datasets",
+    "effects",
+    "io",
+    "metrics",
+    "module",
+    "nn",
+    "pl",
+    "pp",
+    "tl",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a namespace when it is first used: torch and scvi-tools take seconds, and not every task needs them."""
+    """Import a namespace on first use: torch and scvi-tools take seconds, and not every task needs them."""
     if name == "UnlastingModel":
         return import_module("unlasting.model").UnlastingModel
     if name in __all__:
@@ -24,5 +38,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List what is public, loaded or not."""
+    """List all public names, loaded or not."""
     return __all__

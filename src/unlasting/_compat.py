@@ -1,6 +1,5 @@
-"""Names of scvi-tools that are not public, in one place."""
+"""Private names of scvi-tools, in one place."""
 
 from scvi.model._utils import parse_device_args
-from scvi.train._logger import SimpleLogger
 
-__all__ = ["SimpleLogger", "parse_device_args"]
+__all__ = ["parse_device_args"]

@@ -1,27 +1,29 @@
-"""Files and folders that are whole or absent, whenever a process ends."""
+"""Files and folders that are complete or absent, whenever a process ends."""
 
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".partial-"
-"""How the names of files and folders begin that are not complete."""
+"""Prefix of incomplete files and folders."""
 
 _BEFORE = ".before-"
-"""How the name of a folder begins that is set aside for a new one."""
+"""Prefix of a folder set aside for a new one."""
+
+_FULL = 64 * 1024
+"""Free bytes below which an error while writing means a full disk."""
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Give a file beside another to write to, which takes its place when it is complete."""
+    """Yield a temporary file beside another, which takes its place when complete."""
     partial = file.with_name(f"{PARTIAL}{file.name}")
     try:
-        with _saying_that_it_is_full(file):
+        with _disk_errors(file):
             yield partial
         partial.replace(file)
     finally:
@@ -30,17 +32,17 @@ def replacing(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside another to write to, which takes its place when it is complete.
+    """Yield an empty folder beside another, which takes its place when complete.
 
-    No system but Linux exchanges two folders in one step. The old one is set aside under a name where :func:`standing`
-    finds it as long as nothing has its place, so that after a kill at any moment the old or the new one is found whole.
+    Only Linux exchanges two folders in one step. Here the old one is set aside under a name where :func:`standing` finds
+    it until the new one has its place. A kill at any moment thus leaves the old or the new folder complete.
     """
     partial, before = (folder.with_name(f"{start}{folder.name}") for start in (PARTIAL, _BEFORE))
     if standing(folder) == before:
         before.rename(folder)
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with _saying_that_it_is_full(folder):
+        with _disk_errors(folder):
             partial.mkdir()
             yield partial
         drop_folder(before)
@@ -58,13 +60,13 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def standing(folder: Path) -> Path:
-    """Find a folder, or what was set aside for it when a kill came before it took its place."""
+    """Find a folder, or the one set aside for it by a process that was killed."""
     before = folder.with_name(f"{_BEFORE}{folder.name}")
     return before if before.exists() and not folder.exists() else folder
 
 
 def drop_folder(folder: Path) -> None:
-    """Remove a folder, if it is there. It loses its name first, so that a kill leaves no half of it."""
+    """Remove a folder, if present. It loses its name first, so that a kill leaves no half of it."""
     dropped = folder.with_name(f"{PARTIAL}{folder.name}")
     shutil.rmtree(dropped, ignore_errors=True)
     if folder.exists():
@@ -73,15 +75,15 @@ def drop_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _saying_that_it_is_full(place: Path) -> Iterator[None]:
-    """Say alike that a disk is full, whoever found out."""
+def _disk_errors(place: Path) -> Iterator[None]:
+    """Raise one error for a full disk: HDF5 reports it in its own ways, without an error number."""
     try:
         yield
     except Exception as error:
-        if getattr(error, "errno", None) != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):
+        if getattr(error, "errno", None) != errno.ENOSPC and shutil.disk_usage(place.parent).free > _FULL:
             raise
         raise OSError(
             errno.ENOSPC,
-            "No space left on the disk. Free some, or choose another place; what was there is kept",
+            "No space left on the disk. Free some, or choose another place; earlier files are kept",
             str(place),
         ) from error

@@ -133,7 +133,7 @@ def demo(
     ul.UnlastingModel.setup_anndata(adata)
     model = ul.UnlastingModel(adata)
     model.train(max_steps=max_steps, accelerator=accelerator, seed=seed)
-    if model.trainer.interrupted:
+    if getattr(model.trainer, "interrupted", False):
         raise typer.Exit(INTERRUPTED)
     held_out = (adata.obs["unlasting_split"] == "test").to_numpy().nonzero()[0]
     model.predict(adata, indices=held_out, seed=seed)
@@ -199,7 +199,7 @@ def train(
     from unlasting.model._saving import check_place
 
     _may_write(model, force, is_folder=True)
-    check_place(model, force)
+    check_place(model, force, save_anndata=True)
     adata = _read(file)
     labels: dict[str, Any] = not_none(perturbation_key=perturbation_key, control=control, delimiter=delimiter)
     types: dict[str, Any] = not_none(cell_type_key=cell_type_key)
@@ -224,7 +224,7 @@ def train(
     _say(found, as_json)
     if not as_json:
         typer.echo(f"next: unlasting predict --model {shlex.quote(str(model))} -o predicted.h5ad")
-    if trained.trainer.interrupted:
+    if getattr(trained.trainer, "interrupted", False):
         raise typer.Exit(INTERRUPTED)
 
 

@@ -11,7 +11,7 @@ import scvi
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting.model import UnlastingModel
+from unlasting.model import UnlastingModel, _streaming  # parts are far larger than these screens
 
 SIZES = {"width": 32, "gene_features": 4, "attention_features": 4, "time_frequencies": 16}
 QUIET = {"show_progress": False, "accelerator": "cpu"}
@@ -84,12 +84,17 @@ def make_model(
     model = UnlastingModel(adata, preset=preset, **SIZES, **(options or {}))
     scvi.settings.seed = before
     if train:
-        model.train(train, seed=seed, batch_size=64, lr=2e-3, **QUIET)
+        model.train(max_steps=train, seed=seed, batch_size=64, lr=2e-3, **QUIET)
     return model
 
 
+def make_parts_small() -> None:
+    """Write parts with 17 cells."""
+    _streaming._VALUES_IN_PART = 17 * 60
+
+
 def state_of(adata: AnnData) -> dict[str, object]:
-    """What must not change when a call is refused."""
+    """Everything that must not change when a call is refused."""
     return {
         "X": np.asarray(adata.X.toarray() if sparse.issparse(adata.X) else adata.X).copy(),
         "obs": adata.obs.copy(),
@@ -147,6 +152,12 @@ def paper_model() -> UnlastingModel:
 @pytest.fixture(scope="session", params=["default", "paper"])
 def either(request, model, paper_model) -> UnlastingModel:
     return model if request.param == "default" else paper_model
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(_streaming, "_VALUES_IN_PART", _streaming._VALUES_IN_PART)
+    make_parts_small()
 
 
 @pytest.fixture

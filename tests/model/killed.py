@@ -22,9 +22,9 @@ from pathlib import Path
 import anndata
 import numpy as np
 import torch
-from conftest import LABELS, make_model, make_screen
+from conftest import LABELS, make_model, make_parts_small, make_screen
 
-from unlasting.model import UnlastingModel, _parts
+from unlasting.model import UnlastingModel
 
 TRAINING = {"max_steps": 36, "seed": 3, "batch_size": 32, "lr": 2e-3, "show_progress": False, "accelerator": "cpu"}
 STEPS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.scandir", "shutil.rmtree"}
@@ -142,7 +142,7 @@ def training(n_kills: int, folder: Path) -> dict[str, int]:
 
 def generation(n_kills: int, folder: Path) -> dict[str, int]:
     """Generate into a file and call again: no cell is lost or doubled."""
-    _parts._VALUES_IN_PART = 17 * 60  # 17 cells
+    make_parts_small()
     model, path = make_model(make_screen(n_cells=300), train=5), folder / "cells.h5ad"
 
     def generate(path: Path) -> None:

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import anndata
 import torch
-from conftest import LABELS, make_model, make_screen
+from conftest import LABELS, make_model, make_parts_small, make_screen
 from killed import TRAINING, is_same
 
-from unlasting.model import UnlastingModel, _parts
+from unlasting.model import UnlastingModel
 
 KILOBYTE = 1024
 
@@ -79,7 +79,7 @@ def training(folder: Path) -> Counter[str]:
 
 
 def generation(folder: Path) -> Counter[str]:
-    _parts._VALUES_IN_PART = 17 * 60  # 17 cells
+    make_parts_small()
     model, path = make_model(make_screen(n_cells=300), train=5), folder / "cells.h5ad"
     whole = model.generate(LABELS, 20, show_progress=False)
 

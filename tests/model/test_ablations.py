@@ -17,7 +17,7 @@ def trained(screen, preset: str, steps: int = 20, **options) -> UnlastingModel:
     adata = screen(n_cells=300)
     UnlastingModel.setup_anndata(adata, cell_type_key="cell_type")
     model = UnlastingModel(adata, preset=preset, **SIZES, **options)
-    model.train(steps, seed=0, batch_size=64, lr=2e-3, **QUIET)
+    model.train(max_steps=steps, seed=0, batch_size=64, lr=2e-3, **QUIET)
     return model
 
 
@@ -66,15 +66,15 @@ def test_without_a_mask_network_every_gene_counts(screen, preset):
         np.testing.assert_allclose(null.X.toarray()[first], before[first], atol=2e-3 * values.max())
 
 
-@pytest.mark.parametrize("option", ["use_control_moments", "use_latent", "use_mask", "use_grn"])
-def test_parts_are_switched_off_in_a_saved_model_too(screen, option, tmp_path):
-    model = trained(screen, "default", 3, **{option: False})
-    expected = model.generate("G3", 6, show_progress=False)
-    model.save(tmp_path / "model")
-    loaded = UnlastingModel.load(tmp_path / "model", model.adata, accelerator="cpu")
-    np.testing.assert_array_equal(loaded.generate("G3", 6, show_progress=False).X.toarray(), expected.X.toarray())
-    switched_off = {getattr(loaded.preset, option, True), getattr(loaded.preset.denoiser, option, True)}
-    assert False in switched_off
+def test_parts_are_switched_off_in_a_saved_model_too(screen, tmp_path):
+    for option in ("use_control_moments", "use_latent", "use_mask", "use_grn"):
+        model = trained(screen, "default", 3, **{option: False})
+        expected = model.generate("G3", 6, show_progress=False)
+        model.save(tmp_path / "model")
+        loaded = UnlastingModel.load(tmp_path / "model", model.adata, accelerator="cpu")
+        np.testing.assert_array_equal(loaded.generate("G3", 6, show_progress=False).X.toarray(), expected.X.toarray())
+        switched_off = {getattr(loaded.preset, option, True), getattr(loaded.preset.denoiser, option, True)}
+        assert False in switched_off
 
 
 def test_the_published_recipe_needs_the_graph_for_genes(screen):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from unlasting.model._generator import _SOLVER_ERROR, _with_integer_counts
+from unlasting.model import _generator  # rounding and the memory for latents have no public name
 
 QUIET = {"show_progress": False}
 
@@ -77,18 +77,18 @@ def test_sources_come_from_the_batch_too(build, screen):
     assert (model.adata.obs.loc[new.obs["unlasting_source"].astype(str), "batch"] == "one").all()
 
 
-@pytest.mark.parametrize("chosen", ["integers", "booleans"])
-def test_indices_leave_the_rest_missing(model, adata, chosen):
-    rows = np.array([4, 17, 300])
-    indices = np.isin(np.arange(adata.n_obs), rows) if chosen == "booleans" else rows
-    some = model.predict(indices=indices, seed=1, copy=True, **QUIET)
-    cells = dense(some.layers["unlasting"])
-    assert np.isfinite(cells[rows]).all()
-    rest = np.setdiff1d(np.arange(adata.n_obs), rows)
-    assert np.isnan(cells[rest]).all()
-    assert (some.obs["unlasting_source"].iloc[rest] == "").all()
-    every = model.predict(seed=1, copy=True, **QUIET)
-    np.testing.assert_allclose(cells[rows], dense(every.layers["unlasting"])[rows], atol=1e-5)
+def test_indices_leave_the_rest_missing(model, adata):
+    for chosen in ("integers", "booleans"):
+        rows = np.array([4, 17, 300])
+        indices = np.isin(np.arange(adata.n_obs), rows) if chosen == "booleans" else rows
+        some = model.predict(indices=indices, seed=1, copy=True, **QUIET)
+        cells = dense(some.layers["unlasting"])
+        assert np.isfinite(cells[rows]).all()
+        rest = np.setdiff1d(np.arange(adata.n_obs), rows)
+        assert np.isnan(cells[rest]).all()
+        assert (some.obs["unlasting_source"].iloc[rest] == "").all()
+        every = model.predict(seed=1, copy=True, **QUIET)
+        np.testing.assert_allclose(cells[rows], dense(every.layers["unlasting"])[rows], atol=1e-5)
 
 
 def test_no_perturbation_returns_the_control_cell(model, controls):
@@ -143,13 +143,13 @@ def test_batch_size_changes_no_cell(either):
     np.testing.assert_allclose(large, small, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["dense", "csc", "float64"])
-def test_the_form_of_the_matrix_does_not_matter(model, controls, kind):
-    expected = model.predict(controls, perturbation="G3", copy=True, **QUIET).layers["unlasting"]
-    form = {"dense": lambda x: x.toarray(), "csc": sparse.csc_matrix, "float64": lambda x: x.astype(np.float64)}
-    controls.X = form[kind](controls.X)
-    model.predict(controls, perturbation="G3", **QUIET)
-    np.testing.assert_allclose(dense(controls.layers["unlasting"]), dense(expected), atol=1e-6)
+def test_the_form_of_the_matrix_does_not_matter(model, controls):
+    for kind in ("dense", "csc", "float64"):
+        expected = model.predict(controls, perturbation="G3", copy=True, **QUIET).layers["unlasting"]
+        form = {"dense": lambda x: x.toarray(), "csc": sparse.csc_matrix, "float64": lambda x: x.astype(np.float64)}
+        controls.X = form[kind](controls.X)
+        model.predict(controls, perturbation="G3", **QUIET)
+        np.testing.assert_allclose(dense(controls.layers["unlasting"]), dense(expected), atol=1e-6)
 
 
 def test_cells_without_controls_start_from_the_training_controls(model, adata):
@@ -172,6 +172,29 @@ def test_a_trained_effect_points_the_right_way(model, controls):
     others = np.r_[0:3, 4:10, 40:60]
     assert change["TFX"][20:30].mean() > 3 * np.abs(change["TFX"][others]).mean()
     assert change["G3"][10:20].mean() < -3 * np.abs(change["G3"][others]).mean()
+
+
+def test_a_source_is_encoded_once_and_its_latent_is_held_until_its_last_use(model, controls, monkeypatch):
+    encoded, held = [], []
+    encode, decode = model.module.encode, _generator.Generator._decode
+
+    def counting(x0, *others):
+        encoded.extend(row.numpy().tobytes() for row in x0)
+        return encode(x0, *others)
+
+    def watching(generator, *chunk):
+        held.append(len(generator._latents))
+        return decode(generator, *chunk)
+
+    monkeypatch.setattr(model.module, "encode", counting)
+    monkeypatch.setattr(_generator.Generator, "_decode", watching)
+    few = controls[:24].copy()
+    model.predict(few, perturbation="G3", batch_size=8, show_progress=False)
+    assert len(encoded) == 24
+    assert held == [8, 8, 8]
+    encoded.clear()
+    new = model.generate(["G3", "TFX"], 10, controls=few, batch_size=8, show_progress=False)
+    assert len(encoded) == len(set(encoded)) == new.obs["unlasting_source"].nunique()
 
 
 # -- encode and decode
@@ -227,36 +250,36 @@ def counts_of(cells: np.ndarray) -> np.ndarray:
     return normalised / np.where(normalised > 0, normalised, np.inf).min(1, keepdims=True)
 
 
-@pytest.mark.parametrize("has_total", [True, False])
-def test_cells_hold_integer_counts_where_all_training_cells_do(build, screen, has_total):
-    adata = screen()
-    if not has_total:
-        depth = np.random.default_rng(0).uniform(0.5, 2.0, (adata.n_obs, 1))
-        adata.X = sparse.csr_matrix(np.log1p(np.expm1(dense(adata.X)) * depth).astype(np.float32))
-    counts = counts_of(dense(build(adata, train=5).generate("G3+TFX", 60, **QUIET).X))
-    multiples = counts * np.arange(1, 4)[:, None, None]  # the smallest count of a cell may be 2 or 3
-    assert (np.abs(multiples - multiples.round()).max(2).min(0) < 1e-3).all()
-    assert set(range(1, 6)) <= set(counts.round().ravel())
+def test_cells_hold_integer_counts_where_all_training_cells_do(build, screen):
+    for has_total in (True, False):
+        adata = screen()
+        if not has_total:
+            depth = np.random.default_rng(0).uniform(0.5, 2.0, (adata.n_obs, 1))
+            adata.X = sparse.csr_matrix(np.log1p(np.expm1(dense(adata.X)) * depth).astype(np.float32))
+        counts = counts_of(dense(build(adata, train=5).generate("G3+TFX", 60, **QUIET).X))
+        multiples = counts * np.arange(1, 4)[:, None, None]  # the smallest count of a cell may be 2 or 3
+        assert (np.abs(multiples - multiples.round()).max(2).min(0) < 1e-3).all()
+        assert set(range(1, 6)) <= set(counts.round().ravel())
 
 
-@pytest.mark.parametrize("fault", ["other values", "off"])
-def test_cells_hold_any_values_where_counts_are_not_whole_or_not_wanted(build, screen, fault):
-    adata = screen()
-    if fault == "other values":
-        adata.X.data *= np.random.default_rng(0).uniform(0.8, 1.2, adata.X.nnz).astype(np.float32)
-    model = build(adata, train=5, options={"integer_counts": fault != "off"})
-    counts = counts_of(dense(model.generate("G3+TFX", 60, **QUIET).X))
-    assert np.mean(np.abs(counts - counts.round()) > 0.01) > 0.2
+def test_cells_hold_any_values_where_counts_are_not_whole_or_not_wanted(build, screen):
+    for fault in ("other values", "off"):
+        adata = screen()
+        if fault == "other values":
+            adata.X.data *= np.random.default_rng(0).uniform(0.8, 1.2, adata.X.nnz).astype(np.float32)
+        model = build(adata, train=5, options={"integer_counts": fault != "off"})
+        counts = counts_of(dense(model.generate("G3+TFX", 60, **QUIET).X))
+        assert np.mean(np.abs(counts - counts.round()) > 0.01) > 0.2
 
 
-@pytest.mark.parametrize("depth", [1.0, 0.8, 100.0])
-def test_control_cells_of_any_total_keep_their_counts(model, depth):
-    controls = model.adata[model.adata.obs["perturbation"] == "control"].copy()
-    before = dense(controls.X)
-    controls.X = sparse.csr_matrix(np.log1p(depth * np.expm1(before)).astype(np.float32))
-    kept = dense(model.predict(controls, perturbation="control", copy=True, **QUIET).layers["unlasting"])
-    np.testing.assert_allclose(kept, before, atol=1e-4)
-    assert ((kept > 0) == (before > 0)).all()
+def test_control_cells_of_any_total_keep_their_counts(model):
+    for depth in (1.0, 0.8, 100.0):
+        controls = model.adata[model.adata.obs["perturbation"] == "control"].copy()
+        before = dense(controls.X)
+        controls.X = sparse.csr_matrix(np.log1p(depth * np.expm1(before)).astype(np.float32))
+        kept = dense(model.predict(controls, perturbation="control", copy=True, **QUIET).layers["unlasting"])
+        np.testing.assert_allclose(kept, before, atol=1e-4)
+        assert ((kept > 0) == (before > 0)).all()
 
 
 def test_control_cells_without_integer_counts_are_not_rounded(model):
@@ -274,10 +297,10 @@ def test_control_cells_without_integer_counts_are_not_rounded(model):
 def test_what_changes_by_less_than_the_error_of_the_solver_keeps_its_count_however_large():
     source = torch.log1p(torch.tensor([1.0, 2.0, 40.0, 700.0]).expand(1000, -1))
     uniform = torch.linspace(0, 1, 1001)[:-1, None].expand_as(source)
-    error = torch.tensor(_SOLVER_ERROR * 6.6)
+    error = torch.tensor(_generator._SOLVER_ERROR * 6.6)
     for change in (-0.9 * error, 0.9 * error):
-        torch.testing.assert_close(_with_integer_counts(source + change, source, uniform, error), source)
-    assert (_with_integer_counts(source + 2 * error, source, uniform, error) != source).any(0).all()
+        torch.testing.assert_close(_generator._with_integer_counts(source + change, source, uniform, error), source)
+    assert (_generator._with_integer_counts(source + 2 * error, source, uniform, error) != source).any(0).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -291,7 +314,7 @@ def test_rounding_goes_to_the_counts_next_to_a_value_and_keeps_its_mean(value, f
     source = torch.log1p(factor * torch.tensor([1.0, *others, 0.0])).expand(4000, -1)
     cells = torch.zeros_like(source)
     cells[:, -1] = np.log1p(factor * value)
-    rounded = _with_integer_counts(cells, source, uniform[:, None].expand_as(cells), torch.tensor(1e-3))
+    rounded = _generator._with_integer_counts(cells, source, uniform[:, None].expand_as(cells), torch.tensor(1e-3))
     assert (rounded[:, :-1] == 0).all()  # silent genes stay silent
     counts = torch.expm1(rounded[:, -1]).double() / factor
     below = max(np.floor(value * (1 + 1e-5)), 1)

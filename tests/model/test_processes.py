@@ -124,5 +124,5 @@ def test_the_same_weights_generate_the_same_cells(processes, alone):
 def test_processes_that_would_take_the_weights_with_them_are_refused(build, screen):
     model = build(screen(n_cells=100))
     with pytest.raises(ValueError, match="`strategy` is 'ddp_spawn'.*script with `strategy='ddp'`"):
-        model.train(3, devices=2, strategy="ddp_spawn", **QUIET)
+        model.train(max_steps=3, devices=2, strategy="ddp_spawn", **QUIET)
     assert not model.is_trained

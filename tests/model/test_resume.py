@@ -101,28 +101,28 @@ class Code:
         return (os.mkdir, (Code.folder,))
 
 
-@pytest.mark.parametrize("content", [b"", b"something else", b"PK\x03\x04 not a checkpoint"])
-def test_a_foreign_file(build, screen, tmp_path, content):
-    (tmp_path / "state.ckpt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"`resume` is .*damaged or no checkpoint.*Give what `checkpoint` wrote"):
-        build(screen(300)).train(resume=tmp_path / "state.ckpt", **ARGUMENTS)
+def test_a_foreign_file(build, screen, tmp_path):
+    for content in (b"", b"something else", b"PK\x03\x04 not a checkpoint"):
+        (tmp_path / "state.ckpt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"`resume` is .*damaged or no checkpoint.*Give what `checkpoint` wrote"):
+            build(screen(300)).train(resume=tmp_path / "state.ckpt", **ARGUMENTS)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_a_truncated_file(build, screen, checkpoint, tmp_path, share):
-    content = checkpoint.read_bytes()
-    (tmp_path / "state.ckpt").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match="damaged or no checkpoint"):
-        build(screen(300)).train(resume=tmp_path / "state.ckpt", **ARGUMENTS)
+def test_a_truncated_file(build, screen, checkpoint, tmp_path):
+    for share in (0.1, 0.5, 0.99):
+        content = checkpoint.read_bytes()
+        (tmp_path / "state.ckpt").write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ValueError, match="damaged or no checkpoint"):
+            build(screen(300)).train(resume=tmp_path / "state.ckpt", **ARGUMENTS)
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda code, path: path.write_bytes(pickle.dumps(code))])
-def test_code_in_a_file_does_not_run(build, screen, tmp_path, write):
-    Code.folder = str(tmp_path / "made")
-    write({"unlasting": Code()}, tmp_path / "state.ckpt")
-    with pytest.raises(ValueError, match="damaged or no checkpoint"):
-        build(screen(300)).train(resume=tmp_path / "state.ckpt", **ARGUMENTS)
-    assert not (tmp_path / "made").exists()
+def test_code_in_a_file_does_not_run(build, screen, tmp_path):
+    for write in (torch.save, lambda code, path: path.write_bytes(pickle.dumps(code))):
+        Code.folder = str(tmp_path / "made")
+        write({"unlasting": Code()}, tmp_path / "state.ckpt")
+        with pytest.raises(ValueError, match="damaged or no checkpoint"):
+            build(screen(300)).train(resume=tmp_path / "state.ckpt", **ARGUMENTS)
+        assert not (tmp_path / "made").exists()
 
 
 def test_a_checkpoint_of_another_program(build, screen, tmp_path):
@@ -136,16 +136,18 @@ def test_another_model(build, screen, checkpoint):
         build(screen(300), "paper").train(resume=checkpoint, **ARGUMENTS)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"max_steps": 37}, "`max_steps` is .*now"), ({"batch_size": 16, "max_steps": 10}, "another training")],
-)
-def test_another_training(build, screen, tmp_path, changes, message):
-    path = tmp_path / "state.ckpt"
-    with pytest.raises(Killed):
-        build(screen(300)).train(checkpoint=path, callbacks=[KillAt("denoiser", 10)], **{**ARGUMENTS, "max_steps": 10})
-    with pytest.raises(ValueError, match=message):
-        build(screen(300)).train(resume=path, **{**ARGUMENTS, **changes})
+def test_another_training(build, screen, tmp_path):
+    for changes, message in (
+        ({"max_steps": 37}, "`max_steps` is .*now"),
+        ({"batch_size": 16, "max_steps": 10}, "another training"),
+    ):
+        path = tmp_path / "state.ckpt"
+        with pytest.raises(Killed):
+            build(screen(300)).train(
+                checkpoint=path, callbacks=[KillAt("denoiser", 10)], **{**ARGUMENTS, "max_steps": 10}
+            )
+        with pytest.raises(ValueError, match=message):
+            build(screen(300)).train(resume=path, **{**ARGUMENTS, **changes})
 
 
 def test_other_cells(build, screen, checkpoint):

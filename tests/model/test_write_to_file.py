@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anndata
@@ -10,8 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-
-from unlasting.model import _parts
 
 QUIET = {"show_progress": False}
 LABELS = ["G3", "TFX", "NEW1", "G3+TFX", "control"]
@@ -21,26 +21,23 @@ class StopError(Exception):
     """Stands for whatever ends a process."""
 
 
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
-    monkeypatch.setattr(_parts, "_VALUES_IN_PART", 17 * 60)  # 17 cells
+pytestmark = pytest.mark.usefixtures("small_parts")
 
 
-@pytest.fixture
-def stop_after(monkeypatch):
-    """Let writing fail once some parts are there."""
+@contextmanager
+def stopped_after(n: int) -> Iterator[None]:
+    """Let writing fail, as a kill would, once some parts are there."""
+    write, left = AnnData.write_h5ad, iter(range(n))
 
-    def set_up(n: int) -> None:
-        write, left = AnnData.write_h5ad, iter(range(n))
+    def failing(self: AnnData, path: Path, **options: object) -> None:
+        write(self, path, **options)
+        if next(left, None) is None:
+            raise StopError
 
-        def failing(self: AnnData, path: Path, **options: object) -> None:
-            write(self, path, **options)
-            if next(left, None) is None:
-                raise StopError
-
-        monkeypatch.setattr(AnnData, "write_h5ad", failing)
-
-    return set_up
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AnnData, "write_h5ad", failing)
+        with pytest.raises(StopError):
+            yield
 
 
 def same(one: AnnData, other: AnnData, *, exactly: bool = True) -> None:
@@ -63,15 +60,11 @@ def test_the_cells_are_those_made_in_memory(either, tmp_path):
     assert os.listdir(file.parent) == ["cells.h5ad"]
 
 
-def test_what_is_written_is_not_made_again(model, tmp_path, stop_after, monkeypatch):
+def test_what_is_written_is_not_made_again(model, tmp_path, monkeypatch):
     whole = model.generate(LABELS, 13, path=tmp_path / "whole.h5ad", **QUIET)
     file = tmp_path / "cells.h5ad"
-    with monkeypatch.context():
-        stop_after(3)
-        with pytest.raises(StopError):
-            model.generate(LABELS, 13, path=str(file), **QUIET)
-    monkeypatch.undo()
-    monkeypatch.setattr(_parts, "_VALUES_IN_PART", 17 * 60)  # 17 cells
+    with stopped_after(3):
+        model.generate(LABELS, 13, path=str(file), **QUIET)
     assert not file.exists()
     parts = sorted((tmp_path / "cells.h5ad.parts").glob("*.h5ad"))
     assert [part.name for part in parts] == ["000000.h5ad", "000001.h5ad", "000002.h5ad"]
@@ -84,34 +77,29 @@ def test_what_is_written_is_not_made_again(model, tmp_path, stop_after, monkeypa
     assert not (tmp_path / "cells.h5ad.parts").exists()
 
 
-@pytest.mark.parametrize(
-    ("changed", "named"),
-    [({"seed": 5}, "seed"), ({"n_cells": 12}, "n_cells"), ({"perturbations": LABELS[:-1]}, "perturbations")],
-)
-def test_parts_of_another_call_are_not_gone_on_with(model, tmp_path, stop_after, monkeypatch, changed, named):
-    file = tmp_path / "cells.h5ad"
-    call = {"perturbations": LABELS, "n_cells": 13, "seed": 0, "path": file, **QUIET}
-    stop_after(2)
-    with pytest.raises(StopError):
-        model.generate(**call)
-    monkeypatch.undo()
-    before = sorted(path.name for path in (tmp_path / "cells.h5ad.parts").iterdir())
-    with pytest.raises(FileExistsError, match=f"differs in .*{named}.*overwrite"):
-        model.generate(**{**call, **changed})
-    assert sorted(path.name for path in (tmp_path / "cells.h5ad.parts").iterdir()) == before
-    changed_call = {**call, **changed}
-    replaced = model.generate(**changed_call, overwrite=True)
-    same(replaced, model.generate(**{**changed_call, "path": None}), exactly=False)
+def test_parts_of_another_call_are_not_gone_on_with(model, tmp_path):
+    for changed, named in (
+        ({"seed": 5}, "seed"),
+        ({"n_cells": 12}, "n_cells"),
+        ({"perturbations": LABELS[:-1]}, "perturbations"),
+    ):
+        file = tmp_path / named / "cells.h5ad"
+        call = {"perturbations": LABELS, "n_cells": 13, "seed": 0, "path": file, **QUIET}
+        with stopped_after(2):
+            model.generate(**call)
+        before = sorted(path.name for path in file.with_name("cells.h5ad.parts").iterdir())
+        with pytest.raises(FileExistsError, match=f"differs in .*{named}.*overwrite"):
+            model.generate(**{**call, **changed})
+        assert sorted(path.name for path in file.with_name("cells.h5ad.parts").iterdir()) == before
+        changed_call = {**call, **changed}
+        replaced = model.generate(**changed_call, overwrite=True)
+        same(replaced, model.generate(**{**changed_call, "path": None}), exactly=False)
 
 
-def test_parts_of_another_model_or_other_controls_are_not_gone_on_with(
-    model, controls, build, screen, tmp_path, stop_after, monkeypatch
-):
+def test_parts_of_another_model_or_other_controls_are_not_gone_on_with(model, controls, build, screen, tmp_path):
     file = tmp_path / "cells.h5ad"
-    stop_after(2)
-    with pytest.raises(StopError):
+    with stopped_after(2):
         model.generate(LABELS, 13, path=file, **QUIET)
-    monkeypatch.undo()
     with pytest.raises(FileExistsError, match="differs in controls,"):
         model.generate(LABELS, 13, path=file, controls=controls[::2].copy(), **QUIET)
     other = build(screen(), train=1)
@@ -162,16 +150,13 @@ def test_predictions_in_a_file_are_those_made_in_memory(either, tmp_path, call):
     assert os.listdir(tmp_path) == ["predicted.h5ad"]
 
 
-def test_counterfactuals_in_a_file_go_on_after_a_kill(model, controls, tmp_path, stop_after, monkeypatch):
+def test_counterfactuals_in_a_file_go_on_after_a_kill(model, controls, tmp_path):
     file = tmp_path / "predicted.h5ad"
-    stop_after(2)
-    with pytest.raises(StopError):
+    with stopped_after(2):
         model.predict(controls, "G3+TFX", path=file, **QUIET)
-    monkeypatch.undo()
     for other in ({"perturbation": "G3"}, {"adata": controls[1:].copy()}, {"seed": 7}):
         with pytest.raises(FileExistsError, match="differs in"):
             model.predict(**{"adata": controls, "perturbation": "G3+TFX", "path": file, **QUIET, **other})
-    monkeypatch.setattr(_parts, "_VALUES_IN_PART", 17 * 60)
     parts = sorted((tmp_path / "predicted.h5ad.parts").glob("*.h5ad"))
     assert len(parts) == 2
     gone_on = model.predict(controls, "G3+TFX", path=file, **QUIET)
@@ -191,11 +176,9 @@ def test_columns_with_missing_text_are_written_whatever_part_they_are_in(model, 
     assert list(backed.obs["barcode"]) == list(adata.obs["barcode"])
 
 
-def test_parts_of_other_labels_are_not_gone_on_with(model, controls, tmp_path, stop_after, monkeypatch):
-    stop_after(2)
-    with pytest.raises(StopError):
+def test_parts_of_other_labels_are_not_gone_on_with(model, controls, tmp_path):
+    with stopped_after(2):
         model.predict(controls, "G3", path=tmp_path / "predicted.h5ad", **QUIET)
-    monkeypatch.undo()
     relabelled = controls.copy()
     relabelled.obs["note"] = "new"
     with pytest.raises(FileExistsError, match="differs in .*obs"):
@@ -206,7 +189,7 @@ def test_a_file_is_not_written_over_while_it_is_read(model, tmp_path):
     file = tmp_path / "screen.h5ad"
     model.adata.write_h5ad(file)
     backed = anndata.read_h5ad(file, backed="r")
-    with pytest.raises(ValueError, match="the file that the cells are read from"):
+    with pytest.raises(ValueError, match="the file behind `adata`"):
         model.predict(backed, path=file, overwrite=True, **QUIET)
     predicted = model.predict(backed, path=tmp_path / "predicted.h5ad", **QUIET)
     assert predicted.n_obs == backed.n_obs

@@ -80,7 +80,7 @@ def numbers(screen: str, preset: str) -> dict[str, np.ndarray]:
     asked = conditions[1::step][:N_CONDITIONS]
     genes = slice(None, None, max(1, adata.n_vars // N_GENES))
     found = {} if preset == "paper" else hurdle_parameters(model, asked, genes)
-    model.train(20, seed=0, batch_size=32, early_stopping=False, **QUIET)
+    model.train(max_steps=20, seed=0, batch_size=32, early_stopping=False, **QUIET)
     has_doses = model.keys.dose_key is not None
     drugs = model.vocabulary.names_of_drugs
     labels = [

@@ -15,7 +15,7 @@ def model():
     pp.grn(adata, prior=adata.uns["simulation"]["edges"])
     UnlastingModel.setup_anndata(adata)
     model = UnlastingModel(adata, width=32)
-    model.train(20, seed=0, show_progress=False)
+    model.train(max_steps=20, seed=0, show_progress=False)
     return model
 
 

@@ -18,7 +18,7 @@ def make(**options):
     pp.grn(adata, prior=adata.uns["simulation"]["edges"])
     UnlastingModel.setup_anndata(adata)
     model = UnlastingModel(adata, width=32, **options)
-    model.train(20, seed=0, show_progress=False)
+    model.train(max_steps=20, seed=0, show_progress=False)
     return model
 
 

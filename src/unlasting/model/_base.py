@@ -1,24 +1,49 @@
-"""What the parts of the model share."""
+"""State and checks that all parts of the model share."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from scvi import settings
 from scvi.model.base import BaseModelClass
 
-from unlasting.effects import ConditionFeatures, ConditionTensors, TargetVocabulary, condition_tensors
+from unlasting.data import PERTURBATION, PerturbationField
+from unlasting.effects import (
+    DRUG,
+    GENE,
+    STIMULUS,
+    ConditionFeatures,
+    ConditionTensors,
+    TargetVocabulary,
+    condition_tensors,
+)
+from unlasting.model._mudata import expression_of, modality_of
 from unlasting.module import Preset, UnlastingModule
-from unlasting.screen import Perturbation, ScreenKeys
+from unlasting.screen import (
+    Perturbation,
+    ScreenKeys,
+    check_cells,
+    check_genes,
+    check_log_normalised,
+    expression,
+    not_none,
+    require_integers,
+)
 
 Dose = float | str | None
 """A dose in uM, or several as text."""
 
+_BATCH_SIZE = 128  # chunks of this size stay in a processor's cache: half the time of 512 cells
+
 
 class ModelBase(BaseModelClass):
-    """A scvi-tools model with its recipe, networks and names."""
+    """A scvi-tools model with its preset, networks and vocabulary."""
 
     preset: Preset
     keys: ScreenKeys
@@ -27,33 +52,111 @@ class ModelBase(BaseModelClass):
     preparation_: dict[str, Any]
     history_: dict[str, pd.DataFrame] | None
     _preset_name: str
-    _options: dict[str, Any]
 
     @property
     def vocabulary(self) -> TargetVocabulary:
-        """What is known of targets by name."""
+        """Targets by name, with their features."""
         return self.condition_features.vocabulary
 
+    @property
+    def targets(self) -> dict[str, list[str]]:
+        """Names of the screen's targets by kind: `gene`, `drug` and `stimulus`."""
+        return targets_by_kind(self.vocabulary, self._conditions())
+
+    def get_var_names(self, legacy_mudata_format: bool = False) -> list[str]:
+        """Get the model's genes in order.
+
+        Parameters
+        ----------
+        legacy_mudata_format
+            Without effect: scvi-tools passes it to every model.
+
+        Returns
+        -------
+        Names, shape `(n_genes,)`.
+        """
+        return list(self.var_names_ if self.adata is None else self.adata.var_names)
+
+    def _repr_html_(self) -> str:
+        """Show the model as a table in notebooks."""
+        steps = {name.split("_")[0]: int(frame.index.max()) for name, frame in (self.history_ or {}).items()}
+        rows = {
+            "preset": self._preset_name,
+            "conditions": self.summary_stats["n_conditions"],
+            **{f"{kind} targets": len(names) for kind, names in self.targets.items() if names},
+            "genes": self.summary_stats["n_vars"],
+            "graph": f"{self.summary_stats['n_nodes']} nodes, {self.summary_stats['n_edges']} edges",
+            "trained": "yes" if self.is_trained_ else "no: call `model.train()`",
+            **{f"last step of {name}": step for name, step in steps.items()},
+        }
+        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
+        return f"<table><caption>{type(self).__name__}</caption>{cells}</table>"
+
+    # -- shared by the mixins
+
+    @property
+    def _modalities(self) -> dict[str, str] | None:
+        return self.registry_["setup_args"].get("modalities")
+
+    @property
+    def _layer(self) -> str | None:
+        return self.registry_["setup_args"]["layer"]
+
     def _state(self, field: str) -> dict[str, Any]:
-        """Get the vocabulary of a registered field."""
+        """Get the state registry of a field."""
         return self.registry_["field_registries"][field]["state_registry"]
 
+    def _conditions(self, *, trained: bool = False) -> list[Perturbation]:
+        """List all registered conditions, the control first, or only those in training cells."""
+        return PerturbationField(self.keys).conditions(self._state(PERTURBATION), trained=trained)
+
     def _tensors(self, perturbations: Sequence[Perturbation]) -> ConditionTensors:
-        """Write perturbations as the tensors that the networks read."""
+        """Encode perturbations as input tensors for the networks."""
         return condition_tensors(perturbations, self.condition_features)
 
+    def _require_trained(self) -> None:
+        if not self.is_trained_:
+            raise RuntimeError(
+                "The model is not trained yet. Call `model.train()` first, or `UnlastingModel.load(...)`."
+            )
+
+    def _require_controls(self, perturbations: np.ndarray, argument: str) -> None:
+        others = sorted({p.label(**self.keys.grammar) for p in perturbations} - {self.keys.control})
+        if others:
+            raise ValueError(
+                f"`{argument}` holds cells labelled {others[:5]}, but only controls ({self.keys.control!r}) can get "
+                f"another perturbation. Pass `adata[adata.obs[{self.keys.perturbation_key!r}] == "
+                f"{self.keys.control!r}].copy()`."
+            )
+
+    def _resolve(self, adata: AnnData | MuData | None, argument: str = "adata") -> AnnData:
+        """Check the given cells, or get the model's own."""
+        if isinstance(adata, MuData):
+            own = modality_of(adata, self._modalities)
+            adata = own if own is self.adata else expression_of(adata, self._modalities, self.keys)
+        if adata is None:
+            if self.adata is None:
+                raise ValueError("The model was loaded without an AnnData: give the control cells (`controls=...`).")
+            return self.adata
+        if adata is not self.adata:
+            check_cells(adata, argument)
+            check_genes(adata, self.get_var_names())
+            check_log_normalised(expression(adata, self._layer))
+        return adata
+
     def _asked(self, label: object, dose: Dose = None) -> Perturbation:
-        """Read a perturbation that the user asks for.
+        """Parse a requested perturbation.
 
         Raises
         ------
         ValueError
-            If it cannot be read, nothing is known of a target, or a drug has no dose where drugs have one.
+            If it cannot be parsed, a target is unknown, or a drug lacks its dose.
         """
         drugs, dose_key = self.vocabulary.names_of_drugs, self.keys.dose_key
         if dose is not None and dose_key is None:
             raise ValueError(
-                f"`dose` is {dose!r}, but the screen was set up without `dose_key`: its drugs have no dose."
+                f"`dose` is {dose!r}, but the screen was set up without `dose_key`: its drugs have no dose. Leave `dose` "
+                "out, or set up with `dose_key=...`."
             )
         asked = Perturbation.parse(label, dose, **self.keys.grammar, drugs=drugs)
         self.vocabulary.require_known([asked], **self.keys.grammar)
@@ -66,7 +169,7 @@ class ModelBase(BaseModelClass):
         return asked
 
     def _all_asked(self, perturbations: str | Sequence[str], dose: Dose | Sequence[Dose]) -> list[Perturbation]:
-        """Read perturbations and doses: one of either goes with all of the other."""
+        """Parse requested perturbations and doses; a single one is repeated for all others."""
         if not isinstance(perturbations, Iterable):
             raise TypeError(
                 f"`perturbations` is {perturbations!r}; give a label such as 'A' or 'A+B', or a list of them."
@@ -84,3 +187,22 @@ class ModelBase(BaseModelClass):
         n = max(len(labels), len(doses))
         pairs = zip(labels * (n // len(labels)), doses * (n // len(doses)), strict=True)
         return list(dict.fromkeys(self._asked(label, dose) for label, dose in pairs))
+
+
+def targets_by_kind(vocabulary: TargetVocabulary, conditions: Iterable[Perturbation]) -> dict[str, list[str]]:
+    """Group the names of all targets in some conditions by kind: `gene`, `drug` and `stimulus`."""
+    names = sorted({name for condition in conditions for name in condition.targets})
+    kinds = {"gene": GENE, "drug": DRUG, "stimulus": STIMULUS}
+    return {kind: [n for n in names if vocabulary.target(n)[0] == code] for kind, code in kinds.items()}
+
+
+def seed_or_default(seed: int | None) -> int:
+    """Get a given seed, else `scvi.settings.seed`, else 0."""
+    require_integers(0, **not_none(seed=seed))
+    return next(one for one in (seed, settings.seed, 0) if one is not None)
+
+
+def size_or_default(batch_size: int | None) -> int:
+    """Get a given number of cells in a chunk, or the default."""
+    require_integers(1, **not_none(batch_size=batch_size))
+    return batch_size or _BATCH_SIZE

@@ -1,28 +1,44 @@
-"""Generation of new cells, in memory or part by part into a file."""
+"""New cells under any perturbation, in memory or streamed to a file, with a description of their origin."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from mudata import MuData
 
-from unlasting.model._base import Dose
-from unlasting.model._parts import digest_of, write_in_parts
-from unlasting.model._prediction import PredictionMixin, seed_or_default
-from unlasting.model._sources import draw
-from unlasting.screen import PREDICTION_KEY, Perturbation, listed, logger, require_integers
+from unlasting.effects import DRUG, ConditionTensors
+from unlasting.model._base import Dose, seed_or_default, size_or_default
+from unlasting.model._generator import Generator
+from unlasting.model._mudata import modality_of
+from unlasting.model._sources import SourceCells, SourcesMixin, draw
+from unlasting.model._streaming import digest_of, write_in_parts
+from unlasting.screen import (
+    PREDICTION_KEY,
+    UNS_KEY,
+    Condition,
+    Perturbation,
+    ScreenKeys,
+    is_in_memory,
+    listed,
+    logger,
+    require_integers,
+)
 
 _CONDITIONS_AT_ONCE = 256
 _LITTLE_SUPPORT = 0.25
 
 
-class GenerationMixin(PredictionMixin):
-    """`generate`."""
+class GenerationMixin(SourcesMixin):
+    """`generate` and `predict`."""
 
     def generate(
         self,
@@ -41,9 +57,9 @@ class GenerationMixin(PredictionMixin):
     ) -> AnnData:
         """Generate new cells under perturbations, measured or not.
 
-        As in training, some cells may escape a perturbation: they come out as the control cell that they started from.
-        Where all training cells have the same total, or integer counts, generated cells do, but for those that start from
-        given `controls` without integer counts (`keep_total=False` and `integer_counts=False` of the model leave it).
+        Some generated cells do not respond, as in training: they equal the control cell that they started from.
+        Where all training cells share one total, or hold integer counts, so do generated cells. Given `controls`
+        without integer counts are an exception. Turn this off with `keep_total=False` and `integer_counts=False`.
 
         Parameters
         ----------
@@ -52,46 +68,49 @@ class GenerationMixin(PredictionMixin):
         n_cells
             Cells for each perturbation and cell type.
         dose
-            The dose of the drugs in uM: a number, or text such as `1+0.5` in the order of the drugs. One for all
-            perturbations, one for each, or several for a single perturbation. Doses between and beyond those trained
-            are allowed; gene targets and stimuli have none.
+            The drugs' dose in uM: a number, or text such as `1+0.5` in the label's order. One for all perturbations,
+            one for each, or several for a single perturbation. Doses between and beyond trained ones are allowed.
+            Gene targets and stimuli have none.
         cell_type
             Cell types to start from; all by default.
         batch
-            Batch of the controls to start from; all by default.
+            Batch to take controls from; all by default.
         controls
-            Control cells to start from, of any cell type; the training controls by default.
+            Control cells to start from, also from new cell types; the training controls by default.
         path
-            An `.h5ad` file for cells that would not fit into memory. They are written in parts to the folder
-            `<path>.parts`; the file appears when all are there. The same call after a kill goes on with the parts that
-            are missing.
+            An `.h5ad` file for cells that exceed memory. Parts go to the folder `<path>.parts`, and the file appears
+            when all are complete. After a kill, repeat the call: it generates the missing parts only.
         overwrite
-            Whether an existing file, or the parts of another call, are replaced.
+            Whether an existing file, or another call's parts, are replaced.
         batch_size
             Cells in a chunk; it changes memory and speed only.
         seed
-            Seed of sources and noise. The same seed gives the same cells on the CPU.
+            Seed for sources and noise. The same seed gives the same cells on the CPU.
         show_progress
             Whether a progress bar is shown.
 
         Returns
         -------
-        Log-normalised cells, `n_cells` for each perturbation and cell type; with `path`, backed by the file. `obs` has
-        the perturbation, dose, cell type and batch under the keys of the screen, `unlasting_source` (the control cell),
-        `unlasting_replicate` (how many cells came from it before), `unlasting_support` (how far its effects follow from
-        those of the trained conditions, in [0, 1]: 1 for the control and trained conditions, 0 where nothing particular
-        is known of its targets) and, where drugs have doses, `unlasting_dose_extrapolated` (whether a dose is outside of
-        those trained). `uns["unlasting"]` says how the cells were made.
+        Log-normalised cells, `n_cells` for each perturbation and cell type; with `path`, backed by the file.
+        `obs` holds perturbation, dose, cell type and batch under the screen's keys, and
+
+        - `unlasting_source`: name of the control cell.
+        - `unlasting_replicate`: number of earlier cells from the same source.
+        - `unlasting_support`: agreement with trained conditions, in [0, 1]. 1 for the control and trained conditions, 0
+          for targets without any specific information.
+        - `unlasting_dose_extrapolated`, where drugs have doses: whether a dose is outside the trained range.
+
+        `uns["unlasting"]["generated"]` describes seed, preset and unseen targets.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         ValueError
-            If nothing is known of a target, none is named, a dose is missing or cannot be read, a cell type has no
-            control cells, `n_cells` is not positive, or `path` does not end in `.h5ad`.
+            If a target is unknown, none is named, a dose is missing or unreadable, a cell type has no control cells,
+            `n_cells` is not positive, or `path` does not end in `.h5ad`.
         FileExistsError
-            If `path` exists, or holds parts of another call, and `overwrite` is false.
+            If `path` exists, or another call's parts, and `overwrite` is false.
         """
         self._require_trained()
         require_integers(1, n_cells=n_cells)
@@ -104,31 +123,29 @@ class GenerationMixin(PredictionMixin):
             controls = self._resolve(controls, "controls")
             self._require_controls(self._perturbations(controls), "controls")
             sources = self._as_sources(controls, np.arange(controls.n_obs))
-        of_types = sources.rows_by_cell_type(cell_type, batch).values()
         rng = np.random.default_rng(seed_or_default(seed))
-        drawn = [draw(rng, of_type, n_cells) for of_type in of_types]
-        source, replicate = (np.concatenate([pair[which] for pair in drawn]) for which in (0, 1))
+        drawn = [draw(rng, rows, n_cells) for rows in sources.rows_by_cell_type(cell_type, batch).values()]
+        source, replicate = (np.concatenate(part) for part in zip(*drawn, strict=True))
         show_chunks = show_progress and path is None
-        carrier = self._carrier(sources, self._tensors(asked[:1]), seed, batch_size, show_chunks)
+        generator = self._generator(sources, self._tensors(asked[:1]), seed, batch_size, show_chunks)
         labels = np.array([p.label(**self.keys.grammar) for p in asked], dtype=object)
         doses, is_extrapolated = _dose_column(asked), self._is_extrapolated(asked)
         little = labels[support < _LITTLE_SUPPORT]
         if len(little):
             logger.info(
-                "generate: training tells little of %s (`obs['%s_support']` is below %g).",
+                "generate: training cells support little of %s (`obs['%s_support']` is below %g). Measure similar "
+                "perturbations, or give a prior that covers them.",
                 listed(little),
                 PREDICTION_KEY,
                 _LITTLE_SUPPORT,
             )
 
         def cells(rows: range) -> AnnData:
-            """Generate some rows of the result, in which all cells of a perturbation follow each other."""
-            which, of_source = np.divmod(np.asarray(rows), len(source))
-            first = which[0]
-            conditions = self._tensors(asked[first : which[-1] + 1])
-            carrier.ask_for(conditions)
-            start = source[of_source]
-            generated = carrier(start, replicate[of_source], which - first, keep_latents=path is not None)
+            """Generate some rows of the result, in which all cells of a perturbation are consecutive."""
+            which, position = np.divmod(np.asarray(rows), len(source))
+            generator.ask_for(self._tensors(asked[which[0] : which[-1] + 1]))
+            start = source[position]
+            generated = generator(start, replicate[position], which - which[0], keep_latents=path is not None)
             obs = pd.DataFrame({self.keys.perturbation_key: pd.Categorical(labels[which])})
             if self.keys.dose_key is not None:
                 obs[self.keys.dose_key] = doses[which]
@@ -137,16 +154,16 @@ class GenerationMixin(PredictionMixin):
                 if key is not None:
                     obs[key] = pd.Categorical(values[start])
             obs[f"{PREDICTION_KEY}_source"] = pd.Categorical(sources.names[start])
-            obs[f"{PREDICTION_KEY}_replicate"] = replicate[of_source]
+            obs[f"{PREDICTION_KEY}_replicate"] = replicate[position]
             obs[f"{PREDICTION_KEY}_support"] = support[which]
             obs.index = [f"generated_{i}" for i in rows]
             return AnnData(generated, obs=obs, var=pd.DataFrame(index=pd.Index(self.get_var_names())))
 
         n_all = len(source) * len(asked)
-        said = self._said_of(dataclasses.replace(self.keys, smiles_key=None), asked, seed_or_default(seed))
+        uns = self._uns(dataclasses.replace(self.keys, smiles_key=None), asked, seed_or_default(seed))
         if path is None:
             new = cells(range(n_all))
-            new.uns = said
+            new.uns = uns
             return new
         request: dict[str, str | int] = {
             "model": self._digest(),
@@ -155,11 +172,243 @@ class GenerationMixin(PredictionMixin):
             "n_cells": n_cells,
             "seed": seed_or_default(seed),
         }
-        return write_in_parts(path, cells, (n_all, sources.matrix.shape[1]), said, request, overwrite, show_progress)
+        return write_in_parts(path, cells, (n_all, sources.matrix.shape[1]), uns, request, overwrite, show_progress)
+
+    def predict(
+        self,
+        adata: AnnData | MuData | None = None,
+        perturbation: str | None = None,
+        dose: Dose = None,
+        *,
+        key_added: str = PREDICTION_KEY,
+        indices: Sequence[int] | None = None,
+        path: str | Path | None = None,
+        overwrite: bool = False,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        show_progress: bool = True,
+        copy: bool = False,
+    ) -> AnnData | MuData | None:
+        """Write one generated cell beside every cell.
+
+        Without `perturbation`, each cell gets a generated cell under its own label. A control is its own source; any
+        other cell starts from a training control with its cell type and batch, drawn with the seed. With
+        `perturbation`, all cells must be controls, and get their counterfactuals.
+
+        Where some trained cells did not respond to a perturbation, as large a share of generated cells comes back
+        unchanged. Turn this off with `use_responders=False` when the model is made.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes; by default those in its own screen.
+        perturbation
+            The perturbation for the given control cells: `A`, `A+B`, or the control label.
+        dose
+            Its drugs' dose in uM: a number, or text such as `1+0.5` in the label's order.
+        key_added
+            Name of the layer.
+        indices
+            Rows to predict; all others are NaN.
+        path
+            An `.h5ad` file for a layer that exceeds memory, written in parts as by :meth:`generate`.
+        overwrite
+            Whether an existing file, or another call's parts, are replaced.
+        batch_size
+            Cells in a chunk; it changes memory and speed only.
+        seed
+            Seed for sources and noise. The same seed gives the same cells on the CPU.
+        show_progress
+            Whether a progress bar is shown.
+        copy
+            Whether a copy is returned, and `adata` left unchanged.
+
+        Returns
+        -------
+        With `path` the generated cells with the `obs` columns of `adata`, backed by the file; `adata` stays unchanged.
+        Otherwise `None`, or the copy with `copy=True`. Updates the following fields (in a MuData: of its expression
+        modality):
+
+        - `adata.layers[key_added]`: log-normalised cells on the input's scale, shape `(n_cells, n_genes)`.
+        - `adata.obs[key_added + "_source"]`: name of each cell's source.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If genes are missing or in another order, a perturbation is unknown, a dose is missing or unreadable,
+            `perturbation` is given for cells other than controls, or `path` does not end in `.h5ad` or is the file
+            behind `adata`.
+        IndexError
+            If `indices` are out of range.
+        FileExistsError
+            If `path` exists, or another call's parts, and `overwrite` is false.
+        """
+        self._require_trained()
+        given = self.adata if adata is None else adata
+        if copy and path is None and given is not None:
+            if isinstance(given, AnnData) and not is_in_memory(given.X):
+                raise ValueError(
+                    "`copy=True` needs cells in memory, and these are on disk. Pass `path=` to write generated cells to a "
+                    "file and leave `adata` unchanged, or read the cells first: `adata.to_memory()`."
+                )
+            given = given.copy()
+        adata = self._resolve(given)
+        if path is not None and adata.isbacked and Path(adata.filename).resolve() == Path(path).resolve():
+            raise ValueError(f"`path` is {os.fspath(path)!r}, the file behind `adata`. Name another.")
+        found = self._perturbations(adata)
+        chosen = np.arange(adata.n_obs)
+        if indices is not None:
+            try:
+                chosen = chosen[np.asarray(indices, dtype=None if len(indices) else int)]
+            except IndexError as error:
+                raise IndexError(
+                    f"`indices` do not fit the {adata.n_obs} cells of `adata` ({error}). Give row numbers below "
+                    f"{adata.n_obs}, or leave it out for all."
+                ) from error
+            if not len(chosen):
+                raise IndexError("`indices` is empty; name at least one cell, or leave it out for all.")
+        if perturbation is None and dose is not None:
+            raise ValueError(
+                f"`dose` is {dose!r} without `perturbation`: each cell has its own dose then. Give `perturbation` too."
+            )
+        if perturbation is None:
+            sources, source, replicate = self._pair(adata, seed_or_default(seed))
+            source, replicate = source[chosen], replicate[chosen]
+            wanted = found[chosen]
+        else:
+            self._require_controls(found[chosen], "adata")
+            sources = self._as_sources(adata, chosen)
+            source, replicate = np.arange(len(chosen)), np.zeros(len(chosen), dtype=int)
+            wanted = np.full(len(chosen), self._asked(perturbation, dose), dtype=object)
+        conditions, condition = self._conditions_of(wanted)
+        generator = self._generator(sources, conditions, seed, batch_size, show_progress and path is None)
+        if path is not None:
+            obs = adata.obs.iloc[chosen].copy()
+            obs[f"{key_added}_source"] = pd.Categorical(sources.names[source])
+            AnnData(obs=obs).strings_to_categoricals(obs)  # of all cells: the parts must have the same categories
+
+            def cells(rows: range) -> AnnData:
+                """Generate some of the cells."""
+                part = np.asarray(rows)
+                generated = generator(source[part], replicate[part], condition[part])
+                return AnnData(generated, obs=obs.iloc[part], var=pd.DataFrame(index=pd.Index(self.get_var_names())))
+
+            asked = list(dict.fromkeys(wanted))
+            request: dict[str, str | int] = {
+                "model": self._digest(),
+                "perturbations": digest_of(*map(self._write, asked), condition),
+                "obs": digest_of(*obs.columns, pd.util.hash_pandas_object(obs).to_numpy()),
+                "controls": digest_of(sources.digest(np.unique(source)), source, replicate),
+                "seed": seed_or_default(seed),
+            }
+            shape, uns = (len(chosen), adata.n_vars), self._uns(self.keys, asked, seed_or_default(seed))
+            return write_in_parts(path, cells, shape, uns, request, overwrite, show_progress)
+        generated = generator(source, replicate, condition)
+        written = modality_of(given, self._modalities) if isinstance(given, MuData) else adata
+        if np.array_equal(chosen, np.arange(adata.n_obs)):
+            written.layers[key_added] = generated
+        else:
+            layer = np.full(adata.shape, np.nan, dtype=np.float32)
+            layer[chosen] = generated.toarray()
+            written.layers[key_added] = layer
+        names = np.full(adata.n_obs, "", dtype=object)
+        names[chosen] = sources.names[source]
+        written.obs[f"{key_added}_source"] = pd.Categorical(names)
+        return given if copy else None
+
+    # -- the generator
+
+    def _conditions_of(self, perturbations: np.ndarray) -> tuple[ConditionTensors, np.ndarray]:
+        """Get the tensors of the distinct perturbations, and each cell's row in them."""
+        row: dict[Perturbation, int] = {}
+        codes = np.array([row.setdefault(p, len(row)) for p in perturbations], dtype=int)
+        self.vocabulary.require_known(list(row), **self.keys.grammar)
+        return self._tensors(list(row)), codes
+
+    def _generator(
+        self,
+        sources: SourceCells,
+        conditions: ConditionTensors,
+        seed: int | None,
+        batch_size: int | None,
+        show_progress: bool,
+    ) -> Generator:
+        return Generator(
+            self.module,
+            sources,
+            conditions,
+            seed=seed_or_default(seed),
+            batch_size=size_or_default(batch_size),
+            show_progress=show_progress,
+        )
+
+    # -- the description of generated cells
+
+    def _support(self, conditions: ConditionTensors) -> np.ndarray:
+        """Get the agreement of conditions with trained ones, in [0, 1], shape `(n_conditions,)`."""
+        with torch.inference_mode():
+            support = self.module.effects.support(conditions.features.to(self.module.device)).cpu()
+        # A perturbation without features is not the control.
+        acts = (conditions.filled & (conditions.dose != 0)).any(-1).cpu()
+        unknown = acts & ~conditions.features.any(-1).cpu()
+        return support.masked_fill(unknown, 0.0).numpy()
+
+    def _is_extrapolated(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+        """Whether a dose is outside the trained range, that of all drugs for an untrained drug, `(n,)`."""
+        trained: dict[str, list[float]] = {}
+        for perturbation in self.vocabulary.trained_conditions:
+            for smiles, dose in self._doses(perturbation):
+                trained.setdefault(smiles, []).append(dose)
+        every = [dose for doses in trained.values() for dose in doses]
+
+        def outside(smiles: str, dose: float) -> bool:
+            doses = trained.get(smiles, every)
+            return not doses or not min(doses) <= dose <= max(doses)
+
+        return np.array([any(outside(*one) for one in self._doses(p)) for p in perturbations])
+
+    def _doses(self, perturbation: Perturbation) -> list[tuple[str, float]]:
+        """Get canonical SMILES and dose of each drug with a dose."""
+        named = ((self.vocabulary.target(n), d) for n, d in zip(perturbation.targets, perturbation.doses, strict=True))
+        return [(smiles, dose) for (kind, smiles), dose in named if kind == DRUG and dose is not None]
+
+    def _uns(self, keys: ScreenKeys, perturbations: Sequence[Perturbation], seed: int) -> dict[str, Any]:
+        """Get `uns` for generated cells: their keys, and seed, preset and unseen targets."""
+        trained_targets, named = set(self.vocabulary.trained_targets), self.vocabulary.named
+        trained = {named(p) for p in [*self.vocabulary.trained_conditions, Perturbation()]}
+        names = {name for p in perturbations for name in p.targets}
+        unseen = [p for p in perturbations if named(p) not in trained]
+        described = AnnData()
+        keys.write(described)
+        described.uns[UNS_KEY]["generated"] = {
+            "version": version("unlasting"),
+            "seed": seed,
+            "preset": self._preset_name,
+            "solver": self.preset.solver,
+            "n_steps": self.preset.n_steps,
+            "x_max": float(self.module.statistics.x_max),
+            "scale": "log-normalised, as the training cells",
+            "unseen_targets": np.array(
+                sorted(name for name in names if self.vocabulary.target(name) not in trained_targets), dtype=str
+            ),
+            "unseen_conditions": np.array(sorted(map(self._write, unseen)), dtype=str),
+        }
+        return dict(described.uns)
+
+    def _digest(self) -> str:
+        """Fingerprint the model's options and weights."""
+        weights = (tensor.detach().cpu().numpy() for _, tensor in sorted(self.module.state_dict().items()))
+        return digest_of(repr(self.preset), *weights)
+
+    def _write(self, perturbation: Perturbation) -> str:
+        """Write a condition with its dose."""
+        return str(Condition(perturbation.label(**self.keys.grammar), dose=perturbation.dose_text()))
 
 
 def _dose_column(perturbations: Sequence[Perturbation]) -> np.ndarray:
-    """Write doses as numbers of uM, missing where there is none, or as text where a combination has several."""
+    """Write doses as numbers in uM, NaN for none; as text where a combination has several."""
     texts = [p.dose_text() for p in perturbations]
     if any("+" in text for text in texts):
         return np.array(texts, dtype=object)

@@ -1,4 +1,4 @@
-"""A screen whose expression and labels are in different modalities."""
+"""Screens with expression and labels in different modalities."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 EXPRESSION = "layer"
-"""The argument of `setup_mudata` whose modality holds the expression."""
+"""The argument in `modalities` that names the expression modality."""
 
 COLUMNS = ("perturbation_key", "cell_type_key", "batch_key", "dose_key", "smiles_key", "split_key")
 
 
 def modality_of(mdata: MuData, modalities: Mapping[str, str] | None) -> AnnData:
-    """Get the modality with the expression.
+    """Get the expression modality.
 
     Raises
     ------
     ValueError
-        If the model was not set up with a MuData, nothing says which modality it is, or it is a view.
+        If the model was set up with an AnnData, `modalities` lacks the expression, or `mdata` is a view.
     KeyError
-        If there is no such modality.
+        If a modality does not exist.
     """
     if modalities is None:
-        raise ValueError(
-            "The model was set up with an AnnData, and a MuData is given. Pass the modality with the expression."
-        )
+        raise ValueError("The model was set up with an AnnData, and a MuData is given. Pass its expression modality.")
     if mdata.is_view:
         raise ValueError("`mdata` is a view of another MuData. Pass a copy: `mdata = mdata.copy()`.")
     if EXPRESSION not in modalities:
-        raise ValueError(f"`modalities` is {dict(modalities)}, and does not say where the expression is: add 'layer'.")
+        raise ValueError(
+            f"`modalities` is {dict(modalities)}, without the expression: add 'layer', such as {{'layer': 'rna'}}."
+        )
     for argument, modality in modalities.items():
         if argument not in (EXPRESSION, *COLUMNS):
             raise ValueError(
-                f"`modalities` names {argument!r}; it says where {[EXPRESSION, *COLUMNS]} are found."
+                f"`modalities` names {argument!r}; choose among {[EXPRESSION, *COLUMNS]}."
                 f"{nearest_name(argument, [EXPRESSION, *COLUMNS])}"
             )
         if modality not in mdata.mod:
             raise MissingKeyError(
-                f"`modalities[{argument!r}]` is {modality!r}, but `mdata` has the modalities {list(mdata.mod)}."
+                f"`modalities[{argument!r}]` is {modality!r}; choose one of {list(mdata.mod)}."
                 f"{nearest_name(modality, mdata.mod)}"
             )
     return mdata[modalities[EXPRESSION]]
 
 
 def expression_of(mdata: MuData, modalities: Mapping[str, str] | None, keys: ScreenKeys) -> AnnData:
-    """Bring the columns with the labels to the cells of the expression modality, in an AnnData that shares its matrices.
+    """Copy label columns to the expression modality's cells, in an AnnData that shares its matrices.
 
     Raises
     ------
     KeyError
-        If there is no such modality or column.
+        If a modality or column does not exist.
     ValueError
-        If nothing says where the expression is, or the expression modality has another column of a name.
+        If `modalities` lacks the expression, or its modality has other values in a column of the same name.
     """
     expression = modality_of(mdata, modalities)
     obs = expression.obs.copy()
@@ -73,18 +73,18 @@ def expression_of(mdata: MuData, modalities: Mapping[str, str] | None, keys: Scr
             place = "mdata.obs" if modality is None else f"mdata[{modality!r}].obs"
             others = [name for name in mdata.mod if column in mdata[name].obs]
             raise MissingKeyError(
-                f"`{argument}` is {column!r}, but `{place}` has no such column (it has {list(map(str, table.columns))})."
+                f"`{argument}` is {column!r}, but `{place}` has no such column. "
                 + (
-                    f" It is in {others[0]!r}: pass `modalities={{{argument!r}: {others[0]!r}, ...}}`."
+                    f"It is in {others[0]!r}: pass `modalities={{{argument!r}: {others[0]!r}, ...}}`."
                     if others
-                    else ""
+                    else f"Choose one of {list(map(str, table.columns))}."
                 )
             )
         values = table[column].reindex(obs.index)
         if column in obs and not values.astype(object).equals(obs[column].astype(object)):
             raise ValueError(
-                f"`{argument}` is {column!r}, and the modality with the expression has a column of this name with other "
-                "values. Rename one of them."
+                f"`{argument}` is {column!r}, and the expression modality has a column of this name with other values. "
+                "Rename one of them."
             )
         obs[column] = values
     layers = dict(expression.layers.items())

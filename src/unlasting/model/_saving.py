@@ -1,7 +1,8 @@
-"""Saved models: tensors and JSON, nothing that runs code when it is read."""
+"""Saved models: tensors and JSON, without executable code."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -23,12 +24,15 @@ from unlasting._files import replacing_folder, standing
 from unlasting.effects import ConditionFeatures, DoseCurves, MolecularSimilarity
 from unlasting.model._base import ModelBase
 from unlasting.model._mudata import modality_of
+from unlasting.module import NetworkTraining
+from unlasting.nn import Architecture
 from unlasting.screen import check_genes
 
 FORMAT: Final = 1
 _JSON: Final = "model.json"
 _TENSORS: Final = "tensors.safetensors"
 _ADATA: Final = "adata.h5ad"
+_OPTION_CLASSES: Final = {one.__name__: one for one in (Architecture, NetworkTraining)}
 
 
 class SavingMixin(ModelBase):
@@ -37,44 +41,46 @@ class SavingMixin(ModelBase):
     def save(self, dir_path: str | os.PathLike[str], overwrite: bool = False, save_anndata: bool = False) -> None:
         """Write the model to a folder: `model.json` and `tensors.safetensors`.
 
-        The folder is written beside its final place and moved there when it is complete, so that a save which fails or is
-        killed leaves an older one as it was.
+        The folder takes its place only when complete: a save that fails or is killed leaves an older one intact.
 
         Parameters
         ----------
         dir_path
             The folder.
         overwrite
-            Whether an existing folder is replaced.
+            Whether an existing folder is replaced. Cells stored in it are replaced with `save_anndata=True` only.
         save_anndata
             Whether the AnnData is written too, as `adata.h5ad`.
 
         Raises
         ------
         FileExistsError
-            If the folder exists and `overwrite` is false, or it holds something else than a saved model.
+            If the folder exists and `overwrite` is false, or it holds other files, or cells that would be lost.
         """
-        check_place(dir_path, overwrite)
+        check_place(dir_path, overwrite, save_anndata)
         folder = Path(dir_path).resolve()
         folder.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"module.{k}": v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
         arrays: dict[str, torch.Tensor] = {}
+        options = {field.name: getattr(self.preset, field.name) for field in dataclasses.fields(self.preset)}
         description = {
             "format": FORMAT,
             "class": type(self).__name__,
             "unlasting_version": version("unlasting"),
             "preset": self._preset_name,
-            "options": self._options,
+            "options": _to_json(options, arrays, "options"),
             "is_trained": bool(self.is_trained_),
-            "var_names": list(self.get_var_names()),
+            "var_names": self.get_var_names(),
             "preparation": _to_json(self.preparation_, arrays, "preparation"),
             "registry": _to_json(self.registry_, arrays, "registry"),
-            "history": {k: [frame.index.tolist(), frame.iloc[:, 0].tolist()] for k, frame in _history(self).items()},
+            "history": {
+                name: [frame.index.tolist(), frame[name].tolist()] for name, frame in (self.history_ or {}).items()
+            },
         }
         with replacing_folder(folder) as building:
             # A tensor that two entries share is written for each, as safetensors asks.
             content = save({k: v.clone() for k, v in {**tensors, **arrays}.items()})
-            (building / _TENSORS).write_bytes(content)  # and not by safetensors, whose files others may not read
+            (building / _TENSORS).write_bytes(content)  # not by safetensors, whose files others may not read
             if save_anndata:
                 self.adata.write_h5ad(building / _ADATA)
             description["files"] = {file.name: _checksum(file) for file in sorted(building.iterdir())}
@@ -96,10 +102,10 @@ class SavingMixin(ModelBase):
         dir_path
             The folder.
         adata
-            The screen, prepared as for training; a MuData if the model was set up with one. `None`: the `adata.h5ad`
-            of the folder, if it is there. `False`: none; `generate` then takes `controls`.
+            The screen, prepared as for training; a MuData if the model was set up with one. `None`: the folder's
+            `adata.h5ad`, if present. `False`: none; `generate` then needs `controls`.
         accelerator, device
-            Where to put it.
+            Hardware for the model.
 
         Returns
         -------
@@ -110,9 +116,9 @@ class SavingMixin(ModelBase):
         FileNotFoundError
             If the folder holds no model.
         ValueError
-            If the files are damaged, of another program or of a newer format, or the genes differ.
+            If the files are damaged, from another program or a newer format, or the genes differ.
         TypeError
-            If `adata` is something else.
+            If `adata` has another type.
         """
         if not (adata is None or adata is False or isinstance(adata, AnnData | MuData)):
             raise TypeError(
@@ -137,25 +143,23 @@ class SavingMixin(ModelBase):
         elif given is not None:
             check_genes(given, description["var_names"])
             cls.setup_anndata(given, source_registry=registry, **setup)
-        model = cls(
-            given, None if given is not None else registry, preset=description["preset"], **description["options"]
-        )
+        options = _from_json(description["options"], tensors)
+        model = cls(given, None if given is not None else registry, preset=description["preset"], **options)
         model.var_names_ = description["var_names"]
-        model.preparation_ = description["preparation"]
+        model.preparation_ = _from_json(description["preparation"], tensors)
         state = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
-        _complete(state)
         curves = DoseCurves(state["effects.half_doses"].numpy(), state["effects.slopes"].numpy())
         molecular_similarity = MolecularSimilarity(*state["effects.molecular_similarity"].tolist())
         described = model.condition_features = ConditionFeatures(model.vocabulary, curves, molecular_similarity)
-        # Another version may have weighted what conditions are described by otherwise.
+        # Another version may have weighted the features of conditions differently.
         described.scale_as(state["effects.features"].numpy())
         state["effects.features"] = torch.from_numpy(described(model.vocabulary.trained_conditions))
         model.module.load_state_dict(state)
         model.module.describe(model._tensors(model._conditions()))
         model.is_trained_ = description["is_trained"]
         model.history_ = {
-            key: pd.DataFrame({key: values}, index=pd.Index(epochs, name="epoch"))
-            for key, (epochs, values) in description["history"].items()
+            name: pd.DataFrame({name: values}, index=pd.Index(steps, name="step"), dtype=float)
+            for name, (steps, values) in description["history"].items()
         }
         _, _, torch_device = parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)
         model.to_device(torch_device)
@@ -163,34 +167,22 @@ class SavingMixin(ModelBase):
         return model
 
 
-def _complete(state: dict[str, torch.Tensor]) -> None:
-    """Add what models of earlier versions do not hold, so that they predict what they did."""
-    state.setdefault("statistics.total", torch.tensor(0.0))  # cells were not scaled to a total
-    state.setdefault("statistics.integer_counts", torch.tensor(0.0))  # nor rounded to counts
-    state.setdefault("effects.slopes", torch.ones_like(state["effects.half_doses"]))
-    state.setdefault("effects.molecular_similarity", torch.tensor([4.0, 0.5]))  # the same for all screens
-    state.setdefault("mask_down_weighting", torch.tensor(0.0))  # the mask network saw all conditions whole
-    state.setdefault("effects.own", torch.zeros(state["effects.coefficients"].shape[-2:]))
-
-
-def _history(model: Any) -> dict[str, pd.DataFrame]:
-    return model.history_ or {}
-
-
-def check_place(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Refuse to save a model over what may not be replaced.
+def check_place(path: str | os.PathLike[str], overwrite: bool, save_anndata: bool) -> None:
+    """Refuse to save a model where something would be lost.
 
     Parameters
     ----------
     path
-        The folder of the model.
+        The model's folder.
     overwrite
-        Whether a model that is there may be replaced.
+        Whether an existing model may be replaced.
+    save_anndata
+        Whether cells are saved too, and so replace those of an existing model.
 
     Raises
     ------
     FileExistsError
-        If there is something, and it may not be replaced or is no model.
+        If the place is taken and may not be replaced, holds other files, or cells that would be lost.
     """
     folder = standing(Path(path).resolve())
     if folder.exists() and not overwrite:
@@ -203,6 +195,11 @@ def check_place(path: str | os.PathLike[str], overwrite: bool) -> None:
             f"{os.fspath(path)!r} holds other files than a saved model ({others[0]!r} is one), which would be lost. Move "
             "them, or choose another folder."
         )
+    if (folder / _ADATA).exists() and not save_anndata:
+        raise FileExistsError(
+            f"{os.fspath(path)!r} holds cells ({_ADATA!r}), which would be lost. Pass `save_anndata=True` to write this "
+            "model's cells in their place, move the file, or choose another folder."
+        )
 
 
 def _checksum(path: Path) -> str:
@@ -211,13 +208,13 @@ def _checksum(path: Path) -> str:
 
 
 def _checksum_of(description: dict[str, Any]) -> str:
-    """Get the checksum of all that a description says but itself."""
+    """Get the checksum of all entries but itself."""
     text = json.dumps({key: value for key, value in description.items() if key != "sha256"}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_file(path: Path, checksums: dict[str, str]) -> None:
-    """Refuse a file that is not as it was saved; one that was put there later has no checksum."""
+    """Refuse a file that changed after saving; one added later has no checksum."""
     if path.name in checksums and _checksum(path) != checksums[path.name]:
         way_out = "Pass the cells as `adata`." if path.name == _ADATA else "Save the model again."
         raise ValueError(
@@ -227,7 +224,10 @@ def _check_file(path: Path, checksums: dict[str, str]) -> None:
 
 def _read_description(folder: Path, name: str) -> dict[str, Any]:
     if not (folder / _JSON).is_file() or not (folder / _TENSORS).is_file():
-        raise FileNotFoundError(f"{str(folder)!r} holds no saved model: `{_JSON}` and `{_TENSORS}` are expected there.")
+        raise FileNotFoundError(
+            f"{str(folder)!r} holds no saved model: `{_JSON}` and `{_TENSORS}` are expected there. Give the folder that "
+            "`save` wrote."
+        )
     place = f"`{_JSON}` in {str(folder)!r}"
     try:
         description = json.loads((folder / _JSON).read_text(encoding="utf-8"))
@@ -235,11 +235,11 @@ def _read_description(folder: Path, name: str) -> dict[str, Any]:
         raise ValueError(f"{place} is damaged ({error}). Save the model again.") from error
     found = description if isinstance(description, dict) else {}
     if found.get("class") != name or not isinstance(found.get("format"), int):
-        raise ValueError(f"{place} does not describe a saved {name}.")
-    if found["format"] > FORMAT:
+        raise ValueError(f"{place} does not describe a saved {name}. Give the folder that its `save` wrote.")
+    if found["format"] != FORMAT:
         raise ValueError(
             f"{str(folder)!r} was saved by unlasting {found.get('unlasting_version')} in format {found['format']}; this "
-            f"version reads formats up to {FORMAT}. Update unlasting."
+            f"version reads format {FORMAT}. Update unlasting."
         )
     if found.get("sha256") != _checksum_of(found):
         raise ValueError(f"{place} is damaged or was changed: its checksum differs. Save the model again.")
@@ -252,13 +252,15 @@ def _read_tensors(folder: Path, checksums: dict[str, str]) -> dict[str, torch.Te
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"`{_TENSORS}` in {str(folder)!r} cannot be read: {error}.") from error
+        raise ValueError(f"`{_TENSORS}` in {str(folder)!r} cannot be read ({error}). Save the model again.") from error
 
 
 def _to_json(value: Any, arrays: dict[str, torch.Tensor], name: str) -> Any:
-    """Write nested containers as JSON; arrays of numbers go to the tensors, by name."""
+    """Write nested containers and option classes as JSON; numeric arrays go to the tensors, by name."""
     if isinstance(value, dict):
         return {str(k): _to_json(v, arrays, f"{name}.{k}") for k, v in value.items()}
+    if type(value) in _OPTION_CLASSES.values():
+        return {"__options__": type(value).__name__, "entries": dataclasses.asdict(value)}
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "OUS":
             return {"__strings__": [str(v) for v in value]}
@@ -274,12 +276,16 @@ def _to_json(value: Any, arrays: dict[str, torch.Tensor], name: str) -> Any:
         return [_to_json(v, arrays, f"{name}.{i}") for i, v in enumerate(value)]
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    raise TypeError(f"{name} is of type {type(value).__name__}, which cannot be saved as JSON.")
+    raise TypeError(
+        f"`{name}` is of type {type(value).__name__}, which cannot be saved as JSON. Give text, numbers, arrays or lists."
+    )
 
 
 def _from_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Read what :func:`_to_json` wrote."""
+    """Read the output of :func:`_to_json`."""
     if isinstance(value, dict):
+        if "__options__" in value:
+            return _OPTION_CLASSES[value["__options__"]](**value["entries"])
         if "__strings__" in value:
             return np.array(value["__strings__"], dtype=object)
         if "__array__" in value:

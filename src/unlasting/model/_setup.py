@@ -1,15 +1,32 @@
-"""What a screen has to be before it can be trained on."""
+"""Registration of screens, and preparation of new cells like those of the registered screen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 from anndata import AnnData
+from mudata import MuData
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.data.fields import LayerField
 
-from unlasting.data import PerturbationField, PopulationField, split_codes
-from unlasting.effects import KINDS, STIMULUS, TargetVocabulary
+from unlasting import pp
+from unlasting.data import (
+    GRAPH,
+    PERTURBATION,
+    GraphField,
+    PerturbationField,
+    PopulationField,
+    SplitField,
+    split_codes,
+)
+from unlasting.effects import TargetVocabulary
+from unlasting.model._base import ModelBase, targets_by_kind
+from unlasting.model._mudata import expression_of, modality_of
 from unlasting.screen import (
     SPLIT_KEY,
     SPLITS,
@@ -20,7 +37,9 @@ from unlasting.screen import (
     check_cells,
     check_log_normalised,
     expression,
+    listed,
     logger,
+    not_none,
     require_choices,
     split_hash,
 )
@@ -28,12 +47,284 @@ from unlasting.screen import (
 MODES = ("knockout", "knockdown", "activation")
 
 
+class SetupMixin(ModelBase):
+    """`setup_anndata`, `setup_mudata` and `prepare`."""
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        perturbation_key: str | None = None,
+        control: str | None = None,
+        *,
+        cell_type_key: str | None = None,
+        batch_key: str | None = None,
+        dose_key: str | None = None,
+        smiles_key: str | None = None,
+        layer: str | None = None,
+        split_key: str | None = None,
+        delimiter: str | None = None,
+        mode: str = "knockout",
+        **kwargs: Any,
+    ) -> None:
+        """Register a screen.
+
+        Cells labelled `test` never enter training. Without a split column every condition is trained, and a tenth of its
+        cells is kept for validation. Without :func:`unlasting.pp.grn` the graph is made from the co-expression of
+        training cells, and the model predicts trained targets only.
+
+        Keys that earlier steps recorded are used by default; a different one is refused.
+
+        Parameters
+        ----------
+        adata
+            Log-normalised cells (:func:`unlasting.pp.prepare`), shape `(n_cells, n_genes)`.
+        perturbation_key
+            Column of `obs` with targets, `A+B` for combinations in any order, or the control label; `"perturbation"` by
+            default. A name in :func:`unlasting.pp.molecules` is a drug; else a gene in the panel or prior is a gene
+            target; any other is a stimulus. An untrained stimulus cannot be predicted.
+        control
+            Label of unperturbed cells, `"control"` by default.
+        cell_type_key
+            Column of `obs` with cell types. Each needs control cells in training.
+        batch_key
+            Column of `obs` with batches, where controls differ between batches.
+        dose_key
+            Column of `obs` with drug doses in uM: a number, or text such as `1+0.5` in the label's order. Ignored for
+            controls, genes and stimuli. Dose 0 is the control. Without it, drugs have no dose.
+        smiles_key
+            Column of `obs` with SMILES, as for :func:`unlasting.pp.molecules`. Not needed after it.
+        layer
+            Layer with log-normalised values; `X` by default.
+        split_key
+            Column of `obs` with `train`, `val` or `test`, `"unlasting_split"` by default.
+        delimiter
+            Separator between the targets of a combination, `"+"` by default.
+        mode
+            Effect of a perturbation on its target. `knockout` zeroes the target's node in the graph. With `knockdown` and
+            `activation` the node stays, and the learnt effect acts on it. An untrained target's transcript changes as
+            those of trained targets do; where few are measured, to a quarter for `knockdown` and fourfold for
+            `activation`.
+        **kwargs
+            For scvi-tools.
+
+        Returns
+        -------
+        `None`. Updates the following fields:
+
+        - `adata.uns["unlasting"]["keys"]`: names of the columns.
+        - `adata.obs["_unlasting_perturbation"]`, `["_unlasting_population"]`, `["_unlasting_split"]`: integer codes.
+        - `adata.uns["unlasting"]["grn"]`, if absent.
+
+        Raises
+        ------
+        KeyError
+            If a column or layer is missing.
+        ValueError
+            If a key differs from the recorded one, labels or doses cannot be read, values are not log-normalised,
+            controls are missing, the split has changed since `pp.prepare` or `pp.grn`, the graph does not fit the genes,
+            or drugs have no molecule.
+        """
+        arguments = locals()
+        cls._register(adata, adata, arguments)
+
+    @classmethod
+    def setup_mudata(
+        cls,
+        mdata: MuData,
+        perturbation_key: str | None = None,
+        control: str | None = None,
+        *,
+        modalities: Mapping[str, str],
+        cell_type_key: str | None = None,
+        batch_key: str | None = None,
+        dose_key: str | None = None,
+        smiles_key: str | None = None,
+        layer: str | None = None,
+        split_key: str | None = None,
+        delimiter: str | None = None,
+        mode: str = "knockout",
+        **kwargs: Any,
+    ) -> None:
+        """Register a screen with expression and labels in different modalities.
+
+        Label columns are copied to the cells of the expression modality. All methods then take the MuData in place of an
+        AnnData, and write into this modality. For labels from guide counts, call :func:`unlasting.pp.assign_guides`
+        first.
+
+        Parameters
+        ----------
+        mdata
+            Modalities of the same cells.
+        perturbation_key, control, cell_type_key, batch_key, dose_key, smiles_key, split_key, delimiter, mode
+            As for :meth:`setup_anndata`.
+        modalities
+            Modality of each argument: `{"layer": "rna", "perturbation_key": "guides"}` takes the expression from
+            `mdata["rna"]` and the perturbations from `mdata["guides"].obs`. `layer` is needed. Columns without a modality
+            come from `mdata.obs`, or else from the expression modality.
+        layer
+            Layer of the expression modality with log-normalised values; its `X` by default.
+        **kwargs
+            For scvi-tools.
+
+        Returns
+        -------
+        `None`. Updates the following fields, in the expression modality:
+
+        - label columns of `obs`.
+        - those of :meth:`setup_anndata`.
+
+        Raises
+        ------
+        KeyError
+            If a modality or a column is missing, or `modalities` lacks `layer`.
+        ValueError
+            If the expression modality has other values in a column, or as for :meth:`setup_anndata`.
+        """
+        arguments = {**locals(), "modalities": dict(modalities)}
+        cls._register(mdata, modality_of(mdata, modalities), arguments)
+
+    @classmethod
+    def _register(cls, data: AnnData | MuData, adata: AnnData, arguments: dict[str, Any]) -> None:
+        """Check the expression `adata` of a screen, and register it with the arguments of its setup."""
+        kwargs, layer = arguments["kwargs"], arguments["layer"]
+        saved = kwargs.get("source_registry")
+        given = {name: arguments[name] for name in ScreenKeys().as_dict()}
+        # a saved model keeps its own keys, whatever is recorded
+        keys = ScreenKeys.read(adata, **given) if saved is None else ScreenKeys(**not_none(**given))
+        if isinstance(data, MuData):
+            labelled = expression_of(data, arguments["modalities"], keys)
+        else:
+            labelled = adata
+        if saved is None:
+            check_setup(labelled, keys, layer, arguments["mode"])
+        if labelled is not adata:
+            adata.obs = labelled.obs
+        if saved is None:
+            keys.write(adata)
+            if "grn" not in adata.uns[UNS_KEY]:
+                logger.warning(
+                    "`pp.grn` was not called: the graph is made from the co-expression of training cells alone. Untrained "
+                    "targets cannot be predicted; call `pp.grn(adata, prior=...)` first for these."
+                )
+                pp.grn(adata, prior=None)
+        else:
+            graph = saved["field_registries"][GRAPH]["state_registry"]
+            keys = dataclasses.replace(keys, known_drugs=frozenset({*graph["drugs"], *graph["smiles"]}))
+            check_transfer(adata, keys, layer, saved["field_registries"])
+        field = PerturbationField(keys)
+        expression_field = LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False)
+        fields = [expression_field, SplitField(keys), field, PopulationField(keys), GraphField()]
+        setup_method_args = cls._get_setup_method_args(**{**arguments, **keys.as_dict()})
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+        if saved is not None:
+            return
+        if keys.split_key not in adata.obs:
+            logger.info(
+                "setup_anndata: no `obs[%r]`: all conditions are trained, and none is left for evaluation. Call `pp.split` "
+                "to hold some out.",
+                keys.split_key,
+            )
+        conditions = manager.get_state_registry(PERTURBATION)
+        vocabulary = TargetVocabulary.read(
+            manager.get_state_registry(GRAPH), field.conditions(conditions, trained=True)
+        )
+        targets = targets_by_kind(vocabulary, field.conditions(conditions))
+        logger.info(
+            "setup_anndata: %d gene targets, %d drugs, %d stimuli%s.",
+            *map(len, targets.values()),
+            f" ({listed(targets['stimulus'], 10)})"
+            if targets["stimulus"]
+            else "",  # a misspelt gene would be among them
+        )
+
+    def prepare(self, adata: AnnData, *, copy: bool = False) -> AnnData | None:
+        """Normalise raw counts like the training screen, on the model's genes.
+
+        For new cells: controls to start from, or a screen to predict and evaluate. They get the graph, embeddings and
+        molecules of the model's screen, which baselines read. If all of them belong to that screen, by name and label,
+        they get its split too.
+
+        Parameters
+        ----------
+        adata
+            Cells with raw counts in `X` on all genes of the training screen, in any order, shape `(n_cells, n_genes)`.
+        copy
+            Whether a changed copy is returned, and `adata` left unchanged.
+
+        Returns
+        -------
+        `None`, or the copy. Updates the fields of :func:`unlasting.pp.prepare`, `adata.uns["unlasting"]["grn"]`,
+        `["target_embedding"]` and `["molecules"]`, and `adata.obs[split_key]` for cells in the training screen.
+
+        Raises
+        ------
+        KeyError
+            If the training screen had a column with library sizes, and `adata` has none.
+        ValueError
+            If `X` holds other values than raw counts, genes are missing, or the training screen was not normalised by
+            `pp.prepare`.
+        """
+        if not self.preparation_ or self._layer is not None:
+            raise ValueError(
+                "This model's screen was not normalised by `unlasting.pp.prepare`, so its normalisation is unknown. "
+                "Normalise the new cells in the same way, and pass `adata[:, model.get_var_names()].copy()`."
+            )
+        check_cells(adata)
+        adata = adata.copy() if copy else adata
+        split = self._known_split(adata)
+        n_genes, before = adata.n_vars, self.preparation_["genes_before"]
+        pp.prepare(
+            adata,
+            genes=self.get_var_names(),
+            library_size_key=self.preparation_["library_size_key"] or None,
+            target_sum=self.preparation_["target_sum"],
+            perturbation_key=self.keys.perturbation_key,
+            control=self.keys.control,
+            split_key=self.keys.split_key,
+            delimiter=self.keys.delimiter,
+        )
+        self.keys.write(adata)
+        stored = {} if self.adata is None else self.adata.uns[UNS_KEY]
+        present = [key for key in ("grn", "target_embedding", "molecules") if key in stored]
+        adata.uns[UNS_KEY] |= {key: deepcopy(stored[key]) for key in present}
+        if n_genes != before and not self.preparation_["library_size_key"]:
+            logger.warning(
+                "The new cells have counts of %d genes, the training screen had %d: library sizes, and with them all "
+                "values, are comparable only if the further genes hold few counts. Pass the same genes if you can.",
+                n_genes,
+                before,
+            )
+        if split is not None:
+            adata.obs[self.keys.split_key] = split
+        return adata if copy else None
+
+    def _known_split(self, adata: AnnData) -> np.ndarray | None:
+        """Look up each cell's split, if all are cells of the training screen."""
+        key, screen = self.keys.split_key, self.adata
+        if screen is None or key not in screen.obs or key in adata.obs or self.keys.perturbation_key not in adata.obs:
+            return None
+        rows = screen.obs_names.get_indexer(adata.obs_names)
+        own = self.keys.perturbations(screen)
+        if (rows < 0).any() or not np.array_equal(self.keys.perturbations(adata), own[rows]):
+            return None
+        return screen.obs[key].to_numpy()[rows]
+
+
+def preparation_of(adata: AnnData) -> dict[str, Any]:
+    """Get the options of `pp.prepare` that new cells need."""
+    report = adata.uns.get(UNS_KEY, {}).get("prepare", {})
+    return {key: report[key] for key in ("target_sum", "library_size_key", "genes_before") if key in report}
+
+
 def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) -> None:
-    """Refuse whatever cannot be trained on, before anything is written."""
+    """Refuse a screen that cannot be trained on, before anything is written."""
     require_choices(MODES, mode=mode)
     check_cells(adata, writable=True)
     check_log_normalised(expression(adata, layer))
-    if keys.split_key != SPLIT_KEY:  # without a column of this name nothing is held out; any other is there
+    if keys.split_key != SPLIT_KEY:  # only the default column may be missing: then nothing is held out
         keys.column(adata, "split_key")
     labels, split = keys.labels(adata), keys.split(adata)
     perturbations = set(keys.perturbations(adata))
@@ -47,7 +338,8 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
         )
     if not (in_training & ~is_control).any():
         raise ValueError(
-            f"No perturbed cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`: there is nothing to learn from."
+            f"No perturbed cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`; training needs some. "
+            "`pp.split` labels them so."
         )
     populations = list(zip(keys.cell_types(adata), keys.batches(adata), strict=True))
     without = sorted(set(populations) - {populations[row] for row in np.flatnonzero(in_training & is_control)})
@@ -56,8 +348,8 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
         named = [f"`cell_type_key` {cell_type!r}"] * bool(keys.cell_type_key)
         named += [f"`batch_key` {batch!r}"] * bool(keys.batch_key)
         raise ValueError(
-            f"{len(without)} of {len(set(populations))} populations have no control cells in training, the first: "
-            f"{', '.join(named)}. Every prediction starts from controls of its own cell type and batch: add controls, "
+            f"{len(without)} of {len(set(populations))} control populations have no cells in training, the first: "
+            f"{', '.join(named)}. Every prediction starts from controls with the same cell type and batch: add controls, "
             "drop these cells, or delete this key from `adata.uns['unlasting']['keys']` and set up without it."
         )
     for step in ("prepare", "split", "grn"):
@@ -66,40 +358,45 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
         recorded = report.get("split_hash", report.get("hash", "")) if isinstance(report, dict) else ""
         if recorded and recorded != split_hash(adata.obs_names, split):
             raise ValueError(
-                f"`adata.obs[{keys.split_key!r}]` or the cells have changed since `pp.{step}`: what it fitted may "
-                f"know the test cells. Run `pp.{step}` and the steps after it again on the raw counts."
+                f"`adata.obs[{keys.split_key!r}]` or the cells have changed since `pp.{step}`: its fit may include test "
+                f"cells. Run `pp.{step}` and the steps after it again on the raw counts."
             )
     graph = adata.uns.get(UNS_KEY, {}).get("grn")
     if graph is not None:
-        nodes = np.asarray(graph["nodes"], dtype=object)
-        if list(nodes[: adata.n_vars]) != list(adata.var_names):
-            raise ValueError(
-                f"The graph in `adata.uns['unlasting']['grn']` has {len(nodes)} nodes that do not begin with the "
-                f"{adata.n_vars} genes of `adata` in their order. Call `pp.grn(adata)` after the last change of genes."
-            )
-        strange = sorted({*graph["edges"]["source"], *graph["edges"]["target"]} - set(nodes))
-        if strange:
-            raise ValueError(
-                f"The graph in `adata.uns['unlasting']['grn']` has edges at {strange[:5]}, which are no nodes of it. "
-                "Call `pp.grn(adata)`, or add them to its nodes."
-            )
-        known = set(adata.uns[UNS_KEY].get("target_embedding", {}).get("names", ()))
-        lost = sorted((_names(perturbations) & known) - set(nodes) - (keys.drugs(adata) or frozenset()))
-        if lost:
-            raise ValueError(
-                f"The targets {lost[:5]} are no nodes of the graph in `adata.uns['unlasting']['grn']`. "
-                "Call `pp.grn(adata)` again, with the labels that the cells have now."
-            )
-        if keys.cell_type_key is not None and graph.get("report", {}).get("cell_type_key") == "":
-            logger.info(
-                "setup_anndata: what distinguishes the cell types joins genes in the graph, which was made without them. "
-                "`pp.grn(adata, cell_type_key=%r)` takes it away.",
-                keys.cell_type_key,
-            )
+        _check_graph(adata, keys, graph, _names(perturbations))
 
 
-def check_transfer(adata: AnnData, keys: ScreenKeys, layer: str | None, saved: dict[str, Any]) -> None:
-    """Refuse a screen that a saved model cannot go on with, before anything is written."""
+def _check_graph(adata: AnnData, keys: ScreenKeys, graph: Mapping[str, Any], names: set[str]) -> None:
+    """Refuse a graph without some gene, end of an edge, or target."""
+    nodes = np.asarray(graph["nodes"], dtype=object)
+    if list(nodes[: adata.n_vars]) != list(adata.var_names):
+        raise ValueError(
+            f"The graph in `adata.uns['unlasting']['grn']` has {len(nodes)} nodes that do not begin with the "
+            f"{adata.n_vars} genes of `adata` in their order. Call `pp.grn(adata)` after the last change of genes."
+        )
+    strange = sorted({*graph["edges"]["source"], *graph["edges"]["target"]} - set(nodes))
+    if strange:
+        raise ValueError(
+            f"The graph in `adata.uns['unlasting']['grn']` has edges at {strange[:5]}, which are no nodes. "
+            "Call `pp.grn(adata)`, or add them to its nodes."
+        )
+    known = set(adata.uns[UNS_KEY].get("target_embedding", {}).get("names", ()))
+    lost = sorted((names & known) - set(nodes) - (keys.drugs(adata) or frozenset()))
+    if lost:
+        raise ValueError(
+            f"The targets {lost[:5]} are no nodes of the graph in `adata.uns['unlasting']['grn']`. "
+            "Call `pp.grn(adata)` again, with the present labels."
+        )
+    if keys.cell_type_key is not None and graph.get("report", {}).get("cell_type_key") == "":
+        logger.info(
+            "setup_anndata: differences between cell types join genes in the graph, which was made without them. "
+            "`pp.grn(adata, cell_type_key=%r)` removes such edges.",
+            keys.cell_type_key,
+        )
+
+
+def check_transfer(adata: AnnData, keys: ScreenKeys, layer: str | None, saved: Mapping[str, Any]) -> None:
+    """Refuse a screen that does not fit a saved model, before anything is written."""
     check_cells(adata, writable=True)
     check_log_normalised(expression(adata, layer))
     in_training = split_codes(adata, keys) < SPLITS.index(TEST)
@@ -107,7 +404,7 @@ def check_transfer(adata: AnnData, keys: ScreenKeys, layer: str | None, saved: d
         ", ".join(filter(None, population))
         for population in zip(keys.cell_types(adata), keys.batches(adata), strict=True)
     ]
-    for field, what, values in (
+    for field, name, values in (
         (PerturbationField(keys), "perturbation", keys.labels(adata)),
         (PopulationField(keys), "cell type or batch", populations),
     ):
@@ -115,22 +412,22 @@ def check_transfer(adata: AnnData, keys: ScreenKeys, layer: str | None, saved: d
         if unknown.any():
             row = int(np.argmax(unknown))
             raise ValueError(
-                f"The cell {adata.obs_names[row]!r} is for training or validation, but its {what} {values[row]!r} was not "
-                f"in the screen of the saved model. Label such cells 'test' in `adata.obs[{keys.split_key!r}]`, or load the "
+                f"The cell {adata.obs_names[row]!r} is for training or validation, but its {name} {values[row]!r} was not "
+                f"in the saved model's screen. Label such cells 'test' in `adata.obs[{keys.split_key!r}]`, or load the "
                 "model without them (`adata=False`)."
             )
 
 
 def _check_drugs(adata: AnnData, keys: ScreenKeys, perturbations: set[Perturbation]) -> None:
-    """Refuse drugs without a molecule, and doses where nothing is a drug."""
+    """Refuse drugs without a molecule, and doses without drugs."""
     stored = adata.uns.get(UNS_KEY, {}).get("molecules", {"drugs": (), "smiles": ()})
     molecules = {*map(str, stored["drugs"]), *map(str, stored["smiles"])}
     names = _names(perturbations)
     without = sorted((names & set(keys.smiles(adata))) - molecules)
     if without:
         raise ValueError(
-            f"The drugs {without[:5]} have a SMILES in `smiles_key={keys.smiles_key!r}`, but `pp.molecules` does not know "
-            f"them. Call `pp.molecules(adata, smiles_key={keys.smiles_key!r})` with the labels that the cells have now."
+            f"The drugs {without[:5]} have a SMILES in `smiles_key={keys.smiles_key!r}`, but no molecule. "
+            f"Call `pp.molecules(adata, smiles_key={keys.smiles_key!r})` with the present labels."
         )
     if keys.dose_key is not None and not names & molecules:
         raise ValueError(
@@ -142,23 +439,3 @@ def _check_drugs(adata: AnnData, keys: ScreenKeys, perturbations: set[Perturbati
 def _names(perturbations: set[Perturbation]) -> set[str]:
     """Collect the names of all targets."""
     return {name for perturbation in perturbations for name in perturbation.targets}
-
-
-def make_graph(adata: AnnData) -> None:
-    """Make a co-expression graph where the user made none."""
-    from unlasting import pp
-
-    logger.warning(
-        "`pp.grn` was not called: the graph is made from the co-expression of training cells alone, without a prior. "
-        "Trained perturbations can be predicted, targets that were never trained cannot be told apart."
-    )
-    pp.grn(adata, prior=None)
-
-
-def report_kinds(vocabulary: TargetVocabulary, perturbations: Iterable[Perturbation]) -> None:
-    """Say how many targets of each kind there are, and name the stimuli: a misspelt gene would be among them."""
-    targets = {vocabulary.target(name) for name in _names(set(perturbations))}
-    by_kind = {kind: sorted(name for of, name in targets if of == kind) for kind in KINDS}
-    counts = ", ".join(f"{len(names)} {KINDS[kind]}" for kind, names in by_kind.items())
-    stimuli = by_kind[STIMULUS]
-    logger.info("setup_anndata: %s%s.", counts, f" ({', '.join(stimuli[:10])})" if stimuli else "")

@@ -14,7 +14,7 @@ from scipy import sparse
 from unlasting.data import POPULATION, SPLIT
 from unlasting.effects import ControlPopulations, fit_statistics
 from unlasting.model._base import ModelBase
-from unlasting.model._parts import digest_of
+from unlasting.model._streaming import digest_of
 from unlasting.screen import TEST, expression, nearest_name
 
 

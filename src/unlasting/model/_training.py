@@ -8,9 +8,8 @@ import math
 import os
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,25 +19,63 @@ from lightning.pytorch.callbacks import EarlyStopping
 from scvi import settings
 from scvi.train import Trainer
 
-from unlasting._compat import SimpleLogger, parse_device_args
-from unlasting.data import SPLIT, CellSplitter
+from unlasting._compat import parse_device_args
+from unlasting.data import SPLIT
 from unlasting.model._base import ModelBase
-from unlasting.model._resuming import check_checkpoint, read_checkpoint
 from unlasting.module import NetworkName, NetworkTraining
 from unlasting.screen import SPLITS, logger, not_none, require_integers, require_numbers
-from unlasting.train import Checkpoint, KeepBest, NetworkPlan, NetworkProgressBar
+from unlasting.train import (
+    CellSplitter,
+    Checkpoint,
+    History,
+    KeepBest,
+    NetworkPlan,
+    NetworkProgressBar,
+    check_checkpoint_place,
+    read_checkpoint,
+)
 
 _VALIDATIONS = 25
-"""How often a network is validated on its way to `max_steps`."""
+"""Number of validations until `max_steps`."""
+
+_LABEL_CELLS = "Label cells 'train', 'val' or 'test' with `unlasting.pp.split`, and set the model up again."
+_SET_THE_CLASS = "Subclass the model, and set its `_data_splitter_cls`."
+_REFUSED = {
+    "train_size": _LABEL_CELLS,
+    "validation_size": _LABEL_CELLS,
+    "shuffle_set_split": _LABEL_CELLS,
+    "external_indexing": _LABEL_CELLS,
+    "datasplitter_kwargs": _SET_THE_CLASS,
+    "load_sparse_tensor": _SET_THE_CLASS,
+    "early_stopping_monitor": "Each network monitors its own validation score.",
+    "n_epochs_kl_warmup": "The loss has no KL term: leave it out.",
+    "n_steps_kl_warmup": "The loss has no KL term: leave it out.",
+    "plan_config": "Give `plan_kwargs`.",
+    "trainer_config": "Give its entries as arguments.",
+}
+"""Arguments of scvi-tools models without a meaning here, and their replacements."""
 
 
 class TrainingMixin(ModelBase):
     """`train`, for both networks."""
 
+    _training_plan_cls: type[NetworkPlan] = NetworkPlan
+    _data_splitter_cls: type[CellSplitter] = CellSplitter
+    trainer: Trainer | None = None
+
+    @property
+    def history(self) -> dict[str, pd.DataFrame] | None:
+        """Losses and validation scores by training step: `denoiser_train_loss`, `mask_validation_score`, and so on.
+
+        The validation score is the training loss on validation cells, with averaged weights and fixed noise. Lower is
+        better. The denoiser's is the squared error over expressed genes, the mask network's the cross-entropy.
+        """
+        return self.history_
+
     def train(
         self,
+        *args: object,
         max_steps: int | None = None,
-        *,
         max_epochs: int | None = None,
         batch_size: int | None = None,
         lr: float | None = None,
@@ -50,77 +87,88 @@ class TrainingMixin(ModelBase):
         checkpoint: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
         show_progress: bool = True,
+        plan_kwargs: Mapping[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train the denoiser, then the mask network.
 
-        Both are validated at regular steps on the cells labelled `val`; the averaged weights with the best validation
-        score are kept. An interruption (Ctrl-C) keeps what was learnt. Training a trained model again goes on
-        from its weights.
+        Both are validated at regular steps on cells labelled `val`, and keep the averaged weights with the best score.
+        An interruption (Ctrl-C) keeps the weights so far. Another call continues from the current weights.
 
         Parameters
         ----------
+        *args
+            Refused: name all numbers, as in `train(max_steps=100)`.
         max_steps
-            Training steps of the denoiser at most, over which the learning rate falls to zero; the mask network takes
-            a share. By default as the preset says. Early stopping may end before.
+            The denoiser's training steps at most, by default as in the preset. The learning rate falls to zero over
+            them, and the mask network takes a share. 0: the effects model alone, without training a network.
         max_epochs
-            The same as passes over the training cells. Give one of the two.
+            The same in passes over the training cells. Give one of the two.
         batch_size
-            Cells in a step, for the denoiser.
+            The denoiser's cells in each step.
         lr
-            Learning rate of the denoiser at the start.
+            The denoiser's initial learning rate.
         early_stopping
-            Whether a network stops when its validation score has not improved for a while.
+            Whether a network stops when its validation score no longer improves.
         early_stopping_patience
-            For how many validations (25 fit in `max_steps`) the score may stand still.
+            Validations without improvement before it stops; there are 25 until `max_steps`.
         accelerator, devices
-            Where to train, as for every scvi-tools model.
+            Hardware to train on, as for every scvi-tools model.
         seed
-            Seed of weights' updates and order of cells; `scvi.settings.seed` by default. The same seed gives the same
-            model on the CPU.
+            Seed for weight updates and cell order; `scvi.settings.seed` by default. The same seed gives the same model
+            on the CPU.
         checkpoint
-            A file to which the state of the training is written at regular steps, in case the process is killed. It
-            replaces the file of the steps before.
+            A file for the training's state, written at regular steps in case the process is killed.
         resume
-            Such a file, from which the training goes on as if nothing had happened: optimiser, learning rate, averages and
-            random numbers are those of the checkpoint. The model and all arguments have to be as they were. It is
-            written further, unless `checkpoint` names another. The history begins at the checkpoint.
+            A file that `checkpoint` wrote. Training continues with its optimiser, learning rate, averages and random
+            numbers, and ends with the same weights. Model and arguments must be the same. Further checkpoints replace
+            the file, unless `checkpoint` names another. The history starts at the checkpoint.
         show_progress
             Whether a progress bar is shown for each network.
+        plan_kwargs
+            Options for the training plan of both networks (:class:`unlasting.train.NetworkPlan`), such as
+            `{"weight_decay": 1e-2}`.
         **trainer_kwargs
-            For :class:`scvi.train.Trainer`, such as `precision="bf16-mixed"`, further `callbacks`, or `strategy="ddp"`
-            for several `devices`: a script is then run once for each, and every step is shared among them.
+            For :class:`scvi.train.Trainer`, such as `precision="bf16-mixed"`, `logger`, or further `callbacks`.
+            `strategy="ddp"` with several `devices` shares each step among processes, one for each device.
 
         Returns
         -------
         `None`. Updates the following fields:
 
-        - `history`: losses and validation scores of both networks.
+        - `history`: losses and validation scores by each network's own training step.
         - `is_trained`: `True`.
 
         Raises
         ------
+        TypeError
+            If a number has no name, or a scvi-tools argument has no meaning here.
         ValueError
-            If a number is out of its range, both `max_steps` and `max_epochs` are given, `strategy` trains in processes
-            that take the best weights with them, or `resume` is no checkpoint of this training.
+            If a number is out of range, both `max_steps` and `max_epochs` are given, `strategy` trains in processes
+            that lose the best weights, or `resume` is no checkpoint of this training.
         IsADirectoryError
             If `checkpoint` is a folder.
         FileNotFoundError
-            If `resume` does not exist, or the folder of `checkpoint` does not.
+            If `resume`, or the folder of `checkpoint`, does not exist.
         RuntimeError
             If the model was loaded without an AnnData.
         """
+        if args:
+            shown = ", ".join(map(repr, args))
+            raise TypeError(f"`train({shown})` could mean steps or epochs. Name it: `train(max_steps={args[0]!r})`.")
+        for name in _REFUSED.keys() & trainer_kwargs.keys():
+            raise TypeError(f"`{name}` has no meaning for {type(self).__name__}. {_REFUSED[name]}")
         if self.adata is None:
             raise RuntimeError(
                 "The model was loaded without an AnnData. Load it with one to train it: `load(dir, adata)`."
             )
         if max_steps is not None and max_epochs is not None:
-            raise ValueError("Both `max_steps` and `max_epochs` are given; they say the same. Give one.")
-        require_integers(1, **not_none(max_steps=max_steps, max_epochs=max_epochs, batch_size=batch_size))
+            raise ValueError("Both `max_steps` and `max_epochs` are given. Give one.")
+        require_integers(0, **not_none(seed=seed, max_steps=max_steps))
+        require_integers(1, **not_none(max_epochs=max_epochs, batch_size=batch_size))
         require_integers(1, early_stopping_patience=early_stopping_patience)
-        require_integers(0, **not_none(seed=seed))
         require_numbers(**not_none(lr=lr))
-        if lr is not None and not 0 < lr < math.inf:
+        if lr is not None and lr <= 0:
             raise ValueError(f"`lr` is {lr}; a learning rate above 0 is needed, such as 1e-3.")
         strategy = trainer_kwargs.get("strategy")
         if isinstance(strategy, str) and strategy.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook")):
@@ -129,72 +177,76 @@ class TrainingMixin(ModelBase):
                 "with `strategy='ddp'`."
             )
         preset = self.preset
-        of_denoiser = _changed(preset.train_denoiser, batch_size=batch_size, lr=lr)
-        n_train = int((self.adata_manager.get_from_registry(SPLIT) == 0).sum())
-        if max_epochs is not None:
-            max_steps = max_epochs * _steps_per_epoch(n_train, of_denoiser.batch_size)
-        share = 1.0 if max_steps is None else max_steps / of_denoiser.max_steps
-        of_denoiser = _changed(of_denoiser, max_steps=max_steps)
-        of_mask = _changed(preset.train_mask, max_steps=max(1, round(min(share, 1.0) * preset.train_mask.max_steps)))
-        checkpoint = resume if checkpoint is None else checkpoint
-        if checkpoint is not None and Path(checkpoint).is_dir():
-            raise IsADirectoryError(f"`checkpoint` is {os.fspath(checkpoint)!r}, a folder. Name a file in it.")
-        if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
-            raise FileNotFoundError(
-                f"The folder of `checkpoint` {os.fspath(checkpoint)!r} does not exist. Make it first."
+        if max_steps == 0 and not preset.use_effects:
+            raise ValueError(
+                "`max_steps=0` leaves the effects model alone, and this model has none (`use_effects=False`). Train for "
+                "some steps, or use the default preset."
             )
-        options: dict[str, Any] = {
-            "accelerator": accelerator,
-            "devices": devices,
-            "early_stopping": early_stopping,
-            "early_stopping_patience": early_stopping_patience,
-            "show_progress": show_progress,
-            "seed": settings.seed if seed is None else seed,
-            "checkpoint": checkpoint,
-            **trainer_kwargs,
-        }
-        stages: dict[NetworkName, NetworkTraining] = {"denoiser": of_denoiser}
+        for_denoiser = _changed(preset.train_denoiser, batch_size=batch_size, lr=lr)
+        if max_epochs is not None:
+            n_train = int((self.adata_manager.get_from_registry(SPLIT) == 0).sum())
+            max_steps = max_epochs * _steps_per_epoch(n_train, for_denoiser.batch_size)
+        share = 1.0 if max_steps is None else min(1.0, max_steps / for_denoiser.max_steps)
+        stages: dict[NetworkName, NetworkTraining] = {"denoiser": _changed(for_denoiser, max_steps=max_steps)}
         if preset.use_mask:
-            stages["mask_network"] = of_mask
-        if resume is not None:
-            described = read_checkpoint(resume, self.module.state_dict())
-            check_checkpoint(resume, described, {name: self._described(name, stages[name]) for name in stages})
-            if described["network"] == "mask_network":
-                del stages["denoiser"]
+            stages["mask_network"] = _changed(
+                preset.train_mask, max_steps=max(1, round(share * preset.train_mask.max_steps))
+            )
+        checkpoint = resume if checkpoint is None else checkpoint
+        if checkpoint is not None:
+            check_checkpoint_place(checkpoint)
+        plan_kwargs = dict(plan_kwargs or {})
+        described = {name: self._described(name, training, plan_kwargs) for name, training in stages.items()}
+        if resume is not None and read_checkpoint(resume, self.module.state_dict(), described) == "mask_network":
+            del stages["denoiser"]
+        self.train_indices, self.validation_indices, self.test_indices = self._parts()
+        if max_steps == 0:
+            stages, self.is_trained_ = {}, True
         for name, training in stages.items():
-            if not self._train_network(name, training, resume=resume, **options):
+            complete = self._train_network(
+                self._training_plan_cls(self.module, name, training, **plan_kwargs),
+                description=described[name],
+                resume=resume,
+                accelerator=accelerator,
+                devices=devices,
+                early_stopping=early_stopping,
+                early_stopping_patience=early_stopping_patience,
+                show_progress=show_progress,
+                seed=settings.seed if seed is None else seed,
+                checkpoint=checkpoint,
+                **trainer_kwargs,
+            )
+            if not complete:
                 break
             resume = None
 
     def _train_network(
         self,
-        name: NetworkName,
-        training: NetworkTraining,
+        plan: NetworkPlan,
         *,
+        description: dict[str, Any],
         accelerator: str,
         devices: int | Sequence[int] | str,
         early_stopping: bool,
         early_stopping_patience: int,
         show_progress: bool,
         seed: int | None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        resume: str | os.PathLike[str] | None = None,
+        checkpoint: str | os.PathLike[str] | None,
+        resume: str | os.PathLike[str] | None,
         callbacks: Sequence[pl.Callback] = (),
         **trainer_kwargs: Any,
     ) -> bool:
-        """Train one network, and say whether it came to its end."""
+        """Train one network; `True` unless interrupted."""
         if seed is not None:
             pl.seed_everything(seed, workers=True, verbose=False)
-        codes = np.asarray(self.adata_manager.get_from_registry(SPLIT)).ravel()
-        parts = [np.flatnonzero(codes == code) for code in range(3)]
-        steps_per_epoch = _steps_per_epoch(len(parts[0]), training.batch_size)
-        plan = NetworkPlan(self.module, name, training, training.max_steps)
-        keep_best = KeepBest()
+        parts, batch_size, name = self._parts(), plan.training_options.batch_size, plan.network.replace("_", " ")
+        steps_per_epoch, has_validation = _steps_per_epoch(len(parts[0]), batch_size), len(parts[1]) > 0
+        keep_best, history = KeepBest(), History()
         accelerator, devices, device = parse_device_args(accelerator, devices, return_device="torch")
-        callbacks = [keep_best, *callbacks]
+        callbacks = [history, keep_best, *callbacks]
         if show_progress:
-            callbacks.append(NetworkProgressBar(name.replace("_", " ")))
-        if early_stopping and len(parts[1]):
+            callbacks.append(NetworkProgressBar(name))
+        if early_stopping and has_validation:
             callbacks.append(
                 EarlyStopping(
                     plan.validation_score,
@@ -203,33 +255,33 @@ class TrainingMixin(ModelBase):
                     strict=False,
                 )
             )
-        n_epochs = math.ceil(training.max_steps / steps_per_epoch)
+        n_epochs = math.ceil(plan.max_steps / steps_per_epoch)
         epochs_between = max(1, round(n_epochs / _VALIDATIONS))
         if checkpoint is not None:
-            callbacks.append(Checkpoint(checkpoint, self._described(name, training), epochs_between))
+            callbacks.append(Checkpoint(checkpoint, description, epochs_between))
         options: dict[str, Any] = {
-            "max_epochs": n_epochs,  # the last of which the plan ends at its last step
-            "check_val_every_n_epoch": epochs_between if len(parts[1]) else None,
+            "max_epochs": n_epochs,  # the plan ends the last one at its last step
+            "check_val_every_n_epoch": epochs_between if has_validation else None,
             "log_every_n_steps": min(10, steps_per_epoch),  # else Lightning warns of small screens
             "gradient_clip_val": 1.0,
             "simple_progress_bar": False,
             "enable_progress_bar": show_progress,
-            "use_distributed_sampler": False,  # the splitter deals the cells out
-            "logger": SimpleLogger(),  # with several processes the one of scvi-tools would write a file
+            "use_distributed_sampler": False,  # the splitter distributes the cells
+            "logger": False,  # the history does not depend on one
         }
         with _quiet_lightning():
             trainer = Trainer(
                 accelerator=accelerator, devices=devices, callbacks=callbacks, **{**options, **trainer_kwargs}
             )
-        splitter = CellSplitter(self.adata_manager, parts, training.batch_size, trainer.world_size)
+        splitter = self._data_splitter_cls(self.adata_manager, parts, batch_size, trainer.world_size)
         interrupted, handler = False, signal.getsignal(signal.SIGINT)
         try:
             with _quiet_lightning():
-                if len(parts[1]) and resume is None:  # where the networks start is a candidate as well
+                if has_validation and resume is None:  # the initial weights are a candidate as well
                     trainer.validate(plan, datamodule=splitter, verbose=False)
                 trainer.fit(plan, splitter, ckpt_path=resume)
-                if len(parts[1]) and keep_best.seen_step < trainer.global_step and not trainer.interrupted:
-                    trainer.validate(plan, splitter.val_dataloader(), verbose=False)  # the last steps count as well
+                if has_validation and keep_best.seen_step < trainer.global_step and not trainer.interrupted:
+                    trainer.validate(plan, splitter.val_dataloader(), verbose=False)  # so are the last ones
         except (KeyboardInterrupt, SystemExit):
             interrupted = True
             signal.signal(signal.SIGINT, handler)  # Lightning leaves Ctrl-C without effect
@@ -237,50 +289,50 @@ class TrainingMixin(ModelBase):
         keep_best.restore(plan)
         self.module.eval()
         self.to_device(device)
-        self._extend_history(trainer, plan)
+        self._extend_history(history, plan.prefix)
         self.trainer = trainer
         self.is_trained_ = True
-        self.train_indices, self.validation_indices, self.test_indices = parts
         if interrupted:
             logger.warning(
-                "Training was interrupted at step %d of the %s. What was learnt is kept; `train()` goes on from there.",
+                "Training was interrupted at step %d of the %s. Its weights are kept; continue with `train()`.",
                 trainer.global_step,
-                name.replace("_", " "),
+                name,
             )
         else:
             logger.info(
                 "The %s was trained for %d steps; best validation score %.4f at step %d.",
-                name.replace("_", " "),
+                name,
                 trainer.global_step,
                 keep_best.best,
                 keep_best.best_step,
             )
         return not interrupted
 
-    def _described(self, name: NetworkName, training: NetworkTraining) -> dict[str, Any]:
-        """Say what a training is, for its checkpoints."""
+    def _parts(self) -> list[np.ndarray]:
+        """Get the rows labelled `train`, `val` and `test`."""
         codes = np.asarray(self.adata_manager.get_from_registry(SPLIT)).ravel()
-        cells = {f"n_{part}": int((codes == code).sum()) for code, part in enumerate(SPLITS)}
-        return {"network": name, **dataclasses.asdict(training), **cells}
+        return [np.flatnonzero(codes == code) for code in range(len(SPLITS))]
 
-    def _extend_history(self, trainer: Trainer, plan: NetworkPlan) -> None:
-        """Append what was logged to the history, with steps that go on."""
-        history = dict(self.history_ or {})
-        logged = trainer.strategy.broadcast(getattr(trainer.logger, "history", None)) or {}  # the first process logs
-        for key, frame in logged.items():
-            if not key.startswith(plan.prefix):
-                continue
-            before = history.get(key)
-            if before is not None:
-                frame = frame.set_axis(frame.index + before.index.max() + 1)
-                frame = pd.concat([before, frame])
-            history[key] = frame
-        self.history_ = history
+    def _described(self, name: NetworkName, training: NetworkTraining, plan_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Describe a network's training for its checkpoints."""
+        cells = {f"n_{part}": len(rows) for part, rows in zip(SPLITS, self._parts(), strict=True)}
+        return {"network": name, **dataclasses.asdict(training), "plan_kwargs": repr(plan_kwargs), **cells}
+
+    def _extend_history(self, history: History, prefix: str) -> None:
+        """Append recorded values to the history, each network's steps continuing its earlier ones."""
+        merged = dict(self.history_ or {})
+        done = max((int(frame.index.max()) for name, frame in merged.items() if name.startswith(prefix)), default=0)
+        for name, values in history.values.items():
+            new = pd.DataFrame({name: values}, dtype=float)
+            new.index += done
+            before = merged.get(name, new.iloc[:0])
+            merged[name] = pd.concat([before[~before.index.isin(new.index)], new]).rename_axis("step")
+        self.history_ = merged
 
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Leave out what Lightning says of devices, services and itself at every fit."""
+    """Silence Lightning's notes on devices and services at every fit."""
     loggers = [logging.getLogger(f"lightning.pytorch.{name}") for name in ("utilities.rank_zero", "accelerators.cuda")]
     levels = [one.level for one in loggers]
     for one in loggers:

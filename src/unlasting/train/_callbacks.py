@@ -1,4 +1,4 @@
-"""Callbacks of training."""
+"""Callbacks of a training: history, best weights, checkpoints and progress bars."""
 
 from __future__ import annotations
 
@@ -17,8 +17,31 @@ from tqdm.auto import tqdm
 from unlasting._files import replacing
 
 
+class History(Callback):
+    """Record logged values by training step, whatever logger a user gives.
+
+    Values whose name contains `validation` are recorded after each validation, all others after each epoch.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, dict[int, float]] = {}
+
+    def _record(self, trainer: pl.Trainer, pl_module: Any, *, validation: bool) -> None:
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith(pl_module.prefix) and ("validation" in name) == validation:
+                self.values.setdefault(name, {})[trainer.global_step] = float(value)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Record training losses."""
+        self._record(trainer, pl_module, validation=False)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Record validation scores."""
+        self._record(trainer, pl_module, validation=True)
+
+
 class KeepBest(Callback):
-    """Put the averaged weights with the best validation score back at the end, also after an interruption."""
+    """Keep the averaged weights with the best validation score."""
 
     def __init__(self) -> None:
         self.best = float("inf")
@@ -27,7 +50,7 @@ class KeepBest(Callback):
         self._weights: dict[str, Tensor] | None = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Remember the weights if they are the best so far."""
+        """Copy the weights if they are the best so far."""
         self.seen_step = trainer.global_step
         score = trainer.callback_metrics.get(pl_module.validation_score)
         if score is not None and float(score) < self.best:
@@ -35,31 +58,31 @@ class KeepBest(Callback):
             self._weights = copy.deepcopy(pl_module.module.averaged[pl_module.network].state_dict())
 
     def restore(self, plan: Any) -> None:
-        """Put the best weights back, if there are any."""
+        """Put the best weights back, if any."""
         if self._weights is not None:
             plan.module.averaged[plan.network].load_state_dict(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Get what a checkpoint holds of it."""
+        """Get the entries for a checkpoint."""
         return {"best": self.best, "best_step": self.best_step, "seen_step": self.seen_step, "weights": self._weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.best, self.best_step, self.seen_step = (state_dict[name] for name in ("best", "best_step", "seen_step"))
         self._weights = state_dict["weights"]
 
 
 class Checkpoint(Callback):
-    """Write the whole state of a training to a file, and take up what Lightning leaves out of it.
+    """Write a training's whole state to a file, with the random numbers that Lightning leaves out.
 
     Parameters
     ----------
     path
-        The file, which is replaced as a whole.
+        The file; each checkpoint replaces it as a whole.
     description
-        What the training is, to be compared by who goes on with it.
+        Network, options and cells, to compare when the training resumes.
     every_n_epochs
-        How often it is written.
+        Epochs between checkpoints.
     """
 
     def __init__(self, path: str | os.PathLike[str], description: dict[str, Any], every_n_epochs: int) -> None:
@@ -69,17 +92,17 @@ class Checkpoint(Callback):
         self._stopped = False
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write."""
+        """Write the file."""
         if trainer.should_stop or (trainer.current_epoch + 1) % self._every_n_epochs == 0:
-            # Lightning moves files from the folder of temporary ones, which is a copy where that is another disk. All
-            # processes have to call it, and the first one writes.
+            # Lightning moves a temporary file, which is no atomic step across disks. All processes have to call it, and
+            # the first one writes.
             with replacing(self._path) if trainer.is_global_zero else nullcontext(self._path) as file:
                 trainer.save_checkpoint(file, weights_only=False)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the description, the state of random numbers and whether early stopping has come."""
+        """Add the description, random states and the state of early stopping."""
         checkpoint["unlasting"] = self._description
         checkpoint["stopped"] = trainer.should_stop
         checkpoint["random_state"] = torch.get_rng_state()
@@ -88,19 +111,19 @@ class Checkpoint(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on with the random numbers of the checkpoint."""
+        """Restore the random states."""
         self._stopped = checkpoint["stopped"]
         torch.set_rng_state(checkpoint["random_state"].cpu())
         if len(checkpoint["random_state_cuda"]) == torch.cuda.device_count() > 0:
             torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint["random_state_cuda"]])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Train no further if early stopping had come."""
+        """Stop if early stopping had ended this training."""
         trainer.should_stop = trainer.should_stop or self._stopped
 
 
 class NetworkProgressBar(ProgressBar):
-    """A bar over the training steps of a network, with its last loss and validation score."""
+    """A bar over training steps, with the last loss and validation score."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -109,24 +132,24 @@ class NetworkProgressBar(ProgressBar):
         self._bar: tqdm | None = None
 
     def disable(self) -> None:
-        """Show nothing, as Lightning asks of all processes but the first."""
+        """Show nothing: Lightning calls it in all processes but the first."""
         self._disabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin."""
+        """Open the bar."""
         self._bar = tqdm(total=pl_module.max_steps, desc=self._description, unit="step", disable=self._disabled)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Go on by a step."""
+        """Advance by a step."""
         if self._bar is not None:
             self._bar.update(trainer.global_step - self._bar.n)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show what was logged."""
+        """Show logged values."""
         if self._bar is not None:
             self._bar.set_postfix({k: f"{v:.4f}" for k, v in trainer.progress_bar_metrics.items()})
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """End, also after an interruption."""
+        """Close the bar, also after an interruption."""
         if self._bar is not None:
             self._bar.close()

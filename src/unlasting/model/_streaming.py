@@ -1,4 +1,4 @@
-"""An h5ad file that is written part by part, and can be gone on with after a kill."""
+"""An h5ad file written part by part, which a repeated call completes after a kill."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from unlasting._files import PARTIAL, drop_folder, replacing
 
 _REQUEST: Final = "request.json"
 _VALUES_IN_PART: Final = 32_000_000
-"""Cells times genes of a part: with 2,000 genes 16,000 cells, which take about 100 MB."""
+"""Cells times genes in a part: with 2,000 genes 16,000 cells, or about 100 MB."""
 _MOST_PARTS: Final = 200
-"""All are open while they are joined, and operating systems limit how many files may be."""
+"""All parts are open while joined, and operating systems limit the number of open files."""
 _LOADED_ELEMENTS: Final = 10_000_000
-"""Stored values that are held in memory while parts are joined."""
+"""Stored values held in memory while parts are joined."""
 
 
 def write_in_parts(
@@ -37,26 +37,26 @@ def write_in_parts(
     overwrite: bool,
     show_progress: bool,
 ) -> AnnData:
-    """Write the parts that are missing, join them, and open the file.
+    """Write missing parts, join all, and open the file.
 
-    A part, and the file, take their names when they are complete, so that what has a name is whole.
+    Each part, and the file, gets its name when complete.
 
     Parameters
     ----------
     path
         The file.
     cells
-        Makes the rows of a part.
+        Function from row numbers to cells.
     shape
-        Numbers of cells and genes of all parts together.
+        Numbers of all cells and genes.
     uns
-        What is said of all cells.
+        Annotation for the joined file.
     request
-        All that the cells depend on beside the version: parts are gone on with only if it is the same.
+        Fingerprints of everything behind the cells but the version. Earlier parts are kept only if it is the same.
     overwrite
-        Whether an existing file, or parts of another request, are replaced.
+        Whether an existing file, or another request's parts, are replaced.
     show_progress
-        Whether a progress bar over the parts is shown.
+        Whether a progress bar is shown.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def write_in_parts(
     ValueError
         If the name does not end in `.h5ad`.
     FileExistsError
-        If there is something that may not be replaced.
+        If `path` or its folder of parts holds something that may not be replaced.
     """
     path, (n_cells, n_genes) = Path(path), shape
     if path.suffix != ".h5ad":
@@ -93,7 +93,7 @@ def write_in_parts(
 
 
 def digest_of(*parts: str | np.ndarray) -> str:
-    """Get what tells some text and arrays from others."""
+    """Fingerprint text and arrays."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         content = part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes()
@@ -102,17 +102,17 @@ def digest_of(*parts: str | np.ndarray) -> str:
 
 
 def _open_folder(folder: Path, request: Mapping[str, str | int], overwrite: bool) -> None:
-    """Find or make the folder of the parts of a request; what a kill left incomplete is removed."""
+    """Find or make a request's folder, and remove incomplete parts."""
     written = folder / _REQUEST
     if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{str(folder)!r}, where the parts go, is a file. Move it, or choose another `path`.")
+        raise FileExistsError(f"{str(folder)!r}, the folder for parts, is a file. Move it, or choose another `path`.")
     if written.exists():
         other = json.loads(written.read_text(encoding="utf-8"))
         different = sorted(key for key in {*request, *other} if request.get(key) != other.get(key))
         if different and not overwrite:
             raise FileExistsError(
                 f"{str(folder)!r} holds parts of another call, which differs in {', '.join(different)}. Repeat that call "
-                "to go on with it, choose another `path`, or pass `overwrite=True` to drop what it wrote."
+                "to complete it, choose another `path`, or pass `overwrite=True` to drop its parts."
             )
         if different:
             drop_folder(folder)
@@ -122,7 +122,7 @@ def _open_folder(folder: Path, request: Mapping[str, str | int], overwrite: bool
     if not written.exists():
         if any(folder.iterdir()):
             raise FileExistsError(
-                f"{str(folder)!r}, where the parts go, holds other files. Move them, or choose another `path`."
+                f"{str(folder)!r}, the folder for parts, holds other files. Move them, or choose another `path`."
             )
         with replacing(written) as partial:
             partial.write_text(json.dumps(request, indent=1), encoding="utf-8")
