@@ -10,9 +10,8 @@ import pytest
 
 import unlasting
 
-HEAVY = ("torch", "scvi", "scanpy", "anndata", "matplotlib", "lightning", "sklearn", "umap")
+HEAVY = ("torch", "scvi", "scanpy", "anndata", "matplotlib", "lightning", "sklearn", "umap", "torch_geometric")
 OPTIONAL = (
-    "torch_geometric",
     "diffusers",
     "rdkit",
     "unimol_tools",

@@ -11,7 +11,7 @@ import pytest
 from anndata import AnnData
 
 from unlasting import baselines, tl
-from unlasting.metrics import METRICS
+from unlasting.metrics import METRICS, Metric
 
 QUICK = {"n_permutations": 99, "n_bootstraps": 20, "n_repeats": 3}
 SIMPLE = ("no effect", "mean shift", "pooled")
@@ -310,6 +310,27 @@ def test_every_metric_can_be_asked_for(planted_screen):
     assert only_all == {
         m for m in METRICS if m.startswith(("de_", "discrimination", "perturbation_spread", "centroid"))
     }
+
+
+def test_a_metric_of_the_user_gets_the_cells_that_it_needs(planted_screen):
+    adata = planted_screen(240)
+    controls = adata.X[np.flatnonzero(adata.obs["perturbation"] == "control")]
+    controls = {row.tobytes() for row in np.asarray(controls.todense() if hasattr(controls, "todense") else controls)}
+    seen = []
+
+    def nearer_than_control(predicted, observed, control):
+        seen.append((predicted, observed, control))
+        return float(np.linalg.norm(predicted.mean(axis=0) - observed.mean(axis=0)))
+
+    mine = Metric("mine", nearer_than_control, best_value=0.0, needs=("control",))
+    frame = tl.evaluate(adata, baselines=["no effect"], metrics=[mine, "emd"], gene_sets=["all", "de5"], **QUICK)
+    assert set(frame["metric"]) == {"mine", "emd"}
+    for predicted, observed, control in seen:
+        assert predicted.ndim == observed.ndim == control.ndim == 2
+        assert predicted.shape[1] == observed.shape[1] == control.shape[1]
+    whole = [control for *_, control in seen if control.shape[1] == adata.n_vars]
+    assert all(row.tobytes() in controls for row in whole[0].astype(adata.X.dtype))
+    tl.evaluate(adata, baselines=["no effect"], metrics=mine, gene_sets="all", **QUICK)
 
 
 def test_sets_of_conditions_are_told_apart(planted_screen):

@@ -1,4 +1,4 @@
-"""How far predicted cells are from observed ones: pure functions of arrays, and a registry of them."""
+"""Distances of predicted from observed cells: pure functions of arrays, and their registry."""
 
 from unlasting.metrics._calibration import dynamic_range_fraction
 from unlasting.metrics._challenge import (
@@ -16,7 +16,7 @@ from unlasting.metrics._distances import e_distance, mean_distance, mmd
 from unlasting.metrics._per_gene import emd, emd_per_gene, energy, energy_per_gene
 from unlasting.metrics._pseudobulk import pseudobulk, pseudobulk_noise
 from unlasting.metrics._rank_test import RankTable, rank_table, rank_test
-from unlasting.metrics._registry import METRICS, Metric, get_metric
+from unlasting.metrics._registry import METRICS, Metric, get_metric, register
 from unlasting.metrics._replicate import mean_response, replicate_summary
 from unlasting.metrics._shape import bimodality_error, dispersion_error, sarle_coefficient
 from unlasting.metrics._structure import (
@@ -72,6 +72,7 @@ __all__ = [
     "rank_table",
     "rank_test",
     "replicate_summary",
+    "register",
     "sarle_coefficient",
     "significant_jaccard",
     "vcc2026",

@@ -34,7 +34,7 @@ def benchmark(
     prepare: Callable[[AnnData], object] | None = None,
     reference: str | None = None,
     conditions: Iterable[str | tuple[str, ...]] | None = None,
-    metrics: str | Iterable[str] = METRICS,
+    metrics: str | Metric | Iterable[str | Metric] = METRICS,
     gene_sets: str | Iterable[str] = GENE_SETS,
     n_repeats: int = 5,
     min_cells: int = 30,

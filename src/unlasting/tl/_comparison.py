@@ -15,7 +15,7 @@ ALL = "all"
 
 OF_CONDITIONS = "predicted_effects"
 OF_TABLES = ("predicted_score", "predicted_lfc", "predicted_pvalue")
-OF_MEANS = ("control", "reference", "weights")
+CONTROLS = ("control", "observed_control")
 
 
 def is_of_conditions(metric: Metric) -> bool:
@@ -32,7 +32,7 @@ def is_of_means(metric: Metric) -> bool:
     """Whether a metric needs the mean profile of the predicted cells and nothing else of them."""
     if is_of_tables(metric):
         return not {"predicted_score", "predicted_pvalue"} & set(metric.needs)
-    return is_of_conditions(metric) or any(need in OF_MEANS for need in metric.needs)
+    return metric.takes_means or is_of_conditions(metric)
 
 
 class Comparison:
@@ -54,6 +54,9 @@ class Comparison:
         The metrics of single conditions.
     gene_sets
         Where the genes of each set are.
+    control_cells
+        Cells of the same halves, shape `(n_cells, n_genes)`, by the names in `Metric.needs`; read by metrics that need
+        them.
     """
 
     def __init__(
@@ -65,8 +68,10 @@ class Comparison:
         weights: np.ndarray,
         metrics: Sequence[Metric],
         gene_sets: Mapping[str, np.ndarray],
+        control_cells: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.observed = observed
+        self.control_cells = control_cells or {}
         self.control = control
         self.observed_control = observed_control
         self.metrics = metrics
@@ -111,7 +116,7 @@ class Comparison:
                 if metric.name == "emd":
                     per_gene = emd_per_gene(sample, self.observed) if per_gene is None else per_gene
                     value = float(per_gene[places].mean())
-                elif is_of_means(metric):
+                elif metric.takes_means:
                     profiles = {"predicted": mean, **self.profiles}
                     value = metric.function(**{need: profiles[need][places] for need in metric.needs})
                 elif metric.name == "e_distance":
@@ -119,9 +124,14 @@ class Comparison:
                     between = mean_distance(cells, self.cells[name])
                     value = 2 * between - mean_distance(cells, unbiased=True) - self._within[name]
                 else:
-                    value = metric.function(predicted=_genes(sample, places), observed=self.cells[name])
+                    value = metric.function(**{need: self._values(need, sample)[..., places] for need in metric.needs})
                 found[metric.name, name] = float(value)
         return found
+
+    def _values(self, need: str, sample: np.ndarray) -> np.ndarray:
+        """Get an argument of a metric that compares cells."""
+        cells = {"predicted": sample, "observed": self.observed, **self.control_cells}
+        return cells[need] if need in cells else self.profiles[need]
 
     def _columns(self, metric: Metric, table: Differential, n_cells: int) -> dict[str, Any]:
         """Get what a metric needs of two tables; p-values depend on numbers of cells, so they are the same in both."""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from unlasting.baselines import BASELINES, Baseline, NoEffect, Predictor
 from unlasting.baselines._protocol import BY_NATURE
+from unlasting.metrics import Metric
 from unlasting.screen import PREDICTION_KEY, TEST, Condition, MissingKeyError, logger, nearest_name
 from unlasting.tl._comparison import is_of_means
 from unlasting.tl._differential import Moments
@@ -33,7 +34,7 @@ def evaluate(
     layer: str | None = PREDICTION_KEY,
     predictions: AnnData | None = None,
     baselines: Iterable[str] | Mapping[str, Predictor] = tuple(BASELINES),
-    metrics: str | Iterable[str] = METRICS,
+    metrics: str | Metric | Iterable[str | Metric] = METRICS,
     gene_sets: str | Iterable[str] = GENE_SETS,
     conditions: Iterable[str | tuple[str, ...]] | None = None,
     profile: str | None = None,
@@ -85,7 +86,7 @@ def evaluate(
         Names in `baselines.BASELINES`, or further predictors by name; they are fitted here. No effect is always there.
         What has nothing to say in a condition is missing there.
     metrics
-        Names in `metrics.METRICS`. Those that compare tables of differential expression or conditions with each
+        Names in `metrics.METRICS`, or metrics themselves. Those that compare tables of differential expression or conditions with each
         other are given for all genes only.
     gene_sets
         `"all"`, and `"de20"` for the 20 genes that change most (or any other number). They are chosen from training cells

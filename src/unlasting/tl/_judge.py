@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from unlasting.baselines import NoEffect, NoPrediction, Predictor
-from unlasting.metrics import gene_weights
+from unlasting.metrics import Metric, gene_weights
 from unlasting.screen import TEST, TRAIN, Cells, Condition
-from unlasting.tl._comparison import ALL, Comparison, is_of_conditions
+from unlasting.tl._comparison import ALL, CONTROLS, Comparison, is_of_conditions
 from unlasting.tl._differential import Moments, differential, top_genes
 from unlasting.tl._groups import Screen
 from unlasting.tl._signal import harm_test, permutation_test
@@ -160,7 +160,8 @@ class Judge:
                 for name, population in populations.items()
             }
             halves = self._halves(verdict.condition.cell_type, repeat)
-            comparison = Comparison(observed, *halves, reference, weights, single, sets)
+            controls = self._control_cells(verdict.condition.cell_type, repeat, single)
+            comparison = Comparison(observed, *halves, reference, weights, single, sets, controls)
             ends = {
                 n: [comparison.values(end[:n]) for end in (floor, samples[NO_EFFECT])]
                 for n in set(verdict.n_cells.values())
@@ -250,11 +251,22 @@ class Judge:
     def _halves(self, cell_type: str, repeat: int) -> tuple[Moments, Moments]:
         """Halve the training controls, the same way for all conditions of a cell type."""
         if (cell_type, repeat) not in self._of_halves:
-            rng = np.random.default_rng([self.rules.seed, zlib.crc32(cell_type.encode()), repeat])
-            rows = rng.permutation(self.screen.control_rows(cell_type))
-            first, second = (Moments.read(self.screen.observed, part) for part in np.array_split(rows, 2))
+            first, second = (Moments.read(self.screen.observed, rows) for rows in self._half_rows(cell_type, repeat))
             self._of_halves[cell_type, repeat] = first, second
         return self._of_halves[cell_type, repeat]
+
+    def _half_rows(self, cell_type: str, repeat: int) -> list[np.ndarray]:
+        rng = np.random.default_rng([self.rules.seed, zlib.crc32(cell_type.encode()), repeat])
+        return np.array_split(rng.permutation(self.screen.control_rows(cell_type)), 2)
+
+    def _control_cells(self, cell_type: str, repeat: int, metrics: Sequence[Metric]) -> dict[str, np.ndarray]:
+        """Read the control cells that metrics ask for, from each half at most as many as test cells."""
+        needed = {need for metric in metrics if not metric.takes_means for need in metric.needs}
+        return {
+            name: self.screen.observed.values(rows[:MAX_TEST_CELLS], dtype=np.float32)
+            for name, rows in zip(CONTROLS, self._half_rows(cell_type, repeat), strict=True)
+            if name in needed
+        }
 
     def _reference(self, cell_type: str) -> np.ndarray:
         """Compute the mean profile of the training perturbations, all the same weight; of controls, if there is none."""

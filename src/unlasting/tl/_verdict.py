@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,9 @@ class Rules:
     seed: int
 
     @classmethod
-    def read(cls, metrics: str | Iterable[str], gene_sets: str | Iterable[str], **numbers: int) -> Rules:
+    def read(
+        cls, metrics: str | Metric | Iterable[str | Metric], gene_sets: str | Iterable[str], **numbers: int
+    ) -> Rules:
         """Look the metrics up, and refuse what cannot be meant.
 
         Raises
@@ -43,8 +46,8 @@ class Rules:
         ValueError
             If nothing is named, a set of genes is unknown, or a number is too small.
         """
-        names = {
-            argument: [given] if isinstance(given, str) else list(dict.fromkeys(given))
+        names: dict[str, list[Any]] = {
+            argument: [given] if isinstance(given, str | Metric) else list(dict.fromkeys(given))
             for argument, given in (("metrics", metrics), ("gene_sets", gene_sets))
         }
         for argument, found in names.items():
