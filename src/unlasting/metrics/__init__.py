@@ -18,6 +18,7 @@ from unlasting.metrics._pseudobulk import pseudobulk, pseudobulk_noise
 from unlasting.metrics._rank_test import RankTable, rank_table, rank_test
 from unlasting.metrics._registry import METRICS, Metric, get_metric, register
 from unlasting.metrics._replicate import mean_response, replicate_summary
+from unlasting.metrics._resampled import resampled_e_distance
 from unlasting.metrics._shape import bimodality_error, dispersion_error, sarle_coefficient
 from unlasting.metrics._structure import (
     correlation_error,
@@ -73,6 +74,7 @@ __all__ = [
     "rank_test",
     "replicate_summary",
     "register",
+    "resampled_e_distance",
     "sarle_coefficient",
     "significant_jaccard",
     "vcc2026",
