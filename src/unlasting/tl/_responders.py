@@ -144,10 +144,10 @@ def _share(probability: np.ndarray, prior: float) -> float:
     if not len(probability) or np.isnan(probability).any():
         return float("nan")
     share = 0.5
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         against = (1 / probability - 1) * prior / (1 - prior)  # inverse likelihood ratio
         for _ in range(_ROUNDS):
-            share = float(np.mean(1 / (1 + against * (1 / share - 1))))
+            share = max(float(np.mean(1 / (1 + against * (1 / share - 1)))), 1e-9)
     return share
 
 
