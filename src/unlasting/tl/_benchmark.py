@@ -155,7 +155,7 @@ def _one_run(
 
     adata = adata.copy()
     if "split_key" in fold:
-        ScreenKeys.read(adata, split_key=fold["split_key"]).write(adata)
+        ScreenKeys.restart(adata, split_key=fold["split_key"]).write(adata)
     else:
         pp.split(adata, **{"seed": protocol.seed, **fold})
     if prepare is not None:

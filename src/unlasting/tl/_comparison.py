@@ -12,7 +12,7 @@ from unlasting.tl._differential import Differential, Moments, differential
 from unlasting.tl._protocol import ALL
 
 _TABLES = ("predicted_score", "predicted_lfc", "predicted_pvalue")
-_MEANS = ("pearson_change", "pearson_change_centred", "mse_change")
+CONTROLS = ("control", "observed_control")
 
 
 def compares_conditions(metric: Metric) -> bool:
@@ -25,21 +25,11 @@ def compares_tables(metric: Metric) -> bool:
     return any(need in _TABLES for need in metric.needs)
 
 
-def compares_means(metric: Metric) -> bool:
-    """Whether a shipped metric depends on the predicted cells through their mean only."""
-    return metric.name in _MEANS and METRICS.get(metric.name) is metric
-
-
 def accepts_means(metric: Metric) -> bool:
     """Whether a metric can be computed from mean profiles in place of predicted cells."""
     if compares_tables(metric):
         return not {"predicted_score", "predicted_pvalue"} & set(metric.needs)
-    return compares_conditions(metric) or compares_means(metric)
-
-
-def needs_control_cells(metric: Metric) -> bool:
-    """Whether a metric reads control cells, and not only their mean."""
-    return not compares_means(metric) and bool({"control", "observed_control"} & set(metric.needs))
+    return metric.takes_means or compares_conditions(metric)
 
 
 class Comparison:
@@ -53,12 +43,14 @@ class Comparison:
         Moments of disjoint halves of the training controls.
     reference
         Mean profile over training perturbations, shape `(n_genes,)`.
+    weights
+        Gene weights by differential expression, shape `(n_genes,)`.
     metrics
         Metrics of single conditions.
     gene_sets
         Columns of each gene set.
     control_cells
-        Cells of both halves, for metrics that read control cells.
+        Cells of both halves by name, for metrics that read them.
     """
 
     def __init__(
@@ -67,24 +59,24 @@ class Comparison:
         control: Moments,
         observed_control: Moments,
         reference: np.ndarray,
+        weights: np.ndarray,
         metrics: Sequence[Metric],
         gene_sets: Mapping[str, np.ndarray],
-        control_cells: tuple[np.ndarray, np.ndarray] | None = None,
+        control_cells: Mapping[str, np.ndarray],
     ) -> None:
         self.observed = observed
         self.control = control
         self.observed_control = observed_control
         self.metrics = metrics
         self.gene_sets = gene_sets
+        vectors = {"reference": reference, "weights": weights}
+        self.cells = {"observed": observed, **control_cells, **vectors}
         self.means = {
             "observed": observed.mean(axis=0, dtype=np.float64),
             "control": control.mean,
             "observed_control": observed_control.mean,
-            "reference": reference,
+            **vectors,
         }
-        self.cells = {"observed": observed}
-        if control_cells is not None:
-            self.cells |= dict(zip(("control", "observed_control"), control_cells, strict=True))
         self._within = {
             name: mean_distance(_genes(observed, columns), unbiased=True)
             for name, columns in gene_sets.items()
@@ -121,7 +113,7 @@ class Comparison:
                     x, y = _genes(sample, columns), _genes(self.observed, columns)
                     value = 2 * mean_distance(x, y) - mean_distance(x, unbiased=True) - self._within[name]
                 else:
-                    source = means if compares_means(metric) else {"reference": self.means["reference"], **cells}
+                    source = means if metric.takes_means else cells
                     value = metric.function(**{need: _genes(source[need], columns) for need in metric.needs})
                 found[metric.name, name] = float(value)
         return found

@@ -26,6 +26,7 @@ from unlasting.tl._tables import (
     score_table,
     summary_table,
 )
+from unlasting.tl._vcc2026 import check_profile, evaluate_vcc2026
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,6 +42,7 @@ def evaluate(
     gene_sets: str | Iterable[str] = GENE_SETS,
     conditions: Iterable[str | tuple[str, ...]] | None = None,
     reference: str | None = None,
+    profile: str | None = None,
     n_repeats: int = 5,
     min_cells: int = 30,
     max_cells: int = 300,
@@ -101,6 +103,10 @@ def evaluate(
         with test cells (and generated cells, if there are any), scored where they have a signal.
     reference
         Predictor for the paired differences. If `None`, the best baseline for each metric and gene set.
+    profile
+        `"vcc2026"`: the six metrics of the Virtual Cell Challenge 2026 on counts, as in cell-eval2, instead of `metrics` on
+        `gene_sets`. `predictions` may then contain counts. Score 0 is the mean response over all conditions, and 1 a
+        replicate, one half of the test cells against the other. Of the numbers below, `min_cells` and `seed` apply.
     n_repeats
         Number of random halvings.
     min_cells
@@ -148,10 +154,18 @@ def evaluate(
     - `"effects"`, with a prediction: `condition`, `cell_type`, `dose`, `gene`, `observed` and `predicted` mean change
       from training controls (all cells), `is_de20`.
 
+    With `profile="vcc2026"`, the frame has the columns `condition`, `cell_type`, `dose`, `metric`, `predictor` and `value`,
+    and other fields are updated:
+
+    - `"vcc2026"`: the frame.
+    - `"vcc2026_summary"`: `predictor`, `cell_type`, `metric`, `score`, `value` over conditions, the values of
+      `mean_response` and `replicate`, and `n_conditions`. The metric `mean` is the mean score.
+    - `"vcc2026_left_out"`: `cell_type`, `predictor` and `reason` where a predictor lacks a condition.
+
     Raises
     ------
     KeyError
-        If the layer, a column, a gene, a metric or a baseline is missing.
+        If the layer, a column, a gene, a metric, a profile or a baseline is missing.
     ValueError
         If there are no test cells, no condition can be evaluated, or an argument is out of range.
     """
@@ -176,7 +190,9 @@ def evaluate(
     predictors = named_baselines(baselines)
     left_out: dict[Condition, str] = {}
     evaluated: list[str] = []
-    screen = Screen.read(adata, layer, predictions, **labels)
+    if profile is not None:
+        check_profile(profile)
+    screen = Screen.read(adata, layer, predictions, allow_counts=profile is not None, **labels)
     with_test = screen.test_conditions()
     tested = {condition.perturbation for condition in with_test}
     # a name stands for all tested cell types and doses, but must not vanish where none is tested
@@ -189,18 +205,23 @@ def evaluate(
         evaluated = [name or ("prediction" if predictions is not None else str(layer))]
         if evaluated[0] in (NO_EFFECT, *predictors):
             raise ValueError(f"A baseline is called {evaluated[0]!r} too: give the prediction another `name`.")
-        generated = GeneratedCells(screen.cells)
-        protocol = _for_means(protocol) if generated.means_only else protocol
-        predictors = {evaluated[0]: generated, **predictors}
         available = set(screen.generated_conditions())
         left_out = {c: "no cells were generated" for c in chosen if c not in available}
+        if profile is None:
+            generated = GeneratedCells(screen.cells)
+            protocol = _for_means(protocol) if generated.means_only else protocol
+            predictors = {evaluated[0]: generated, **predictors}
+    kept = [condition for condition in chosen if condition not in left_out]
     check_reference(reference, [NO_EFFECT, *predictors])
     no_effect, fitted = fit_all(predictors, adata, labels)
+    if profile is not None:
+        named = {NO_EFFECT: no_effect, **fitted}
+        return evaluate_vcc2026(adata, screen, named, *evaluated, conditions=kept, min_cells=min_cells, seed=seed)
     tables, results = evaluate_all(
         screen,
         fitted,
         no_effect,
-        [c for c in chosen if c not in left_out],
+        kept,
         protocol,
         score_all=conditions is not None,
         evaluated=evaluated,

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from unlasting.baselines import NoEffect, NoPrediction, Predictor
+from unlasting.metrics import gene_weights
 from unlasting.screen import TEST, TRAIN, Cells, Condition
-from unlasting.tl._comparison import Comparison, compares_conditions, needs_control_cells
+from unlasting.tl._comparison import CONTROLS, Comparison, compares_conditions
 from unlasting.tl._differential import Moments, differential, top_genes
 from unlasting.tl._protocol import ALL, FLOOR, LEVEL, NO_EFFECT, OBSERVED, Protocol
 from unlasting.tl._screen import Screen
@@ -182,7 +183,8 @@ class Evaluator:
             {name: n_cells if self._is_mean(name) else min(len(cells), n_cells) for name, cells in predicted.items()},
             missing,
         )
-        self._compare(result, test.cells, predicted, {name: c for name, c in columns.items() if len(c)}, seeds)
+        columns = {name: found for name, found in columns.items() if len(found)}
+        self._compare(result, test.cells, predicted, gene_weights(test.score), columns, seeds)
         return result
 
     def _compare(
@@ -190,6 +192,7 @@ class Evaluator:
         result: ConditionResult,
         cells: np.ndarray,
         predicted: Mapping[str, np.ndarray],
+        weights: np.ndarray,
         gene_sets: Mapping[str, np.ndarray],
         seeds: list[int],
     ) -> None:
@@ -203,8 +206,8 @@ class Evaluator:
             order = np.random.default_rng([*seeds, 1, repeat]).permutation(len(cells))
             floor, observed = cells[order[: len(cells) // 2]], cells[order[len(cells) // 2 :]]
             samples = {name: _sample(given, repeat, result.n_cells[name]) for name, given in predicted.items()}
-            moments, control_cells = self._control_halves(cell_type, repeat)
-            comparison = Comparison(observed, *moments, reference, self.metrics, gene_sets, control_cells)
+            controls = self._control_halves(cell_type, repeat)
+            comparison = Comparison(observed, *controls[0], reference, weights, self.metrics, gene_sets, controls[1])
             ends = {
                 n: [comparison.values(end[:n]) for end in (floor, samples[NO_EFFECT])]
                 for n in set(result.n_cells.values())
@@ -295,22 +298,20 @@ class Evaluator:
             self._controls[cell_type] = Moments.read(self.screen.observed, rows)
         return self._controls[cell_type]
 
-    def _control_halves(
-        self, cell_type: str, repeat: int
-    ) -> tuple[tuple[Moments, Moments], tuple[np.ndarray, np.ndarray] | None]:
+    def _control_halves(self, cell_type: str, repeat: int) -> tuple[tuple[Moments, Moments], dict[str, np.ndarray]]:
         """Halve the training controls, equally for all conditions of a cell type; read cells only for metrics."""
         rng = np.random.default_rng([self.protocol.seed, zlib.crc32(cell_type.encode()), repeat])
-        first, second = np.array_split(rng.permutation(self.screen.control_rows(cell_type)), 2)
+        halves = np.array_split(rng.permutation(self.screen.control_rows(cell_type)), 2)
         observed = self.screen.observed
         if (cell_type, repeat) not in self._halves:
-            self._halves[cell_type, repeat] = Moments.read(observed, first), Moments.read(observed, second)
-        moments = self._halves[cell_type, repeat]
-        if not any(map(needs_control_cells, self.metrics)):
-            return moments, None
-        return moments, (
-            observed.values(first[:MAX_TEST_CELLS], dtype=np.float32),
-            observed.values(second[:MAX_TEST_CELLS], dtype=np.float32),
-        )
+            first, second = (Moments.read(observed, rows) for rows in halves)
+            self._halves[cell_type, repeat] = first, second
+        needed = {need for metric in self.metrics if not metric.takes_means for need in metric.needs}
+        return self._halves[cell_type, repeat], {
+            name: observed.values(rows[:MAX_TEST_CELLS], dtype=np.float32)
+            for name, rows in zip(CONTROLS, halves, strict=True)
+            if name in needed
+        }
 
     def _reference(self, cell_type: str) -> np.ndarray:
         """Average the mean profiles of the training perturbations; the controls' mean without any perturbation."""

@@ -16,7 +16,7 @@ NO_EFFECT = "no effect"
 OBSERVED = "observed"
 LEVEL = 0.05
 """Level of the permutation test for a signal, and of the test for a false-positive effect."""
-METRICS = ("e_distance", "emd", "pearson_change", "pearson_change_centred")
+METRICS = ("e_distance", "emd", "pearson_change", "pearson_change_centred", "correlation_error")
 GENE_SETS = (ALL, "de20", "de40")
 _SMALLEST = {"n_repeats": 1, "min_cells": 8, "max_cells": 2, "n_permutations": 19, "n_bootstraps": 20, "seed": 0}
 
@@ -48,7 +48,7 @@ class Protocol:
             If a list is empty, a gene set is unknown, or a number is too small.
         """
         listed = [metrics] if isinstance(metrics, str | Metric) else list(metrics)
-        found = {m.name: m for m in (x if isinstance(x, Metric) else get_metric(x) for x in listed)}
+        found = {metric.name: metric for metric in map(get_metric, listed)}
         sets = [gene_sets] if isinstance(gene_sets, str) else list(dict.fromkeys(gene_sets))
         for argument, given in (("metrics", found), ("gene_sets", sets)):
             if not given:

@@ -25,7 +25,6 @@ from unlasting.screen import (
     canonical_labels,
     check_cells,
     nearest_name,
-    refuse_counts,
 )
 
 BLOCK = 4096
@@ -61,7 +60,13 @@ class Screen:
 
     @classmethod
     def read(
-        cls, adata: AnnData, layer: str | None = None, predictions: AnnData | None = None, **overrides: Any
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        predictions: AnnData | None = None,
+        *,
+        allow_counts: bool = False,
+        **given: Any,
     ) -> Screen:
         """Read the observed cells, and the generated ones from a layer or from `predictions`.
 
@@ -72,10 +77,10 @@ class Screen:
         KeyError
             If the layer, a label column or genes are missing.
         ValueError
-            If `X` holds raw counts, names are not unique, or no generated cell has a perturbation.
+            If values are raw counts, names are not unique, or no generated cell has a perturbation.
         """
         check_cells(adata)
-        keys = ScreenKeys.read(adata, **overrides)
+        keys = ScreenKeys.read(adata, **given)
         split = keys.split(adata)
         split = np.full(adata.n_obs, TRAIN, dtype=object) if split is None else split
         observed = Cells.read(adata, keys)
@@ -90,7 +95,8 @@ class Screen:
             raise ValueError(
                 f"{cells.origin} holds no generated cell under a perturbation. Run `model.predict(adata)`."
             )
-        refuse_counts(cells)
+        if not allow_counts:
+            cells.check()
         return cls(keys, adata.var_names, observed, split, cells, f"{layer}_source")
 
     @property

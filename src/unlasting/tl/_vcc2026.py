@@ -1,4 +1,4 @@
-"""Generated cells on the scale of the Virtual Cell Challenge 2026."""
+"""Scores on the scale of the Virtual Cell Challenge 2026."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from unlasting.metrics import (
     vcc2026_summary,
 )
 from unlasting.screen import (
-    PREDICTION_KEY,
     TEST,
     Condition,
     MissingKeyError,
@@ -30,22 +29,21 @@ from unlasting.screen import (
     rounded_counts,
     screen_counts,
 )
-from unlasting.tl._groups import Groups, Screen, store
+from unlasting.tl._screen import Screen, store
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 PROFILES = ("vcc2026",)
-SOURCE_KEY = f"{PREDICTION_KEY}_source"
 
 
 def check_profile(profile: str) -> None:
-    """Refuse a profile that does not exist.
+    """Refuse an unknown profile.
 
     Raises
     ------
     KeyError
-        If there is none of that name.
+        If it is unknown.
     """
     if profile not in PROFILES:
         raise MissingKeyError(f"There is no profile {profile!r}. Choose one of {list(PROFILES)}, or `profile=None`.")
@@ -55,9 +53,9 @@ def evaluate_vcc2026(
     adata: AnnData,
     screen: Screen,
     predictors: Mapping[str, Predictor],
-    judged: str | None,
-    conditions: Iterable[Condition],
+    evaluated: str | None = None,
     *,
+    conditions: Iterable[Condition],
     min_cells: int,
     seed: int,
 ) -> pd.DataFrame:
@@ -68,21 +66,21 @@ def evaluate_vcc2026(
     adata
         The screen, with counts in a layer.
     screen
-        Its cells; with generated cells if there are any.
+        Its cells, with or without generated cells.
     predictors
-        Fitted predictors, the generated cells excepted.
-    judged
-        Name of the generated cells, if there are any.
+        Fitted predictors, without the generated cells.
+    evaluated
+        Name of the generated cells.
     conditions
         The conditions to score.
     min_cells
-        Conditions with fewer test cells are left out.
+        Fewest test cells of a condition.
     seed
-        Seed of everything random.
+        Random seed.
 
     Returns
     -------
-    The frame of single conditions.
+    The frame with single conditions.
 
     Raises
     ------
@@ -96,7 +94,7 @@ def evaluate_vcc2026(
     kept = [c for c in conditions if len(screen.part(c, TEST)) >= min_cells]
     cell_types = list(dict.fromkeys(condition.cell_type for condition in kept))
     units = {cell_type: float(np.median(per_unit[screen.control_rows(cell_type)])) for cell_type in cell_types}
-    generated = _generated_counts(screen, order, per_unit, units, seed) if isinstance(screen, Groups) else None
+    generated = None if evaluated is None else _generated_counts(screen, order, per_unit, units, seed)
     values, summaries, left_out = [], [], []
     for cell_type in cell_types:
         panel = sorted((c for c in kept if c.cell_type == cell_type), key=str)
@@ -108,8 +106,8 @@ def evaluate_vcc2026(
         zero = _mean_response(cells, control, truth, targets)
         one = replicate_summary(cells, control, targets=targets, control_name=screen.keys.control)
         given: dict[str, dict[str, sparse.csr_array]] = {}
-        if generated is not None and isinstance(screen, Groups) and judged is not None:
-            given[judged] = {str(c): generated[screen.generated.rows(c)] for c in panel}
+        if generated is not None and evaluated is not None:
+            given[evaluated] = {str(c): generated[screen.generated.rows(c)] for c in panel}
         for name, predictor in predictors.items():
             try:
                 given[name] = {
@@ -154,7 +152,7 @@ def evaluate_vcc2026(
 def _mean_response(
     cells: Mapping[str, sparse.csr_array], control: sparse.csr_array, truth: Panel, targets: Sequence[Sequence[int]]
 ) -> pd.Series:
-    """Aggregate the metrics of the mean response; missing for one condition, whose mean response is its own truth."""
+    """Aggregate the metrics for the mean response; missing for a single condition, where it is the truth itself."""
     if len(cells) < 2:
         return pd.Series(np.nan, index=list(VCC2026))
     given = mean_response(cells, control, targets=targets)
@@ -162,29 +160,29 @@ def _mean_response(
 
 
 def _targets(condition: Condition, columns: Mapping[str, int], delimiter: str) -> tuple[int, ...]:
-    """Find the columns of the target genes; what has a dose is no gene."""
+    """Find the columns of the target genes; a condition with a dose has none."""
     names = () if condition.dose else condition.perturbation.split(delimiter)
     return tuple(columns[name] for name in names if name in columns)
 
 
 def _generated_counts(
-    screen: Groups, order: np.ndarray, per_unit: np.ndarray, units: Mapping[str, float], seed: int
+    screen: Screen, order: np.ndarray, per_unit: np.ndarray, units: Mapping[str, float], seed: int
 ) -> sparse.csr_array:
-    """Get generated cells as counts: as they are, or scaled as the control cell that each came from."""
+    """Read generated cells as counts: unchanged, or scaled as the control cell behind each."""
     generated = screen.generated
     if all(len(rows) == 1 for rows in generated.conditions.values()):
         raise ValueError(
-            "The predictions have one row for each condition, which is its mean; the profile 'vcc2026' tests cells. "
+            "The predictions have one row for each condition, its mean; the profile 'vcc2026' tests cells. "
             "Give several cells for each condition, or use `profile=None`."
         )
     rows = np.flatnonzero(generated.present)
     counts = sparse.csr_array(generated.matrix[rows], dtype=np.float64)[:, generated.columns[order]]
     if not is_counts(counts):
-        source = screen.source_rows(rows, SOURCE_KEY)
+        source = screen.source_rows(rows)
         average = np.array([units.get(cell_type, 1.0) for cell_type in generated.cell_types[rows]])
         unit = np.where(source >= 0, per_unit[source], average)
         counts = rounded_counts(counts, unit, np.random.default_rng(seed))
-    # an empty cell stands where none was generated
+    # an empty cell marks a row without a generated cell
     place = np.full(len(generated.present), len(rows))
     place[rows] = np.arange(len(rows))
     return sparse.csr_array(sparse.vstack([counts, sparse.csr_array((1, counts.shape[1]))], format="csr"))[place]
@@ -193,7 +191,7 @@ def _generated_counts(
 def _predicted(
     predictor: Predictor, condition: Condition, n_cells: int, order: np.ndarray, unit: float, seed: int
 ) -> sparse.csr_array:
-    """Ask a predictor for as many cells as are observed, as counts."""
+    """Predict as many cells as are observed, as counts."""
     draw = zlib.crc32(str(condition).encode())
     cells = np.asarray(
         predictor.predict(condition, n_cells, seed=int(np.random.default_rng([seed, draw]).integers(2**32)))
