@@ -141,7 +141,7 @@ def adata() -> AnnData:
 
 @pytest.fixture(scope="session")
 def model(adata) -> UnlastingModel:
-    return make_model(adata, train=250)
+    return make_model(adata, train=60)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from unlasting import UnlastingModel
 pytest.importorskip("ray")
 pytest.importorskip("scib_metrics")
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_best_of_two_models_has_the_lower_score(screen, tmp_path):
     from ray import tune

@@ -16,6 +16,8 @@ from unlasting.effects import DRUG, GENE, STIMULUS, MolecularSimilarity
 from unlasting.model import UnlastingModel
 from unlasting.screen import Perturbation, ScreenKeys, logger
 
+pytestmark = pytest.mark.slow
+
 QUIET = {"show_progress": False}
 SETUP = {"dose_key": "dose", "cell_type_key": "cell_type"}
 UP, DOWN, OTHER = np.arange(20, 30), np.arange(10, 20), np.arange(40, 50)
@@ -66,7 +68,7 @@ def drugs(screen) -> AnnData:
 
 @pytest.fixture(scope="session")
 def trained(build, drugs) -> UnlastingModel:
-    return build(drugs, train=400, **SETUP)
+    return build(drugs, train=60, **SETUP)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ import pytest
 
 from unlasting import UnlastingModel, datasets, pp
 
+pytestmark = pytest.mark.slow
+
 QUIET = {"show_progress": False}
 
 

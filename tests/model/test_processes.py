@@ -22,6 +22,8 @@ import torch
 from conftest import make_model, make_screen
 from lightning.pytorch.callbacks import Callback
 
+pytestmark = pytest.mark.slow
+
 
 class Seen(Callback):
     def __init__(self):

@@ -7,6 +7,8 @@ import pytest
 
 from unlasting import UnlastingModel, datasets, pp
 
+pytestmark = pytest.mark.slow
+
 RESPONDERS = 0.6
 TARGETS = [f"T{i}" for i in range(1, 10)]
 

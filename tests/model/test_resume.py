@@ -9,6 +9,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = {"max_steps": 36, "seed": 3, "batch_size": 32, "lr": 2e-3, "show_progress": False, "accelerator": "cpu"}
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from unlasting import datasets, pp
 
+pytestmark = pytest.mark.slow
+
 QUIET = {"show_progress": False}
 TARGETS = ["T1", "T2", "T4", "T5"]
 

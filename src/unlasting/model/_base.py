@@ -145,13 +145,7 @@ class ModelBase(BaseModelClass):
         return adata
 
     def _asked(self, label: object, dose: Dose = None) -> Perturbation:
-        """Parse a requested perturbation.
-
-        Raises
-        ------
-        ValueError
-            If it cannot be parsed, a target is unknown, or a drug lacks its dose.
-        """
+        """Parse a requested perturbation, and refuse unknown targets and missing doses."""
         drugs, dose_key = self.vocabulary.names_of_drugs, self.keys.dose_key
         if dose is not None and dose_key is None:
             raise ValueError(

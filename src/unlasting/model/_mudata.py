@@ -19,15 +19,7 @@ COLUMNS = ("perturbation_key", "cell_type_key", "batch_key", "dose_key", "smiles
 
 
 def modality_of(mdata: MuData, modalities: Mapping[str, str] | None) -> AnnData:
-    """Get the expression modality.
-
-    Raises
-    ------
-    ValueError
-        If the model was set up with an AnnData, `modalities` lacks the expression, or `mdata` is a view.
-    KeyError
-        If a modality does not exist.
-    """
+    """Get the expression modality."""
     if modalities is None:
         raise ValueError("The model was set up with an AnnData, and a MuData is given. Pass its expression modality.")
     if mdata.is_view:
@@ -51,15 +43,7 @@ def modality_of(mdata: MuData, modalities: Mapping[str, str] | None) -> AnnData:
 
 
 def expression_of(mdata: MuData, modalities: Mapping[str, str] | None, keys: ScreenKeys) -> AnnData:
-    """Copy label columns to the expression modality's cells, in an AnnData that shares its matrices.
-
-    Raises
-    ------
-    KeyError
-        If a modality or column does not exist.
-    ValueError
-        If `modalities` lacks the expression, or its modality has other values in a column of the same name.
-    """
+    """Copy label columns to the expression modality's cells, in an AnnData that shares its matrices."""
     expression = modality_of(mdata, modalities)
     obs = expression.obs.copy()
     for argument in COLUMNS:

@@ -168,22 +168,7 @@ class SavingMixin(ModelBase):
 
 
 def check_place(path: str | os.PathLike[str], overwrite: bool, save_anndata: bool) -> None:
-    """Refuse to save a model where something would be lost.
-
-    Parameters
-    ----------
-    path
-        The model's folder.
-    overwrite
-        Whether an existing model may be replaced.
-    save_anndata
-        Whether cells are saved too, and so replace those of an existing model.
-
-    Raises
-    ------
-    FileExistsError
-        If the place is taken and may not be replaced, holds other files, or cells that would be lost.
-    """
+    """Refuse to save a model where a model, other files or cells would be lost."""
     folder = standing(Path(path).resolve())
     if folder.exists() and not overwrite:
         raise FileExistsError(f"{os.fspath(path)!r} exists already. Pass `overwrite=True` to replace it.")

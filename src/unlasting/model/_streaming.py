@@ -39,35 +39,8 @@ def write_in_parts(
 ) -> AnnData:
     """Write missing parts, join all, and open the file.
 
-    Each part, and the file, gets its name when complete.
-
-    Parameters
-    ----------
-    path
-        The file.
-    cells
-        Function from row numbers to cells.
-    shape
-        Numbers of all cells and genes.
-    uns
-        Annotation for the joined file.
-    request
-        Fingerprints of everything behind the cells but the version. Earlier parts are kept only if it is the same.
-    overwrite
-        Whether an existing file, or another request's parts, are replaced.
-    show_progress
-        Whether a progress bar is shown.
-
-    Returns
-    -------
-    All cells, backed by the file.
-
-    Raises
-    ------
-    ValueError
-        If the name does not end in `.h5ad`.
-    FileExistsError
-        If `path` or its folder of parts holds something that may not be replaced.
+    Each part, and the file, gets its name when complete. `cells` makes the rows of a part. `request` fingerprints
+    everything behind the cells but the version: earlier parts are kept only if it is the same.
     """
     path, (n_cells, n_genes) = Path(path), shape
     if path.suffix != ".h5ad":

@@ -202,36 +202,22 @@ class TrainingMixin(ModelBase):
         self.train_indices, self.validation_indices, self.test_indices = self._parts()
         if max_steps == 0:
             stages, self.is_trained_ = {}, True
+        patience = early_stopping_patience if early_stopping else None
+        seed = settings.seed if seed is None else seed
+        options: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "enable_progress_bar": show_progress}
         for name, training in stages.items():
-            complete = self._train_network(
-                self._training_plan_cls(self.module, name, training, **plan_kwargs),
-                description=described[name],
-                resume=resume,
-                accelerator=accelerator,
-                devices=devices,
-                early_stopping=early_stopping,
-                early_stopping_patience=early_stopping_patience,
-                show_progress=show_progress,
-                seed=settings.seed if seed is None else seed,
-                checkpoint=checkpoint,
-                **trainer_kwargs,
-            )
-            if not complete:
+            plan = self._training_plan_cls(self.module, name, training, **plan_kwargs)
+            written = None if checkpoint is None else (checkpoint, described[name])
+            if not self._train_network(plan, patience, seed, written, resume, **{**options, **trainer_kwargs}):
                 break
             resume = None
 
     def _train_network(
         self,
         plan: NetworkPlan,
-        *,
-        description: dict[str, Any],
-        accelerator: str,
-        devices: int | Sequence[int] | str,
-        early_stopping: bool,
-        early_stopping_patience: int,
-        show_progress: bool,
+        patience: int | None,
         seed: int | None,
-        checkpoint: str | os.PathLike[str] | None,
+        checkpoint: tuple[str | os.PathLike[str], dict[str, Any]] | None,
         resume: str | os.PathLike[str] | None,
         callbacks: Sequence[pl.Callback] = (),
         **trainer_kwargs: Any,
@@ -241,38 +227,31 @@ class TrainingMixin(ModelBase):
             pl.seed_everything(seed, workers=True, verbose=False)
         parts, batch_size, name = self._parts(), plan.training_options.batch_size, plan.network.replace("_", " ")
         steps_per_epoch, has_validation = _steps_per_epoch(len(parts[0]), batch_size), len(parts[1]) > 0
-        keep_best, history = KeepBest(), History()
-        accelerator, devices, device = parse_device_args(accelerator, devices, return_device="torch")
-        callbacks = [history, keep_best, *callbacks]
-        if show_progress:
-            callbacks.append(NetworkProgressBar(name))
-        if early_stopping and has_validation:
-            callbacks.append(
-                EarlyStopping(
-                    plan.validation_score,
-                    patience=early_stopping_patience,
-                    check_on_train_epoch_end=False,
-                    strict=False,
-                )
-            )
         n_epochs = math.ceil(plan.max_steps / steps_per_epoch)
         epochs_between = max(1, round(n_epochs / _VALIDATIONS))
+        keep_best, history = KeepBest(), History()
+        callbacks = [history, keep_best, *callbacks]
+        if trainer_kwargs["enable_progress_bar"]:
+            callbacks.append(NetworkProgressBar(name))
+        if patience is not None and has_validation:
+            score = plan.validation_score
+            callbacks.append(EarlyStopping(score, patience=patience, check_on_train_epoch_end=False, strict=False))
         if checkpoint is not None:
-            callbacks.append(Checkpoint(checkpoint, description, epochs_between))
+            callbacks.append(Checkpoint(*checkpoint, epochs_between))
+        place = ("accelerator", "devices")
+        *chosen, device = parse_device_args(*(trainer_kwargs[key] for key in place), return_device="torch")
+        trainer_kwargs |= dict(zip(place, chosen, strict=True))
         options: dict[str, Any] = {
             "max_epochs": n_epochs,  # the plan ends the last one at its last step
             "check_val_every_n_epoch": epochs_between if has_validation else None,
             "log_every_n_steps": min(10, steps_per_epoch),  # else Lightning warns of small screens
             "gradient_clip_val": 1.0,
             "simple_progress_bar": False,
-            "enable_progress_bar": show_progress,
             "use_distributed_sampler": False,  # the splitter distributes the cells
             "logger": False,  # the history does not depend on one
         }
         with _quiet_lightning():
-            trainer = Trainer(
-                accelerator=accelerator, devices=devices, callbacks=callbacks, **{**options, **trainer_kwargs}
-            )
+            trainer = Trainer(callbacks=callbacks, **{**options, **trainer_kwargs})
         splitter = self._data_splitter_cls(self.adata_manager, parts, batch_size, trainer.world_size)
         interrupted, handler = False, signal.getsignal(signal.SIGINT)
         try:

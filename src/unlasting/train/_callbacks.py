@@ -75,14 +75,8 @@ class KeepBest(Callback):
 class Checkpoint(Callback):
     """Write a training's whole state to a file, with the random numbers that Lightning leaves out.
 
-    Parameters
-    ----------
-    path
-        The file; each checkpoint replaces it as a whole.
-    description
-        Network, options and cells, to compare when the training resumes.
-    every_n_epochs
-        Epochs between checkpoints.
+    Each checkpoint replaces the file as a whole. `description` holds network, options and cells, to compare when the
+    training resumes.
     """
 
     def __init__(self, path: str | os.PathLike[str], description: dict[str, Any], every_n_epochs: int) -> None:

@@ -107,7 +107,7 @@ class NetworkPlan(pl.LightningModule):
             torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def _score(self, name: str, batch: dict[str, Tensor], **options: Any) -> Tensor:
-        """Compute and log the loss of a batch."""
+        """Compute and log a batch's loss."""
         x = batch[REGISTRY_KEYS.X_KEY]
         codes = (batch[key].long().flatten() for key in (PERTURBATION, POPULATION))
         loss = self.loss(x / self.module.statistics.x_max, *codes, **options)
@@ -115,7 +115,7 @@ class NetworkPlan(pl.LightningModule):
         return loss
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Compute the loss of a batch."""
+        """Compute a batch's loss."""
         return self._score(f"{self.prefix}_train_loss", batch)
 
     def on_train_batch_end(self, *args: Any) -> None:

@@ -13,15 +13,7 @@ import torch
 
 
 def check_checkpoint_place(path: str | os.PathLike[str]) -> None:
-    """Refuse a checkpoint path that cannot be written.
-
-    Raises
-    ------
-    IsADirectoryError
-        If it is a folder.
-    FileNotFoundError
-        If its folder does not exist.
-    """
+    """Refuse a checkpoint path that cannot be written."""
     if Path(path).is_dir():
         raise IsADirectoryError(f"`checkpoint` is {os.fspath(path)!r}, a folder. Name a file in it.")
     if not Path(path).absolute().parent.is_dir():
@@ -31,27 +23,9 @@ def check_checkpoint_place(path: str | os.PathLike[str]) -> None:
 def read_checkpoint(
     path: str | os.PathLike[str], state: Mapping[str, torch.Tensor], expected: Mapping[Any, Mapping[str, Any]]
 ) -> str:
-    """Check that a checkpoint belongs to a model and a training, without running any code from the file.
+    """Check that a checkpoint belongs to a model and a training, and get the network that was in training.
 
-    Parameters
-    ----------
-    path
-        The file.
-    state
-        The model's weights.
-    expected
-        Description of the training, by network.
-
-    Returns
-    -------
-    The network in training when the checkpoint was written.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If the file is no checkpoint, or one from another model or training.
+    No code in the file runs. `state` holds the model's weights, and `expected` describes each network's training.
     """
     name = os.fspath(path)
     if not Path(path).is_file():
