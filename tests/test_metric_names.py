@@ -38,5 +38,5 @@ def test_the_names_of_the_challenge_are_those_of_the_profile() -> None:
 def test_recommended_metrics_exist() -> None:
     section = PAGE.split("## Which metric to look at")[1].split("##")[0]
     recommended = {name for line in section.splitlines() if line.count("|") == 4 for name in names(line.split("|")[2])}
-    assert recommended - {"harm"} <= {*metrics.METRICS, *metrics.VCC2026}
+    assert recommended - {"false_positives"} <= {*metrics.METRICS, *metrics.VCC2026}
     assert "correlation_error" in recommended
