@@ -152,7 +152,8 @@ def evaluate(
 
     - `"vcc2026"`: the frame.
     - `"vcc2026_summary"`: `predictor`, `cell_type`, `metric`, `score`, `value` over conditions, those of the
-      `mean_response` and of the `replicate`, and `n_conditions`. The metric `mean` is the mean score.
+      `mean_response` and of the `replicate`, and `n_conditions`. The metric `mean` is the mean score over metrics that
+      have one.
     - `"vcc2026_left_out"`: `cell_type`, `predictor` and `reason` where a predictor lacks a condition.
 
     Raises

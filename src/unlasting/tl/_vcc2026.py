@@ -14,6 +14,7 @@ from unlasting._cells import Condition
 from unlasting._constants import PREDICTION_KEY, TEST
 from unlasting._counts import counts_per_unit, integer_counts, is_counts, screen_counts
 from unlasting._errors import MissingKeyError
+from unlasting._logging import logger
 from unlasting.baselines import NoPrediction, Predictor
 from unlasting.metrics import (
     VCC2026,
@@ -101,6 +102,13 @@ def evaluate_vcc2026(
         truth = Panel.of(cells, control)
         zero = _mean_response(cells, control, truth, targets)
         one = replicate_summary(cells, control, targets=targets, control_name=screen.keys.control)
+        without = vcc2026_scores(one, zero, one).drop("mean").pipe(lambda scores: list(scores.index[scores.isna()]))
+        if without:
+            logger.warning(
+                "vcc2026%s: %s without a score, as half of the cells predict the others no better than the mean response.",
+                f", {cell_type}" if cell_type else "",
+                ", ".join(without),
+            )
         given: dict[str, dict[str, sparse.csr_array]] = {}
         if generated is not None and isinstance(screen, Groups) and judged is not None:
             given[judged] = {str(c): generated[screen.generated.rows(c)] for c in panel}
