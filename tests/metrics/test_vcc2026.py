@@ -147,6 +147,9 @@ def test_the_ends_of_the_scale_score_0_and_1_and_a_missing_value_the_worst(
     lost = vcc2026_scores(pd.Series(dict.fromkeys(VCC2026, np.nan)), zero, one)
     assert lost[list(VCC2026)].round(9).tolist() == [-1.25, 0.0, -1.25, -1.25, -1.25, -6.0]
     assert np.isnan(vcc2026_scores(zero, zero, zero)["mean"])
+    partly = one.where(one.index != "direction_reach")
+    assert vcc2026_scores(zero, zero, partly)["mean"] == 0
+    assert np.isnan(vcc2026_scores(zero, zero, partly)["direction_reach"])
 
 
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_array, sparse.csc_matrix])

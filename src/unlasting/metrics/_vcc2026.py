@@ -187,7 +187,7 @@ def vcc2026_scores(summary: pd.Series, mean_response: pd.Series, replicate: pd.S
     -------
     A score for each metric, and their mean as `mean`. A missing aggregate gets the score of the worst value of its
     metric. The score of `mse_ratio` is clipped to `[0, 1]`, and that of `lfc_nmae` at -6. NaN where the replicate is no
-    better than the mean response.
+    better than the mean response, or an end of the scale is missing; such metrics are not in the mean.
     """
     scores = {}
     for name in VCC2026:
@@ -198,4 +198,4 @@ def vcc2026_scores(summary: pd.Series, mean_response: pd.Series, replicate: pd.S
             value = 0.0 if name not in SMALLER_IS_BETTER else np.inf
         usable = sign * (one - zero) > 0
         scores[name] = float(np.clip((value - zero) / (one - zero), low, high)) if usable else np.nan
-    return pd.Series({**scores, "mean": float(np.mean(list(scores.values())))})
+    return pd.Series({**scores, "mean": pd.Series(scores).mean()})

@@ -158,8 +158,7 @@ def evaluate(
     and other fields are updated:
 
     - `"vcc2026"`: the frame.
-    - `"vcc2026_summary"`: `predictor`, `cell_type`, `metric`, `score`, `value` over conditions, the values of
-      `mean_response` and `replicate`, and `n_conditions`. The metric `mean` is the mean score.
+      `mean_response` and `replicate`, and `n_conditions`. The metric `mean` is the mean score over metrics with a scale.
     - `"vcc2026_left_out"`: `cell_type`, `predictor` and `reason` where a predictor lacks a condition.
 
     Raises

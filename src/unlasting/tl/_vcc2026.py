@@ -26,6 +26,7 @@ from unlasting.screen import (
     MissingKeyError,
     counts_per_unit,
     is_counts,
+    logger,
     rounded_counts,
     screen_counts,
 )
@@ -105,6 +106,13 @@ def evaluate_vcc2026(
         truth = Panel.of(cells, control)
         zero = _mean_response(cells, control, truth, targets)
         one = replicate_summary(cells, control, targets=targets, control_name=screen.keys.control)
+        without = vcc2026_scores(one, zero, one).drop("mean").pipe(lambda scores: list(scores.index[scores.isna()]))
+        if without:
+            logger.warning(
+                "vcc2026%s: %s without a score, as half of the cells predict the others no better than the mean response.",
+                f", {cell_type}" if cell_type else "",
+                ", ".join(without),
+            )
         given: dict[str, dict[str, sparse.csr_array]] = {}
         if generated is not None and evaluated is not None:
             given[evaluated] = {str(c): generated[screen.generated.rows(c)] for c in panel}
