@@ -41,6 +41,7 @@ FORBIDDEN = {
     "nn": {"anndata", "scanpy", "scvi", "lightning"},
     "module": {"anndata", "scanpy", "lightning"},
     "tl": {"torch", "scvi", "lightning"},
+    "io": {"torch", "scvi", "lightning"},
     "pl": {"torch", "scvi", "lightning", "scanpy", "scipy", "sklearn"},
 }
 """Libraries that a package does without."""

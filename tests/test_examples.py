@@ -1,4 +1,4 @@
-"""The examples in docstrings and guides run and give what they show."""
+"""The examples in docstrings and guides run and give the printed results."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def guides() -> list[doctest.DocTest]:
     return [parser.get_doctest(text, {}, name, name, 0) for name, text in sorted(sessions.items()) if text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", [*examples(), *guides()], ids=lambda test: test.name)
 def test_example(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

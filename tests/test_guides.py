@@ -1,4 +1,4 @@
-"""What the guides and tutorials call exists, and takes the arguments that it is given."""
+"""Every call in the guides and tutorials exists and takes its arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import unlasting
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/guide/*.md")])
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/*/*.md")])
 NOTEBOOKS = sorted(ROOT.glob("tutorials/*.ipynb"))
 
 
@@ -29,7 +29,7 @@ def code(file: Path) -> list[str]:
 
 
 def found(name: str) -> Any:
-    """What a name such as `ul.pp.split` or `model.train` stands for; `None` if it is nothing of this package."""
+    """Look a name such as `ul.pp.split` or `model.train` up; `None` if it is not from this package."""
     first, *parts = name.split(".")
     if first not in ("ul", "unlasting", "model") or not parts:
         return None
@@ -46,33 +46,33 @@ def calls(blocks: list[str]) -> Iterator[tuple[str, ast.Call]]:
                 yield ast.unparse(node.func), node
 
 
-@pytest.mark.parametrize("file", [file for file in (*PAGES, *NOTEBOOKS) if code(file)], ids=lambda file: file.name)
-def test_calls_fit(file):
-    for name, call in calls(code(file)):
-        value = found(name)
-        if not (getattr(value, "__module__", None) or "").startswith("unlasting"):
-            continue
-        signature = inspect.signature(value)
-        given = {keyword.arg: None for keyword in call.keywords if keyword.arg}
-        bind = signature.bind_partial if len(given) < len(call.keywords) else signature.bind
-        receiver = [None] * (name.startswith("model.") and inspect.isfunction(value))
-        positional = [a for a in call.args if not isinstance(a, ast.Starred)]
-        try:
-            bind(*receiver, *positional, **given)
-        except TypeError as error:
-            pytest.fail(f"{file.name}: {ast.unparse(call)}: {error}")
+def test_calls_fit():
+    for file in (*PAGES, *NOTEBOOKS):
+        for name, call in calls(code(file)):
+            value = found(name)
+            if not (getattr(value, "__module__", None) or "").startswith("unlasting"):
+                continue
+            signature = inspect.signature(value)
+            given = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+            bind = signature.bind_partial if len(given) < len(call.keywords) else signature.bind
+            receiver = [None] * (name.startswith("model.") and inspect.isfunction(value))
+            positional = [a for a in call.args if not isinstance(a, ast.Starred)]
+            try:
+                bind(*receiver, *positional, **given)
+            except TypeError as error:
+                pytest.fail(f"{file.name}: {ast.unparse(call)}: {error}")
 
 
-@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.name)
-def test_notebooks_are_executed_small_and_quiet(file):
-    assert file.stat().st_size < 1e6
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    assert cells[0]["cell_type"] == "markdown"
-    assert "".join(cells[0]["source"]).startswith("# ")
-    executed = [cell["execution_count"] for cell in cells if cell["cell_type"] == "code"]
-    assert executed == list(range(1, len(executed) + 1))
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    assert [output for output in outputs if output["output_type"] in ("error", "stream")] == []
+def test_notebooks_are_executed_small_and_quiet():
+    for file in NOTEBOOKS:
+        assert file.stat().st_size < 1e6
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        assert cells[0]["cell_type"] == "markdown"
+        assert "".join(cells[0]["source"]).startswith("# ")
+        executed = [cell["execution_count"] for cell in cells if cell["cell_type"] == "code"]
+        assert executed == list(range(1, len(executed) + 1)), file.name
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        assert [output for output in outputs if output["output_type"] in ("error", "stream")] == [], file.name
 
 
 def test_the_metrics_and_baselines_are_explained_where_arrays_are():

@@ -1,12 +1,10 @@
-"""What is said of the package in several places is the same in all of them."""
+"""Facts about the package are the same in all files that state them."""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -23,10 +21,16 @@ def entry(file: str, key: str) -> str:
     return found[1].strip("\"'")
 
 
-@pytest.mark.parametrize("file", ["CITATION.cff", ".github/ecosystem/meta.yaml"])
-@pytest.mark.parametrize("key", ["version", "license"])
-def test_files_agree_with_the_package(file, key):
-    assert entry(file, key) == PROJECT[key]
+def test_files_agree_with_the_package():
+    for file in ("CITATION.cff", ".github/ecosystem/meta.yaml"):
+        for key in ("version", "license"):
+            assert entry(file, key) == PROJECT[key], (file, key)
+
+
+def test_no_hard_dependency_has_a_copyleft_licence():
+    """`diptest` is under the GPL, and so an extra."""
+    assert not any(requirement.startswith("diptest") for requirement in PROJECT["dependencies"])
+    assert any(requirement.startswith("torch-geometric") for requirement in PROJECT["dependencies"])
 
 
 def test_the_ecosystem_entry_describes_the_package():

@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works."""
+"""The code and the commands in README work."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ def small_and_fast(monkeypatch, tmp_path):
     small = whole[np.sort(rows)].copy()
     train = UnlastingModel.train
     monkeypatch.setattr(datasets, "papalexi", small.copy)
-    monkeypatch.setattr(UnlastingModel, "train", lambda self: train(self, 4, accelerator="cpu", show_progress=False))
+    monkeypatch.setattr(
+        UnlastingModel, "train", lambda self: train(self, max_steps=4, accelerator="cpu", show_progress=False)
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_quick_start_runs(small_and_fast):
     (code,) = blocks("README.md", "python")
     names: dict[str, object] = {}
@@ -51,16 +54,20 @@ def test_the_first_page_of_the_documentation_shows_the_same():
     assert [call for call in calls[0] if call not in calls[1]] == []
 
 
-@pytest.mark.parametrize("line", [line for block in blocks("README.md", "bash") for line in block.splitlines() if line])
-def test_commands_exist(line):
-    program, *words = line.split("#")[0].split()
-    if program == "make":
-        assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
-    elif program == "unlasting":
-        shown = CliRunner().invoke(app, [words[0], "--help"]).stdout
-        assert [word for word in words if word.startswith("--") and word not in shown] == []
-    else:
-        assert line == "pip install unlasting"
+def test_commands_exist():
+    for line in (line for block in blocks("README.md", "bash") for line in block.splitlines() if line):
+        program, *words = line.split("#")[0].split()
+        if program == "make":
+            assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+        elif program == "unlasting":
+            shown = CliRunner().invoke(app, [words[0], "--help"]).stdout
+            assert [word for word in words if word.startswith("--") and word not in shown] == []
+        else:
+            assert line == "pip install unlasting"
+
+
+def test_it_fits_on_two_screens():
+    assert len(PAGES["README.md"].splitlines()) <= 130
 
 
 def test_files_that_it_points_to_exist():

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unlasting import baselines, datasets, effects, metrics, module, nn, pl, pp, tl, train
+    from unlasting import baselines, datasets, effects, io, metrics, module, nn, pl, pp, tl, train
     from unlasting.model import UnlastingModel
 
 __version__ = version("unlasting")
@@ -17,6 +17,7 @@ __all__ = [
     "baselines",
     "datasets",
     "effects",
+    "io",
     "metrics",
     "module",
     "nn",

@@ -201,16 +201,24 @@ def train(
     _may_write(model, force, is_folder=True)
     check_place(model, force, save_anndata=True)
     adata = _read(file)
-    labels: dict[str, Any] = not_none(perturbation_key=perturbation_key, control=control, delimiter=delimiter)
-    types: dict[str, Any] = not_none(cell_type_key=cell_type_key)
-    others: dict[str, Any] = not_none(batch_key=batch_key, dose_key=dose_key, smiles_key=smiles_key)
-    if split is not None:
-        ul.pp.split(adata, split, **labels, **types, **others, seed=seed)
-    ul.pp.prepare(adata, n_top_genes=n_top_genes, library_size_key=library_size_key, **labels)
-    if smiles_key is not None:
-        ul.pp.molecules(adata, smiles_key, **labels)
-    ul.pp.grn(adata, prior=None if prior == "none" else prior, **types, **labels)
-    ul.UnlastingModel.setup_anndata(adata, **labels, **types, **others, mode=mode)
+    given: dict[str, Any] = not_none(
+        perturbation_key=perturbation_key,
+        control=control,
+        delimiter=delimiter,
+        cell_type_key=cell_type_key,
+        batch_key=batch_key,
+        dose_key=dose_key,
+        smiles_key=smiles_key,
+    )
+    if split is None:
+        ScreenKeys.restart(adata, **given).write(adata)
+    else:
+        ul.pp.split(adata, split, **given, seed=seed)
+    ul.pp.prepare(adata, n_top_genes=n_top_genes, library_size_key=library_size_key)
+    if ScreenKeys.read(adata).smiles_key is not None:
+        ul.pp.molecules(adata)
+    ul.pp.grn(adata, prior=None if prior == "none" else prior)
+    ul.UnlastingModel.setup_anndata(adata, mode=mode)
     trained = ul.UnlastingModel(adata, preset=preset)
     trained.train(max_steps=max_steps, accelerator=accelerator, seed=seed)
     trained.save(model, overwrite=force, save_anndata=True)

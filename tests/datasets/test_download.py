@@ -17,6 +17,8 @@ from anndata import AnnData
 from unlasting import datasets, pp
 from unlasting.screen import ScreenKeys
 
+pytestmark = pytest.mark.slow
+
 PUBLISHED = {
     "adamson": ["63(mod)_pBA580", "62(mod)_pBA581", "DDIT3_pDS263", "SPI1_pDS255", "CREB1_pDS269", "*", "nan"],
     "norman": ["control", "CBL_UBASH3A", "CBL", "UBASH3A", "KLF1", "nan"],

@@ -12,6 +12,8 @@ from scipy import stats
 from unlasting import datasets, pp, tl
 from unlasting.screen import ScreenKeys
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def simulated():

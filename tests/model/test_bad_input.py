@@ -98,7 +98,7 @@ def no_matrix(adata):
     return anndata.AnnData(obs=adata.obs, var=adata.var, uns=adata.uns)
 
 
-NUMBERS = "real numbers are expected"
+NUMBERS = "real numbers are needed"
 ANNDATA = r"`(adata|controls)` (is|must be) .*(DataFrame|str|AnnData)"
 NOT_FINITE = "(NaN|missing) or infinite"
 UNWRITTEN = ["split", "prepare", "grn", "setup", "evaluate", "load"]
@@ -116,7 +116,7 @@ FAULTS = {
     "negative": (value(-0.5), "negative values", READ),
     "text in X": (matrix(lambda values: values.astype(str).astype(object)), NUMBERS, READ),
     "complex numbers": (matrix(lambda values: values.astype(complex)), NUMBERS, READ),
-    "no X": (no_matrix, r"`adata.X` is empty; .*expression is expected there", READ),
+    "no X": (no_matrix, r"`adata.X` is empty. Put the expression there", READ),
     "zeros": (matrix(lambda values: sparse.csr_matrix(0 * values)), "only zeros|no counts", ["prepare", "setup", "predict", "generate", "load", "model.prepare"]),
     "raw counts": (counts_for_logs, r"whole numbers.* raw counts.*pp\.prepare", LOGS),
     "logs": (logs_for_counts, r"fractions .*layers\['counts'\]", ["prepare", "model.prepare"]),
@@ -308,7 +308,6 @@ SETUPS = [
     ({"control": "contrl"}, ValueError, "`control='contrl'`.*Did you mean 'control'"),
     ({"perturbation_key": "perturbed"}, KeyError, "`perturbation_key` is 'perturbed'.*Did you mean 'perturbation'"),
     ({"split_key": "splt"}, KeyError, "`split_key` is 'splt', but `adata.obs` has no such column"),
-    ({"control": None}, ValueError, "`control=None`"),
     ({"cell_type_key": "celltype"}, KeyError, "`cell_type_key` is 'celltype'.*Did you mean 'cell_type'"),
     ({"batch_key": "lane"}, KeyError, "`batch_key` is 'lane'"),
     ({"layer": "lognorm"}, KeyError, "`layer` is 'lognorm'"),
@@ -464,7 +463,7 @@ ARGUMENTS = {
         ({"n_top_genes": "many"}, f"`n_top_genes` is 'many'; {WHOLE} 1"),
         ({"target_sum": "1e4"}, "`target_sum` is '1e4'; a number is needed"),
         ({"target_sum": -1}, "`target_sum` is -1; it must be positive"),
-        ({"genes": "G3"}, "`genes` is 'G3'; a list of names is needed"),
+        ({"genes": "G3"}, "`genes` is 'G3'; give a list of names"),
     ],
     "grn": [
         ({"min_correlation": "high"}, "`min_correlation` is 'high'; a number is needed"),

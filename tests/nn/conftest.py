@@ -13,12 +13,13 @@ N_GENES, N_NODES, N_FEATURES, N_CONDITIONS = 11, 14, 7, 8
 SMALL = {"gene_features": 4, "attention_features": 6, "width": 16, "time_frequencies": 8}
 
 
-@pytest.fixture(params=PRESETS)
-def architecture(request) -> Architecture:
+@pytest.fixture
+def architectures() -> list[Architecture]:
     """The denoiser's switches in every preset, at a small size."""
-    preset = PRESETS[request.param]
-    condition = 5 if preset.denoiser.condition_features else 0
-    return dataclasses.replace(preset.denoiser, **SMALL, condition_features=condition)
+    return [
+        dataclasses.replace(p.denoiser, **SMALL, condition_features=5 if p.denoiser.condition_features else 0)
+        for p in PRESETS.values()
+    ]
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def molecules() -> torch.Tensor:
 
 @pytest.fixture
 def cells() -> dict[str, torch.Tensor]:
-    """What the networks are called with, for a cell of each condition."""
+    """The arguments of the networks, for a cell of each condition."""
     generator = torch.Generator().manual_seed(2)
     return {
         "state": torch.randn(N_CONDITIONS, N_GENES, generator=generator),

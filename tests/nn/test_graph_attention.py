@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.nn import GATConv
 
-from unlasting.nn import SharedGraph, SharedGraphAttention, _graph_attention
+from unlasting.nn import SharedGraph, SharedGraphAttention
+from unlasting.nn import _attention as private  # the path of devices without sparse kernels, which no test has
 
 
 @st.composite
@@ -61,21 +62,21 @@ def assert_same_as_pyg(n_nodes: int, edge_index: torch.Tensor, n_cells: int, hea
         torch.testing.assert_close(ours_, theirs_, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(graphs(), st.integers(1, 4), st.integers(1, 3), st.integers(0, 1000))
 def test_values_and_gradients_are_those_of_pyg(graph, n_cells, heads, seed):
     assert_same_as_pyg(*graph, n_cells, heads, seed)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(graphs(), st.integers(1, 4), st.integers(0, 1000))
 def test_where_there_are_no_sparse_kernels_the_result_is_the_same(graph, n_cells, seed):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_graph_attention, "_SPARSE_DEVICES", ())
+        patch.setattr(private, "_SPARSE_DEVICES", ())
         assert_same_as_pyg(*graph, n_cells, 2, seed)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(graphs(), st.integers(1, 4), st.integers(1, 3), st.integers(0, 1000))
 def test_the_attention_of_every_edge_is_that_of_pyg(graph, n_cells, heads, seed):
     n_nodes, edge_index = graph
@@ -91,8 +92,8 @@ def test_the_attention_of_every_edge_is_that_of_pyg(graph, n_cells, heads, seed)
     expected = expected.view(n_cells, n_nodes, n_nodes)  # of every target, to every source
     found = layer.attention(features)
     torch.testing.assert_close(found, expected[:, shared.target, shared.source], rtol=1e-4, atol=1e-6)
-    of_targets = torch.zeros(n_cells, n_nodes).index_add(1, shared.target, found)
-    torch.testing.assert_close(of_targets, torch.ones(n_cells, n_nodes))
+    total = torch.zeros(n_cells, n_nodes).index_add(1, shared.target, found)
+    torch.testing.assert_close(total, torch.ones(n_cells, n_nodes))
 
 
 def test_a_larger_graph_and_another_number_of_cells_each_time():

@@ -76,6 +76,7 @@ def _file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tl.bimodality(adata)
     tl.embedding(adata)
     tl.rank(adata)
+    adata.uns["unlasting"]["keys"] = {"dose_key": "dose"}
     tl.dose_response(adata, drugs=["A", "B"], n_genes=4)
     scores, summary = _scores()
     edges = pd.DataFrame(

@@ -41,7 +41,7 @@ def make(adata: AnnData, *, use_grn: bool = True, use_latent: bool = True, **opt
     return Shift(adata, 0.5 * use_grn + 0.5 * use_latent)
 
 
-def test_every_variant_is_trained_and_judged_on_the_same_cells():
+def test_every_variant_is_trained_and_evaluated_on_the_same_cells():
     adata = shifted_screen()
     before = np.array(adata.X)
     frame = tl.ablate(adata, make, metrics=["e_distance", "emd"], gene_sets="all", n_repeats=2, n_permutations=99)
@@ -55,6 +55,7 @@ def test_every_variant_is_trained_and_judged_on_the_same_cells():
     assert 0.1 < scores["no GRN"] < 0.9
     assert scores["no effect"] == pytest.approx(1.0)
     np.testing.assert_array_equal(adata.X, before)
+    assert set(adata.uns[UNS_KEY]["score_summary"]["reference"]) == {"full"}
     stored = adata.uns[UNS_KEY]["scores"].rename(columns={"predictor": "variant"})
     pd.testing.assert_frame_equal(stored, frame)
 

@@ -102,7 +102,7 @@ def test_results_survive_h5ad(ranked, tmp_path):
 def test_errors_name_the_way_out(ranked, planted_screen, monkeypatch):
     with pytest.raises(KeyError, match="ul.tl.rank"):
         tl.enrich(planted_screen(20), SETS)
-    with pytest.raises(ValueError, match="names of the same kind"):
+    with pytest.raises(ValueError, match="gene names like those"):
         tl.enrich(ranked, {"a": ["ENSG1"]})
     with pytest.raises(ValueError, match="`min_genes=40` of the 30 genes .*the largest has 10"):
         tl.enrich(ranked, SETS, min_genes=40)

@@ -47,7 +47,17 @@ class Source:
     label: Callable[[str], str]
 
     def load(self, cache: str | PathLike[str] | None = None) -> AnnData:
-        """Download if necessary, read, translate the labels, and drop cells without a label or cell line."""
+        """Download if necessary, read, translate the labels, and drop cells without a label or cell line.
+
+        Parameters
+        ----------
+        cache
+            Folder for downloaded files; by default the cache folder of the operating system.
+
+        Returns
+        -------
+        Raw counts in `X`, with `obs["perturbation"]`, `obs["cell_type"]` and `obs["published_label"]`.
+        """
         adata = anndata.read_h5ad(self.fetch(cache))
         published = adata.obs["perturbation"].astype(object)
         labels = [self.label(str(value).strip()) if value == value else "" for value in published]
@@ -67,6 +77,15 @@ class Source:
 
     def fetch(self, cache: str | PathLike[str] | None) -> str:
         """Find the file in the cache or download it there, and check it.
+
+        Parameters
+        ----------
+        cache
+            Folder for downloaded files.
+
+        Returns
+        -------
+        The path.
 
         Raises
         ------

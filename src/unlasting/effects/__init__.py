@@ -11,6 +11,7 @@ from unlasting.effects._on_target import OnTargetEffects
 from unlasting.effects._precision import full_precision
 from unlasting.effects._regression import fit_effects
 from unlasting.effects._responders import ResponderFit, Responders
+from unlasting.effects._response import ResponseMixture, fit_response_mixture
 from unlasting.effects._similarity import MolecularSimilarity, fit_molecular_similarity
 from unlasting.effects._statistics import ControlPopulations, HurdleParameters, ScreenStatistics, StatisticsBuffers
 from unlasting.effects._vocabulary import DRUG, GENE, KINDS, NO_DOSE, STIMULUS, TargetVocabulary
@@ -32,6 +33,7 @@ __all__ = [
     "OnTargetEffects",
     "ResponderFit",
     "Responders",
+    "ResponseMixture",
     "STIMULUS",
     "ScreenStatistics",
     "StatisticsBuffers",
@@ -42,6 +44,7 @@ __all__ = [
     "fit_effects",
     "fit_molecular_similarity",
     "fit_responders",
+    "fit_response_mixture",
     "fit_statistics",
     "full_precision",
     "has_integer_counts",

@@ -1,11 +1,24 @@
-"""How far predicted cells are from observed ones: pure functions of arrays, and a registry of them."""
+"""Distances of predicted from observed cells: pure functions of arrays, and their registry."""
 
+from unlasting.metrics._calibration import dynamic_range_fraction
+from unlasting.metrics._challenge import (
+    direction_fidelity,
+    direction_reach,
+    lfc_nmae,
+    noise_corrected_mse,
+    perturbation_discrimination,
+    significant_jaccard,
+)
 from unlasting.metrics._change import mse_change, pearson_change
 from unlasting.metrics._differential import de_direction, de_lfc_spearman, de_overlap, de_recall
 from unlasting.metrics._discrimination import discrimination_score, perturbation_spread
 from unlasting.metrics._distances import e_distance, mean_distance, mmd
 from unlasting.metrics._per_gene import emd, emd_per_gene, energy, energy_per_gene
-from unlasting.metrics._registry import METRICS, Metric, get_metric
+from unlasting.metrics._pseudobulk import pseudobulk, pseudobulk_noise
+from unlasting.metrics._rank_test import RankTable, rank_table, rank_test
+from unlasting.metrics._registry import METRICS, Metric, get_metric, register
+from unlasting.metrics._replicate import mean_response, replicate_summary
+from unlasting.metrics._resampled import resampled_e_distance
 from unlasting.metrics._shape import bimodality_error, dispersion_error, sarle_coefficient
 from unlasting.metrics._structure import (
     correlation_error,
@@ -13,31 +26,61 @@ from unlasting.metrics._structure import (
     library_size_error,
     zero_fraction_error,
 )
+from unlasting.metrics._systema import centroid_accuracy, perturbed_reference
+from unlasting.metrics._vcc2026 import VCC2026, Panel, vcc2026, vcc2026_scores, vcc2026_summary
+from unlasting.metrics._weighted import de_auprc, gene_weights, weighted_mse, weighted_r2_change
 
 __all__ = [
     "METRICS",
     "Metric",
+    "Panel",
+    "RankTable",
+    "VCC2026",
     "bimodality_error",
+    "centroid_accuracy",
     "correlation_error",
+    "de_auprc",
     "de_direction",
     "de_lfc_spearman",
     "de_overlap",
     "de_recall",
     "detected_genes_error",
+    "direction_fidelity",
+    "direction_reach",
     "discrimination_score",
     "dispersion_error",
+    "dynamic_range_fraction",
     "e_distance",
     "emd",
     "emd_per_gene",
     "energy",
     "energy_per_gene",
+    "gene_weights",
     "get_metric",
+    "lfc_nmae",
     "library_size_error",
     "mean_distance",
+    "mean_response",
     "mmd",
     "mse_change",
+    "noise_corrected_mse",
     "pearson_change",
+    "perturbation_discrimination",
     "perturbation_spread",
+    "perturbed_reference",
+    "pseudobulk",
+    "pseudobulk_noise",
+    "rank_table",
+    "rank_test",
+    "replicate_summary",
+    "register",
+    "resampled_e_distance",
     "sarle_coefficient",
+    "significant_jaccard",
+    "vcc2026",
+    "vcc2026_scores",
+    "vcc2026_summary",
+    "weighted_mse",
+    "weighted_r2_change",
     "zero_fraction_error",
 ]

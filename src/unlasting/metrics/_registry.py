@@ -22,67 +22,127 @@ from unlasting.metrics._structure import (
     library_size_error,
     zero_fraction_error,
 )
+from unlasting.metrics._systema import centroid_accuracy
+from unlasting.metrics._weighted import de_auprc, weighted_mse, weighted_r2_change
 from unlasting.screen import MissingKeyError, nearest_name
+
+CELLS = ("predicted", "observed")
+CHANGES = (*CELLS, "control", "observed_control")
+LFC = ("predicted_lfc", "observed_lfc", "observed_pvalue")
+EFFECTS = ("predicted_effects", "observed_effects")
+NEEDS = (
+    *CHANGES,
+    "reference",
+    "weights",
+    *(f"{group}_{column}" for group in CELLS for column in ("score", "lfc", "pvalue")),
+    *EFFECTS,
+)
+"""Arguments that a metric can ask for."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and what must be known to read it.
+    """A metric with the facts needed to compute and read it.
 
     Parameters
     ----------
     name
-        Its name in tables.
-    meaning
-        What it measures, in one line.
-    best_value
-        The value of a perfect prediction from infinitely many cells.
-    unit
-        Its unit: `expression` is that of the data, `1` none.
-    needs
-        Names of the arguments of `function`: `predicted`, `observed`, `control`, `observed_control` are cells,
-        `reference` is the mean profile of the training perturbations; `predicted_score`, `predicted_lfc`,
-        `predicted_pvalue` and their observed counterparts are columns of a table of differential expression;
-        `predicted_effects` and `observed_effects` are the mean changes of all conditions together.
+        Name in tables.
     function
-        What computes it from these, passed by name. The result is a number; of the effects of all conditions, a number
-        or one for each condition.
+        Computes the metric from the arguments in `needs`, passed by name. It returns a number; from the effects of all
+        conditions, a number or one per condition.
+    best_value
+        Value of a perfect prediction from infinitely many cells.
+    needs
+        Arguments of `function`. Without an argument that starts with `predicted`, the cells `predicted` and `observed`
+        come first, so that `("control",)` asks for three samples.
+
+        - `predicted`, `observed`, `control`, `observed_control`: cells, shape `(n_cells, n_genes)`. The last two are
+          disjoint halves of the training controls.
+        - `reference`: mean profile of the training perturbations, shape `(n_genes,)`.
+        - `weights`: weights of genes by differential expression, shape `(n_genes,)`.
+        - `predicted_` or `observed_` with `score`, `lfc` or `pvalue`: differential expression, shape `(n_genes,)`.
+        - `predicted_effects`, `observed_effects`: mean changes, shape `(n_conditions, n_genes)`.
+    meaning
+        Meaning in one line.
+    unit
+        `expression` for the unit of the data, `1` for none.
     larger_is_better
         Whether a larger value is better. `None`: the best value lies in between.
+    takes_means
+        Whether `function` is given mean profiles, shape `(n_genes,)`, in place of cells. Such a metric also scores
+        predictions that are means.
+
+    Raises
+    ------
+    ValueError
+        If an argument in `needs` is unknown.
     """
 
     name: str
-    meaning: str
-    best_value: float
-    unit: str
-    needs: tuple[str, ...]
     function: Callable[..., Any]
+    best_value: float
+    needs: tuple[str, ...] = CELLS
+    meaning: str = ""
+    unit: str = "1"
     larger_is_better: bool | None = False
+    takes_means: bool = False
+
+    def __post_init__(self) -> None:
+        needs = tuple(self.needs)
+        if not any(need.startswith("predicted") for need in needs):
+            needs = tuple(dict.fromkeys([*CELLS, *needs]))
+        unknown = [need for need in needs if need not in NEEDS]
+        if unknown:
+            raise ValueError(
+                f"`needs` of metric {self.name!r} holds {unknown[0]!r}.{nearest_name(unknown[0], NEEDS)} Choose from "
+                f"{', '.join(NEEDS)}."
+            )
+        object.__setattr__(self, "needs", needs)
 
     def loss(self, value: float | np.ndarray) -> Any:
-        """Turn values into losses, of which a lower one is better whatever the metric.
-
-        Parameters
-        ----------
-        value
-            Values of the metric.
-
-        Returns
-        -------
-        The losses, in the shape of `value`. They order predictors; their zero means nothing.
-        """
+        """Turn values into losses, in the shape of `value`: lower is better, and zero has no meaning."""
         if self.larger_is_better is None:
             return abs(value - self.best_value)
         return -value if self.larger_is_better else value
 
 
-def get_metric(name: str) -> Metric:
-    """Get a metric by its name.
+METRICS: dict[str, Metric] = {}
+"""The registered metrics by name."""
+
+
+def register(metric: Metric) -> Metric:
+    """Register a metric, so that its name can be given wherever metrics are asked for.
+
+    Parameters
+    ----------
+    metric
+        The metric. One of the same name is replaced.
+
+    Returns
+    -------
+    The metric.
+
+    Examples
+    --------
+    >>> from unlasting.metrics import METRICS, Metric, register
+    >>> def mean_error(predicted, observed):
+    ...     return abs(predicted.mean() - observed.mean())
+    >>> metric = register(Metric("mean_error", mean_error, best_value=0.0))
+    >>> METRICS.pop("mean_error").needs
+    ('predicted', 'observed')
+    """
+    METRICS[metric.name] = metric
+    return metric
+
+
+def get_metric(name: str | Metric) -> Metric:
+    """Get a metric by its name; a metric itself is returned as it is.
 
     Parameters
     ----------
     name
-        A name in `METRICS`.
+        A name in `METRICS`, or a metric.
 
     Returns
     -------
@@ -91,18 +151,21 @@ def get_metric(name: str) -> Metric:
     Raises
     ------
     KeyError
-        If there is no metric of that name.
+        If no metric has this name.
 
     Examples
     --------
     >>> from unlasting.metrics import get_metric
-    >>> metric = get_metric("pearson_change")
+    >>> metric = get_metric("pearson_change_centred")
     >>> metric.best_value, metric.needs
-    (1.0, ('predicted', 'observed', 'control', 'observed_control'))
+    (1.0, ('predicted', 'observed', 'reference'))
     """
+    if isinstance(name, Metric):
+        return name
     if name not in METRICS:
         raise MissingKeyError(
-            f"There is no metric {name!r}.{nearest_name(name, METRICS)} Metrics are {', '.join(METRICS)}."
+            f"There is no metric {name!r}.{nearest_name(name, METRICS)} Metrics are {', '.join(METRICS)}; add your own "
+            "with `metrics.register`."
         )
     return METRICS[name]
 
@@ -111,170 +174,82 @@ def _pearson_change_centred(predicted: Matrix, observed: Matrix, reference: Matr
     return pearson_change(predicted, observed, reference)
 
 
-def _discrimination(predicted_effects: np.ndarray, observed_effects: np.ndarray, distance: Any) -> np.ndarray:
-    return discrimination_score(predicted_effects, observed_effects, distance=distance)
+def _of_effects(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Let a comparison of effects take them by the names in `needs`."""
+    return lambda predicted_effects, observed_effects: function(predicted_effects, observed_effects, **options)
 
 
-def _perturbation_spread(predicted_effects: np.ndarray, observed_effects: np.ndarray) -> float:
-    return perturbation_spread(predicted_effects, observed_effects)
+def _register_all() -> None:
+    def add(
+        name: str,
+        function: Callable[..., Any],
+        best_value: float,
+        needs: tuple[str, ...],
+        meaning: str,
+        unit: str = "1",
+        larger: bool | None = False,
+        means: bool = False,
+    ) -> None:
+        register(Metric(name, function, best_value, needs, meaning, unit, larger, means))
 
-
-CELLS = ("predicted", "observed")
-CHANGES = (*CELLS, "control", "observed_control")
-LFC = ("predicted_lfc", "observed_lfc", "observed_pvalue")
-EFFECTS = ("predicted_effects", "observed_effects")
-
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "e_distance",
-            "distance of the distributions of whole cells (unbiased, not rooted)",
-            0.0,
-            "expression",
-            CELLS,
-            partial(e_distance, unbiased=True),
-        ),
-        Metric("emd", "Wasserstein distance of each gene, mean over genes", 0.0, "expression", CELLS, emd),
-        Metric(
-            "energy",
-            "energy distance of each gene, mean over genes (unbiased)",
-            0.0,
-            "expression",
-            CELLS,
-            partial(energy, unbiased=True),
-        ),
-        Metric("mmd", "squared maximum mean discrepancy, Gaussian kernel (unbiased)", 0.0, "1", CELLS, mmd),
-        Metric(
-            "pearson_change",
-            "correlation over genes of the mean change from control",
-            1.0,
-            "1",
-            CHANGES,
-            pearson_change,
-            larger_is_better=True,
-        ),
-        Metric(
-            "pearson_change_centred",
-            "correlation over genes of the mean difference from the mean training perturbation",
-            1.0,
-            "1",
-            (*CELLS, "reference"),
-            _pearson_change_centred,
-            larger_is_better=True,
-        ),
-        Metric(
-            "mse_change",
-            "squared error of the mean change from control, mean over genes",
-            0.0,
-            "expression squared",
-            CHANGES,
-            mse_change,
-        ),
-        Metric(
-            "zero_fraction_error",
-            "error in the share of cells without a gene, mean over genes",
-            0.0,
-            "1",
-            CELLS,
-            zero_fraction_error,
-        ),
-        Metric(
-            "correlation_error",
-            "error in the correlation of two genes, mean over pairs of genes",
-            0.0,
-            "1",
-            CELLS,
-            correlation_error,
-        ),
-        Metric(
-            "library_size_error",
-            "Wasserstein distance of library sizes, relative to their mean",
-            0.0,
-            "1",
-            CELLS,
-            library_size_error,
-        ),
-        Metric(
-            "detected_genes_error",
-            "Wasserstein distance of the number of expressed genes, relative to their mean",
-            0.0,
-            "1",
-            CELLS,
-            detected_genes_error,
-        ),
-        Metric(
-            "dispersion_error",
-            "error in the s.d. of expressed values, relative to the observed s.d.",
-            0.0,
-            "1",
-            CELLS,
-            dispersion_error,
-        ),
-        Metric(
-            "bimodality_error",
-            "error in Sarle's coefficient of expressed values, mean over genes",
-            0.0,
-            "1",
-            CELLS,
-            bimodality_error,
-        ),
-        *(
-            Metric(
-                f"discrimination_score_{distance}",
-                f"rank of the own truth among all conditions by {distance} distance to the prediction",
-                1.0,
-                "1",
-                EFFECTS,
-                partial(_discrimination, distance=distance),
-                larger_is_better=True,
-            )
-            for distance in ("l1", "l2", "cosine")
-        ),
-        Metric(
-            "perturbation_spread",
-            "how much predictions differ between conditions, relative to the truth",
-            1.0,
-            "1",
-            EFFECTS,
-            _perturbation_spread,
-            larger_is_better=None,
-        ),
-        Metric(
-            "de_overlap",
-            "share of the significant genes that is among as many top predicted ones",
-            1.0,
-            "1",
-            ("predicted_score", "observed_score", "predicted_pvalue", "observed_pvalue"),
-            de_overlap,
-            larger_is_better=True,
-        ),
-        Metric(
-            "de_direction",
-            "share of the significant genes that changes in the predicted direction",
-            1.0,
-            "1",
-            LFC,
-            de_direction,
-            larger_is_better=True,
-        ),
-        Metric(
-            "de_lfc_spearman",
-            "rank correlation of log-fold changes over the significant genes",
-            1.0,
-            "1",
-            LFC,
-            de_lfc_spearman,
-            larger_is_better=True,
-        ),
-        Metric(
-            "de_recall",
-            "share of the significant genes that is significant in predicted cells",
-            1.0,
-            "1",
-            ("predicted_pvalue", "observed_pvalue"),
-            de_recall,
-            larger_is_better=True,
-        ),
+    unbiased_e = partial(e_distance, unbiased=True)
+    add("e_distance", unbiased_e, 0.0, CELLS, "distance between distributions of cells (unbiased)", "expression")
+    add("emd", emd, 0.0, CELLS, "Wasserstein distance, mean over genes", "expression")
+    unbiased_energy = partial(energy, unbiased=True)
+    add("energy", unbiased_energy, 0.0, CELLS, "energy distance, mean over genes (unbiased)", "expression")
+    add("mmd", mmd, 0.0, CELLS, "squared maximum mean discrepancy, Gaussian kernel (unbiased)")
+    meaning = "correlation over genes of the mean change from control"
+    add("pearson_change", pearson_change, 1.0, CHANGES, meaning, larger=True, means=True)
+    meaning = "correlation over genes of the mean difference from the mean training perturbation"
+    needs: tuple[str, ...] = (*CELLS, "reference")
+    add("pearson_change_centred", _pearson_change_centred, 1.0, needs, meaning, larger=True, means=True)
+    meaning = "squared error of the mean change from control, mean over genes"
+    add("mse_change", mse_change, 0.0, CHANGES, meaning, "expression squared", means=True)
+    meaning = "squared error of the mean profile, weighted by the response of genes"
+    needs = (*CELLS, "weights")
+    add("weighted_mse", weighted_mse, 0.0, needs, meaning, "expression squared", means=True)
+    meaning = "explained variance of the mean difference from the mean training perturbation, weighted by the response"
+    needs = (*CELLS, "reference", "weights")
+    add("weighted_r2_change", weighted_r2_change, 1.0, needs, meaning, larger=True, means=True)
+    meaning = "error in the share of cells that do not express a gene, mean over genes"
+    add("zero_fraction_error", zero_fraction_error, 0.0, CELLS, meaning)
+    meaning = "error in the correlation of two genes, mean over gene pairs"
+    add("correlation_error", correlation_error, 0.0, CELLS, meaning)
+    meaning = "Wasserstein distance of library sizes, relative to their mean"
+    add("library_size_error", library_size_error, 0.0, CELLS, meaning)
+    meaning = "Wasserstein distance of numbers of detected genes, relative to their mean"
+    add("detected_genes_error", detected_genes_error, 0.0, CELLS, meaning)
+    meaning = "error in the s.d. of expressed values, relative to the observed s.d."
+    add("dispersion_error", dispersion_error, 0.0, CELLS, meaning)
+    meaning = "error in Sarle's coefficient of expressed values, mean over genes"
+    add("bimodality_error", bimodality_error, 0.0, CELLS, meaning)
+    for distance in ("l1", "l2", "cosine"):
+        score = _of_effects(discrimination_score, distance=distance)
+        meaning = f"rank of the own truth among all conditions by {distance} distance to the prediction"
+        add(f"discrimination_score_{distance}", score, 1.0, EFFECTS, meaning, larger=True)
+    meaning = "share of the other conditions that are farther from the prediction than the own truth"
+    add("centroid_accuracy", _of_effects(centroid_accuracy), 1.0, EFFECTS, meaning, larger=True)
+    meaning = "differences of predictions between conditions, relative to the truth"
+    add("perturbation_spread", _of_effects(perturbation_spread), 1.0, EFFECTS, meaning, larger=None)
+    needs = ("predicted_score", "observed_score", "predicted_pvalue", "observed_pvalue")
+    add(
+        "de_overlap", de_overlap, 1.0, needs, "share of significant genes among as many top predicted ones", larger=True
     )
-}
+    meaning = "average precision of the predicted ranking of genes for the significant genes"
+    add("de_auprc", de_auprc, 1.0, ("predicted_score", "observed_pvalue"), meaning, larger=True)
+    meaning = "share of significant genes that change in the predicted direction"
+    add("de_direction", de_direction, 1.0, LFC, meaning, larger=True)
+    meaning = "rank correlation of log-fold changes over significant genes"
+    add("de_lfc_spearman", de_lfc_spearman, 1.0, LFC, meaning, larger=True)
+    needs = ("predicted_pvalue", "observed_pvalue")
+    add(
+        "de_recall",
+        de_recall,
+        1.0,
+        needs,
+        "share of significant genes that are significant in predicted cells",
+        larger=True,
+    )
+
+
+_register_all()

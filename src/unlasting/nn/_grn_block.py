@@ -1,4 +1,4 @@
-"""The gene regulatory network block: every gene is a node, and attention carries the perturbation along edges."""
+"""The GRN block: genes are nodes, and perturbations spread along the edges."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unlasting.effects import ConditionTensors
-from unlasting.nn._graph_attention import SharedGraph, SharedGraphAttention
+from unlasting.nn._architecture import Architecture
+from unlasting.nn._attention import SharedGraph, graph_layer
 from unlasting.nn._molecules import MoleculeFusion
 
 
 class GRNBlock(nn.Module):
-    r"""Two graph-attention layers over genes, with a read-out for every measured gene.
+    r"""Two graph layers over genes, with a read-out for every measured gene.
 
-    A node starts as `Phi(g_i m_i, context) + delta(g_i, condition) + Psi(inputs_i)`. `m_i` is zero for a knocked-out
-    gene. `delta` is linear in the condition, so it vanishes for the control. The published form has no `delta`; given
-    molecules, it fuses the first term with theirs under a drug. Targets that are not measured are nodes as well; they
-    have no inputs and no read-out.
+    A node starts as `Phi(g_i m_i, context) + delta(g_i, condition) + Psi(inputs_i)`, where `m_i` is zero for a
+    knocked-out gene and `delta` is linear in the condition. The published form has no `delta`; under a drug it fuses the
+    first term with the molecule. Unmeasured targets are nodes without inputs and read-out.
 
     Parameters
     ----------
@@ -25,91 +25,76 @@ class GRNBlock(nn.Module):
         The graph over `n_nodes` nodes, the measured genes first.
     n_genes
         Number of measured genes.
-    gene_features
-        Width of the gene embeddings.
-    out_features
-        Width of the graph-attention layers.
-    heads
-        Number of attention heads.
+    architecture
+        Sizes and switches.
     context_features
         Width of the context (time, cell type); 0 for none.
-    condition_features
-        Width of the embedding of the perturbation; 0 for none.
     n_inputs
-        Number of inputs of every gene.
+        Number of inputs per gene.
     molecules
-        Embeddings of the molecules that are fused, shape `(n_molecules, n_features)`; none by default.
+        Embeddings of the molecules to fuse, shape `(n_molecules, n_features)`, if any.
     """
 
     def __init__(
         self,
         graph: SharedGraph,
         n_genes: int,
+        architecture: Architecture,
         *,
-        gene_features: int,
-        out_features: int,
-        heads: int,
         context_features: int,
-        condition_features: int,
         n_inputs: int,
         molecules: Tensor | None = None,
     ) -> None:
         super().__init__()
+        a, width = architecture, architecture.gene_features
         self.n_genes = n_genes
-        self.gene_embedding = nn.Parameter(torch.randn(graph.n_nodes, gene_features) * gene_features**-0.5)
-        self.of_gene = nn.Linear(gene_features, gene_features)
-        self.of_context = nn.Linear(context_features, gene_features) if context_features else None
-        self.of_condition = nn.Linear(condition_features, 2 * gene_features, bias=False) if condition_features else None
-        self.of_inputs = nn.Linear(n_inputs, gene_features)
-        self.fusion = MoleculeFusion(molecules, gene_features) if molecules is not None else None
+        self.knock_out = a.knock_out
+        self.gene_embedding = nn.Parameter(torch.randn(graph.n_nodes, width) * width**-0.5)
+        self.gene_proj = nn.Linear(width, width)
+        self.context_proj = nn.Linear(context_features, width) if context_features else None
+        self.condition_proj = nn.Linear(a.condition_features, 2 * width, bias=False) if a.condition_features else None
+        self.input_proj = nn.Linear(n_inputs, width)
+        self.fusion = MoleculeFusion(molecules, width) if molecules is not None else None
         self.attention = nn.ModuleList(
-            [
-                SharedGraphAttention(graph, gene_features, out_features, heads),
-                SharedGraphAttention(graph, out_features, out_features, heads),
-            ]
+            graph_layer(str(a.attention), graph, in_features, a.attention_features, a.heads)
+            for in_features in (width, a.attention_features)
         )
-        self.read_out = nn.Parameter(torch.zeros(n_genes, out_features))
+        self.read_out = nn.Parameter(torch.zeros(n_genes, a.attention_features))
         self.read_out_bias = nn.Parameter(torch.zeros(n_genes))
 
     def forward(
-        self,
-        inputs: Tensor,
-        keep: Tensor,
-        context: Tensor | None,
-        condition: Tensor | None,
-        conditions: ConditionTensors,
+        self, inputs: Tensor, context: Tensor | None, condition: Tensor | None, conditions: ConditionTensors
     ) -> Tensor:
-        """Pass a batch through the graph.
+        """Pass a batch through the graph: one number per gene, shape `(n_cells, n_genes)`.
 
         Parameters
         ----------
         inputs
             Shape `(n_cells, n_genes, n_inputs)`.
-        keep
-            0 for knocked-out nodes, else 1, shape `(n_cells, n_nodes)`.
         context
             Shape `(n_cells, context_features)`.
         condition
-            The embedding of the perturbation, shape `(n_cells, condition_features)`.
+            Embedded perturbation, shape `(n_cells, condition_features)`.
         conditions
-            The perturbation itself, of which molecules are read where they are fused.
-
-        Returns
-        -------
-        One number for every gene, shape `(n_cells, n_genes)`.
+            The perturbations, for knocked-out nodes and fused molecules.
         """
-        # of_gene(g * keep) without a product for every cell: `keep` is 0 or 1
-        genes = functional.linear(self.gene_embedding, self.of_gene.weight) * keep[..., None] + self.of_gene.bias
-        if self.of_context is not None and context is not None:
-            genes = genes + self.of_context(context)[:, None]
+        # gene_proj(g * keep) without a product for every cell: `keep` is 0 or 1
+        genes = functional.linear(self.gene_embedding, self.gene_proj.weight)
+        if self.knock_out:
+            genes = genes * conditions.keep_nodes(len(genes))[..., None]
+        else:
+            genes = genes.expand(len(inputs), -1, -1)
+        genes = genes + self.gene_proj.bias
+        if self.context_proj is not None and context is not None:
+            genes = genes + self.context_proj(context)[:, None]
         nodes = functional.silu(genes)  # (n_cells, n_nodes, gene_features)
-        if self.of_condition is not None and condition is not None:
-            scale, shift = self.of_condition(condition)[:, None].chunk(2, dim=-1)
+        if self.condition_proj is not None and condition is not None:
+            scale, shift = self.condition_proj(condition)[:, None].chunk(2, dim=-1)
             nodes = nodes + scale * self.gene_embedding + shift
         if self.fusion is not None:
             nodes = self.fusion(nodes, conditions)
         padding = (0, 0, 0, nodes.shape[1] - self.n_genes)
-        nodes = nodes + functional.pad(self.of_inputs(inputs), padding)
+        nodes = nodes + functional.pad(self.input_proj(inputs), padding)
         for layer in self.attention:
             nodes = functional.silu(layer(nodes))
         return (nodes[:, : self.n_genes] * self.read_out).sum(-1) + self.read_out_bias

@@ -1,4 +1,4 @@
-"""Small layers that several networks share."""
+"""Small layers shared by the networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TimeEmbedding(nn.Module):
     n_frequencies
         Twice the number of frequencies.
     largest
-        The largest angular frequency. What is learnt is rough at that scale, and so is the path of a solver.
+        Largest angular frequency, the scale at which the learnt function and the solver path are rough.
     out_features
         Width of the result.
     """
@@ -42,9 +42,9 @@ class ModulatedBlock(nn.Module):
     Parameters
     ----------
     width
-        Width of the features.
+        Features' width.
     context_features
-        Width of the context.
+        Context's width.
     dropout
         Share of features dropped in training.
     """
@@ -65,7 +65,7 @@ class ModulatedBlock(nn.Module):
 
 
 def start_at_zero(*layers: nn.Linear | None) -> None:
-    """Let last layers give zero before training: the networks start from what is known without them."""
+    """Let last layers give zero before training, so that networks start from the effects model."""
     for layer in layers:
         if layer is not None:
             nn.init.zeros_(layer.weight)

@@ -28,6 +28,7 @@ from unlasting.screen._chemistry import (
     tanimoto_similarity,
 )
 from unlasting.screen._constants import COUNTS_LAYER, PREDICTION_KEY, SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
+from unlasting.screen._counts import counts_per_unit, is_counts, rounded_counts, screen_counts
 from unlasting.screen._keys import ScreenKeys, split_hash
 from unlasting.screen._logging import listed, logger
 from unlasting.screen._perturbation import Perturbation, canonical_labels, nearest_name, parse_labels, split_label
@@ -53,8 +54,10 @@ __all__ = [
     "check_genes",
     "check_log_normalised",
     "compared_by",
+    "counts_per_unit",
     "expression",
     "integer_counts",
+    "is_counts",
     "is_in_memory",
     "listed",
     "logger",
@@ -70,7 +73,9 @@ __all__ = [
     "require_numbers",
     "require_rdkit",
     "require_switches",
+    "rounded_counts",
     "sample",
+    "screen_counts",
     "smiles_by_name",
     "split_hash",
     "split_label",

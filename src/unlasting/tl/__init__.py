@@ -1,4 +1,4 @@
-"""Judge and use generated cells: AnnData in, tidy frame out."""
+"""Evaluation and use of generated cells: AnnData in, tidy frame out."""
 
 from unlasting.tl._ablate import ablate
 from unlasting.tl._benchmark import benchmark

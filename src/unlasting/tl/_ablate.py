@@ -1,4 +1,4 @@
-"""What each part of the method gives: the same model without it, judged on the same cells."""
+"""Ablations: the same model without one part, evaluated on the same cells."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from unlasting.tl._evaluate import evaluate
 if TYPE_CHECKING:
     from anndata import AnnData
 
-FULL: Final = "full"
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    FULL: {},
+    "full": {},
     "no GRN": {"use_grn": False},
     "no control moments": {"use_control_moments": False},
     "no encoded latent": {"use_latent": False},
@@ -32,32 +31,32 @@ def ablate(
     variants: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """Train a model with and without each of its parts, and judge all on the same test cells.
+    """Train a model with and without each part, and evaluate all variants on the same test cells.
 
     Parameters
     ----------
     adata
-        The screen, prepared and split; every variant is trained on a copy of it.
+        The screen, prepared and split; every variant is trained on a copy.
     make
-        Takes a copy of the screen and the options of a variant, and returns a trained model.
+        Function of a screen and a variant's options that returns a trained model.
     variants
-        Options of the model by the name of the variant. By default those of the published method: all of it (`full`),
-        and without the GRN block, the control signal, the encoded latent (Gaussian noise instead) or the mask network
-        (the loss runs over all genes then). With `preset="paper"` gene targets cannot do without the GRN block.
+        Model options by variant name. If `None`, the published ones: the whole model (`full`), and without the GRN
+        block, the control signal, the encoded latent (Gaussian noise instead) or the mask network (a loss over all
+        genes). With `preset="paper"` gene targets need the GRN block.
     **options
-        For :func:`unlasting.tl.evaluate`, such as `metrics`, `gene_sets` or `conditions`.
+        For :func:`unlasting.tl.evaluate`, such as `metrics`, `gene_sets` or `conditions`. By default the first variant
+        is the `reference`.
 
     Returns
     -------
-    The frame of :func:`unlasting.tl.evaluate` with the column `variant` in place of `predictor`; `no effect` is one of
-    its values.
+    The frame of :func:`unlasting.tl.evaluate`, with a column `variant` in place of `predictor`; it contains `no effect`.
 
     Updates the fields of :func:`unlasting.tl.evaluate`.
 
     Raises
     ------
     ValueError
-        If there is no variant, or as `make` and :func:`unlasting.tl.evaluate` do.
+        If `variants` is empty, or as `make` and :func:`unlasting.tl.evaluate` do.
 
     Examples
     --------
@@ -75,7 +74,7 @@ def ablate(
     """
     variants = VARIANTS if variants is None else variants
     if not variants:
-        raise ValueError("`variants` is empty; name at least one, or leave it out for those of the published method.")
+        raise ValueError("`variants` is empty; name at least one, or pass `None` for those of the published method.")
     predictors = {name: ModelPredictor(partial(make, **changes)) for name, changes in variants.items()}
-    frame = evaluate(adata, layer=None, baselines=predictors, **options)
-    return frame.rename(columns={"predictor": "variant"})
+    options = {"reference": next(iter(predictors)), **options}
+    return evaluate(adata, layer=None, baselines=predictors, **options).rename(columns={"predictor": "variant"})

@@ -1,4 +1,4 @@
-"""Whether a model brings out the genes that only a part of the cells switches."""
+"""Bimodal genes: genes that only some of the cells switch, in observed and generated cells."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pandas as pd
 from scipy import stats
 from sklearn.mixture import GaussianMixture
 
-from unlasting.effects import t_scores
 from unlasting.metrics import sarle_coefficient
 from unlasting.screen import PREDICTION_KEY, Condition, logger, sample
-from unlasting.tl._groups import Groups, named_genes, store
+from unlasting.tl._responders import fit_response
+from unlasting.tl._screen import Screen, gene_positions, store
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,22 +37,16 @@ def bimodality(
     max_cells: int = 1000,
     key_added: str = "bimodality",
     seed: int = 0,
-    perturbation_key: str | None = None,
-    control: str | None = None,
-    cell_type_key: str | None = None,
-    split_key: str | None = None,
-    delimiter: str | None = None,
 ) -> pd.DataFrame:
-    """Measure, gene by gene, whether generated cells are as bimodal as the observed ones.
+    """Compare, gene by gene, the bimodality of generated and observed cells.
 
-    A perturbation often changes some of the cells and leaves the others. A model that predicts the mean puts every
-    cell in between, which no mean-based score notices. Each gene is described in three groups of equal size
-    (training controls, observed cells of the condition and generated cells), with the zeros kept apart: the shape
-    statistics are those of the expressed values, so that dropout does not pass for a mode. Observed cells are the
-    `test` cells of a condition, or all of its cells if it has none.
+    A perturbation often changes some cells and not others. A model of the mean puts every cell in between, and no
+    score of means shows this. Three groups of equal size are described: training controls, observed cells (`test` cells,
+    or all cells of a condition without any) and generated cells. Zeros are kept apart: shape statistics use
+    expressed values only, so that dropout is no mode.
 
-    Normalised low counts cluster (cells with one molecule, with two, ...), which can look bimodal in every group:
-    compare with the control before calling a response bimodal.
+    Normalised low counts form clusters (cells with one molecule, with two, ...) that can look bimodal in every group.
+    Compare with the control before you call a response bimodal.
 
     Parameters
     ----------
@@ -61,49 +55,47 @@ def bimodality(
     layer
         Layer with the generated cells.
     predictions
-        Generated cells as an AnnData of their own, from any model, instead of `layer`.
+        Generated cells as an AnnData, instead of `layer`.
     conditions
         Perturbations, or tuples of perturbation, cell type and dose. All conditions with generated cells if `None`.
     genes
-        Genes to describe. If `None`, the `n_genes` genes with the largest absolute Welch t between the observed
-        cells of the condition and the training controls.
+        Genes to describe. If `None`, the `n_genes` genes with the largest absolute Welch t between observed cells and
+        training controls.
     n_genes
-        How many genes are taken for each condition.
+        Number of genes in each condition.
     min_cells
-        Conditions with fewer cells in a group are left out, and the log says so. Shapes are described from as many
-        expressed values on.
+        Fewest cells in each group, and fewest expressed values for shape statistics. Conditions left out are logged.
     max_cells
-        Largest number of cells that is drawn from each group.
+        Most cells sampled from each group.
     key_added
-        Where under `uns["unlasting"]` the results go.
+        Key under `uns["unlasting"]`.
     seed
-        Seed of the draws.
-    perturbation_key, control, cell_type_key, split_key, delimiter
-        Where the labels are, if other than recorded by `pp` or `setup_anndata`.
+        Random seed.
 
     Returns
     -------
-    A frame with one row for each condition and gene: first the genes that are bimodal in observed and generated
-    cells, by ascending `error`, then the missed ones, then those that are not bimodal. Columns are `condition`,
-    `cell_type`, `dose`, `gene`, `t`, `bimodal_control`, `bimodal_observed`, `bimodal_generated` (BIC prefers two components,
-    which lie more than 2 s.d. apart), `recovered` (observed and generated), `error` (mean absolute difference between
-    generated and observed in `sarle`, `zero_fraction` and `responders`), `error_no_effect` (the same for the controls
-    in place of generated cells), and for each group, as `<statistic>_<group>`:
+    A frame with a row for each condition and gene: first genes that are bimodal in observed and generated cells, by
+    ascending `error`, then those bimodal in observed cells only, then the others. Columns are `condition`, `cell_type`,
+    `dose`, `gene`, `t`, `bimodal_control`, `bimodal_observed`, `bimodal_generated` (BIC prefers two components, more than
+    2 s.d. apart), `recovered` (bimodal in observed and generated), `error` (mean absolute difference between generated
+    and observed `sarle`, `zero_fraction` and `responders`), `error_no_effect` (the same for controls), and
+    `<statistic>_<group>` for each group:
 
     - `n_cells`, `zero_fraction`
     - `sarle`: Sarle's bimodality coefficient (1/3 for a normal, 5/9 for a uniform, 1 for a two-point distribution)
-    - `dip`, `dip_pvalue`: Hartigan's dip test (needs `diptest`; missing without it)
-    - `bic_gain`: BIC of one normal component minus that of two; positive values speak for two
-    - `mode_low`, `mode_high`, `weight_high`: the means of the components and the share of the upper one
-    - `separation`: Ashman's D, the distance of the means in units of their root mean square s.d.
-    - `responders`: share of cells, zeros included, beyond the value that best parts observed perturbed cells from
-      controls, in excess of the controls' share
+      :cite:p:`pfister2013bimodality`
+    - `dip`, `dip_pvalue`: Hartigan's dip test; missing without the extra `unlasting[dip]`
+    - `bic_gain`: BIC of one normal component minus that of two; positive values favour two
+    - `mode_low`, `mode_high`, `weight_high`: means of the two components, and the share of the upper one
+    - `separation`: Ashman's D, the distance between the means in units of their root mean square s.d.
+    - `responders`: share of responders in the condition, by the mixture of :func:`responders`; equal for all genes,
+      missing without a clear separation
 
     Updates the following fields:
 
     - `adata.uns["unlasting"][key_added]`: the frame.
     - `adata.uns["unlasting"][key_added + "_density"]`: frame with `condition`, `cell_type`, `dose`, `gene`, `group`,
-      `value`, `density` of the expressed values (area 1; from 5 of them on).
+      `value`, `density` of the expressed values (area 1, from 5 values on).
 
     Raises
     ------
@@ -111,39 +103,30 @@ def bimodality(
         If the layer, a label column or a gene is missing.
     ValueError
         If no condition has `min_cells` cells in each group.
-
-    References
-    ----------
-    Hartigan and Hartigan, The dip test of unimodality, Annals of Statistics 1985. Pfister et al., Good things peak
-    in pairs, Frontiers in Psychology 2013. Ashman et al., Astronomical Journal 1994.
     """
-    groups = Groups.read(
-        adata,
-        layer=layer,
-        predictions=predictions,
-        perturbation_key=perturbation_key,
-        control=control,
-        cell_type_key=cell_type_key,
-        split_key=split_key,
-        delimiter=delimiter,
-    )
-    chosen = None if genes is None else named_genes(genes, groups.genes, "genes")
+    from unlasting.effects import t_scores  # imports torch, which is slow
+
+    screen = Screen.read(adata, layer, predictions)
+    chosen = None if genes is None else gene_positions(genes, screen.genes, "genes")
     dip_test = _dip_test()
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     curves: list[pd.DataFrame] = []
     left_out: list[str] = []
-    for condition in groups.conditions(conditions):
-        values = _equal_groups(groups, condition, min_cells, max_cells, rng)
+    for condition in screen.generated_conditions(conditions):
+        values = _equal_groups(screen, condition, min_cells, max_cells, rng)
         if values is None:
             left_out.append(str(condition))
             continue
+        response = fit_response(
+            values["control"], {name: values[name] for name in ("observed", "generated", "control")}
+        )
+        share = dict.fromkeys(GROUPS, np.nan) if response is None else response.share
         t = t_scores(values["observed"], values["control"])
-        places = np.argsort(-np.abs(t), kind="stable")[:n_genes] if chosen is None else chosen
-        for place in places:
-            gene = {**condition.columns(), "gene": groups.genes[place]}
-            columns = {name: block[:, place] for name, block in values.items()}
-            rows.append({**gene, "t": t[place], **_describe(columns, min_cells, dip_test)})
+        for position in np.argsort(-np.abs(t), kind="stable")[:n_genes] if chosen is None else chosen:
+            gene = {**condition.columns(), "gene": screen.genes[position]}
+            columns = {name: block[:, position] for name, block in values.items()}
+            rows.append({**gene, "t": t[position], **_describe(columns, share, min_cells, dip_test)})
             curves += [pd.DataFrame({**gene, "group": name, **curve}) for name, curve in _densities(columns)]
     if left_out:
         logger.info("Left out, with fewer than %d cells in a group: %s.", min_cells, ", ".join(left_out))
@@ -159,14 +142,14 @@ def bimodality(
 
 
 def two_modes(values: np.ndarray) -> dict[str, float]:
-    """Fit one and two normal components: gain in BIC, the two means, the share of the upper one, Ashman's D."""
+    """Fit one and two normal components: gain in BIC, both means, share of the upper one, Ashman's D."""
     if np.ptp(values) == 0:
         return dict.fromkeys(("bic_gain", "mode_low", "mode_high", "weight_high", "separation"), float("nan"))
     column = values[:, None]
-    # no component may shrink onto tied values (cells with one molecule at equal depth)
+    # keeps components from shrinking onto tied values (cells with one molecule and equal depth)
     floor = (0.05 * values.std()) ** 2
     one = GaussianMixture(1, reg_covar=floor).fit(column)
-    # started from the two halves: no random start, and no k-means, whose threads cost more than these few values
+    # starts from the two halves: no random start, and no k-means with its threads
     middle = np.median(values)
     halves = np.array([values[values <= middle].mean(), values[values >= middle].mean()])
     two = GaussianMixture(
@@ -188,53 +171,30 @@ def two_modes(values: np.ndarray) -> dict[str, float]:
     }
 
 
-def responder_fractions(groups: dict[str, np.ndarray]) -> dict[str, float]:
-    """Compute the share of cells beyond the value that parts observed cells from controls, above that of controls.
-
-    That value is where the two shares differ most in standard errors: the largest difference alone is often one by chance
-    among the many cells in the middle. With responders that all lie beyond it, this is the fraction of responders;
-    otherwise a lower bound.
-    """
-    control, observed = groups["control"], groups["observed"]
-    sign = 1.0 if observed.mean() >= control.mean() else -1.0
-    cuts = np.unique(np.concatenate([control, observed])) * sign
-    above = {
-        name: 1 - np.searchsorted(np.sort(sign * groups[name]), np.sort(cuts), side="right") / len(groups[name])
-        for name in groups
-    }
-    n_control, n_observed = len(control), len(observed)
-    pooled = (above["control"] * n_control + above["observed"] * n_observed) / (n_control + n_observed)
-    error = np.sqrt(pooled * (1 - pooled) * (1 / n_control + 1 / n_observed))
-    difference = above["observed"] - above["control"]
-    best = int(np.argmax(np.divide(difference, error, out=np.zeros_like(difference), where=error > 0)))
-    base = above["control"][best]
-    if base == 1:
-        return dict.fromkeys(groups, 0.0)
-    return {name: float(np.clip((share[best] - base) / (1 - base), 0, 1)) for name, share in above.items()}
-
-
 def _equal_groups(
-    groups: Groups, condition: Condition, min_cells: int, max_cells: int, rng: np.random.Generator
+    screen: Screen, condition: Condition, min_cells: int, max_cells: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray] | None:
-    """Draw equally many cells of the three groups: BIC, dip and Sarle's coefficient depend on the number."""
+    """Sample equally many cells from the three groups: BIC, dip and Sarle's coefficient depend on the number."""
     rows = {
-        "control": groups.control_rows(condition.cell_type),
-        "observed": groups.observed_rows(condition),
-        "generated": groups.generated.rows(condition),
+        "control": screen.control_rows(condition.cell_type),
+        "observed": screen.compared_rows(condition),
+        "generated": screen.generated.rows(condition),
     }
     n = min(max_cells, *(len(found) for found in rows.values()))
     if n < min_cells:
         return None
     return {
-        name: (groups.generated if name == "generated" else groups.observed).values(sample(found, n, rng))
+        name: (screen.generated if name == "generated" else screen.observed).values(sample(found, n, rng))
         for name, found in rows.items()
     }
 
 
 def _describe(
-    columns: dict[str, np.ndarray], min_expressed: int, dip_test: Callable[..., Any] | None
+    columns: dict[str, np.ndarray],
+    responders: dict[str, float],
+    min_expressed: int,
+    dip_test: Callable[..., Any] | None,
 ) -> dict[str, Any]:
-    responders = responder_fractions(columns)
     row: dict[str, Any] = {}
     for name, values in columns.items():
         expressed = values[values > 0]
@@ -263,7 +223,7 @@ def _describe(
 
 
 def _error(row: dict[str, Any], name: str) -> float:
-    """Mean absolute difference to the observed cells in numbers between 0 and 1, without shapes that are missing."""
+    """Average the absolute differences to the observed cells over the statistics between 0 and 1 that exist."""
     differences = [abs(row[f"{s}_{name}"] - row[f"{s}_observed"]) for s in ("sarle", "zero_fraction", "responders")]
     return float(np.nanmean(differences))
 
@@ -282,7 +242,7 @@ def _densities(columns: dict[str, np.ndarray]) -> list[tuple[str, dict[str, np.n
         expressed = values[values > 0]
         if len(expressed) >= MIN_FOR_DENSITY and np.ptp(expressed) > 0:
             kernel = stats.gaussian_kde(expressed)
-            # what a kernel would put below zero is folded back: expression is positive
+            # density below zero is folded back, since expression is positive
             curves.append((name, {"value": grid, "density": kernel(grid) + kernel(-grid)}))
     return curves
 
@@ -291,8 +251,6 @@ def _dip_test() -> Callable[..., Any] | None:
     try:
         from diptest import diptest
     except ImportError:
-        logger.warning(
-            "The columns of Hartigan's dip test stay empty: `pip install diptest` adds it (GPL, hence no dependency)."
-        )
+        logger.info("Without Hartigan's dip test. Install it with `pip install 'unlasting[dip]'` (its licence is GPL).")
         return None
     return diptest

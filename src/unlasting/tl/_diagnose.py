@@ -1,4 +1,4 @@
-"""Whether a trained model keeps what it promises, found without a look at the test cells."""
+"""Checks of a trained model, without test cells."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from unlasting.screen import PREDICTION_KEY, TEST, TRAIN, UNS_KEY, ScreenKeys, logger
+from unlasting.screen import PREDICTION_KEY, TEST, TRAIN, UNS_KEY, ScreenKeys, expression, logger, sample
 from unlasting.tl._evaluate import evaluate
-from unlasting.tl._groups import store
+from unlasting.tl._screen import store
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,7 +24,7 @@ SHAPE: Final = (
     "perturbation_spread",
 )
 _LARGEST_RATIO: Final = 1.25
-"""How many times the error between two halves of the true cells an error may be."""
+"""Largest error, relative to that between two halves of the true cells."""
 
 _MAX_CONTROLS: Final = 2_000
 
@@ -32,38 +32,38 @@ _MAX_CONTROLS: Final = 2_000
 def diagnose(
     model: Any, *, n_conditions: int = 20, n_cells: int = 300, min_expressed: int = 400, seed: int = 0
 ) -> pd.DataFrame:
-    """Check the laws that a model should obey, and the cells it generates of trained conditions.
+    """Check the invariants of a model, and the cells it generates for trained conditions.
 
     - *latent*: expressed values of encoded control cells are standard normal, in each gene and each cell.
-    - *round trip*: a control cell under the control label comes back as it is, with the same genes on, and what the solver
-      alone gives back differs little.
-    - *shape*: generated cells of trained conditions have the zeros, number of genes, dispersion, correlation between
-      genes and bimodality of the training cells, judged as in :func:`unlasting.tl.evaluate` against two halves of these.
-    - *effect*: predicted mean changes of the 20 genes that change most are as large as the true ones (slope of
-      observed on predicted), and differ between conditions as much as the true ones do.
+    - *round trip*: a control cell under the control label is returned unchanged, with the same genes detected; the solver
+      alone changes it little.
+    - *shape*: generated cells for trained conditions have the zeros, detected genes, dispersion, gene-gene correlation and
+      bimodality of the training cells, evaluated as in :func:`unlasting.tl.evaluate` against two halves of these.
+    - *effect*: predicted mean changes in the 20 genes with the largest change have the true size (slope of observed on
+      predicted), and differ between conditions as much as the true ones.
 
-    Cells labelled `test` are not read. A failed check of the latent or the round trip is a fault of the recipe or its solver; one of
-    shape or effect in trained conditions means that the networks were trained too shortly, or that the screen is
-    richer than the model. None says how unseen conditions are predicted: that is what :func:`unlasting.tl.evaluate` is for.
+    Cells labelled `test` are not read. A failed check of latent or round trip is a fault of the recipe or its solver. A
+    failed check of shape or effect means that training was too short, or that the screen is richer than the model. For
+    unseen conditions, use :func:`unlasting.tl.evaluate`.
 
     Parameters
     ----------
     model
         A trained :class:`unlasting.UnlastingModel` with its AnnData.
     n_conditions
-        The trained conditions with the most cells that are looked at.
+        Number of trained conditions, those with the most cells.
     n_cells
-        Cells that are generated of each.
+        Generated cells per condition.
     min_expressed
-        In how many control cells a gene has to be expressed for its latent to be checked (or in half of them, where
-        there are fewer than twice as many).
+        Fewest control cells with a gene for the check of its latent (half of the controls, if they are fewer than twice
+        as many).
     seed
-        Seed of everything random.
+        Random seed.
 
     Returns
     -------
-    A frame with one row for each `check`: `check`, `what` (in words), `value`, `low` and `high` (the range that passes)
-    and `passed`. Checks that the screen has too few cells for are missing.
+    A frame with a row for each check: `check`, `meaning`, `value`, `low` and `high` (the accepted range) and `passed`.
+    Checks with too few cells are missing.
 
     Updates the following fields:
 
@@ -72,7 +72,7 @@ def diagnose(
     Raises
     ------
     ValueError
-        If the model holds no AnnData, or fewer than 20 training controls.
+        If the model has no AnnData, or fewer than 20 training controls.
     RuntimeError
         If the model is not trained.
     """
@@ -84,13 +84,13 @@ def diagnose(
     is_trained = np.ones(adata.n_obs, dtype=bool) if split is None else split == TRAIN
     is_control = is_trained & (labels == keys.control)
     rng = np.random.default_rng(seed)
-    controls = _sample(np.flatnonzero(is_control), _MAX_CONTROLS, rng)
+    controls = sample(np.flatnonzero(is_control), _MAX_CONTROLS, rng)
     if len(controls) < 20:
-        raise ValueError(f"The screen has {len(controls)} training control cells; a diagnosis needs at least 20.")
+        raise ValueError(f"The screen has {len(controls)} training control cells; label at least 20 as `train`.")
     rows = [*_latent(model, adata[controls].copy(), min_expressed, seed), *_round_trip(model, adata, controls)]
     if (is_trained & ~is_control).any():
         rows += _generated(model, is_trained, labels, keys, n_conditions, n_cells, seed)
-    frame = pd.DataFrame(rows, columns=["check", "what", "value", "low", "high"])
+    frame = pd.DataFrame(rows, columns=["check", "meaning", "value", "low", "high"])
     frame["passed"] = frame["value"].between(frame["low"], frame["high"])
     store(adata, diagnosis=frame)
     failed = frame[~frame["passed"]]
@@ -104,7 +104,7 @@ def diagnose(
 
 
 def _latent(model: Any, controls: AnnData, min_expressed: int, seed: int) -> list[tuple[Any, ...]]:
-    """Look at the moments of encoded control cells, over cells and over genes."""
+    """Check the moments of encoded control cells, over cells and over genes."""
     latent = model.encode(controls, seed=seed)
     on = _dense(_values(model, controls)) > 0
     masked = np.where(on, latent, np.nan)
@@ -125,15 +125,15 @@ def _latent(model: Any, controls: AnnData, min_expressed: int, seed: int) -> lis
 
 
 def _round_trip(model: Any, adata: AnnData, controls: np.ndarray) -> list[tuple[Any, ...]]:
-    """Carry control cells to the control label, and look at the solver alone, whose small errors are rounded away there."""
+    """Predict control cells under the control label; check the solver alone too, whose small errors rounding removes."""
     before, keys = adata[controls].copy(), model.keys
     values, latent, moved = _dense(_values(model, before)), model.encode(before), 0.0
     places = pd.DataFrame({"cell_type": keys.cell_types(before), "batch": keys.batches(before)})
     for (cell_type, batch), rows in places.groupby(["cell_type", "batch"], observed=True).indices.items():
-        of_place = values[rows]
+        part = values[rows]
         where = {"cell_type": cell_type if keys.cell_type_key else None, "batch": batch if keys.batch_key else None}
-        back = model.decode(latent[rows], keys.control, mask=of_place > 0, controls=of_place, **where)
-        moved = max(moved, float(np.abs(of_place - back).max()))
+        back = model.decode(latent[rows], keys.control, mask=part > 0, controls=part, **where)
+        moved = max(moved, float(np.abs(part - back).max()))
     model.predict(before, perturbation=keys.control, key_added="returned", show_progress=False)
     returned = _dense(before.layers["returned"])
     largest = max(float(values.max()), 1e-12)
@@ -141,14 +141,20 @@ def _round_trip(model: Any, adata: AnnData, controls: np.ndarray) -> list[tuple[
     return [
         ("solver", "largest error of a value, as a share of the largest value", moved / largest, 0.0, 1e-3),
         ("round trip", "largest change of a value, as a share of the largest value", changed / largest, 0.0, 1e-3),
-        ("round trip of the mask", "share of genes that went on or off", ((values > 0) != (returned > 0)).mean(), 0, 0),
+        (
+            "round trip of the mask",
+            "share of genes that became detected or undetected",
+            ((values > 0) != (returned > 0)).mean(),
+            0,
+            0,
+        ),
     ]
 
 
 def _generated(
     model: Any, is_trained: np.ndarray, labels: np.ndarray, keys: ScreenKeys, n_conditions: int, n_cells: int, seed: int
 ) -> list[tuple[Any, ...]]:
-    """Judge generated cells of trained conditions against the training cells."""
+    """Compare generated cells for trained conditions with the training cells."""
     adata, control = model.adata, keys.control
     perturbed = is_trained & (labels != control)
     largest = pd.Series(labels[perturbed]).value_counts().index[:n_conditions]
@@ -159,7 +165,7 @@ def _generated(
     cells.obs[keys.split_key] = np.where(labels[chosen] == control, TRAIN, TEST)
     wanted = np.flatnonzero(labels[chosen] != control)
     rng = np.random.default_rng(seed)
-    kept = [_sample(wanted[labels[chosen][wanted] == name], n_cells, rng) for name in largest]
+    kept = [sample(wanted[labels[chosen][wanted] == name], n_cells, rng) for name in largest]
     generated = cells[np.sort(np.concatenate([np.flatnonzero(labels[chosen] == control), *kept]))].copy()
     perturbed_rows = np.flatnonzero(generated.obs[keys.split_key] == TEST)
     model.predict(generated, indices=perturbed_rows, seed=seed, show_progress=False)
@@ -175,8 +181,8 @@ def _generated(
                 rows.append(("spread", "differences between conditions, relative to the true ones", spread, 0.75, 1.33))
             continue
         ratio = float(part["value"].mean() / part["floor"].mean())
-        what = "error in trained conditions, relative to that between two halves of the true cells"
-        rows.append((str(metric).removesuffix("_error").replace("_", " "), what, ratio, 0.0, _LARGEST_RATIO))
+        meaning = "error in trained conditions, relative to that between two halves of the true cells"
+        rows.append((str(metric).removesuffix("_error").replace("_", " "), meaning, ratio, 0.0, _LARGEST_RATIO))
     effects = cells.uns[UNS_KEY]["effects"]
     top = effects[effects["is_de20"]]
     slope = float(top["observed"] @ top["predicted"] / (top["predicted"] @ top["predicted"]))
@@ -186,14 +192,9 @@ def _generated(
     return rows
 
 
-def _sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
-
-
 def _values(model: Any, adata: AnnData) -> Any:
-    """Get the expression that the model reads."""
-    layer = model.registry_["setup_args"]["layer"]
-    return adata.X if layer is None else adata.layers[layer]
+    """Get the model's expression matrix."""
+    return expression(adata, model.registry_["setup_args"]["layer"])
 
 
 def _dense(matrix: Any) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Which genes change between cells and controls: scanpy's `t-test_overestim_var`, from moments."""
+"""Differential expression from moments: the test `t-test_overestim_var` of scanpy."""
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -9,9 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from unlasting.screen import Cells
-
-BLOCK = 4096
-"""How many cells are dense at a time."""
+from unlasting.tl._screen import blocks
 
 
 class Moments(NamedTuple):
@@ -22,8 +21,8 @@ class Moments(NamedTuple):
     variance: np.ndarray
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Moments:
-        """Compute them of dense cells, shape `(n_cells, n_genes)`; a single cell has no variance."""
+    def compute(cls, values: np.ndarray) -> Moments:
+        """Compute the moments of dense cells, shape `(n_cells, n_genes)`; a single cell has no variance."""
         n = len(values)
         mean = values.mean(axis=0, dtype=np.float64)
         variance = ((values - mean) ** 2).sum(axis=0) / (n - 1) if n > 1 else np.full(values.shape[1], np.nan)
@@ -31,14 +30,8 @@ class Moments(NamedTuple):
 
     @classmethod
     def read(cls, cells: Cells, rows: np.ndarray) -> Moments:
-        """Compute them of any number of cells, block by block."""
-        found: Moments | None = None
-        for start in range(0, len(rows), BLOCK):
-            block = cls.of(cells.values(rows[start : start + BLOCK]))
-            found = block if found is None else found.joined(block)
-        if found is None:
-            raise ValueError("There are no cells to take moments of.")
-        return found
+        """Compute the moments of any number of cells, block by block."""
+        return reduce(cls.joined, map(cls.compute, blocks(cells, rows)))
 
     def joined(self, other: Moments) -> Moments:
         """Combine the moments of two samples (Chan et al. 1979)."""
@@ -58,10 +51,9 @@ class Differential(NamedTuple):
 
 
 def differential(group: Moments, control: Moments) -> Differential:
-    """Compare two samples by Welch's t test in which the controls count as few as the group.
+    """Compare two samples by Welch's t test, with as few controls as cells in the group.
 
-    Their true number would make the smallest change significant; scanpy calls this `t-test_overestim_var`. A gene
-    that varies in neither sample has score 0 and p-value 1.
+    With their true number the smallest change would be significant. A gene without variance has score 0 and p-value 1.
     """
     change = group.mean - control.mean
     with np.errstate(all="ignore"):
@@ -74,6 +66,6 @@ def differential(group: Moments, control: Moments) -> Differential:
 
 
 def top_genes(score: np.ndarray, genes: pd.Index, n: int) -> np.ndarray:
-    """Find the genes with the largest absolute score, ties by name, without those of score 0, in panel order."""
+    """Find the genes with the largest absolute score, ties by name, none with score 0, in panel order."""
     order = np.lexsort((np.asarray(genes, dtype=str), -np.abs(score)))[:n]
     return np.sort(order[score[order] != 0])

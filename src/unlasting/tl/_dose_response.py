@@ -1,4 +1,4 @@
-"""Mean expression against the dose, in observed and generated cells."""
+"""Mean expression by dose, in observed and generated cells."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from unlasting.effects import t_scores
 from unlasting.screen import PREDICTION_KEY, Cells, MissingKeyError
-from unlasting.tl._groups import Groups, named_genes, store
+from unlasting.tl._screen import Screen, gene_positions, store
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,48 +19,39 @@ if TYPE_CHECKING:
 def dose_response(
     adata: AnnData,
     *,
-    dose_key: str = "dose",
     layer: str = PREDICTION_KEY,
     predictions: AnnData | None = None,
     drugs: Iterable[str | tuple[str, str]] | None = None,
     genes: Sequence[str] | None = None,
     n_genes: int = 6,
     key_added: str = "dose_response",
-    perturbation_key: str | None = None,
-    control: str | None = None,
-    cell_type_key: str | None = None,
-    split_key: str | None = None,
-    delimiter: str | None = None,
 ) -> pd.DataFrame:
     """Summarise observed and generated cells of each drug by dose.
+
+    Doses come from the recorded `dose_key`. Combinations of drugs have no single dose and are left out.
 
     Parameters
     ----------
     adata
-        The screen, log-normalised.
-    dose_key
-        Column of `obs` with the dose in uM, of observed and generated cells. That of controls is not read.
+        The screen, log-normalised, with a recorded `dose_key`.
     layer
         Layer with the generated cells.
     predictions
-        Generated cells as an AnnData of their own, from any model, instead of `layer`.
+        Generated cells as an AnnData, instead of `layer`.
     drugs
         Drugs, or pairs of drug and cell type. All with generated cells if `None`.
     genes
-        Genes to summarise. If `None`, the `n_genes` genes of each drug with the largest absolute Welch t between
-        cells at its highest dose (observed, or else generated) and training controls.
+        Genes to summarise. If `None`, the `n_genes` genes with the largest absolute Welch t between cells at the drug's
+        highest dose (observed, or else generated) and training controls.
     n_genes
-        How many genes are taken for each drug.
+        Number of genes for each drug.
     key_added
-        Where under `uns["unlasting"]` the results go.
-    perturbation_key, control, cell_type_key, split_key, delimiter
-        Where the labels are, if other than recorded by `pp` or `setup_anndata`.
+        Key under `uns["unlasting"]`.
 
     Returns
     -------
-    A frame with `drug`, `cell_type`, `gene` (those that change most first), `group` (`control`, `observed`,
-    `generated`), `dose` (uM, 0 for the training controls), `mean`, `low` and `high` (95 % interval of the mean) and
-    `n_cells`.
+    A frame with `drug`, `cell_type`, `gene` (largest change first), `group` (`control`, `observed`, `generated`), `dose`
+    (uM, 0 for training controls), `mean`, `low` and `high` (95 % interval of the mean) and `n_cells`.
 
     Updates the following fields:
 
@@ -70,67 +60,49 @@ def dose_response(
     Raises
     ------
     KeyError
-        If the layer, a label column, the doses or a gene are missing.
+        If no `dose_key` is recorded, or the layer, a label column or a gene is missing.
     ValueError
-        If a dose is negative or not a number.
+        If no drug has cells with a dose, or a dose cannot be read.
     """
-    groups = Groups.read(
-        adata,
-        layer=layer,
-        predictions=predictions,
-        perturbation_key=perturbation_key,
-        control=control,
-        cell_type_key=cell_type_key,
-        split_key=split_key,
-        delimiter=delimiter,
-    )
-    chosen = None if genes is None else named_genes(genes, groups.genes, "genes")
+    from unlasting.effects import t_scores  # imports torch, which is slow
+
+    screen = Screen.read(adata, layer, predictions)
+    if screen.keys.dose_key is None:
+        raise MissingKeyError(
+            "No column with doses is recorded in `adata`. Name it in an earlier step, such as "
+            "`UnlastingModel.setup_anndata(adata, dose_key=...)` or `pp.split(adata, ..., dose_key=...)`."
+        )
+    chosen = None if genes is None else gene_positions(genes, screen.genes, "genes")
     rows = []
-    for drug, cell_type in dict.fromkeys((c.perturbation, c.cell_type) for c in groups.conditions(drugs)):
-        control_values = groups.observed.values(groups.control_rows(cell_type))
-        by_dose = {
-            name: _by_dose(cells, cells.rows_at_any_dose(drug, cell_type), dose_key)
-            for name, cells in (("observed", groups.observed), ("generated", groups.generated))
-        }
-        doses = by_dose["observed"] or by_dose["generated"]
+    for drug, cell_type in dict.fromkeys((c.perturbation, c.cell_type) for c in screen.generated_conditions(drugs)):
+        control = screen.observed.values(screen.control_rows(cell_type))
+        observed, generated = (_by_dose(cells, drug, cell_type) for cells in (screen.observed, screen.generated))
+        doses = observed or generated
         if not doses:
             continue
-        if chosen is None:
-            places = np.argsort(-np.abs(t_scores(doses[max(doses)], control_values)), kind="stable")[:n_genes]
-        else:
-            places = chosen
-        for place in places:
-            for name, curve in {"control": {0.0: control_values}, **by_dose}.items():
-                for dose, values in sorted(curve.items()):
-                    rows.append(
-                        {
-                            "drug": drug,
-                            "cell_type": cell_type,
-                            "gene": groups.genes[place],
-                            "group": name,
-                            "dose": dose,
-                            **_mean(values[:, place]),
-                        }
-                    )
+        t = t_scores(doses[max(doses)], control)
+        groups = {"control": {0.0: control}, "observed": observed, "generated": generated}
+        for position in np.argsort(-np.abs(t), kind="stable")[:n_genes] if chosen is None else chosen:
+            gene = {"drug": drug, "cell_type": cell_type, "gene": screen.genes[position]}
+            rows += [
+                {**gene, "group": name, "dose": dose, **_mean(values[:, position])}
+                for name, curve in groups.items()
+                for dose, values in sorted(curve.items())
+            ]
     if not rows:
-        raise ValueError(f"No drug has cells at a dose above 0 in `obs[{dose_key!r}]`.")
+        raise ValueError(
+            f"No drug has generated cells with a single dose in `obs[{screen.keys.dose_key!r}]`. Generate cells of a drug "
+            "at a dose above 0."
+        )
     frame = pd.DataFrame(rows)
     store(adata, **{key_added: frame})
     return frame.copy()
 
 
-def _by_dose(cells: Cells, rows: np.ndarray, dose_key: str) -> dict[float, np.ndarray]:
-    """Get the cells at each dose; dose 0 is control."""
-    if dose_key not in cells.obs:
-        raise MissingKeyError(
-            f"The table of {cells.origin} has no column {dose_key!r}: name the doses (in uM) as `dose_key`."
-        )
-    doses = pd.to_numeric(cells.obs[dose_key].iloc[rows].astype(object), errors="coerce").to_numpy(dtype=float)
-    wrong = ~(doses >= 0) | np.isinf(doses)
-    if wrong.any():
-        value = cells.obs[dose_key].iloc[rows[wrong][0]]
-        raise ValueError(f"`obs[{dose_key!r}]` holds {value!r}: a dose is a number of uM, not negative.")
-    return {float(dose): cells.values(rows[doses == dose]) for dose in np.unique(doses[doses > 0])}
+def _by_dose(cells: Cells, drug: str, cell_type: str) -> dict[float, np.ndarray]:
+    """Read the cells of a drug at each single dose."""
+    found = {c.dose: rows for c, rows in cells.conditions.items() if c[:2] == (drug, cell_type)}
+    return {float(dose): cells.values(rows) for dose, rows in found.items() if dose and "+" not in dose}
 
 
 def _mean(values: np.ndarray) -> dict[str, float]:

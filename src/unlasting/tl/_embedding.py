@@ -1,8 +1,8 @@
-"""One map for control, observed and generated cells, with the way from each source cell to its generated cell."""
+"""One map for control, observed and generated cells, with the path from each source cell to its generated cell."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,12 +10,10 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 from unlasting.screen import PREDICTION_KEY, TRAIN, Cells, sample
-from unlasting.tl._groups import Groups, store
+from unlasting.tl._screen import Screen, blocks, store
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-BLOCK = 4096
 
 
 def embedding(
@@ -27,19 +25,13 @@ def embedding(
     method: Literal["pca", "umap"] = "pca",
     n_components: int = 30,
     max_cells: int = 20_000,
-    source_key: str = "unlasting_source",
     key_added: str = "embedding",
     seed: int = 0,
-    perturbation_key: str | None = None,
-    control: str | None = None,
-    cell_type_key: str | None = None,
-    split_key: str | None = None,
-    delimiter: str | None = None,
 ) -> pd.DataFrame:
     """Place control, observed and generated cells on one map.
 
-    The map is fitted on training cells (controls and perturbed) only; test cells and generated cells are then placed
-    on it, so that generated cells cannot bend it towards themselves.
+    Only training cells (controls and perturbed) determine the map. Test cells and generated cells are then placed on
+    it, so that generated cells cannot distort it.
 
     Parameters
     ----------
@@ -48,36 +40,31 @@ def embedding(
     layer
         Layer with the generated cells.
     predictions
-        Generated cells as an AnnData of their own, from any model, instead of `layer`.
+        Generated cells as an AnnData, instead of `layer`.
     conditions
         Perturbations, or tuples of perturbation, cell type and dose. All conditions with generated cells if `None`. The
-        map itself does not depend on it.
+        map itself does not depend on them.
     method
         `"pca"`: the first two principal components. `"umap"`: two dimensions from `n_components` principal components.
     n_components
         Number of principal components under a UMAP.
     max_cells
-        Largest number of cells on which the map is fitted, drawn at random.
-    source_key
-        Column with the name of the control cell from which each generated cell came. Without it (cells of another
-        model) there are no arrows.
+        Most cells that determine the map, sampled at random.
     key_added
-        Where under `uns["unlasting"]` the results go.
+        Key under `uns["unlasting"]`.
     seed
-        Seed of the draw and of the UMAP.
-    perturbation_key, control, cell_type_key, split_key, delimiter
-        Where the labels are, if other than recorded by `pp` or `setup_anndata`.
+        Random seed.
 
     Returns
     -------
-    A frame with one row for each cell, controls first, then condition by condition, those whose generated cells are
-    farthest from the controls first: `cell`, `group` (`control`, `observed`, `generated`), `condition`,
-    `cell_type`, `dose`, `x`, `y`, and for generated cells `source`, `source_x`, `source_y` (missing where unknown).
+    A frame with a row for each cell: controls first, then conditions by descending distance between generated cells and
+    controls. Columns are `cell`, `group` (`control`, `observed`, `generated`), `condition`, `cell_type`, `dose`, `x`,
+    `y`, and for generated cells `source`, `source_x`, `source_y` (missing where unknown).
 
     Updates the following fields:
 
     - `adata.uns["unlasting"][key_added]`: the frame.
-    - `adata.uns["unlasting"][key_added + "_axes"]`: the names of the two axes.
+    - `adata.uns["unlasting"][key_added + "_axes"]`: names of both axes.
 
     Raises
     ------
@@ -87,33 +74,24 @@ def embedding(
         If `method` is unknown, or there are fewer than three training cells.
     """
     if method not in ("pca", "umap"):
-        raise ValueError(f"`method` is {method!r}; it is 'pca' or 'umap'.")
-    groups = Groups.read(
-        adata,
-        layer=layer,
-        predictions=predictions,
-        perturbation_key=perturbation_key,
-        control=control,
-        cell_type_key=cell_type_key,
-        split_key=split_key,
-        delimiter=delimiter,
-    )
-    chosen = groups.conditions(conditions)
-    train = sample(np.flatnonzero(groups.split == TRAIN), max_cells, np.random.default_rng(seed))
+        raise ValueError(f"`method` is {method!r}; choose 'pca' or 'umap'.")
+    screen = Screen.read(adata, layer, predictions)
+    chosen = screen.generated_conditions(conditions)
+    train = sample(np.flatnonzero(screen.split == TRAIN), max_cells, np.random.default_rng(seed))
     if len(train) < 3:
-        raise ValueError(f"The map is fitted on training cells, but only {len(train)} cells are labelled 'train'.")
-    place, axes = _fit(groups.observed.values(train), method, n_components, seed)
-
-    control_rows = [
-        groups.control_rows(cell_type) for cell_type in dict.fromkeys(condition.cell_type for condition in chosen)
-    ]
-    parts = [
-        _placed(groups.observed, np.concatenate(control_rows), "control", place),
-        _placed(groups.observed, np.concatenate([groups.observed.rows(c) for c in chosen]), "observed", place),
-    ]
-    rows = np.concatenate([groups.generated.rows(c) for c in chosen])
-    generated = _placed(groups.generated, rows, "generated", place)
-    parts.append(_with_sources(generated, groups, rows, source_key, place))
+        raise ValueError(
+            f"Training cells determine the map, but only {len(train)} cells are labelled 'train' in "
+            f"`obs[{screen.keys.split_key!r}]`. Label at least three."
+        )
+    place, axes = _fit(screen.observed.values(train), method, n_components, seed)
+    cell_types = dict.fromkeys(condition.cell_type for condition in chosen)
+    observed = {
+        "control": np.concatenate([screen.control_rows(cell_type) for cell_type in cell_types]),
+        "observed": np.concatenate([screen.observed.rows(c) for c in chosen]),
+    }
+    parts = [_placed(screen.observed, rows, group, place) for group, rows in observed.items()]
+    rows = np.concatenate([screen.generated.rows(c) for c in chosen])
+    parts.append(_with_sources(_placed(screen.generated, rows, "generated", place), screen, rows, place))
     frame = _farthest_first(pd.concat(parts, ignore_index=True))
     frame["source"] = frame["source"].fillna("").astype(str)
     store(adata, **{key_added: frame, f"{key_added}_axes": np.array(axes, dtype=object)})
@@ -121,7 +99,7 @@ def embedding(
 
 
 def _farthest_first(frame: pd.DataFrame) -> pd.DataFrame:
-    """Put the controls first, then the conditions by how far the mean of their generated cells is from controls."""
+    """Sort by the distance between mean generated cell and mean control, controls first."""
     means = frame.groupby(["group", "cell_type", "condition", "dose"])[["x", "y"]].mean()
     control = means.loc["control"].droplevel(["condition", "dose"])
     moved = means.loc["generated"].sub(control, level="cell_type").pow(2).sum(axis=1)
@@ -129,43 +107,29 @@ def _farthest_first(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.iloc[np.argsort(-places.to_numpy(), kind="stable")].reset_index(drop=True)
 
 
-class _Map:
-    """Principal components, and a UMAP of them if one is given."""
-
-    def __init__(self, pca: PCA, umap: object | None) -> None:
-        self.pca = pca
-        self.umap = umap
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        components = self.pca.transform(values)
-        return components[:, :2] if self.umap is None else np.asarray(self.umap.transform(components))  # type: ignore[attr-defined]
-
-
-def _fit(values: np.ndarray, method: str, n_components: int, seed: int) -> tuple[_Map, list[str]]:
+def _fit(
+    values: np.ndarray, method: str, n_components: int, seed: int
+) -> tuple[Callable[[np.ndarray], np.ndarray], list[str]]:
+    """Fit principal components, and a UMAP on them; return the map and the names of its axes."""
     limit = min(values.shape[0] - 1, values.shape[1])
     if limit < 2:
-        raise ValueError(
-            f"A map needs at least two genes and three training cells; `adata` has {values.shape[1]} genes."
-        )
+        raise ValueError(f"A map needs at least two genes; `adata` has {values.shape[1]}. Pass the whole screen.")
     pca = PCA(
         min(limit, 2 if method == "pca" else n_components),
         svd_solver="full" if limit < 500 else "randomized",
         random_state=seed,
     ).fit(values)
     if method == "pca":
-        return _Map(pca, None), [
-            f"PC{i + 1} ({share:.0%} of variance)" for i, share in enumerate(pca.explained_variance_ratio_)
-        ]
-    # slow to import, and wanted only here
-    from umap import UMAP
+        shares = pca.explained_variance_ratio_
+        return pca.transform, [f"PC{i + 1} ({share:.0%} of variance)" for i, share in enumerate(shares)]
+    from umap import UMAP  # slow
 
     umap = UMAP(n_neighbors=min(15, len(values) - 1), random_state=seed, n_jobs=1).fit(pca.transform(values))
-    return _Map(pca, umap), ["UMAP1", "UMAP2"]
+    return lambda cells: np.asarray(umap.transform(pca.transform(cells))), ["UMAP1", "UMAP2"]
 
 
-def _placed(cells: Cells, rows: np.ndarray, group: str, place: _Map) -> pd.DataFrame:
-    blocks = [place(cells.values(rows[start : start + BLOCK])) for start in range(0, len(rows), BLOCK)]
-    coordinates = np.concatenate(blocks) if blocks else np.empty((0, 2))
+def _placed(cells: Cells, rows: np.ndarray, group: str, place: Callable[[np.ndarray], np.ndarray]) -> pd.DataFrame:
+    coordinates = np.concatenate([np.empty((0, 2)), *(place(block) for block in blocks(cells, rows))])
     return pd.DataFrame(
         {
             "cell": np.asarray(cells.names[rows], dtype=object),
@@ -179,10 +143,12 @@ def _placed(cells: Cells, rows: np.ndarray, group: str, place: _Map) -> pd.DataF
     )
 
 
-def _with_sources(frame: pd.DataFrame, groups: Groups, rows: np.ndarray, source_key: str, place: _Map) -> pd.DataFrame:
-    """Add where the source cells of the generated cells are."""
-    found = groups.source_rows(rows, source_key)
+def _with_sources(
+    frame: pd.DataFrame, screen: Screen, rows: np.ndarray, place: Callable[[np.ndarray], np.ndarray]
+) -> pd.DataFrame:
+    """Add names and coordinates of the source cells."""
+    found = screen.source_rows(rows)
     distinct = np.unique(found[found >= 0])
-    places = _placed(groups.observed, distinct, "control", place).set_index(distinct)[["x", "y"]].reindex(found)
-    names = np.where(found >= 0, np.asarray(groups.observed.names, dtype=object)[found], "")
-    return frame.assign(source=names, source_x=places["x"].to_numpy(), source_y=places["y"].to_numpy())
+    placed = _placed(screen.observed, distinct, "control", place).set_index(distinct)[["x", "y"]].reindex(found)
+    names = np.where(found >= 0, np.asarray(screen.observed.names, dtype=object)[found], "")
+    return frame.assign(source=names, source_x=placed["x"].to_numpy(), source_y=placed["y"].to_numpy())

@@ -1,14 +1,14 @@
-"""Pathways that perturbations turn up or down."""
+"""Pathways with genes that go up or down under perturbations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from unlasting.screen import UNS_KEY, MissingKeyError, logger
-from unlasting.tl._groups import store
+from unlasting.tl._screen import store
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,32 +22,31 @@ def enrich(
     key: str = "rank",
     key_added: str = "enrichment",
 ) -> pd.DataFrame:
-    """Find the pathways that ranked perturbations turn up or down.
+    """Find the pathways whose genes go up or down under ranked perturbations.
 
-    The t values of all genes that :func:`rank` found are regressed on whether a gene is in the pathway, or on its weight
-    there: the univariate linear model of decoupler :cite:p:`badiamompel2022decoupler`. There is no cut-off, and the sign
-    is the direction of the pathway. Genes of a pathway that vary together in any cells make its p-value too small: read it
-    as an order.
+    The genes' t values from :func:`rank` are regressed on pathway membership, or on the gene's weight in the pathway: the
+    univariate linear model of decoupler :cite:p:`badiamompel2022decoupler`. There is no cut-off, and the sign is the
+    direction. Correlated genes in a pathway make its p-value too small, so read p-values as an order.
 
     Parameters
     ----------
     adata
         The screen after :func:`rank`.
     gene_sets
-        Pathways as lists of genes; or a network of decoupler, a frame with `source` (the pathway or regulator), `target`
-        (the gene) and perhaps `weight`.
+        Pathways as lists of genes, or a decoupler network: a frame with `source` (pathway or regulator), `target` (gene)
+        and, if any, `weight`.
     min_genes
-        Pathways with fewer genes in the panel are left out, as are those with all of them.
+        Fewest genes in the panel. Pathways with all genes of the panel are left out, too.
     key
-        Where under `uns["unlasting"]` the ranking is.
+        Key under `uns["unlasting"]` with the ranking.
     key_added
-        Where under `uns["unlasting"]` the results go.
+        Key under `uns["unlasting"]` for the result.
 
     Returns
     -------
-    A frame with `condition`, `cell_type`, `dose`, `pathway`, `score` (t of the regression: positive where the pathway goes
-    up), `p_adjusted` (two-sided, Benjamini-Hochberg over the pathways of a condition) and `n_genes` of the panel. Conditions
-    are in the order of the ranking, the pathways of each by descending absolute score.
+    A frame with `condition`, `cell_type`, `dose`, `pathway`, `score` (t of the regression, positive for up), `p_adjusted`
+    (two-sided, Benjamini-Hochberg over the pathways in a condition) and `n_genes` in the panel. Conditions keep the order
+    of the ranking; pathways are sorted by descending absolute score.
 
     Updates the following fields:
 
@@ -58,9 +57,9 @@ def enrich(
     ImportError
         If decoupler is not installed.
     KeyError
-        If there is no ranking, or a column of the network is missing.
+        If there is no ranking, or the network lacks a column.
     ValueError
-        If no pathway has `min_genes` genes in the panel, or the perturbations change no gene.
+        If no pathway has `min_genes` genes in the panel, or no gene changes.
     """
     results = adata.uns.get(UNS_KEY, {})
     if key not in results or f"{key}_genes" not in results:
@@ -69,11 +68,11 @@ def enrich(
     network = _network(gene_sets)
     network = network[network["target"].isin(genes)]
     sizes = network.groupby("source").size()
-    usable = (sizes >= min_genes) & (sizes < len(genes))  # all genes have no others to differ from
+    usable = (sizes >= min_genes) & (sizes < len(genes))  # a pathway with all genes has no contrast
     if not usable.any():
         raise ValueError(
-            f"No pathway of `gene_sets` has `min_genes={min_genes}` of the {len(genes)} genes of the panel, but not all of "
-            f"them (the largest has {sizes.max() if len(sizes) else 0}): are the names of the same kind?"
+            f"No pathway in `gene_sets` has `min_genes={min_genes}` of the {len(genes)} genes in the panel, and not all "
+            f"(the largest has {sizes.max() if len(sizes) else 0}). Use gene names like those in `adata.var_names`."
         )
     if not usable.all():
         unfit = sizes.index[~usable]
@@ -84,11 +83,18 @@ def enrich(
             unfit[0],
         )
     network = network[network["source"].isin(sizes.index[usable])]
-    decoupler = _require_decoupler()
+    try:
+        import decoupler
+    except ImportError as error:
+        raise ImportError(
+            "decoupler is needed for pathways. Install it with `pip install 'unlasting[pathways]'`."
+        ) from error
     t = pd.DataFrame(results[f"{key}_genes"]["t"], columns=genes).astype(float)
     changed = t.any(axis=1).to_numpy()
     if not changed.any():
-        raise ValueError(f"No gene changes in any condition of `uns['{UNS_KEY}']['{key}']`.")
+        raise ValueError(
+            f"No gene changes in any condition of `uns['{UNS_KEY}']['{key}']`. Rank perturbations with an effect."
+        )
     score, p_adjusted = decoupler.mt.ulm(t[changed].rename(index=str), network, tmin=min_genes, empty=False)
     frame = pd.DataFrame({"score": score.stack(), "p_adjusted": p_adjusted.stack()}).rename_axis(["row", "pathway"])
     frame = frame.reset_index().astype({"row": int})
@@ -102,30 +108,13 @@ def enrich(
 
 
 def _network(gene_sets: Mapping[str, Sequence[str]] | pd.DataFrame) -> pd.DataFrame:
-    """Write pathways as a network of decoupler, without repeated edges."""
+    """Convert pathways to a decoupler network without repeated edges."""
     if not isinstance(gene_sets, pd.DataFrame):
         pairs = [(name, gene) for name, members in gene_sets.items() for gene in members]
         gene_sets = pd.DataFrame(pairs, columns=["source", "target"])
     missing = {"source", "target"} - set(gene_sets.columns)
     if missing:
         raise MissingKeyError(
-            f"`gene_sets` is a frame without {sorted(missing)}; it needs `source` (the pathway) and `target`."
+            f"`gene_sets` is a frame without {sorted(missing)}. Name its columns `source` (pathway) and `target` (gene)."
         )
     return gene_sets.drop_duplicates(["source", "target"])
-
-
-def _require_decoupler() -> Any:
-    """Import decoupler.
-
-    Raises
-    ------
-    ImportError
-        If it is not installed.
-    """
-    try:
-        import decoupler
-    except ImportError as error:
-        raise ImportError(
-            "decoupler finds the pathways, and is not installed. Install it with `pip install 'unlasting[pathways]'`."
-        ) from error
-    return decoupler

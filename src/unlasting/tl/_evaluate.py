@@ -1,4 +1,4 @@
-"""Generated cells beside simple baselines and the noise floor."""
+"""Evaluation of generated cells beside baselines and the noise floor."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ import pandas as pd
 
 from unlasting.baselines import BASELINES, Baseline, NoEffect, Predictor
 from unlasting.baselines._protocol import BY_NATURE
-from unlasting.screen import PREDICTION_KEY, TEST, Condition, MissingKeyError, logger, nearest_name
-from unlasting.tl._comparison import is_of_means
+from unlasting.metrics import Metric
+from unlasting.screen import PREDICTION_KEY, TEST, Condition, MissingKeyError, logger, nearest_name, not_none
+from unlasting.tl._comparison import accepts_means
 from unlasting.tl._differential import Moments
-from unlasting.tl._groups import Groups, Screen, store
-from unlasting.tl._judge import Generated, Judge
-from unlasting.tl._scores import condition_table, harm_table, left_out_table, score_table, summary_table
-from unlasting.tl._verdict import NO_EFFECT, LeftOut, Rules, Verdict
+from unlasting.tl._evaluator import ConditionResult, Evaluator, GeneratedCells, LeftOut
+from unlasting.tl._protocol import GENE_SETS, METRICS, NO_EFFECT, Protocol
+from unlasting.tl._screen import Screen, store
+from unlasting.tl._tables import (
+    CONDITION,
+    condition_table,
+    false_positive_table,
+    left_out_table,
+    score_table,
+    summary_table,
+)
+from unlasting.tl._vcc2026 import check_profile, evaluate_vcc2026
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-METRICS = ("e_distance", "emd", "pearson_change", "pearson_change_centred")
-GENE_SETS = ("all", "de20", "de40")
 
 
 def evaluate(
@@ -32,9 +38,11 @@ def evaluate(
     layer: str | None = PREDICTION_KEY,
     predictions: AnnData | None = None,
     baselines: Iterable[str] | Mapping[str, Predictor] = tuple(BASELINES),
-    metrics: str | Iterable[str] = METRICS,
+    metrics: str | Metric | Iterable[str | Metric] = METRICS,
     gene_sets: str | Iterable[str] = GENE_SETS,
     conditions: Iterable[str | tuple[str, ...]] | None = None,
+    reference: str | None = None,
+    profile: str | None = None,
     n_repeats: int = 5,
     min_cells: int = 30,
     max_cells: int = 300,
@@ -49,104 +57,126 @@ def evaluate(
     split_key: str | None = None,
     delimiter: str | None = None,
 ) -> pd.DataFrame:
-    r"""Judge generated cells of any model against the true test cells, beside baselines and the noise floor.
+    r"""Evaluate any model's generated cells on the true test cells, beside baselines and the noise floor.
 
-    For each condition the test cells are split at random into halves A and B. The prediction, each baseline and A
-    itself give the same number of cells, :math:`n`, which is that of A and at most `max_cells` (or as few as were
-    generated, or as there are controls), and each is compared with B; everything is repeated with other halves. The score over
-    conditions of a metric that is best at 0 is a ratio of means,
+    In each condition the test cells are halved at random into A and B. The prediction, each baseline and A provide
+    equally many cells, :math:`n`: the size of A, at most `max_cells`, or fewer where fewer were generated or there are
+    fewer controls. Each sample is compared with B, and everything is repeated with new halves. For a distance the score
+    over conditions is a ratio of means,
 
     .. math::
 
         \frac{\operatorname{mean}[d(\text{prediction}, B) - d(A, B)]}{\operatorname{mean}[d(\text{no effect}, B) - d(A, B)]},
 
-    so that 0 is the noise floor and 1 no better than the control cells. That of a metric that is best at 1
-    (correlations, discrimination, overlap of DE genes, spread) is the mean value of the prediction divided by that of A,
-    so that 1 is the ceiling.
+    so that 0 is the noise floor and 1 equals the control cells. For metrics with best value 1 (correlations,
+    discrimination, overlap, spread) the score is the mean for the prediction divided by the mean for A: 1 is the ceiling.
 
-    Conditions that a permutation test (E-distance of test cells and training controls, all genes, 5 %) cannot tell from
-    controls carry no signal and stay out of the score. For them one thing is tested: that the EMD of the prediction is
-    not above that of no effect (:math:`\text{EMD}(\cdot, B)` of the first repeat, one-sided bootstrap test, 5 %, Holm
-    over conditions).
+    Every score has a 95 % interval over conditions, and a paired difference from a reference baseline.
+
+    Conditions without a signal stay out of the score: a permutation test (E-distance between test cells and training
+    controls, all genes, 5 %) cannot separate them from controls. There the prediction is tested for a false-positive
+    effect: is its EMD to B larger than that of no effect (first repeat, one-sided bootstrap test, 5 %, Holm over
+    conditions)?
 
     Parameters
     ----------
     adata
         The screen, log-normalised, with `test` cells in its split column. Baselines learn from `train` cells only.
     layer
-        Layer with the generated cells. `None`, without `predictions`: only baselines are judged.
+        Layer with the generated cells. `None`, without `predictions`: only baselines are evaluated.
     predictions
-        Generated cells of any model as an AnnData of their own, instead of `layer`: the genes of `adata` in any order,
-        and the perturbation (cell type, dose) in the same columns of `obs`, on the scale of `adata`. With one row for
-        each condition it is read as mean profiles; only metrics of the mean change can be given then.
+        Generated cells as an AnnData, instead of `layer`: the genes of `adata` in any order, the same label columns in
+        `obs`, and the scale of `adata`. One row per condition is read as mean profiles, which limits the metrics to
+        those of the mean change.
     baselines
-        Names in `baselines.BASELINES`, or further predictors by name; they are fitted here. No effect is always there.
-        What has nothing to say in a condition is missing there.
+        Names in `baselines.BASELINES`, or further predictors by name; they are fitted here. No effect always takes
+        part. Conditions outside a baseline's scope are missing from its rows.
     metrics
-        Names in `metrics.METRICS`. Those that compare tables of differential expression or conditions with each
-        other are given for all genes only.
+        Names in `metrics.METRICS`, or :class:`unlasting.metrics.Metric` objects. Metrics of whole conditions or of DE
+        tables exist for all genes only.
     gene_sets
-        `"all"`, and `"de20"` for the 20 genes that change most (or any other number). They are chosen from training cells
-        of the condition or, with fewer than 10, a third of its test cells that is set aside first: by the absolute
-        score of scanpy's `t-test_overestim_var` against training controls. Genes that do not differ at all are
-        never chosen.
+        `"all"`, and `"de20"` for the 20 genes with the largest change (or any other number). They come from training
+        cells of the condition or, below 10 cells, from a third of its test cells, set aside first: by the absolute score
+        of scanpy's `t-test_overestim_var` against training controls. Genes without any difference are never chosen.
     conditions
-        Perturbations, or tuples of perturbation, cell type and dose. They are all scored, with a signal or not. If
-        `None`, all with test cells (and generated cells, if there are any), scored if they have a signal.
+        Perturbations, or tuples of perturbation, cell type and dose, all of which are scored. If `None`, all conditions
+        with test cells (and generated cells, if there are any), scored where they have a signal.
+    reference
+        Predictor for the paired differences. If `None`, the best baseline for each metric and gene set.
+    profile
+        `"vcc2026"`: the six metrics of the Virtual Cell Challenge 2026 on counts, as in cell-eval2, instead of `metrics` on
+        `gene_sets`. `predictions` may then contain counts. Score 0 is the mean response over all conditions, and 1 a
+        replicate, one half of the test cells against the other. Of the numbers below, `min_cells` and `seed` apply.
     n_repeats
-        How often the test cells are split.
+        Number of random halvings.
     min_cells
-        Conditions with fewer test cells are left out.
+        Fewest test cells of a condition.
     max_cells
-        Largest number of cells of a sample. B is not limited by it, but of more than 4,000 test cells of a condition
-        as many are drawn.
+        Largest sample. B is not limited, but a condition takes part with at most 4,000 test cells.
     n_permutations
-        Number of permutations of the test for a signal.
+        Permutations in the test for a signal.
     n_bootstraps
-        Number of bootstraps of the test for harm.
+        Bootstraps in the test for a false-positive effect.
     name
-        How the prediction is called in tables. By default the name of the layer, or `"prediction"`.
+        Name of the prediction in tables; the layer's, or `"prediction"`, if `None`.
     seed
-        Seed of everything random.
+        Random seed.
     perturbation_key, control, cell_type_key, dose_key, split_key, delimiter
-        Where the labels are, if other than recorded by `pp` or `setup_anndata`.
+        Label columns, if not recorded by `pp` or `setup_anndata`.
 
     Returns
     -------
-    A frame with a row for each condition, set of genes, metric and predictor: `condition`, `cell_type`, `dose` (uM),
-    `gene_set`, `metric`, `predictor`, `value`, `floor` (the value of A), `no_effect` (the value of training controls),
-    `normalised` (as above, for this condition alone; missing if it is not scored, or no effect is no farther from B than
-    A), `n_cells` of each sample, `signal`.
+    A frame with a row for each condition, gene set, metric and predictor: `condition`, `cell_type`, `dose` (uM),
+    `gene_set`, `metric`, `predictor`, `value`, `floor` (value of A), `no_effect` (value of training controls),
+    `normalised` (as above, for this condition alone; missing if not scored, or if no effect is as near to B as A),
+    `n_cells` per sample, `signal`.
 
     Updates the following fields of `adata.uns["unlasting"]`:
 
     - `"scores"`: the frame.
-    - `"score_summary"`: `predictor`, `gene_set`, `metric`, `score` over conditions, `low` and `high` (95 % interval of
-      the bootstrap over conditions), `n_conditions`, `best` (the score of a perfect prediction, 0 or 1).
-    - `"score_conditions"`: for each condition `n_test` cells, `n_cells` of a sample, `de_from` (`train` or `test`),
-      `n_de_cells` and `n_de_genes` (which differ at all), `e_distance` from controls, `p_value`, `signal`, `scored`.
+    - `"score_summary"`, with a row for each predictor, gene set and metric:
+
+      - `score`, `low`, `high`: score over conditions and its 95 % interval (bootstrap over conditions)
+      - `n_conditions`: number of conditions in the score
+      - `best`: score of a perfect prediction, 0 or 1
+      - `is_best`: best score among all rows with the most conditions, without ceilings
+      - `is_ceiling`: baseline that has seen training cells of the same condition
+      - `reference`, `n_paired`: reference predictor, and number of conditions with both
+      - `difference`, `difference_low`, `difference_high`: score minus the reference's, with its paired interval
+      - `without_one_low`, `without_one_high`: range of this difference when each condition is left out in turn
+      - `decided_by`: the condition without which a win over the reference is none
+
+    - `"score_conditions"`: for each condition `n_test` cells, `n_cells` per sample, `de_from` (`train` or `test`),
+      `n_de_cells`, `n_de_genes` (with any difference), `e_distance` from controls, `p_value`, `signal`, `scored`.
     - `"score_left_out"`: `condition`, `cell_type`, `dose`, `predictor` (empty: the whole condition), `reason`.
-    - `"harm"`: for each condition without signal `predictor`, `emd`, `emd_no_effect`, `p_value`, `p_adjusted`, `rejected`.
-    - `"effects"`: `condition`, `cell_type`, `dose`, `gene`, `observed` and `predicted` mean change from training controls
-      (all cells), `is_de20`; with a prediction only.
+    - `"false_positives"`: for each condition without a signal `predictor`, `emd`, `emd_no_effect`, `p_value`,
+      `p_adjusted`, `rejected`.
+    - `"effects"`, with a prediction: `condition`, `cell_type`, `dose`, `gene`, `observed` and `predicted` mean change
+      from training controls (all cells), `is_de20`.
+
+    With `profile="vcc2026"`, the frame has the columns `condition`, `cell_type`, `dose`, `metric`, `predictor` and `value`,
+    and other fields are updated:
+
+    - `"vcc2026"`: the frame.
+      `mean_response` and `replicate`, and `n_conditions`. The metric `mean` is the mean score over metrics with a scale.
+    - `"vcc2026_left_out"`: `cell_type`, `predictor` and `reason` where a predictor lacks a condition.
 
     Raises
     ------
     KeyError
-        If the layer, a column, a gene, a metric or a baseline is missing.
+        If the layer, a column, a gene, a metric, a profile or a baseline is missing.
     ValueError
-        If no condition can be judged, there are no test cells, or an argument makes no sense.
+        If there are no test cells, no condition can be evaluated, or an argument is out of range.
     """
-    given = {
-        "perturbation_key": perturbation_key,
-        "control": control,
-        "cell_type_key": cell_type_key,
-        "dose_key": dose_key,
-        "split_key": split_key,
-        "delimiter": delimiter,
-    }
-    labels: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    rules = Rules.read(
+    labels = not_none(
+        perturbation_key=perturbation_key,
+        control=control,
+        cell_type_key=cell_type_key,
+        dose_key=dose_key,
+        split_key=split_key,
+        delimiter=delimiter,
+    )
+    protocol = Protocol.read(
         metrics,
         gene_sets,
         n_repeats=n_repeats,
@@ -158,51 +188,58 @@ def evaluate(
     )
     predictors = named_baselines(baselines)
     left_out: dict[Condition, str] = {}
-    judged: list[str] = []
-    without = layer is None and predictions is None
-    groups = None if without else Groups.read(adata, layer=layer, predictions=predictions, **labels)
-    screen = groups or Screen.of(adata, **labels)
+    evaluated: list[str] = []
+    if profile is not None:
+        check_profile(profile)
+    screen = Screen.read(adata, layer, predictions, allow_counts=profile is not None, **labels)
     with_test = screen.test_conditions()
     tested = {condition.perturbation for condition in with_test}
-    # a name stands for all cell types and doses that are tested, but must not vanish where none is
+    # a name stands for all tested cell types and doses, but must not vanish where none is tested
     chosen = [
         condition
         for condition in screen.observed_conditions(conditions)
         if condition in with_test or (conditions is not None and condition.perturbation not in tested)
     ]
-    if groups:
-        judged = [name or ("prediction" if predictions is not None else str(layer))]
-        if judged[0] in (NO_EFFECT, *predictors):
-            raise ValueError(f"A baseline is called {judged[0]!r} too: give the prediction another `name`.")
-        generated = Generated(groups.generated)
-        rules = _of_means(rules) if generated.means_only else rules
-        predictors = {judged[0]: generated, **predictors}
-        there = set(groups.conditions())
-        left_out = {c: "no cells were generated" for c in chosen if c not in there}
+    if screen.cells is not None:
+        evaluated = [name or ("prediction" if predictions is not None else str(layer))]
+        if evaluated[0] in (NO_EFFECT, *predictors):
+            raise ValueError(f"A baseline is called {evaluated[0]!r} too: give the prediction another `name`.")
+        available = set(screen.generated_conditions())
+        left_out = {c: "no cells were generated" for c in chosen if c not in available}
+        if profile is None:
+            generated = GeneratedCells(screen.cells)
+            protocol = _for_means(protocol) if generated.means_only else protocol
+            predictors = {evaluated[0]: generated, **predictors}
+    kept = [condition for condition in chosen if condition not in left_out]
+    check_reference(reference, [NO_EFFECT, *predictors])
     no_effect, fitted = fit_all(predictors, adata, labels)
-    tables, verdicts = judge_all(
+    if profile is not None:
+        named = {NO_EFFECT: no_effect, **fitted}
+        return evaluate_vcc2026(adata, screen, named, *evaluated, conditions=kept, min_cells=min_cells, seed=seed)
+    tables, results = evaluate_all(
         screen,
         fitted,
         no_effect,
-        [c for c in chosen if c not in left_out],
-        rules,
-        scored_whole=conditions is not None,
-        judged=judged,
+        kept,
+        protocol,
+        score_all=conditions is not None,
+        evaluated=evaluated,
         left_out=left_out,
+        reference=reference,
     )
-    if groups:
-        tables["effects"] = _effects(groups, verdicts)
+    if evaluated:
+        tables["effects"] = _effects(screen, results)
     store(adata, **tables)
     return tables["scores"].copy()
 
 
 def named_baselines(baselines: Iterable[str] | Mapping[str, Predictor]) -> dict[str, Predictor]:
-    """Make the baselines that are named.
+    """Make the named baselines.
 
     Raises
     ------
     KeyError
-        If there is no baseline of a name.
+        If a baseline is unknown.
     """
     if isinstance(baselines, Mapping):
         return dict(baselines)
@@ -210,15 +247,27 @@ def named_baselines(baselines: Iterable[str] | Mapping[str, Predictor]) -> dict[
     for name in names:
         if name not in BASELINES:
             raise MissingKeyError(
-                f"There is no baseline {name!r}.{nearest_name(name, BASELINES)} There are {list(BASELINES)}."
+                f"There is no baseline {name!r}.{nearest_name(name, BASELINES)} Choose among {list(BASELINES)}."
             )
     return {name: BASELINES[name]() for name in names}
+
+
+def check_reference(reference: str | None, names: Sequence[str]) -> None:
+    """Refuse a reference that is no predictor.
+
+    Raises
+    ------
+    ValueError
+        If it is not among the names.
+    """
+    if reference is not None and reference not in names:
+        raise ValueError(f"`reference` is {reference!r}; choose among {[*names]}.{nearest_name(reference, [*names])}")
 
 
 def fit_all(
     predictors: Mapping[str, Predictor], adata: AnnData, labels: Mapping[str, Any]
 ) -> tuple[NoEffect, dict[str, Predictor]]:
-    """Fit predictors, and no effect; baselines share what they read of the screen."""
+    """Fit predictors and no effect; baselines read the screen once together."""
     no_effect = NoEffect().fit(adata, **labels)
     shared = {**labels, "training": no_effect.training_}
     return no_effect, {
@@ -228,105 +277,127 @@ def fit_all(
     }
 
 
-def judge_all(
+def evaluate_all(
     screen: Screen,
     predictors: Mapping[str, Predictor],
     no_effect: NoEffect,
     conditions: Sequence[Condition],
-    rules: Rules,
+    protocol: Protocol,
     *,
-    scored_whole: bool,
-    judged: Collection[str],
-    left_out: dict[Condition, str],
-) -> tuple[dict[str, pd.DataFrame], list[Verdict]]:
-    """Judge fitted predictors in all conditions, and write the tables that `evaluate` stores.
+    score_all: bool,
+    evaluated: Collection[str],
+    left_out: Mapping[Condition, str],
+    reference: str | None,
+) -> tuple[dict[str, pd.DataFrame], list[ConditionResult]]:
+    """Evaluate fitted predictors in all conditions, and write the tables that `evaluate` stores.
 
     Raises
     ------
     ValueError
-        If no condition can be judged.
+        If no condition can be evaluated.
     """
-    judge = Judge(screen, predictors, no_effect, rules, judged)
-    verdicts: list[Verdict] = []
+    evaluator = Evaluator(screen, predictors, no_effect, protocol, evaluated)
+    results: list[ConditionResult] = []
     left_out = dict(left_out)
     for condition in conditions:
         try:
-            verdicts.append(judge(condition))
+            results.append(evaluator(condition))
         except LeftOut as error:
             left_out[condition] = str(error)
-    if not verdicts:
+    if not results:
         reasons = "; ".join(f"{condition}: {reason}" for condition, reason in list(left_out.items())[:5])
-        raise ValueError(f"No condition can be judged. {reasons}.")
-    scored = {v.condition for v in verdicts if scored_whole or v.signal}
-    scores = score_table(
-        verdicts, rules.metrics, rules.gene_sets, list(dict.fromkeys([*judged, NO_EFFECT, *predictors])), scored
-    )
+        raise ValueError(f"No condition can be evaluated. {reasons}. Give more test cells, or lower `min_cells`.")
+    scored = {result.condition for result in results if score_all or result.signal}
+    names = list(dict.fromkeys([*evaluated, NO_EFFECT, *predictors]))
+    scores = score_table(results, protocol.metrics, protocol.gene_sets, names, scored)
     tables = {
         "scores": scores,
-        "score_summary": summary_table(scores, rules.metrics, scored, rules.seed),
-        "score_conditions": condition_table(verdicts, scored),
-        "score_left_out": left_out_table(verdicts, left_out),
-        "harm": harm_table(verdicts),
+        "score_summary": summary_table(
+            scores,
+            protocol.metrics,
+            scored,
+            protocol.seed,
+            reference=reference,
+            evaluated=evaluated,
+            ceilings=[name for name, predictor in predictors.items() if getattr(predictor, "is_ceiling", False)],
+        ),
+        "score_conditions": condition_table(results, scored),
+        "score_left_out": left_out_table(results, left_out),
+        "false_positives": false_positive_table(results),
     }
-    _report(tables)
-    return tables, verdicts
+    _report(tables, evaluated)
+    return tables, results
 
 
-def _of_means(rules: Rules) -> Rules:
-    """Keep what can be told from mean profiles.
+def _for_means(protocol: Protocol) -> Protocol:
+    """Keep the metrics of mean profiles.
 
     Raises
     ------
     ValueError
-        If that is nothing.
+        If none is left.
     """
-    kept = [metric for metric in rules.metrics if is_of_means(metric)]
-    lost = [metric.name for metric in rules.metrics if not is_of_means(metric)]
+    kept = [metric for metric in protocol.metrics if accepts_means(metric)]
+    lost = [metric.name for metric in protocol.metrics if not accepts_means(metric)]
     if not kept:
         raise ValueError(
-            f"The predictions have one row for each condition, which is its mean; {', '.join(lost)} "
+            f"The predictions have one row for each condition, its mean profile; {', '.join(lost)} "
             "need cells. Give `metrics` of the mean change, such as 'pearson_change', or several cells per condition."
         )
     if lost:
-        logger.warning("The predictions are mean profiles, one row per condition: without %s.", ", ".join(lost))
-    return replace(rules, metrics=kept)
+        logger.warning(
+            "The predictions are mean profiles, one row per condition: without %s. Pass cells for these metrics.",
+            ", ".join(lost),
+        )
+    return replace(protocol, metrics=kept)
 
 
-def _effects(groups: Groups, verdicts: Sequence[Verdict]) -> pd.DataFrame:
+def _effects(screen: Screen, results: Sequence[ConditionResult]) -> pd.DataFrame:
     """Compare mean changes, gene by gene, over all test cells and all generated cells."""
     frames = []
-    for verdict in verdicts:
-        condition = verdict.condition
-        control = Moments.read(groups.observed, groups.control_rows(condition.cell_type)).mean
-        observed = Moments.read(groups.observed, groups.part(condition, TEST)).mean
-        predicted = Moments.read(groups.generated, groups.generated.rows(condition)).mean
-        top = np.isin(np.arange(len(groups.genes)), verdict.top20)
+    for result in results:
+        condition = result.condition
+        control = Moments.read(screen.observed, screen.control_rows(condition.cell_type)).mean
+        observed = Moments.read(screen.observed, screen.part(condition, TEST)).mean
+        predicted = Moments.read(screen.generated, screen.generated.rows(condition)).mean
+        top = np.isin(np.arange(len(screen.genes)), result.top20)
         change = {"observed": observed - control, "predicted": predicted - control, "is_de20": top}
-        frames.append(pd.DataFrame({**condition.columns(), "gene": np.asarray(groups.genes, dtype=object), **change}))
+        frames.append(pd.DataFrame({**condition.columns(), "gene": np.asarray(screen.genes, dtype=object), **change}))
     return pd.concat(frames, ignore_index=True)
 
 
-def _report(tables: Mapping[str, pd.DataFrame]) -> None:
-    """Say what is not in the score, and why."""
-    conditions, left_out, harm = (tables[key] for key in ("score_conditions", "score_left_out", "harm"))
+def _report(tables: Mapping[str, pd.DataFrame], evaluated: Collection[str]) -> None:
+    """Log the first score, its uncertainty, and the evaluations without a score."""
+    conditions, left_out, tests = (tables[key] for key in ("score_conditions", "score_left_out", "false_positives"))
     silent = conditions[~conditions["signal"]]
     if len(silent):
-        kept = "kept out of the score" if not silent["scored"].any() else "scored all the same, as they were named"
+        kept = "kept out of the score" if not silent["scored"].any() else "scored because they were named"
         logger.info("%d of %d conditions have no signal (%s): %s.", len(silent), len(conditions), kept, _names(silent))
     for predictor, part in left_out.groupby("predictor"):
-        what = f"{predictor!r} is missing in" if predictor else "Left out:"
+        subject = f"{predictor!r} is missing in" if predictor else "Left out:"
         n = len(conditions) + (0 if predictor else len(part))
         if predictor and len(part) == n and BY_NATURE.issuperset(part["reason"]):
             continue
         first = f"{_names(part[:1])}: {part['reason'].iloc[0]}"
-        logger.info("%s %d of %d conditions, the first %s.", what, len(part), n, first)
-    for predictor, part in harm[harm["rejected"]].groupby("predictor"):
-        of = (harm["predictor"] == predictor).sum()
+        logger.info("%s %d of %d conditions, the first %s.", subject, len(part), n, first)
+    summary = tables["score_summary"]
+    for row in (
+        summary[summary["predictor"].isin(list(evaluated))].groupby("predictor", sort=False).head(1).itertuples()
+    ):
+        decided = f" Without {row.decided_by} it is no better." if row.decided_by else ""
+        logger.info(
+            "%s, %s, %s genes: %.2f [%.2f, %.2f] over %d conditions; %+.2f [%.2f, %.2f] from %r over %d.%s",
+            *(row.predictor, row.metric, row.gene_set, row.score, row.low, row.high, row.n_conditions),
+            *(row.difference, row.difference_low, row.difference_high, row.reference, row.n_paired, decided),
+        )
+    for predictor, part in tests[tests["rejected"]].groupby("predictor"):
         logger.warning(
-            "%r invents an effect in %d of %d conditions without one: %s.", predictor, len(part), of, _names(part)
+            "%r has a false-positive effect in %d of %d conditions without a signal: %s. See "
+            '`adata.uns["unlasting"]["false_positives"]`.',
+            *(predictor, len(part), (tests["predictor"] == predictor).sum(), _names(part)),
         )
 
 
 def _names(frame: pd.DataFrame, most: int = 10) -> str:
-    names = [str(Condition(*row)) for row in frame[["condition", "cell_type", "dose"]].itertuples(index=False)]
+    names = [str(Condition(*row)) for row in frame[CONDITION].itertuples(index=False)]
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""The graph of genes as a trained model reads it."""
+"""Attention of a trained model on the gene graph."""
 
 from __future__ import annotations
 
@@ -8,46 +8,45 @@ import numpy as np
 import pandas as pd
 
 from unlasting.screen import TRAIN, UNS_KEY, ScreenKeys, sample
-from unlasting.tl._groups import store
+from unlasting.tl._screen import store
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 def grn(model: Any, controls: AnnData | None = None, *, max_cells: int = 200, seed: int = 0) -> pd.DataFrame:
-    """Find which edges of the graph a trained model uses, in control cells.
+    """Compute the attention of a trained model on each edge of the gene graph, in control cells.
 
-    An edge from `pp.grn` says that two genes may have to do with each other; its attention says how much of what it
-    knows of its neighbours a gene takes from this one. Attention shows where the model looks, and proves no regulation.
+    An edge from `pp.grn` marks a possible relation between two genes. Its attention is the weight of the source among
+    the target's neighbours. Attention describes the model and is no evidence of regulation.
 
     Parameters
     ----------
     model
         A trained :class:`unlasting.UnlastingModel` with its AnnData.
     controls
-        The control cells to look at; training controls by default.
+        Control cells; training controls by default.
     max_cells
-        Largest number of cells, drawn at random.
+        Most cells, sampled at random.
     seed
-        Seed of the draw and of the noise that stands for silent genes.
+        Seed for the sample and for the noise in silent genes.
 
     Returns
     -------
-    The edges of the graph with the column `attention`: the share of its attention that the target pays to the source,
-    averaged over cells, heads, layers and steps (:meth:`unlasting.UnlastingModel.get_attention`). What is missing to 1
-    over the sources of a target, it pays to itself.
+    The edges of the graph with the column `attention`: the share of the target's attention on the source, averaged over
+    cells, heads, layers and steps (:meth:`unlasting.UnlastingModel.get_attention`). The remainder to 1, over all sources,
+    is the target's attention on itself.
 
     Updates the following fields:
 
-    - `model.adata.uns["unlasting"]["grn"]["edges"]`: the frame, from which :func:`unlasting.pl.grn` takes the widths.
+    - `model.adata.uns["unlasting"]["grn"]["edges"]`: the frame; :func:`unlasting.pl.grn` draws its widths.
 
     Raises
     ------
     RuntimeError
         If the model is not trained.
     ValueError
-        If the model holds no AnnData or has no graph block, there are no control cells, or the graph was made anew
-        after the model.
+        If the model has no AnnData or no graph block, there are no control cells, or the graph is newer than the model.
     """
     if model.adata is None:
         raise ValueError("`model` was loaded without its AnnData. Load it with `adata=...` to read its attention.")
@@ -62,8 +61,8 @@ def grn(model: Any, controls: AnnData | None = None, *, max_cells: int = 200, se
     edges = graph["edges"].drop(columns="attention", errors="ignore").astype({"source": str, "target": str})
     if _pairs(edges) != _pairs(found):
         raise ValueError(
-            "The graph in `model.adata` is not that of the model: `pp.grn` has been run since. Make and train the model "
-            "anew, or load it with the AnnData that it was saved with."
+            "The graph in `model.adata` differs from the model's: `pp.grn` has been run since. Make and train a new model, "
+            "or load this one with the AnnData it was saved with."
         )
     edges = edges.merge(found, on=["source", "target"], how="left")
     store(model.adata, grn={**graph, "edges": edges})
@@ -71,7 +70,7 @@ def grn(model: Any, controls: AnnData | None = None, *, max_cells: int = 200, se
 
 
 def _pairs(edges: pd.DataFrame) -> set[tuple[str, str]]:
-    """Get the edges between different genes."""
+    """List the edges between different genes."""
     return {
         (source, target) for source, target in zip(edges["source"], edges["target"], strict=True) if source != target
     }

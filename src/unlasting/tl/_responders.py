@@ -1,26 +1,21 @@
-"""Which cells responded to a perturbation, and which escaped it."""
+"""Responders: cells that responded to a perturbation, and cells that did not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from unlasting.effects import direction
-from unlasting.screen import PREDICTION_KEY, Condition
-from unlasting.tl._groups import Groups, store
+from unlasting.screen import PREDICTION_KEY
+from unlasting.tl._screen import Screen, store
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-UNLABELLED = "unlabelled"
-CONTROL = "control"
-NON_RESPONDER = "non-responder"
-RESPONDER = "responder"
-LABELS = (CONTROL, NON_RESPONDER, RESPONDER, UNLABELLED)
+_ROUNDS = 500
+CONTROL, NON_RESPONDER, RESPONDER, UNLABELLED = LABELS = ("control", "non-responder", "responder", "unlabelled")
 
 
 def responders(
@@ -29,31 +24,17 @@ def responders(
     layer: str = PREDICTION_KEY,
     predictions: AnnData | None = None,
     conditions: Iterable[str | tuple[str, ...]] | None = None,
-    n_genes: int = 50,
-    false_positives: float = 0.05,
-    min_cells: int = 20,
-    source_key: str = "unlasting_source",
     key_added: str = "responders",
-    seed: int = 0,
-    perturbation_key: str | None = None,
-    control: str | None = None,
-    cell_type_key: str | None = None,
-    split_key: str | None = None,
-    delimiter: str | None = None,
 ) -> pd.DataFrame:
-    """Label observed and generated cells as responders or not.
+    """Label observed and generated cells as responders or non-responders.
 
-    For each condition every cell gets one number: its place along the change from control to perturbed cells, each
-    of the `n_genes` genes with the largest absolute Welch t weighted by change over variance (a discriminant with
-    a diagonal covariance), in units of the control cells' s.d. around their mean. A cell whose score is above that of
-    all but a fraction `false_positives` of the controls is a responder. Where a perturbation has no effect, just
-    that fraction is; a weak effect labels few cells rather than all.
+    The effects model and this function share one definition, that of Mixscape :cite:p:`papalexi2021`. Each cell has a
+    score along the direction from control to perturbed cells. Non-responders have the scores of controls, and responders
+    have a normal distribution of their own. A cell is a responder if its probability under this mixture is above 1/2.
 
-    The cells are dealt at random into two halves, and each half is scored with the direction of the other.
-    Otherwise noise alone would part perturbed cells from controls. A generated cell goes with its source cell.
-
-    The direction comes from the observed cells of the condition (all of them: nothing of a model is judged
-    here), or, where the condition was never observed, from the generated cells.
+    The mixture comes from all observed cells of a condition, or from generated cells if the condition was not observed.
+    It is also applied to the generated cells. Without a clear separation (mean score of responders below the sum of both
+    s.d.), or with fewer than 50 cells, the cells stay unlabelled.
 
     Parameters
     ----------
@@ -62,36 +43,23 @@ def responders(
     layer
         Layer with the generated cells.
     predictions
-        Generated cells as an AnnData of their own, from any model, instead of `layer`.
+        Generated cells as an AnnData, instead of `layer`.
     conditions
         Perturbations, or tuples of perturbation, cell type and dose. All conditions with generated cells if `None`.
-    n_genes
-        Number of genes that make up the direction.
-    false_positives
-        Fraction of the control cells that may pass for responders.
-    min_cells
-        Fewest cells from which a direction is taken; cells of smaller conditions stay unlabelled.
-    source_key
-        Column with the name of the control cell from which each generated cell came, if there is one.
     key_added
-        Prefix of the columns, and where under `uns["unlasting"]` the frame goes.
-    seed
-        Seed of the halves.
-    perturbation_key, control, cell_type_key, split_key, delimiter
-        Where the labels are, if other than recorded by `pp` or `setup_anndata`.
+        Name of the columns and of the frame.
 
     Returns
     -------
-    A frame with one row for each condition: `condition`, `cell_type`, `dose`, `direction_from` (`observed` or `generated`),
-    `n_observed`, `n_generated`, the fractions `responders_observed` and `responders_generated` in excess of the false
-    positives, `(labelled - false_positives) / (1 - false_positives)` and at least 0 (where responders and controls
-    overlap, these are lower bounds), and the mean scores `score_observed` and `score_generated` in control s.d.
+    A frame with a row for each condition: `condition`, `cell_type`, `dose`, `fitted_to` (`observed` or `generated`),
+    `n_observed`, `n_generated`, `separation` and `spread` (mean and s.d. of responders' scores, in s.d. of the controls),
+    and the shares `responders_observed` and `responders_generated`, both missing without a clear separation.
 
     Updates the following fields:
 
     - `adata.obs["unlasting_" + key_added]`: `control`, `responder`, `non-responder` or `unlabelled`.
-    - `adata.obs["unlasting_" + key_added + "_score"]`: the scores of the perturbed cells.
-    - the same columns with `_generated` at the end for cells of `layer`, or without it in `predictions.obs`.
+    - `adata.obs["unlasting_" + key_added + "_probability"]`: probability that a perturbed cell responded.
+    - The same columns with `_generated` at the end for cells of `layer`, or without it in `predictions.obs`.
     - `adata.uns["unlasting"][key_added]`: the frame.
 
     Raises
@@ -99,123 +67,101 @@ def responders(
     KeyError
         If the layer or a label column is missing.
     ValueError
-        If `false_positives` is not between 0 and 1, a cell type has no training controls, or no condition has
-        `min_cells` cells.
-
-    References
-    ----------
-    Papalexi et al., Characterizing the molecular regulation of inhibitory immune checkpoints with multimodal
-    single-cell screens, Nature Genetics 2021 (perturbation scores and escaping cells).
+        If a cell type has no training controls, or every condition has too few cells.
     """
-    if not 0 < false_positives < 1:
-        raise ValueError(f"`false_positives` is {false_positives}; it is a fraction between 0 and 1, such as 0.05.")
-    groups = Groups.read(
-        adata,
-        layer=layer,
-        predictions=predictions,
-        perturbation_key=perturbation_key,
-        control=control,
-        cell_type_key=cell_type_key,
-        split_key=split_key,
-        delimiter=delimiter,
-    )
-    observed = _Labels.empty(len(groups.observed.names))
-    observed.label[groups.observed.labels == groups.keys.control] = CONTROL
-    generated = _Labels.empty(len(groups.generated.names))
-    rng = np.random.default_rng(seed)
+    screen = Screen.read(adata, layer, predictions)
+    observed, generated = (np.full(len(cells.names), np.nan) for cells in (screen.observed, screen.generated))
     rows = []
-    for condition in groups.conditions(conditions):
-        found = _one_condition(groups, condition, n_genes, min_cells, false_positives, source_key, rng)
-        if found is None:
+    for condition in screen.generated_conditions(conditions):
+        control = screen.observed.values(screen.control_rows(condition.cell_type))
+        groups = {
+            "observed": screen.observed.values(screen.observed.rows(condition)),
+            "generated": screen.generated.values(screen.generated.rows(condition)),
+        }
+        response = fit_response(control, groups)
+        if response is None:
             continue
-        row, of_observed, of_generated = found
-        observed.write(groups.observed.rows(condition), *of_observed)
-        generated.write(groups.generated.rows(condition), *of_generated)
-        rows.append(row)
+        rows.append({**condition.columns(), **response.row, **_shares(response.share, groups)})
+        observed[screen.observed.rows(condition)] = response.probability["observed"]
+        generated[screen.generated.rows(condition)] = response.probability["generated"]
     if not rows:
         raise ValueError(
-            f"No condition has `min_cells={min_cells}` observed or generated cells to take a direction from."
+            "No condition has enough observed or generated cells for a mixture. Generate at least 50 cells per condition, "
+            "and keep as many training controls."
         )
     frame = pd.DataFrame(rows)
     column = f"unlasting_{key_added}"
-    observed.store(adata, column)
+    _write(adata, column, "", observed, screen.observed.labels == screen.keys.control)
     if predictions is None:
-        generated.store(adata, f"{column}_generated", score=f"{column}_score_generated")
+        _write(adata, column, "_generated", generated)
     else:
-        generated.store(predictions, column)
+        _write(predictions, column, "", generated)
     store(adata, **{key_added: frame})
     return frame.copy()
 
 
-@dataclass(frozen=True)
-class _Labels:
-    """Labels and scores of all cells of a table, filled condition by condition."""
+class Response(NamedTuple):
+    """Mixture of responders and non-responders, applied to groups of cells."""
 
-    label: np.ndarray
-    score: np.ndarray
-
-    @classmethod
-    def empty(cls, n: int) -> _Labels:
-        return cls(np.full(n, UNLABELLED, dtype=object), np.full(n, np.nan))
-
-    def write(self, rows: np.ndarray, scores: np.ndarray, responds: np.ndarray) -> None:
-        self.score[rows] = scores
-        self.label[rows] = np.where(responds, RESPONDER, NON_RESPONDER)
-
-    def store(self, adata: AnnData, column: str, score: str | None = None) -> None:
-        adata.obs[column] = pd.Categorical(self.label, categories=list(LABELS))
-        adata.obs[score or f"{column}_score"] = self.score
+    row: dict[str, object]
+    """`fitted_to`, `separation`, `spread`."""
+    probability: dict[str, np.ndarray]
+    """Probability that each cell responded, by group; missing without a clear separation."""
+    share: dict[str, float]
+    """Share of responders by group."""
 
 
-def _one_condition(
-    groups: Groups,
-    condition: Condition,
-    n_genes: int,
-    min_cells: int,
-    false_positives: float,
-    source_key: str,
-    rng: np.random.Generator,
-) -> tuple[dict[str, object], tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
-    control_rows, generated_rows = groups.control_rows(condition.cell_type), groups.generated.rows(condition)
-    control = groups.observed.values(control_rows)
-    observed = groups.observed.values(groups.observed.rows(condition))
-    generated = groups.generated.values(generated_rows)
-    reference = "observed" if len(observed) >= min_cells else "generated"
-    if min(len(control), len(observed if reference == "observed" else generated)) < min_cells:
+def fit_response(control: np.ndarray, groups: Mapping[str, np.ndarray]) -> Response | None:
+    """Fit the mixture of the effects model to the first group with enough cells, and apply it to all.
+
+    Parameters
+    ----------
+    control
+        Control cells, shape `(n_controls, n_genes)`.
+    groups
+        Cells by group, the preferred one first, shape `(n_cells, n_genes)`.
+
+    Returns
+    -------
+    The result, or `None` with too few cells.
+    """
+    from unlasting.effects import fit_response_mixture  # imports torch, which is slow
+
+    fits = ((name, fit_response_mixture(cells, control)) for name, cells in groups.items())
+    fitted_to, mixture = next(((name, fit) for name, fit in fits if fit is not None), ("", None))
+    if mixture is None:
         return None
-    cells = {"control": control, "observed": observed, "generated": generated}
-    half = {name: rng.permutation(len(block)) % 2 == 0 for name, block in cells.items()}
-    source = pd.Index(control_rows).get_indexer(groups.source_rows(generated_rows, source_key))
-    half["generated"] = np.where(source >= 0, half["control"][source], half["generated"])
-    scores = _cross_scores(cells, half, reference, n_genes)
-    threshold = np.quantile(scores["control"], 1 - false_positives)
-    responds = {name: found > threshold for name, found in scores.items()}
-    row: dict[str, object] = {
-        **condition.columns(),
-        "direction_from": reference,
-        "n_observed": len(observed),
-        "n_generated": len(generated),
-    }
-    for name in ("observed", "generated"):
-        excess = (responds[name].mean() - false_positives) / (1 - false_positives) if len(responds[name]) else np.nan
-        row[f"responders_{name}"] = float(np.maximum(excess, 0.0))
-        row[f"score_{name}"] = float(scores[name].mean()) if len(scores[name]) else np.nan
-    return row, (scores["observed"], responds["observed"]), (scores["generated"], responds["generated"])
+    probability = {name: mixture.probability(cells) for name, cells in groups.items()}
+    share = {name: _share(found, 1 - mixture.nonresponding) for name, found in probability.items()}
+    if mixture.is_separated:
+        share[fitted_to] = 1 - mixture.nonresponding
+    row = {"fitted_to": fitted_to, "separation": mixture.separation, "spread": mixture.spread}
+    return Response(row, probability, share)
 
 
-def _cross_scores(
-    cells: dict[str, np.ndarray], half: dict[str, np.ndarray], reference: str, n_genes: int
-) -> dict[str, np.ndarray]:
-    """Score each half of the cells of every group along the direction of the other half, in control s.d."""
-    scores = {name: np.zeros(len(block)) for name, block in cells.items()}
-    for first in (True, False):
-        control, perturbed = (cells[name][half[name] == first] for name in ("control", reference))
-        places, weights = direction(perturbed, control, n_genes)
-        for name, block in cells.items():
-            scores[name][half[name] != first] = block[half[name] != first][:, places] @ weights
-        held_out = half["control"] != first
-        mean, deviation = scores["control"][held_out].mean(), scores["control"][held_out].std(ddof=1)
-        for name in cells:
-            scores[name][half[name] != first] -= mean
-            scores[name][half[name] != first] /= deviation if deviation > 0 else 1.0
-    return scores
+def _share(probability: np.ndarray, prior: float) -> float:
+    """Estimate the share of responders by maximum likelihood, from probabilities under another share."""
+    if not len(probability) or np.isnan(probability).any():
+        return float("nan")
+    share = 0.5
+    with np.errstate(divide="ignore", over="ignore"):
+        against = (1 / probability - 1) * prior / (1 - prior)  # inverse likelihood ratio
+        for _ in range(_ROUNDS):
+            share = max(float(np.mean(1 / (1 + against * (1 / share - 1)))), 1e-9)
+    return share
+
+
+def _shares(share: Mapping[str, float], groups: Mapping[str, np.ndarray]) -> dict[str, object]:
+    numbers: dict[str, object] = {f"n_{name}": len(cells) for name, cells in groups.items()}
+    return numbers | {f"responders_{name}": share[name] for name in groups}
+
+
+def _write(
+    adata: AnnData, column: str, suffix: str, probability: np.ndarray, control: np.ndarray | None = None
+) -> None:
+    """Write labels and probabilities into `obs`."""
+    labels = np.where(np.isnan(probability), UNLABELLED, np.where(probability > 0.5, RESPONDER, NON_RESPONDER))
+    if control is not None:
+        labels[control] = CONTROL
+    adata.obs[f"{column}{suffix}"] = pd.Categorical(labels, categories=list(LABELS))
+    adata.obs[f"{column}_probability{suffix}"] = probability

@@ -1,0 +1,69 @@
+"""Generated cells as integer counts."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from unlasting.screen import (
+    PREDICTION_KEY,
+    MissingKeyError,
+    counts_per_unit,
+    is_counts,
+    require_integers,
+    rounded_counts,
+    screen_counts,
+)
+
+
+def to_counts(
+    predictions: AnnData, *, screen: AnnData | None = None, layer: str | None = None, seed: int = 0
+) -> sparse.csr_array:
+    """Turn generated cells into integer counts.
+
+    Parameters
+    ----------
+    predictions
+        Generated cells, log-normalised as `screen`, shape `(n_cells, n_genes)`: the result of `model.generate`, or the
+        screen itself with the layer of `model.predict`.
+    screen
+        The screen with the raw counts of the control cells. If `None`, `predictions`.
+    layer
+        Layer of `predictions` with the cells. If `None`, `X`.
+    seed
+        Seed of rounding: a value between two integers becomes one of them at random, so that means are kept.
+
+    Returns
+    -------
+    The counts, shape `(n_cells, n_genes)`. A cell has the depth of the control cell in `obs["unlasting_source"]`, or else
+    the median depth. Rows without a generated cell are empty. Cells that are counts already are returned as they are.
+
+    Raises
+    ------
+    KeyError
+        If the layer is missing.
+    ValueError
+        If the screen has no counts.
+    """
+    require_integers(0, seed=seed)
+    if layer is not None and layer not in predictions.layers:
+        raise MissingKeyError(
+            f"`predictions.layers` has no {layer!r} (it has {list(predictions.layers)}). Name another `layer`."
+        )
+    cells = predictions.X if layer is None else predictions.layers[layer]
+    matrix = sparse.csr_array(cells, dtype=np.float64, copy=True)
+    # `predict` leaves rows without a generated cell empty
+    matrix.data[np.isnan(matrix.data)] = 0.0
+    matrix.eliminate_zeros()
+    if is_counts(matrix):
+        return matrix.astype(np.float32)
+    screen = predictions if screen is None else screen
+    per_unit = counts_per_unit(screen_counts(screen), screen.X)
+    key = f"{layer or PREDICTION_KEY}_source"
+    if key in predictions.obs:
+        source = screen.obs_names.get_indexer(predictions.obs[key].astype(str))
+    else:
+        source = np.full(predictions.n_obs, -1)
+    unit = np.where(source >= 0, per_unit[source], np.median(per_unit))
+    return rounded_counts(matrix, unit, np.random.default_rng(seed))
