@@ -21,7 +21,7 @@ from scipy import sparse
 
 from unlasting._compat import parse_device_args
 from unlasting._files import replacing_folder, standing
-from unlasting.effects import ConditionFeatures, DoseCurves, MolecularSimilarity
+from unlasting.effects import EffectsModel
 from unlasting.model._base import ModelBase
 from unlasting.model._mudata import modality_of
 from unlasting.module import NetworkTraining
@@ -61,6 +61,7 @@ class SavingMixin(ModelBase):
         folder = Path(dir_path).resolve()
         folder.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"module.{k}": v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
+        tensors |= {f"effects.{k}": torch.from_numpy(v) for k, v in self.effects_model.state().items()}
         arrays: dict[str, torch.Tensor] = {}
         options = {field.name: getattr(self.preset, field.name) for field in dataclasses.fields(self.preset)}
         description = {
@@ -147,15 +148,13 @@ class SavingMixin(ModelBase):
         model = cls(given, None if given is not None else registry, preset=description["preset"], **options)
         model.var_names_ = description["var_names"]
         model.preparation_ = _from_json(description["preparation"], tensors)
-        state = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
-        curves = DoseCurves(state["effects.half_doses"].numpy(), state["effects.slopes"].numpy())
-        molecular_similarity = MolecularSimilarity(*state["effects.molecular_similarity"].tolist())
-        described = model.condition_features = ConditionFeatures(model.vocabulary, curves, molecular_similarity)
-        # Another version may have weighted the features of conditions differently.
-        described.scale_as(state["effects.features"].numpy())
-        state["effects.features"] = torch.from_numpy(described(model.vocabulary.trained_conditions))
-        model.module.load_state_dict(state)
-        model.module.describe(model._tensors(model._conditions()))
+        networks, effects = (
+            {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
+            for part in ("module", "effects")
+        )
+        model.module.load_state_dict(networks)
+        state = {k: v.numpy() for k, v in effects.items()}
+        model.module.use_effects(EffectsModel.from_state(state, model.vocabulary))
         model.is_trained_ = description["is_trained"]
         model.history_ = {
             name: pd.DataFrame({name: values}, index=pd.Index(steps, name="step"), dtype=float)

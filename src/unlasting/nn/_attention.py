@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import add_self_loops, coalesce, degree, remove_self_loops, scatter
 
-from unlasting.effects import full_precision
+from unlasting.nn._precision import full_precision
 
 FUSED: Final = "gat"
 """The fused kernel among the choices of `attention`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unlasting.effects import ConditionTensors
+from unlasting.effects import ConditionTensors, hill
 
 
 def dose_gate(dose: Tensor, log_half: Tensor, log_slope: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def dose_gate(dose: Tensor, log_half: Tensor, log_slope: Tensor) -> Tensor:
     """
     dosed = dose > 0
     log_dose = dose.masked_fill(~dosed, 1.0).log()  # the gradient must not meet log 0
-    share = torch.sigmoid(log_slope.tanh().exp() * (log_dose - log_half))
+    share = hill(log_dose, log_half, log_slope.tanh().exp())
     return torch.where(dosed, share, (dose < 0).to(share.dtype))
 
 
