@@ -189,6 +189,7 @@ class SetupMixin(ModelBase):
         """Check the expression `adata` of a screen, and register it with the arguments of its setup."""
         kwargs, layer = arguments["kwargs"], arguments["layer"]
         saved = kwargs.get("source_registry")
+        check_cells(adata, writable=True)
         given = {name: arguments[name] for name in ScreenKeys().as_dict()}
         # a saved model keeps its own keys, whatever is recorded
         keys = ScreenKeys.read(adata, **given) if saved is None else ScreenKeys(**not_none(**given))
@@ -322,7 +323,6 @@ def preparation_of(adata: AnnData) -> dict[str, Any]:
 def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) -> None:
     """Refuse a screen that cannot be trained on, before anything is written."""
     require_choices(MODES, mode=mode)
-    check_cells(adata, writable=True)
     check_log_normalised(expression(adata, layer))
     if keys.split_key != SPLIT_KEY:  # only the default column may be missing: then nothing is held out
         keys.column(adata, "split_key")
@@ -397,7 +397,6 @@ def _check_graph(adata: AnnData, keys: ScreenKeys, graph: Mapping[str, Any], nam
 
 def check_transfer(adata: AnnData, keys: ScreenKeys, layer: str | None, saved: Mapping[str, Any]) -> None:
     """Refuse a screen that does not fit a saved model, before anything is written."""
-    check_cells(adata, writable=True)
     check_log_normalised(expression(adata, layer))
     in_training = split_codes(adata, keys) < SPLITS.index(TEST)
     populations = [

@@ -153,11 +153,14 @@ def expression(adata: AnnData, layer: str | None = None, *, in_memory: bool = Fa
         )
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        raise ValueError("`adata.X` is empty. Put the expression there, or name its `layer`.")
+        raise ValueError("`adata.X` is empty; expression is expected there. Fill it, or name a `layer`.")
     if in_memory and (adata.isbacked or not is_in_memory(matrix)):
         raise ValueError("`adata` is backed by a file. Read it into memory first: `adata = adata.to_memory()`.")
     if matrix.dtype.kind not in "biuf":
-        raise ValueError(f"The expression contains values of type {matrix.dtype}; real numbers are needed.")
+        raise ValueError(
+            f"The expression contains values of type {matrix.dtype}; real numbers are expected. Convert them, for example "
+            "with `adata.X = adata.X.astype('float32')`."
+        )
     return matrix
 
 
