@@ -1,4 +1,4 @@
-"""The base of the baselines."""
+"""The base class for baselines."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from unlasting.screen import UNS_KEY, Condition, compared_by
 class Baseline:
     """A predictor that draws training cells and may change them: by default, control cells as they are.
 
-    A new baseline overrides `_rows` or `_changed`, in a file of its own, and gets a line in `BASELINES`.
+    A new baseline overrides `_rows` or `_changed`, in its own file, and gets a line in `BASELINES`.
     """
 
     is_ceiling: ClassVar[bool] = False
-    """Whether the baseline sees training cells of the condition itself, so that it is no rival of a model."""
+    """Whether the baseline sees training cells of the condition itself: a ceiling, not a rival."""
 
     def fit(self, adata: AnnData, *, training: TrainingCells | None = None, **labels: Any) -> Self:
         """Find the training cells.
@@ -32,7 +32,7 @@ class Baseline:
         adata
             The screen, log-normalised, shape `(n_cells, n_genes)`. Cells labelled `val` or `test` are not used.
         training
-            The `training_` of another baseline fitted to this screen, so that its labels are read once.
+            Another baseline's `training_`, fitted to this screen, so that its labels are read once.
         **labels
             Columns and label names (`perturbation_key`, `control`, `cell_type_key`, `split_key`, `delimiter`), if
             other than recorded by `pp` or `setup_anndata`.
@@ -57,7 +57,7 @@ class Baseline:
         Parameters
         ----------
         condition
-            Perturbation, cell type and dose, or the name of a perturbation alone.
+            Perturbation, cell type and dose, or a perturbation's name alone.
         n_cells
             Number of cells.
         seed
@@ -123,14 +123,14 @@ class ZeroAware(Baseline):
         """Predict the effects, shape `(2, n_genes)`."""
 
     def _off_target(self, cell_type: str) -> dict[tuple[str, str], np.ndarray]:
-        """Trained effects without those of perturbations on their own targets, which others do not share."""
+        """Trained effects without on-target effects, which other perturbations do not share."""
         effects = {key: effect.copy() for key, effect in self.training_.hurdle_effects(cell_type).items()}
         for (perturbation, _), effect in effects.items():
             effect[:, self.training_.own_genes(perturbation)] = 0.0
         return effects
 
     def _with_on_target(self, effects: np.ndarray, condition: Condition) -> np.ndarray:
-        """Give measured targets the mean effect of trained perturbations on their own targets."""
+        """Give measured targets the mean on-target effect over trained perturbations."""
         trained = self.training_.hurdle_effects(condition.cell_type)
         own = [effect[:, self.training_.own_genes(perturbation)] for (perturbation, _), effect in trained.items()]
         known = np.concatenate(own, axis=1)
@@ -142,7 +142,7 @@ class ZeroAware(Baseline):
 
 
 def embedding_of(adata: AnnData, given: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Get the embedding of targets, names as its index: the given one, or that of `pp.grn` and `pp.molecules`.
+    """Get the target embedding, names as its index: the given one, or that from `pp.grn` and `pp.molecules`.
 
     Raises
     ------
@@ -169,13 +169,13 @@ def embedding_of(adata: AnnData, given: pd.DataFrame | None) -> pd.DataFrame | N
 
 
 def side_by_side(blocks: list[pd.DataFrame]) -> pd.DataFrame:
-    """Join embeddings at a mean squared length of 1, with zeros for names that one of them lacks."""
+    """Join embeddings at mean squared length 1, with zeros for missing names."""
     scaled = [block / (np.sqrt((block**2).sum(axis=1).mean()) or 1.0) for block in blocks]
     return pd.concat(scaled, axis=1).fillna(0.0)
 
 
 def rows_of(embedding: pd.DataFrame | None, targets: tuple[str, ...]) -> np.ndarray:
-    """Add up the rows of targets.
+    """Add up target rows.
 
     Raises
     ------

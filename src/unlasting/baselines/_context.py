@@ -22,14 +22,14 @@ class NearestContext(Baseline):
 
 
 class ContextTransfer(Shift):
-    """Control cells plus the mean change of the same perturbation over the other cell types."""
+    """Control cells plus the same perturbation's mean change over the other cell types."""
 
     def _shift(self, condition: Condition) -> np.ndarray:
         return np.mean([self.training_.change(other) for other in self.training_.elsewhere(condition)], axis=0)
 
 
 class ZeroAwareContextTransfer(ZeroAware):
-    """Control cells under the mean effects of the same perturbation over the other cell types."""
+    """Control cells under the same perturbation's mean effects over the other cell types."""
 
     def _effects(self, condition: Condition) -> np.ndarray:
         return np.mean([self.training_.hurdle_effect(other) for other in self.training_.elsewhere(condition)], axis=0)
@@ -52,7 +52,7 @@ class QuantileContextTransfer(Baseline):
         return changed
 
     def _sorted(self, rows: np.ndarray) -> np.ndarray:
-        """Sort the values of each gene, shape `(n_cells, n_genes)`."""
+        """Sort values gene by gene, shape `(n_cells, n_genes)`."""
         return np.sort(self.training_.cells.values(rows, dtype=np.float32), axis=0)
 
 
@@ -66,9 +66,9 @@ def map_quantiles(
     cells
         Cells to change, shape `(n_cells, n_genes)`.
     own
-        Sorted controls of their cell type, in which the quantile is found, shape `(n_own, n_genes)`.
+        Sorted controls from their cell type, in which the quantile is found, shape `(n_own, n_genes)`.
     before, after
-        Sorted control and perturbed cells of the other type, shapes `(n_before, n_genes)` and `(n_after, n_genes)`.
+        Sorted control and perturbed cells from the other type, shapes `(n_before, n_genes)` and `(n_after, n_genes)`.
     uniform
         Numbers in [0, 1) that rank equal values, such as zeros, shape `(n_cells, n_genes)`.
     """

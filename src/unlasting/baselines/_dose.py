@@ -1,4 +1,4 @@
-"""Other doses of the same drug."""
+"""The same drug at other doses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DoseInterpolation(Baseline):
     """Cells of the same drug in the same cell type at the two neighbouring trained doses, in proportion.
 
     The mixture's mean lies on the straight line between the two means, and its cells are real ones. The line is drawn
-    over `log1p` of the dose in units of the lowest other trained dose; the control is dose 0. Beyond the highest dose,
+    over `log1p(dose)` in units of the lowest other trained dose; the control is dose 0. Beyond the highest dose,
     cells at that dose.
     """
 
@@ -61,11 +61,11 @@ def _other_doses(trained: Mapping[Condition, np.ndarray], condition: Condition) 
 
 
 def dose_distance(one: Condition, other: Condition) -> float:
-    """Compare the doses of two conditions on a logarithmic scale; infinite if their numbers of doses differ."""
+    """Compare two conditions' doses on a logarithmic scale; infinite if they differ in number."""
     doses = [_log_doses(condition.dose) for condition in (one, other)]
     return float(np.abs(doses[0] - doses[1]).sum()) if len(doses[0]) == len(doses[1]) else np.inf
 
 
 def _log_doses(dose: str) -> np.ndarray:
-    """Read the drugs' doses, without the empty parts of gene targets."""
+    """Read the drugs' doses, without empty parts for gene targets."""
     return np.log([float(part) for part in dose.split("+") if part])

@@ -19,13 +19,13 @@ MIN_TARGETS = 3
 
 
 class _Ridge(Baseline):
-    """Ridge regression on an embedding of targets, the penalty chosen by leaving out each trained perturbation."""
+    """Ridge regression on a target embedding, the penalty chosen by leaving out each trained perturbation."""
 
     embedding_: pd.DataFrame | None
     _maps: dict[str, list[RidgeCV]]
 
     def _predicted(self, condition: Condition, effects: Effects) -> np.ndarray:
-        """Predict the effects, one map for each row of these."""
+        """Predict the effects, each row by its own map."""
         features = rows_of(self.embedding_, self.training_.targets(condition.perturbation))
         if condition.cell_type not in self._maps:
             known, found = self._known(effects)
@@ -50,14 +50,14 @@ class _Ridge(Baseline):
 class Linear(_Ridge, Shift):
     """Control cells plus a change that ridge regression predicts from embedded targets.
 
-    After the linear model of :cite:t:`ahlmanneltze2025linear`, with the penalty chosen by leaving out each trained
+    After the linear model by :cite:t:`ahlmanneltze2025linear`, with the penalty chosen by leaving out each trained
     perturbation in turn.
 
     Parameters
     ----------
     embedding
-        One row of numbers for each target, names as its index. If `None`, the principal component loadings of the mean
-        training profiles (for measured targets) beside the embeddings of :func:`unlasting.pp.grn` and
+        One row for each target, names as its index. If `None`, principal component loadings from the mean
+        training profiles (for measured targets) beside the embeddings from :func:`unlasting.pp.grn` and
         :func:`unlasting.pp.molecules`, each zero for names that it lacks. A combination is the sum of its targets; the
         dose is not used.
     n_components
@@ -69,7 +69,7 @@ class Linear(_Ridge, Shift):
         self.n_components = n_components
 
     def fit(self, adata: AnnData, **labels: Any) -> Self:
-        """Find the training cells and the embedding of targets; parameters as in :meth:`Baseline.fit`."""
+        """Find the training cells and the target embedding; parameters as in :meth:`Baseline.fit`."""
         super().fit(adata, **labels)
         self.embedding_ = embedding_of(adata, self.embedding)
         if self.embedding is None:
@@ -82,7 +82,7 @@ class Linear(_Ridge, Shift):
         return self._predicted(condition, self.training_.effects(condition.cell_type))[0]
 
     def _loadings(self) -> pd.DataFrame:
-        """Compute a row for each measured gene from the mean profiles of the training cells."""
+        """Compute a row for each measured gene from the mean training profiles."""
         profiles = self.training_.profiles
         _, scale, axes = np.linalg.svd(profiles - profiles.mean(axis=0), full_matrices=False)
         return pd.DataFrame((axes.T * scale)[:, : self.n_components], index=self.training_.genes)
@@ -94,7 +94,7 @@ class ZeroAwareRidge(_Ridge, ZeroAware):
     Parameters
     ----------
     embedding
-        One row of numbers for each target, names as its index. If `None`, the embeddings of :func:`unlasting.pp.grn`
+        One row for each target, names as its index. If `None`, the embeddings from :func:`unlasting.pp.grn`
         and :func:`unlasting.pp.molecules`. A combination is the sum of its targets; the dose is not used.
     """
 
@@ -102,7 +102,7 @@ class ZeroAwareRidge(_Ridge, ZeroAware):
         self.embedding = embedding
 
     def fit(self, adata: AnnData, **labels: Any) -> Self:
-        """Find the training cells and the embedding of targets; parameters as in :meth:`Baseline.fit`."""
+        """Find the training cells and the target embedding; parameters as in :meth:`Baseline.fit`."""
         super().fit(adata, **labels)
         self.embedding_ = embedding_of(adata, self.embedding)
         self._maps = {}
@@ -114,9 +114,9 @@ class ZeroAwareRidge(_Ridge, ZeroAware):
 
 
 class PublishedLinear(Shift):
-    """The linear model of :cite:t:`ahlmanneltze2025linear` as published: ridge .1 and 10 principal components.
+    """The linear model by :cite:t:`ahlmanneltze2025linear` as published: ridge .1 and 10 principal components.
 
-    Mean profiles of the trained perturbations are `G W P' + b`: `G` holds the genes' principal component scores, `P` its
+    Trained mean profiles are `G W P' + b`: `G` holds the genes' principal component scores, `P` its
     rows for the targets, and `b` the mean over perturbations. Only measured targets have a row.
     """
 
@@ -158,7 +158,7 @@ class PublishedLinear(Shift):
         return genes, weights, mean
 
     def _row(self, genes: np.ndarray, perturbation: str) -> np.ndarray:
-        """Sum the rows of the targets.
+        """Sum the targets' rows.
 
         Raises
         ------

@@ -16,7 +16,7 @@ from unlasting.metrics import e_distance
 from unlasting.screen import Condition
 
 MAX_CELLS = 200
-"""Number of cells of a sample when the threshold is chosen."""
+"""Sample size when the threshold is chosen."""
 
 
 class TargetSimilarity(Baseline):
@@ -25,8 +25,8 @@ class TargetSimilarity(Baseline):
     Parameters
     ----------
     embedding
-        One row of numbers for each target, names as its index; their cosine is the similarity, and a combination is
-        the sum of its targets. If `None`, the embedding of :func:`unlasting.pp.grn` for genes beside that of
+        One row for each target, names as its index; their cosine is the similarity, and a combination is
+        the sum over its targets. If `None`, the embedding from :func:`unlasting.pp.grn` for genes beside that from
         :func:`unlasting.pp.molecules` for drugs.
     """
 
@@ -34,7 +34,7 @@ class TargetSimilarity(Baseline):
         self.embedding = embedding
 
     def fit(self, adata: AnnData, **labels: Any) -> Self:
-        """Find the training cells and the embedding of their targets; parameters as in :meth:`Baseline.fit`."""
+        """Find the training cells and the target embedding; parameters as in :meth:`Baseline.fit`."""
         super().fit(adata, **labels)
         self.embedding_ = embedding_of(adata, self.embedding)
         self._thresholds: dict[str, float] = {}
@@ -78,7 +78,7 @@ class NearestTarget(TargetSimilarity):
 class ZeroAwareNearestTarget(ZeroAware, TargetSimilarity):
     """Control cells under the effects of the most similar trained perturbation.
 
-    Its effect on its own target is replaced by the mean effect of trained perturbations on theirs.
+    Its on-target effect is replaced by the mean on-target effect over trained perturbations.
     """
 
     def _effects(self, condition: Condition) -> np.ndarray:
@@ -91,7 +91,7 @@ class ZeroAwareNearestTarget(ZeroAware, TargetSimilarity):
 class NearestTargetOrNothing(TargetSimilarity):
     """Cells of the most similar trained perturbation if it is similar enough, else control cells.
 
-    The threshold is the one with the smallest sum of E-distances when each trained perturbation is left out in turn.
+    The threshold minimises the summed E-distances when each trained perturbation is left out in turn.
     """
 
     def _rows(self, condition: Condition) -> np.ndarray:
@@ -123,7 +123,7 @@ class NearestTargetOrNothing(TargetSimilarity):
 
 
 def best_threshold(found: list[tuple[float, float]]) -> float:
-    """Find the threshold of similarity with the largest total gain over pairs of similarity and gain."""
+    """Find the similarity threshold with the largest total gain from pairs (similarity, gain)."""
     ordered = sorted(found, reverse=True)
     best, threshold, total = 0.0, np.inf, 0.0
     for i, (similarity, gain) in enumerate(ordered):

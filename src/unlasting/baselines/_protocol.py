@@ -1,4 +1,4 @@
-"""The protocol of predictors: fitted to a screen, they give cells of a condition."""
+"""The protocol for predictors: fitted to a screen, they give cells of a condition."""
 
 from __future__ import annotations
 

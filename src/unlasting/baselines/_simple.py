@@ -11,11 +11,11 @@ from unlasting.screen import Condition
 
 
 class NoEffect(Baseline):
-    """Training control cells of the cell type: nothing happens."""
+    """Training controls from the cell type: nothing happens."""
 
 
 class TrainedCells(Baseline):
-    """Training cells of the same condition: the ceiling where a condition was seen, and no rival of a model."""
+    """Training cells of the same condition: the ceiling where it was seen, and no rival."""
 
     is_ceiling = True
 
@@ -26,7 +26,7 @@ class TrainedCells(Baseline):
 
 
 class Pooled(Baseline):
-    """Perturbed training cells of all perturbations of the cell type, or of all types if none is trained in it."""
+    """All perturbed training cells in the cell type, or in all types if none is trained there."""
 
     def _rows(self, condition: Condition) -> np.ndarray:
         trained = self.training_.perturbed_in(condition.cell_type) or self.training_.perturbed
@@ -36,7 +36,7 @@ class Pooled(Baseline):
 
 
 class MeanShift(Shift):
-    """Control cells plus the mean change over all trained perturbations of the cell type.
+    """Control cells plus the mean change over all perturbations trained in the cell type.
 
     In a cell type without trained perturbations, the mean change over the other types.
     """
@@ -54,21 +54,21 @@ class ZeroAwareMeanShift(ZeroAware):
 
 
 class Additive(Shift):
-    """For combinations: control cells plus the sum of the single perturbations' mean changes."""
+    """For combinations: control cells plus the single perturbations' summed mean changes."""
 
     def _shift(self, condition: Condition) -> np.ndarray:
         return _summed(self.training_, condition, self.training_.effects(condition.cell_type))
 
 
 class ZeroAwareAdditive(ZeroAware):
-    """For combinations: control cells under the summed effects of the single perturbations."""
+    """For combinations: control cells under the single perturbations' summed effects."""
 
     def _effects(self, condition: Condition) -> np.ndarray:
         return _summed(self.training_, condition, self.training_.hurdle_effects(condition.cell_type))
 
 
 def _summed(training: TrainingCells, condition: Condition, effects: Effects) -> np.ndarray:
-    """Sum the effects of a combination's single perturbations."""
+    """Sum the single perturbations' effects."""
     targets = training.targets(condition.perturbation)
     if len(targets) < 2:
         raise NoPrediction(NO_COMBINATION)

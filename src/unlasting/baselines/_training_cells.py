@@ -1,4 +1,4 @@
-"""The training cells of a screen, which are all that a baseline sees."""
+"""A screen's training cells, all that a baseline sees."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from unlasting.screen import TRAIN, Cells, Condition, Perturbation, ScreenKeys
 BLOCK = 4096
 """Number of cells that are dense at a time."""
 MAX_CONTROLS = 2000
-"""Number of control cells of a cell type from which quantiles are taken."""
+"""Number of control cells per cell type from which quantiles are taken."""
 
 Effects = dict[tuple[str, str], np.ndarray]
 """Effects by perturbation and dose."""
 
 
 class Expression(NamedTuple):
-    """Number of cells, and for each gene the number that express it and the sum of values, shape `(n_genes,)`."""
+    """Number of cells, and for each gene the number that express it and the summed values, shape `(n_genes,)`."""
 
     n_cells: int
     n_expressed: np.ndarray
@@ -31,7 +31,7 @@ class Expression(NamedTuple):
 
 
 class TrainingCells:
-    """The cells of a screen that are labelled `train`, condition by condition.
+    """The screen's cells that are labelled `train`, condition by condition.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class TrainingCells:
         self._hurdle_effects: dict[Condition, np.ndarray] = {}
 
     def controls(self, cell_type: str) -> np.ndarray:
-        """Find the controls of a cell type.
+        """Find a cell type's controls.
 
         Raises
         ------
@@ -70,7 +70,7 @@ class TrainingCells:
         return self._controls[cell_type]
 
     def perturbed_in(self, cell_type: str) -> dict[Condition, np.ndarray]:
-        """Find the perturbed cells of a cell type, condition by condition."""
+        """Find a cell type's perturbed cells, condition by condition."""
         return {c: rows for c, rows in self.perturbed.items() if c.cell_type == cell_type}
 
     def elsewhere(self, condition: Condition) -> list[Condition]:
@@ -116,23 +116,23 @@ class TrainingCells:
         return {key: np.mean(effects, axis=0) for key, effects in found.items()}
 
     def change(self, condition: Condition) -> np.ndarray:
-        """Mean change of a trained condition from the controls of its cell type, shape `(n_genes,)`."""
+        """Compute a trained condition's mean change from the controls of its cell type, shape `(n_genes,)`."""
         return self.mean(condition) - self.mean(Condition(self.keys.control, condition.cell_type))
 
     def hurdle_effect(self, condition: Condition) -> np.ndarray:
-        """Effects of a trained condition on detection and on expressed values, shape `(2, n_genes)`."""
+        """Estimate a trained condition's effects on detection and on expressed values, shape `(2, n_genes)`."""
         if condition not in self._hurdle_effects:
             control = self.control_expression(condition.cell_type)
             self._hurdle_effects[condition] = hurdle_effects(*self.expression(condition), control)
         return self._hurdle_effects[condition]
 
     def mean(self, condition: Condition) -> np.ndarray:
-        """Mean profile of a condition, shape `(n_genes,)`."""
+        """Compute a condition's mean profile, shape `(n_genes,)`."""
         n_cells, _, total = self.expression(condition)
         return total / n_cells
 
     def expression(self, condition: Condition) -> Expression:
-        """Count and sum the training cells of a condition, gene by gene."""
+        """Count and sum a condition's training cells, gene by gene."""
         if condition not in self._expression:
             is_control = condition.perturbation == self.keys.control
             rows = self.controls(condition.cell_type) if is_control else self.perturbed[condition]
@@ -145,7 +145,7 @@ class TrainingCells:
         return self._expression[condition]
 
     def control_expression(self, cell_type: str) -> ControlExpression:
-        """Summarise the controls of a cell type."""
+        """Summarise a cell type's controls."""
         if cell_type not in self._control_expression:
             rows = np.random.default_rng(0).permutation(self.controls(cell_type))[:MAX_CONTROLS]
             sampled = control_expression(self.cells.values(rows), self._typical_value)
@@ -156,16 +156,16 @@ class TrainingCells:
 
     @cached_property
     def _typical_value(self) -> np.ndarray:
-        """Mean expressed value of each gene over all conditions, shape `(n_genes,)`."""
+        """Mean expressed value per gene over all conditions, shape `(n_genes,)`."""
         found = [self.expression(condition) for condition in self._conditions]
         return sum(f.total for f in found) / np.maximum(sum(f.n_expressed for f in found), 1)
 
     def targets(self, perturbation: str) -> tuple[str, ...]:
-        """Read the targets of a perturbation."""
+        """Read a perturbation's targets."""
         return Perturbation.parse(perturbation, control=self.keys.control, delimiter=self.keys.delimiter).targets
 
     def own_genes(self, perturbation: str) -> np.ndarray:
-        """Places of the measured target genes of a perturbation."""
+        """Find the columns of a perturbation's measured targets."""
         places = self.genes.get_indexer(list(self.targets(perturbation)))
         return places[places >= 0]
 
@@ -175,5 +175,5 @@ class TrainingCells:
 
     @cached_property
     def profiles(self) -> np.ndarray:
-        """Mean profiles of all conditions, controls included, shape `(n_conditions, n_genes)`."""
+        """Mean profiles for all conditions, controls included, shape `(n_conditions, n_genes)`."""
         return np.array([self.mean(condition) for condition in self._conditions])

@@ -11,7 +11,7 @@ N_QUANTILES = 21
 
 
 class ControlExpression(NamedTuple):
-    """Detection and expressed values of control cells, gene by gene."""
+    """Detection and expressed values in control cells, gene by gene."""
 
     rate: np.ndarray
     """Share of cells that express the gene, strictly between 0 and 1, shape `(n_genes,)`."""
@@ -29,7 +29,7 @@ def control_expression(cells: np.ndarray, otherwise: np.ndarray) -> ControlExpre
     cells
         Log-normalised control cells, shape `(n_cells, n_genes)`.
     otherwise
-        Expressed value of genes that no control cell expresses, shape `(n_genes,)`.
+        Expressed value for genes that no control cell expresses, shape `(n_genes,)`.
     """
     ordered = np.sort(cells, axis=0)
     n_cells, n_expressed = len(cells), (cells > 0).sum(axis=0)
@@ -43,7 +43,7 @@ def control_expression(cells: np.ndarray, otherwise: np.ndarray) -> ControlExpre
 
 
 def hurdle_effects(n_cells: int, n_expressed: np.ndarray, total: np.ndarray, control: ControlExpression) -> np.ndarray:
-    """Estimate the effects of a perturbation on detection and on expressed values.
+    """Estimate a perturbation's effects on detection and on expressed values.
 
     Both are most probable values under a standard normal prior, in units of log-odds and of one cell's noise, so that
     few cells give small effects.
@@ -53,7 +53,7 @@ def hurdle_effects(n_cells: int, n_expressed: np.ndarray, total: np.ndarray, con
     n_cells
         Number of perturbed cells.
     n_expressed
-        Number of these that express the gene, shape `(n_genes,)`.
+        Number of cells that express the gene, shape `(n_genes,)`.
     total
         Sum of their values, shape `(n_genes,)`.
     control
@@ -61,7 +61,7 @@ def hurdle_effects(n_cells: int, n_expressed: np.ndarray, total: np.ndarray, con
 
     Returns
     -------
-    Shifts of the log-odds of detection (first row) and of the expressed values (second row), shape `(2, n_genes)`.
+    Shifts of the log-odds of detection (first row) and of expressed values (second row), shape `(2, n_genes)`.
     """
     start = logit(control.rate)
     shift = np.zeros_like(start)
@@ -80,17 +80,17 @@ def apply_effects(
     """Apply effects to control cells, so that zeros stay zeros where the perturbation does nothing.
 
     Detection changes in one direction only: where a gene is detected less, some cells that express it fall silent;
-    where it is detected more, some silent cells express it, with a value drawn from the quantiles of the control cells.
-    All expressed values are shifted, but not below the smallest expressed value of the control cells.
+    where it is detected more, some silent cells express it, with a value drawn from the control cells' quantiles.
+    All expressed values are shifted, but not below the smallest expressed value in control cells.
 
     Parameters
     ----------
     cells
         Control cells, log-normalised, shape `(n_cells, n_genes)`.
     effects
-        Shifts of the log-odds of detection and of the expressed values, shape `(2, n_genes)`.
+        Shifts of the log-odds of detection and of expressed values, shape `(2, n_genes)`.
     control
-        The population of the control cells.
+        The control population.
     uniform
         Random numbers in [0, 1), shape `(n_cells, n_genes)`.
 

@@ -1,4 +1,4 @@
-"""Distances of predicted from observed cells: pure functions of arrays, and their registry."""
+"""Distances between predicted and observed cells: pure functions on arrays, and their registry."""
 
 from unlasting.metrics._change import mse_change, pearson_change
 from unlasting.metrics._differential import de_direction, de_lfc_spearman, de_overlap, de_recall
