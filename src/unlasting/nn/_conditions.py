@@ -1,4 +1,4 @@
-"""Embedding of perturbations and doses."""
+"""Embedding perturbations and doses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dose_gate(dose: Tensor, log_half: Tensor, log_slope: Tensor) -> Tensor:
     log_half
         Log of the `log1p` dose with half the effect, broadcastable.
     log_slope
-        Log of the steepness, squashed to [-1, 1], broadcastable.
+        Log steepness, squashed to [-1, 1], broadcastable.
     """
     dosed = dose > 0
     log_dose = dose.masked_fill(~dosed, 1.0).log()  # the gradient must not meet log 0
@@ -34,7 +34,7 @@ class ConditionEncoder(nn.Module):
     n_features
         Number of features per condition.
     out_features
-        Width of the embedding.
+        Embedding width.
     """
 
     def __init__(self, n_features: int, out_features: int) -> None:
