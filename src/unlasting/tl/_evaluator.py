@@ -1,4 +1,4 @@
-"""Evaluation of one condition: equally many cells from every predictor against one half of the test cells."""
+"""Evaluation in one condition: equally many cells from every predictor against one half of the test cells."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from unlasting.tl._screen import Screen
 from unlasting.tl._significance import false_positive_test, permutation_test
 
 MIN_DE_CELLS = 10
-"""Fewest training cells that choose DE genes; below, a third of the test cells does."""
+"""Fewest training cells that choose DE genes; below, one third of the test cells does."""
 MAX_PERMUTED = 1000
-"""Most cells on either side of the permutation test."""
+"""Most cells on either side in the permutation test."""
 MIN_SAMPLE = 5
 """Fewest cells in a prediction."""
 MAX_TEST_CELLS = 4000
-"""Most test cells of a condition, and most control cells for a metric; more are sampled down."""
+"""Most test cells per condition, and most control cells per metric; more are sampled down."""
 
 
 class LeftOut(Exception):
@@ -34,7 +34,7 @@ class LeftOut(Exception):
 
 
 class GeneratedCells:
-    """Existing predictions behind the protocol of predictors."""
+    """Existing predictions as a predictor."""
 
     def __init__(self, cells: Cells) -> None:
         self.cells = cells
@@ -49,7 +49,7 @@ class GeneratedCells:
         return self
 
     def predict(self, condition: Condition, n_cells: int, *, seed: int = 0) -> np.ndarray:
-        """Sample cells of a condition."""
+        """Sample cells for a condition."""
         rows = self.cells.rows(condition)
         if not len(rows):
             raise NoPrediction("no cells were generated")
@@ -67,11 +67,11 @@ class ConditionResult:
     n_test
         Number of test cells.
     de_from, n_de_cells
-        Origin (`train` or `test`) and number of the cells that choose DE genes.
+        Origin (`train` or `test`) and number for cells that choose DE genes.
     n_de_genes
         Number of genes with any difference in these cells.
     top20
-        Columns of the 20 genes with the largest change.
+        Columns for the 20 genes with the largest change.
     e_distance, p_value
         Distance between test cells and controls, and its p-value in the permutation test.
     n_cells
@@ -83,7 +83,7 @@ class ConditionResult:
     changes
         Mean changes in each repeat, shape `(n_repeats, n_genes)`, by predictor and for floor and test cells.
     false_positives
-        By predictor, without a signal: EMD, EMD of no effect, and the p-value that the first is larger.
+        By predictor, without a signal: EMD, EMD for no effect, and the p-value that the first is larger.
     """
 
     condition: Condition
@@ -107,7 +107,7 @@ class ConditionResult:
 
 
 class _TestCells(NamedTuple):
-    """Test cells for the comparison, and DE scores from other cells of the condition."""
+    """Test cells for the comparison, and DE scores from other cells."""
 
     cells: np.ndarray  # (n_cells, n_genes)
     n_test: int
@@ -128,9 +128,9 @@ class Evaluator:
     no_effect
         The fitted baseline with training controls.
     protocol
-        Parameters of the evaluation.
+        The evaluation protocol.
     evaluated
-        Names of predictors with a test for false-positive effects.
+        Predictors with a test for false-positive effects.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class Evaluator:
         gene_sets: Mapping[str, np.ndarray],
         seeds: list[int],
     ) -> None:
-        """Compare samples of all predictors with halves of the test cells, repeat by repeat, and fill the result."""
+        """Compare samples from all predictors with halves of the test cells, repeat by repeat, and fill the result."""
         keep_changes = len(self.metrics) < len(self.protocol.metrics)
         cell_type = result.condition.cell_type
         reference = self._reference(cell_type)
@@ -299,7 +299,7 @@ class Evaluator:
         return self._controls[cell_type]
 
     def _control_halves(self, cell_type: str, repeat: int) -> tuple[tuple[Moments, Moments], dict[str, np.ndarray]]:
-        """Halve the training controls, equally for all conditions of a cell type; read cells only for metrics."""
+        """Halve the training controls, equally within a cell type; read cells only for metrics."""
         rng = np.random.default_rng([self.protocol.seed, zlib.crc32(cell_type.encode()), repeat])
         halves = np.array_split(rng.permutation(self.screen.control_rows(cell_type)), 2)
         observed = self.screen.observed
@@ -314,7 +314,7 @@ class Evaluator:
         }
 
     def _reference(self, cell_type: str) -> np.ndarray:
-        """Average the mean profiles of the training perturbations; the controls' mean without any perturbation."""
+        """Average the training perturbations' mean profiles; the controls' mean without any perturbation."""
         mean = self._control_moments(cell_type).mean
         try:
             return mean + np.mean(list(self.training.effects(cell_type).values()), axis=0)

@@ -1,4 +1,4 @@
-"""Observed control, observed perturbed and generated cells of a screen, condition by condition."""
+"""A screen's observed and generated cells, condition by condition."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from unlasting.screen import (
 )
 
 BLOCK = 4096
-"""Number of cells that are dense at a time."""
+"""Cells in a dense block."""
 
 
 @dataclass(frozen=True)
 class Screen:
-    """The observed cells of a screen, and the cells generated for it.
+    """A screen's observed cells, and the cells generated for it.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ class Screen:
     genes
         Gene names, shape `(n_genes,)`.
     observed
-        Cells of the screen.
+        Observed cells.
     split
         `train`, `val` or `test` for each observed cell; all `train` without a split column.
     cells
         Generated cells, without those under the control label; `None` without a prediction.
     source_key
-        Column with the name of each generated cell's control cell.
+        Column with each generated cell's control cell.
     """
 
     keys: ScreenKeys
@@ -106,16 +106,16 @@ class Screen:
         return self.cells
 
     def is_control(self, condition: Condition) -> bool:
-        """Whether a condition is that of the control cells."""
+        """Whether a condition is the control."""
         return condition.perturbation == self.keys.control
 
     def part(self, condition: Condition, part: str) -> np.ndarray:
-        """Find the `train`, `val` or `test` cells of a condition."""
+        """Find a condition's `train`, `val` or `test` cells."""
         rows = self.observed.rows(condition)
         return rows[self.split[rows] == part]
 
     def observed_conditions(self, wanted: Iterable[str | tuple[str, ...]] | None = None) -> list[Condition]:
-        """List the conditions of observed perturbed cells, all or the `wanted` ones.
+        """List the observed conditions, all or the `wanted` ones.
 
         Raises
         ------
@@ -182,7 +182,7 @@ class Screen:
         return {cell_type: rows for cell_type, rows in found.items() if len(rows)}
 
     def control_rows(self, cell_type: str) -> np.ndarray:
-        """Find the training controls of a cell type.
+        """Find a cell type's training controls.
 
         Raises
         ------
@@ -222,7 +222,7 @@ def store(adata: AnnData, **results: Any) -> None:
 
 
 def gene_positions(names: Sequence[str], genes: pd.Index, argument: str) -> np.ndarray:
-    """Find the columns of named genes.
+    """Find columns by gene name.
 
     Raises
     ------

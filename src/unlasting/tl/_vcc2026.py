@@ -1,4 +1,4 @@
-"""Scores on the scale of the Virtual Cell Challenge 2026."""
+"""Scores in the Virtual Cell Challenge 2026."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def evaluate_vcc2026(
     predictors
         Fitted predictors, without the generated cells.
     evaluated
-        Name of the generated cells.
+        Name for the generated cells.
     conditions
         The conditions to score.
     min_cells
-        Fewest test cells of a condition.
+        Fewest test cells per condition.
     seed
         Random seed.
 
@@ -160,7 +160,7 @@ def _mean_response(
 
 
 def _targets(condition: Condition, columns: Mapping[str, int], delimiter: str) -> tuple[int, ...]:
-    """Find the columns of the target genes; a condition with a dose has none."""
+    """Find the target genes' columns; a condition with a dose has none."""
     names = () if condition.dose else condition.perturbation.split(delimiter)
     return tuple(columns[name] for name in names if name in columns)
 
