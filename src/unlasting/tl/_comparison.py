@@ -35,22 +35,8 @@ def accepts_means(metric: Metric) -> bool:
 class Comparison:
     """Compare samples with one half of a condition's test cells; its own quantities are computed once.
 
-    Parameters
-    ----------
-    observed
-        Test cells, shape `(n_cells, n_genes)`.
-    control, observed_control
-        Moments in disjoint halves of the training controls.
-    reference
-        Mean profile over training perturbations, shape `(n_genes,)`.
-    weights
-        Gene weights by differential expression, shape `(n_genes,)`.
-    metrics
-        Metrics for single conditions.
-    gene_sets
-        Columns by gene set.
-    control_cells
-        Cells in both halves by name, for metrics that read them.
+    Controls are disjoint halves of the training controls: moments, and cells by name for metrics that read them.
+    `reference` is the mean profile over training perturbations and `weights` are gene weights, both of shape `(n_genes,)`.
     """
 
     def __init__(

@@ -235,13 +235,7 @@ def evaluate(
 
 
 def named_baselines(baselines: Iterable[str] | Mapping[str, Predictor]) -> dict[str, Predictor]:
-    """Make the named baselines.
-
-    Raises
-    ------
-    KeyError
-        If a baseline is unknown.
-    """
+    """Make the named baselines."""
     if isinstance(baselines, Mapping):
         return dict(baselines)
     names = [baselines] if isinstance(baselines, str) else list(dict.fromkeys(baselines))
@@ -254,13 +248,7 @@ def named_baselines(baselines: Iterable[str] | Mapping[str, Predictor]) -> dict[
 
 
 def check_reference(reference: str | None, names: Sequence[str]) -> None:
-    """Refuse a reference that is no predictor.
-
-    Raises
-    ------
-    ValueError
-        If it is not among the names.
-    """
+    """Refuse a reference that is no predictor."""
     if reference is not None and reference not in names:
         raise ValueError(f"`reference` is {reference!r}; choose among {[*names]}.{nearest_name(reference, [*names])}")
 
@@ -290,13 +278,7 @@ def evaluate_all(
     left_out: Mapping[Condition, str],
     reference: str | None,
 ) -> tuple[dict[str, pd.DataFrame], list[ConditionResult]]:
-    """Evaluate fitted predictors in all conditions, and write the tables that `evaluate` stores.
-
-    Raises
-    ------
-    ValueError
-        If no condition can be evaluated.
-    """
+    """Evaluate fitted predictors in all conditions, and write the tables that `evaluate` stores."""
     evaluator = Evaluator(screen, predictors, no_effect, protocol, evaluated)
     results: list[ConditionResult] = []
     left_out = dict(left_out)
@@ -331,13 +313,7 @@ def evaluate_all(
 
 
 def _for_means(protocol: Protocol) -> Protocol:
-    """Keep metrics for mean profiles.
-
-    Raises
-    ------
-    ValueError
-        If none is left.
-    """
+    """Keep metrics for mean profiles."""
     kept = [metric for metric in protocol.metrics if accepts_means(metric)]
     lost = [metric.name for metric in protocol.metrics if not accepts_means(metric)]
     if not kept:

@@ -58,47 +58,24 @@ class GeneratedCells:
 
 @dataclass(frozen=True)
 class ConditionResult:
-    """Result for one condition.
-
-    Parameters
-    ----------
-    condition
-        The condition.
-    n_test
-        Number of test cells.
-    de_from, n_de_cells
-        Origin (`train` or `test`) and number for cells that choose DE genes.
-    n_de_genes
-        Number of genes with any difference in these cells.
-    top20
-        Columns for the 20 genes with the largest change.
-    e_distance, p_value
-        Distance between test cells and controls, and its p-value in the permutation test.
-    n_cells
-        Sample size by predictor.
-    missing
-        Reason by predictor without a prediction.
-    values
-        By predictor, metric and gene set: value, floor and no effect, means over repeats, shape `(3,)`.
-    changes
-        Mean changes in each repeat, shape `(n_repeats, n_genes)`, by predictor and for floor and test cells.
-    false_positives
-        By predictor, without a signal: EMD, EMD for no effect, and the p-value that the first is larger.
-    """
+    """Result for one condition."""
 
     condition: Condition
     n_test: int
-    de_from: str
+    de_from: str  # origin of the cells that choose DE genes, `train` or `test`
     n_de_cells: int
-    n_de_genes: int
-    top20: np.ndarray
-    e_distance: float
+    n_de_genes: int  # with any difference in these cells
+    top20: np.ndarray  # columns of the genes with the largest change
+    e_distance: float  # between test cells and controls
     p_value: float
-    n_cells: dict[str, int]
-    missing: dict[str, str]
+    n_cells: dict[str, int]  # per sample, by predictor
+    missing: dict[str, str]  # reason by predictor without a prediction
     values: dict[str, dict[tuple[str, str], np.ndarray]] = field(default_factory=dict)
+    """By predictor, metric and gene set: value, floor and no effect, means over repeats, shape `(3,)`."""
     changes: dict[str, np.ndarray] = field(default_factory=dict)
+    """Mean changes by predictor, and for floor and test cells, shape `(n_repeats, n_genes)`."""
     false_positives: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    """By predictor, without a signal: EMD, EMD for no effect, and the p-value that the first is larger."""
 
     @property
     def signal(self) -> bool:
@@ -117,21 +94,7 @@ class _TestCells(NamedTuple):
 
 
 class Evaluator:
-    """Evaluate predictors, condition by condition.
-
-    Parameters
-    ----------
-    screen
-        The observed cells.
-    predictors
-        Fitted predictors by name.
-    no_effect
-        The fitted baseline with training controls.
-    protocol
-        The evaluation protocol.
-    evaluated
-        Predictors with a test for false-positive effects.
-    """
+    """Evaluate fitted predictors, condition by condition; those `evaluated` are tested for false-positive effects."""
 
     def __init__(
         self,
@@ -151,13 +114,7 @@ class Evaluator:
         self._halves: dict[tuple[str, int], tuple[Moments, Moments]] = {}
 
     def __call__(self, condition: Condition) -> ConditionResult:
-        """Evaluate all predictors in one condition.
-
-        Raises
-        ------
-        LeftOut
-            If it has too few cells or no controls.
-        """
+        """Evaluate all predictors in one condition."""
         protocol, seeds = self.protocol, [self.protocol.seed, zlib.crc32(str(condition).encode())]
         test = self._test_cells(condition, np.random.default_rng(seeds))
         n_cells = min(len(test.cells) // 2, protocol.max_cells, len(self.screen.control_rows(condition.cell_type)))

@@ -27,16 +27,7 @@ class Interval(NamedTuple):
 def resampled_means(terms: np.ndarray, seed: int) -> np.ndarray:
     """Average the terms over conditions: once over all, then over each bootstrap sample.
 
-    Parameters
-    ----------
-    terms
-        Score terms by condition, shape `(n_conditions, n_terms)`.
-    seed
-        Equal seeds draw equal conditions, so that two predictors can be compared in pairs.
-
-    Returns
-    -------
-    Means, shape `(1 + N_BOOTSTRAPS, n_terms)`.
+    Equal seeds draw equal conditions. Terms have the shape `(n_conditions, n_terms)`, and means `(1 + N_BOOTSTRAPS, n_terms)`.
     """
     n = len(terms)
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), N_BOOTSTRAPS)

@@ -38,15 +38,7 @@ class Protocol:
     def read(
         cls, metrics: str | Metric | Iterable[str | Metric], gene_sets: str | Iterable[str], **numbers: int
     ) -> Protocol:
-        """Look the metrics up and check all parameters.
-
-        Raises
-        ------
-        KeyError
-            If a metric is unknown.
-        ValueError
-            If a list is empty, a gene set is unknown, or a number is too small.
-        """
+        """Look the metrics up and check all parameters."""
         listed = [metrics] if isinstance(metrics, str | Metric) else list(metrics)
         found = {metric.name: metric for metric in map(get_metric, listed)}
         sets = [gene_sets] if isinstance(gene_sets, str) else list(dict.fromkeys(gene_sets))

@@ -114,16 +114,8 @@ class Response(NamedTuple):
 def fit_response(control: np.ndarray, groups: Mapping[str, np.ndarray]) -> Response | None:
     """Fit the effects model's mixture to the first group with enough cells, and apply it to all.
 
-    Parameters
-    ----------
-    control
-        Control cells, shape `(n_controls, n_genes)`.
-    groups
-        Cells by group, the preferred one first, shape `(n_cells, n_genes)`.
-
-    Returns
-    -------
-    The result, or `None` with too few cells.
+    Groups are cells by name, shape `(n_cells, n_genes)`, the preferred one first. Without enough cells, the result is
+    `None`.
     """
     from unlasting.effects import fit_response_mixture  # imports torch, which is slow
 
