@@ -358,9 +358,8 @@ def _report(tables: Mapping[str, pd.DataFrame], evaluated: Collection[str]) -> N
         first = f"{_names(part[:1])}: {part['reason'].iloc[0]}"
         logger.info("%s %d of %d conditions, the first %s.", subject, len(part), n, first)
     summary = tables["score_summary"]
-    for row in (
-        summary[summary["predictor"].isin(list(evaluated))].groupby("predictor", sort=False).head(1).itertuples()
-    ):
+    own = summary[summary["predictor"].isin(list(evaluated)) & summary["difference"].notna()]
+    for row in own.head(1).itertuples() if len(evaluated) == 1 else ():
         decided = f" Without {row.decided_by} it is no better." if row.decided_by else ""
         logger.info(
             "%s, %s, %s genes: %.2f [%.2f, %.2f] over %d conditions; %+.2f [%.2f, %.2f] from %r over %d.%s",
