@@ -22,7 +22,7 @@ from unlasting.screen import (
     require_integers,
     screen_counts,
 )
-from unlasting.tl._groups import Groups
+from unlasting.tl._screen import Screen
 
 NON_TARGETING = "non-targeting"
 CELLS_PER_PERTURBATION = 400
@@ -70,22 +70,22 @@ def write_cell_eval(
     >>> pred, real = ul.io.write_cell_eval(adata, "pair")  # doctest: +SKIP
     >>> # cell-eval2 run -ap pair/pred.h5ad -ar pair/real.h5ad --preset vcc2026 -o results/
     """
-    groups = Groups.read(adata, layer=layer, predictions=predictions, allow_counts=True)
-    shared = [condition for condition in groups.test_conditions() if condition in groups.generated.conditions]
+    screen = Screen.read(adata, layer=layer, predictions=predictions, allow_counts=True)
+    shared = [condition for condition in screen.test_conditions() if condition in screen.generated.conditions]
     if not shared:
         raise ValueError("No test condition has generated cells. Run `model.predict(adata)`, or give `predictions`.")
     observed = screen_counts(adata)
     if predictions is None:
         generated = to_counts(adata, layer=layer, seed=seed)
     else:
-        generated = to_counts(predictions, screen=adata, seed=seed)[:, groups.generated.columns]
-    controls = {cell_type: groups.control_rows(cell_type) for cell_type in dict.fromkeys(c.cell_type for c in shared)}
+        generated = to_counts(predictions, screen=adata, seed=seed)[:, screen.generated.columns]
+    controls = {cell_type: screen.control_rows(cell_type) for cell_type in dict.fromkeys(c.cell_type for c in shared)}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "pred.h5ad", folder / "real.h5ad"
     parts = (
-        [(c, generated[groups.generated.rows(c)]) for c in shared],
-        [(c, observed[groups.part(c, TEST)]) for c in shared],
+        [(c, generated[screen.generated.rows(c)]) for c in shared],
+        [(c, observed[screen.part(c, TEST)]) for c in shared],
     )
     for path, part in zip(paths, parts, strict=True):
         blocks = [(_name(c), c.cell_type, counts) for c, counts in part]
