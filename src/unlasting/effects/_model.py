@@ -159,7 +159,7 @@ class EffectsModel:
             "contexts": contexts,
         }
         return {
-            f"{name}.{f.name}": np.ascontiguousarray(getattr(part, f.name))
+            f"{name}.{f.name}": np.asarray(getattr(part, f.name), order="C")
             for name, part in parts.items()
             for f in fields(part)
             if getattr(part, f.name) is not contexts

@@ -157,13 +157,13 @@ class EffectRegression:
         same = self._is_parallel(features) | self._is_known(features)[:, :-1]
         nearest = np.where(same, cdist(features, self.features), np.inf).argmin(axis=-1)
         weights = kernel @ self.precision
-        transferred, of_one = weights @ (values * trained_size), weights @ trained_size
-        interpolated = transferred / np.maximum(np.maximum(of_one, size), 1e-6)
+        transferred, total = weights @ (values * trained_size), weights @ trained_size
+        interpolated = transferred / np.maximum(np.maximum(total, size), 1e-6)
         return np.where(same.any(axis=-1) & (size > 0), values[nearest], interpolated)
 
     def is_trained(self, features: np.ndarray) -> np.ndarray:
         """Test whether conditions were trained at any dose, shape `(n,)`."""
-        return self._is_parallel(features).any(axis=-1)
+        return np.asarray(self._is_parallel(features).any(axis=-1))
 
     def _is_parallel(self, features: np.ndarray) -> np.ndarray:
         """Test for trained conditions at any dose, whose features are parallel, shape `(n, n_trained)`."""
@@ -173,15 +173,13 @@ class EffectRegression:
     def _is_known(self, features: np.ndarray) -> np.ndarray:
         """Test for the trained conditions and, in the last column, the control, shape `(n, n_trained + 1)`."""
         known = np.concatenate([self.features, np.zeros_like(self.features[:1])])
-        is_known: np.ndarray = np.equal(cdist(features, known), 0.0)
-        return is_known
+        return cdist(features, known) == 0
 
     def _sizes(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Prior s.d. of the given and the trained conditions."""
+        """Get the prior s.d. for the given and the trained conditions."""
         relevance = self.relevance.astype(np.float64)
-        return np.sqrt(features.astype(np.float64) ** 2 @ relevance), np.sqrt(
-            self.features.astype(np.float64) ** 2 @ relevance
-        )
+        size, trained_size = (np.sqrt(rows.astype(np.float64) ** 2 @ relevance) for rows in (features, self.features))
+        return size, trained_size
 
     def _kernel(self, features: np.ndarray) -> np.ndarray:
         """Covariance with the trained conditions, shape `(n, n_trained)`."""
@@ -258,7 +256,7 @@ def _relevances(features: np.ndarray, measured: np.ndarray, noise: np.ndarray) -
 
 
 def _single(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array, dtype=np.float32)
+    return np.asarray(array, dtype=np.float32, order="C")
 
 
 def _matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:

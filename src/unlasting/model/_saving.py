@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -24,15 +23,13 @@ from unlasting._files import replacing_folder, standing
 from unlasting.effects import EffectsModel
 from unlasting.model._base import ModelBase
 from unlasting.model._mudata import modality_of
-from unlasting.module import NetworkTraining
-from unlasting.nn import Architecture
+from unlasting.module import Preset
 from unlasting.screen import check_genes
 
 FORMAT: Final = 1
 _JSON: Final = "model.json"
 _TENSORS: Final = "tensors.safetensors"
 _ADATA: Final = "adata.h5ad"
-_OPTION_CLASSES: Final = {one.__name__: one for one in (Architecture, NetworkTraining)}
 
 
 class SavingMixin(ModelBase):
@@ -63,13 +60,12 @@ class SavingMixin(ModelBase):
         tensors = {f"module.{k}": v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
         tensors |= {f"effects.{k}": torch.from_numpy(v) for k, v in self.effects_model.state().items()}
         arrays: dict[str, torch.Tensor] = {}
-        options = {field.name: getattr(self.preset, field.name) for field in dataclasses.fields(self.preset)}
         description = {
             "format": FORMAT,
             "class": type(self).__name__,
             "unlasting_version": version("unlasting"),
             "preset": self._preset_name,
-            "options": _to_json(options, arrays, "options"),
+            "options": self.preset.to_dict(),
             "is_trained": bool(self.is_trained_),
             "var_names": self.get_var_names(),
             "preparation": _to_json(self.preparation_, arrays, "preparation"),
@@ -144,7 +140,7 @@ class SavingMixin(ModelBase):
         elif given is not None:
             check_genes(given, description["var_names"])
             cls.setup_anndata(given, source_registry=registry, **setup)
-        options = _from_json(description["options"], tensors)
+        options = vars(Preset.from_dict(description["options"]))
         model = cls(given, None if given is not None else registry, preset=description["preset"], **options)
         model.var_names_ = description["var_names"]
         model.preparation_ = _from_json(description["preparation"], tensors)
@@ -243,8 +239,6 @@ def _to_json(value: Any, arrays: dict[str, torch.Tensor], name: str) -> Any:
     """Write nested containers and option classes as JSON; numeric arrays go to the tensors, by name."""
     if isinstance(value, dict):
         return {str(k): _to_json(v, arrays, f"{name}.{k}") for k, v in value.items()}
-    if type(value) in _OPTION_CLASSES.values():
-        return {"__options__": type(value).__name__, "entries": dataclasses.asdict(value)}
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "OUS":
             return {"__strings__": [str(v) for v in value]}
@@ -268,8 +262,6 @@ def _to_json(value: Any, arrays: dict[str, torch.Tensor], name: str) -> Any:
 def _from_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Read the output of :func:`_to_json`."""
     if isinstance(value, dict):
-        if "__options__" in value:
-            return _OPTION_CLASSES[value["__options__"]](**value["entries"])
         if "__strings__" in value:
             return np.array(value["__strings__"], dtype=object)
         if "__array__" in value:
