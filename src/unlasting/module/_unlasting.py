@@ -85,7 +85,6 @@ class UnlastingModule(nn.Module):
         self.registered_conditions = list(conditions)
         self.register_buffer("cell_type", cell_type, persistent=False)
         self.cell_type: Tensor
-        self.schedule: NoiseSchedule
         sizes = (SharedGraph(edge_index, n_nodes), n_genes, n_features, int(cell_type.max()) + 1)
         self.denoiser = self._denoiser_cls(*sizes, preset.denoiser, molecules)
         self.mask_network = self._mask_cls(*sizes, preset.mask_network, molecules)
@@ -101,11 +100,6 @@ class UnlastingModule(nn.Module):
         """Take the expected effects from a fitted model."""
         self._effects = effects
         self._computed.clear()
-        self.schedule = (
-            CosineSchedule(float(effects.statistics.typical_scale))
-            if self.preset.schedule == "cosine"
-            else LinearBetaSchedule()
-        ).to(self.device)
 
     @property
     def has_effects(self) -> bool:
@@ -146,6 +140,13 @@ class UnlastingModule(nn.Module):
     def statistics(self) -> ScreenStatistics:
         """Statistics of the training cells."""
         return self._once("statistics", lambda: self.effects.statistics.to(self.device))
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule."""
+        if self.preset.schedule == "linear_beta":
+            return self._once("schedule", lambda: LinearBetaSchedule().to(self.device))
+        return self._once("schedule", lambda: CosineSchedule(float(self.statistics.typical_scale)).to(self.device))
 
     def populations(self) -> ControlPopulations:
         """Get the registered control populations."""

@@ -84,6 +84,7 @@ class SharedGraph(nn.Module):
         first_node = self.n_nodes * torch.arange(n_copies, device=self.source.device)[:, None]
         return torch.stack([(end + first_node).reshape(-1) for end in (self.source, self.target)])
 
+    @torch.inference_mode(mode=False)  # training reads indices that validation has computed
     def stacked(self, n_copies: int, heads: int) -> StackedGraph:
         """CSR indices for copies side by side, kept for the last batch sizes."""
         key = (n_copies, heads, self.source.device)
