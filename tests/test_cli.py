@@ -118,14 +118,23 @@ def test_cells_from_another_tool_are_evaluated(place, predicted, tmp_path):
     assert f"scores: {tmp_path / 'scores.csv'}" in " ".join(done.stdout.split())
     assert "n scored: " in done.stdout
     said = next(line for line in done.stdout.splitlines() if line.startswith("Best score: "))
-    assert "of 9 columns. " in said
+    assert said.endswith("of 9 columns.")
 
 
 def test_the_best_score_counts_predictors_that_are_scored_everywhere(place, predicted, tmp_path, monkeypatch):
-    rows = [("a", 0.2, 3), ("b", 0.1, 2), ("c", 0.3, 3), ("d", np.nan, 3)]
+    rows = [("a", 0.2, 3), ("b", 0.1, 2), ("c", 0.3, 3), ("d", np.nan, 3), ("cells", 0.0, 3)]
+    uncertainty = {"low": 0.1, "high": 0.4, "difference": -0.1, "difference_low": -0.2, "difference_high": 0.05}
     summary = [
-        {"predictor": name, "metric": metric, "gene_set": "all", "score": score, "n_conditions": n, "best": best}
-        for metric, best in (("emd", 0.0), ("e_distance", 0.0), ("pearson_change", 1.0))
+        {
+            "predictor": name,
+            "metric": metric,
+            "gene_set": "all",
+            "score": score,
+            "n_conditions": n,
+            "is_best": name == best,
+        }
+        | {"is_ceiling": name == "cells", "reference": "c", "decided_by": "X" if name == "a" else "", **uncertainty}
+        for metric, best in (("emd", "a"), ("e_distance", "a"), ("pearson_change", "c"))
         for name, score, n in rows
     ]
 
@@ -140,6 +149,10 @@ def test_the_best_score_counts_predictors_that_are_scored_everywhere(place, pred
     monkeypatch.setattr(tl, "evaluate", evaluate)
     done = call("evaluate", predicted, "-o", tmp_path / "scores.csv")
     assert "Best score: a in 2, c in 1 of 3 columns." in done.stdout
+    line = "a: 0.20 [0.10, 0.40] over 3 conditions; -0.10 [-0.20, +0.05] from c; no better without X."
+    assert line in done.stdout
+    assert "cells (ceiling)" in done.stdout
+    assert "cells: " not in done.stdout
 
 
 def test_training_names_the_held_out_conditions_and_the_next_command(place, tmp_path):

@@ -57,7 +57,8 @@ if __name__ == "__main__":
         choices=sorted(
             path.stem
             for path in RESULTS.glob("*.csv")
-            if not path.stem.endswith(("_conditions", "_monotone", "_harm")) and "_conditions_" not in path.stem
+            if not path.stem.endswith(("_conditions", "_monotone", "_false_positives"))
+            and "_conditions_" not in path.stem
         ),
     )
     print(report(parser.parse_args().name))

@@ -123,7 +123,7 @@ def run(name: str, n_seeds: int, steps: int | None) -> None:
         ul.pp.prepare(screen, **table.get("prepare", {}))
         ul.pp.grn(screen, prior=table.get("prior", "go"))
 
-    parts, harm = [], []
+    parts, false_positives = [], []
     for seed in range(n_seeds):
         predictors = {"unlasting": ModelPredictor(maker(table.get("setup", {}), steps, seed))}
         predictors |= {label: baseline() for label, baseline in BASELINES.items()}
@@ -138,11 +138,11 @@ def run(name: str, n_seeds: int, steps: int | None) -> None:
         )
         stored = adata.uns["unlasting"]
         parts.append(stored["benchmark"].assign(seed=seed))
-        harm.append(stored["benchmark_harm"].assign(seed=seed))
+        false_positives.append(stored["benchmark_false_positives"].assign(seed=seed))
         stored["benchmark_scores"].to_csv(RESULTS / f"{name}_conditions_{seed}.csv", index=False)
         frame = pd.concat(parts, ignore_index=True)
         frame.to_csv(RESULTS / f"{name}.csv", index=False)
-        pd.concat(harm, ignore_index=True).to_csv(RESULTS / f"{name}_harm.csv", index=False)
+        pd.concat(false_positives, ignore_index=True).to_csv(RESULTS / f"{name}_false_positives.csv", index=False)
     wide = frame.pivot_table(index="predictor", columns=["metric", "gene_set"], values="score", sort=False)
     print(f"{name}, {n_seeds} seeds, mean score:\n{wide.round(3).to_string()}")
 

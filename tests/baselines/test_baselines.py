@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,16 +12,20 @@ from sklearn.linear_model import Ridge
 from unlasting.baselines import (
     BASELINES,
     Additive,
+    Baseline,
     DoseInterpolation,
     Linear,
     MeanShift,
     ModelPredictor,
     NearestDose,
     NearestTarget,
+    NearestTargetOrNothing,
     NoEffect,
     NoPrediction,
     Pooled,
+    PublishedLinear,
 )
+from unlasting.metrics import e_distance
 from unlasting.screen import Condition
 
 
@@ -29,9 +35,9 @@ def _dense(adata: AnnData, **where: str) -> np.ndarray:
 
 
 def _effect(adata: AnnData, name: str, cell_type: str) -> np.ndarray:
-    of_type = {"cell_type": cell_type, "unlasting_split": "train"}
-    control = _dense(adata, perturbation="control", **of_type).mean(axis=0)
-    return _dense(adata, perturbation=name, **of_type).mean(axis=0) - control
+    where = {"cell_type": cell_type, "unlasting_split": "train"}
+    control = _dense(adata, perturbation="control", **where).mean(axis=0)
+    return _dense(adata, perturbation=name, **where).mean(axis=0) - control
 
 
 def _same_cells(found: np.ndarray, expected: np.ndarray) -> None:
@@ -151,23 +157,20 @@ def test_linear_knows_drugs_by_their_molecules(doses):
     assert len(Linear().fit(doses).predict(Condition("X", dose="1"), 5)) == 5
 
 
-@pytest.mark.parametrize(
-    ("wanted", "below", "above", "share"),
-    [
+def test_dose_interpolation_mixes_the_cells_of_the_neighbouring_doses(doses):
+    fitted = DoseInterpolation().fit(doses)
+    for wanted, below, above, share in (
         ("1", "X@0.1", "X@10", np.log(11 / 2) / np.log(101 / 2)),
         ("0.05", "control@", "X@0.1", np.log(1.5) / np.log(2)),
         ("0.1", "control@", "X@10", np.log(1.01) / np.log(2)),  # the dose itself is left out
-    ],
-)
-def test_dose_interpolation_mixes_the_cells_of_the_doses_beside(doses, wanted, below, above, share):
-    fitted = DoseInterpolation().fit(doses)
-    for n_cells in (10, 1_000):
-        found = _from(doses, fitted.predict(Condition("X", dose=wanted), n_cells))
-        assert set(found) <= {below, above}
-        total = sum(found.values())
-        assert found.get(above, 0) == pytest.approx(share * total, abs=1.5)
-        assert n_cells != 10 or total == 10
-    assert total >= 20
+    ):
+        for n_cells in (10, 1_000):
+            found = _from(doses, fitted.predict(Condition("X", dose=wanted), n_cells))
+            assert set(found) <= {below, above}
+            total = sum(found.values())
+            assert found.get(above, 0) == pytest.approx(share * total, abs=1.5)
+            assert n_cells != 10 or total == 10
+        assert total >= 20
 
 
 def test_dose_interpolation_has_a_straight_mean_and_ends_at_the_highest_dose(doses):
@@ -181,16 +184,15 @@ def test_dose_interpolation_has_a_straight_mean_and_ends_at_the_highest_dose(dos
     np.testing.assert_allclose(cells.mean(axis=0), 1.5 + 2.0 * share, atol=0.05)
 
 
-@pytest.mark.parametrize("baseline", [DoseInterpolation, NearestDose])
-def test_where_no_dose_speaks(doses, baseline):
-    fitted = baseline().fit(doses)
-    with pytest.raises(NoPrediction, match="no dose"):
-        fitted.predict("X", 5)
-    with pytest.raises(NoPrediction, match="no other dose is trained"):
-        fitted.predict(Condition("Z", dose="1"), 5)
-    if baseline is DoseInterpolation:
-        with pytest.raises(NoPrediction, match="no single drug"):
-            fitted.predict(Condition("A+X", dose="+2"), 5)
+def test_where_no_dose_speaks(doses):
+    for baseline in (DoseInterpolation, NearestDose):
+        fitted = baseline().fit(doses)
+        with pytest.raises(NoPrediction, match="no dose"):
+            fitted.predict("X", 5)
+        with pytest.raises(NoPrediction, match="no other dose is trained"):
+            fitted.predict(Condition("Z", dose="1"), 5)
+    with pytest.raises(NoPrediction, match="no single drug"):
+        DoseInterpolation().fit(doses).predict(Condition("A+X", dose="+2"), 5)
 
 
 def test_linear_is_ridge_with_the_penalty_that_leaves_one_out_best(screen):
@@ -238,53 +240,142 @@ def test_linear_recovers_a_linear_law():
         np.testing.assert_allclose(fitted.predict(Condition(names[i]), 1)[0], 5.01 + changes[i], atol=0.02)
 
 
-@pytest.mark.parametrize("name", BASELINES)
-@pytest.mark.parametrize("condition", [Condition("D", "one"), Condition("B+C", "two"), Condition("A", "new")], ids=str)
-def test_nothing_of_other_cells_enters(screen, name, condition):
+def test_published_linear_solves_the_published_equations():
+    """`(G'G + .1) W (P'P + .1) = G' (Y - b) P`, solved here as one system of equations."""
+    rng = np.random.default_rng(0)
+    names = [f"T{i}" for i in range(14)]
+    changes = rng.normal(0, 0.4, (12, 20))
+    labels = np.repeat(["control", *names], 4)
+    values = 3 + np.repeat(np.vstack([np.zeros(20), changes, rng.normal(size=(2, 20))]), 4, axis=0) + 0.01
+    obs = pd.DataFrame({"perturbation": labels, "unlasting_split": "train"}, index=map(str, range(len(labels))))
+    obs.loc[obs["perturbation"].isin(names[12:]), "unlasting_split"] = "test"
+    adata = AnnData(values, obs=obs)
+    adata.var_names = [*names[:11], "other", *names[12:], *(f"gene{i}" for i in range(6))]  # T11 is not measured
+    y = changes.T
+    left, scale, _ = np.linalg.svd(y - y.mean(axis=0), full_matrices=False)
+    genes = (left * scale)[:, :10]
+    targets, b = genes[:11], y[:, :11].mean(axis=1)
+    system = np.kron(targets.T @ targets + 0.1 * np.eye(10), genes.T @ genes + 0.1 * np.eye(10))
+    right = genes.T @ (y[:, :11] - b[:, None]) @ targets
+    weights = np.linalg.solve(system, right.T.ravel()).reshape(10, 10).T
+    fitted = PublishedLinear().fit(adata)
+    expected = genes @ weights @ genes[12] + b
+    np.testing.assert_allclose(fitted.predict("T12", 1)[0], 3.01 + expected, atol=1e-4)
+    with pytest.raises(NoPrediction, match="not measured"):
+        fitted.predict("T11", 1)
+
+
+def _similar_screen(informative: bool) -> AnnData:
+    """Pairs of targets from almost equal to unrelated, whose effects agree where they are similar, or nowhere."""
+    rng = np.random.default_rng(1)
+    angle = np.linspace(0.05, 1.5, 8)
+    names = [f"{side}{i}" for i in range(8) for side in "AB"]
+    axes = np.eye(16).reshape(8, 2, 16)
+    rows = [row for (x, y), a in zip(axes, angle, strict=True) for row in (x, np.cos(a) * x + np.sin(a) * y)]
+    effects = {}
+    for i, a in enumerate(angle):
+        effects[f"A{i}"] = rng.normal(0, 1, 20)
+        effects[f"B{i}"] = effects[f"A{i}"] if informative and a < 0.8 else rng.normal(0, 1, 20)
+    labels = np.repeat(["control", *names], 25)
+    values = [5 + effects.get(label, np.zeros(20)) + rng.normal(0, 0.3, 20) for label in labels]
+    adata = AnnData(np.array(values), obs=pd.DataFrame({"perturbation": labels}, index=map(str, range(len(labels)))))
+    adata.uns["unlasting"] = {"target_embedding": {"names": np.array(names, dtype=object), "matrix": np.array(rows)}}
+    return adata
+
+
+def test_nearest_target_or_nothing_chooses_the_threshold_that_leaves_out_best():
+    adata = _similar_screen(informative=True)
+    fitted = NearestTargetOrNothing().fit(adata)
+    cells = {
+        name: adata.X[np.flatnonzero(adata.obs["perturbation"] == name)] for name in set(adata.obs["perturbation"])
+    }
+    angle = np.linspace(0.05, 1.5, 8)
+
+    def error(threshold: float) -> float:
+        total = 0.0
+        for i, a in enumerate(angle):
+            for one, other in ((f"A{i}", f"B{i}"), (f"B{i}", f"A{i}")):
+                given = cells[other] if np.cos(a) >= threshold else cells["control"]
+                total += e_distance(given, cells[one], unbiased=True)
+        return total
+
+    threshold = fitted.threshold("")
+    assert np.cos(angle)[angle > 0.8].max() < threshold < np.cos(angle)[angle < 0.8].min()
+    assert error(threshold) == min(error(t) for t in (-1.0, *np.cos(angle) + 1e-9, 2.0))
+    _same_cells(fitted.predict("A0", 100), cells["B0"].astype(np.float32))
+    _same_cells(fitted.predict("A7", 100), cells["control"].astype(np.float32))
+    without = NearestTargetOrNothing().fit(_similar_screen(informative=False))
+    assert without.threshold("") == np.inf
+
+
+# -- laws of all baselines
+
+QUESTIONS = [Condition("B+C", "one"), Condition("A", "new"), Condition("D", "one"), Condition("A", "one")]
+
+
+def _answers(baseline: Baseline, n_cells: int = 6, seed: int = 1) -> dict[Condition, np.ndarray]:
+    """Ask a fitted baseline all questions to which it applies."""
+    found = {}
+    for question in QUESTIONS:
+        with contextlib.suppress(NoPrediction):
+            found[question] = baseline.predict(question, n_cells, seed=seed)
+    return found
+
+
+def _same_answers(found: dict[Condition, np.ndarray], expected: dict[Condition, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for question, cells in expected.items():
+        np.testing.assert_allclose(found[question], cells, rtol=1e-4, atol=1e-5)
+
+
+def test_every_baseline_answers_a_question_and_the_seed_decides(screen):
+    for name, baseline in BASELINES.items():
+        fitted = baseline().fit(screen)
+        first, again, other = (_answers(fitted, seed=seed) for seed in (1, 1, 2))
+        assert first or "dose" in name, name
+        _same_answers(again, first)
+        for question, cells in first.items():
+            assert cells.shape == (6, screen.n_vars), name
+            assert cells.dtype == np.float32, name
+            assert np.isfinite(cells).all(), name
+            assert not np.array_equal(cells, other[question]), name
+
+
+def test_nothing_of_other_cells_enters(screen):
     changed = screen.copy()
-    strange = np.flatnonzero(screen.obs["unlasting_split"] != "train")
     dense = changed.X.toarray()
+    strange = np.flatnonzero(screen.obs["unlasting_split"] != "train")
     dense[strange] = np.random.default_rng(9).gamma(3, size=(len(strange), changed.n_vars))
     changed.X = sparse.csr_matrix(dense)
-    cells = []
-    for adata in (screen, changed):
-        try:
-            cells.append(BASELINES[name]().fit(adata).predict(condition, 8, seed=3))
-        except NoPrediction as error:
-            cells.append(str(error))
-    np.testing.assert_array_equal(*cells)
+    for baseline in BASELINES.values():
+        _same_answers(_answers(baseline().fit(changed)), _answers(baseline().fit(screen)))
 
 
-@pytest.mark.parametrize("name", [name for name in BASELINES if "dose" not in name])
-def test_order_of_rows_and_genes_does_not_matter(screen, name):
+def test_order_of_rows_and_genes_does_not_matter(screen):
     rng = np.random.default_rng(5)
     rows, genes = rng.permutation(screen.n_obs), rng.permutation(screen.n_vars)
-    condition = Condition("B+C", "one")
-    found = BASELINES[name]().fit(screen).predict(condition, 6, seed=1)
-    other = BASELINES[name]().fit(screen[rows][:, genes].copy()).predict(condition, 6, seed=1)
-    np.testing.assert_allclose(other, found[:, genes], rtol=1e-4, atol=1e-5)
+    moved = screen[rows][:, genes].copy()
+    for baseline in BASELINES.values():
+        expected = {question: cells[:, genes] for question, cells in _answers(baseline().fit(screen)).items()}
+        _same_answers(_answers(baseline().fit(moved)), expected)
 
 
-@pytest.mark.parametrize("name", [name for name in BASELINES if "dose" not in name])
-def test_dense_and_sparse_are_the_same_and_the_seed_decides(screen, name):
-    condition = Condition("B+C", "one")
-    fitted = BASELINES[name]().fit(screen)
-    found = fitted.predict(condition, 6, seed=1)
-    assert found.shape == (6, screen.n_vars)
-    np.testing.assert_array_equal(found, fitted.predict(condition, 6, seed=1))
-    assert not np.array_equal(found, fitted.predict(condition, 6, seed=2))
-    dense = screen.copy()
+def test_dense_and_sparse_are_the_same_and_the_screen_stays_as_it_was(screen):
+    dense, before = screen.copy(), screen.copy()
     dense.X = dense.X.toarray()
-    np.testing.assert_allclose(BASELINES[name]().fit(dense).predict(condition, 6, seed=1), found, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_fitting_leaves_the_screen_as_it_was(screen, name):
-    before = screen.copy()
-    BASELINES[name]().fit(screen)
+    for baseline in BASELINES.values():
+        _same_answers(_answers(baseline().fit(dense)), _answers(baseline().fit(screen)))
     assert screen.uns.keys() == before.uns.keys()
     pd.testing.assert_frame_equal(screen.obs, before.obs)
     np.testing.assert_array_equal(screen.X.toarray(), before.X.toarray())
+
+
+def test_only_the_ceiling_sees_the_condition_itself(screen):
+    assert [name for name, baseline in BASELINES.items() if baseline.is_ceiling] == ["training cells"]
+    fitted = BASELINES["training cells"]().fit(screen)
+    _same_cells(fitted.predict(Condition("A", "one"), 1000), _dense(screen, perturbation="A", cell_type="one"))
+    with pytest.raises(NoPrediction, match="not trained"):
+        fitted.predict(Condition("D", "one"), 5)
 
 
 def test_other_names_of_columns(screen):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from unlasting.effects import DoseCurves, MeasuredEffects, TargetVocabulary, fit_dose_curves
+from unlasting.effects import DoseCurves, MeasuredEffects, TargetVocabulary
 from unlasting.effects._dose import _log_likelihood
 from unlasting.screen import Perturbation
 
@@ -35,8 +35,8 @@ def screen(halves: dict[str, float], *, slope=1.4, size=0.5, n_genes=40, seed=0)
     full = {(name, population): rng.normal(0, np.sqrt(size), (3, n_genes)) for name in halves for population in (0, 1)}
     condition = np.tile(np.arange(len(trained)), 2)
     population = np.repeat([0, 1], len(trained))
-    of_controls = rng.normal(0, N_CONTROLS**-0.5, (2, 3, n_genes))
-    expressed = np.full(n_genes, 0.4)
+    control_error = rng.normal(0, N_CONTROLS**-0.5, (2, 3, n_genes))
+    detection = np.full(n_genes, 0.4)
     zeros = np.zeros((len(population), 3, n_genes))
     measured = MeasuredEffects(
         condition,
@@ -44,27 +44,27 @@ def screen(halves: dict[str, float], *, slope=1.4, size=0.5, n_genes=40, seed=0)
         np.full(len(population), float(N_CELLS)),
         np.full(len(population), 1 / N_CELLS + 1 / N_CONTROLS),
         zeros,
-        expressed,
+        detection,
     )
-    for row, (code, of_population) in enumerate(zip(condition, population, strict=True)):
+    for row, (code, context) in enumerate(zip(condition, population, strict=True)):
         perturbation = trained[code]
         [name], [dose] = perturbation.targets, perturbation.doses
-        effect = 0.0 if dose is None else full[name, of_population] / (1 + (halves[name] / dose) ** slope)
-        noise = rng.normal(0, N_CELLS**-0.5, (3, n_genes)) - of_controls[of_population]
+        effect = 0.0 if dose is None else full[name, context] / (1 + (halves[name] / dose) ** slope)
+        noise = rng.normal(0, N_CELLS**-0.5, (3, n_genes)) - control_error[context]
         zeros[row] = (effect + noise) / measured.units
     return vocabulary(trained), measured
 
 
 def only(measured: MeasuredEffects, rows: np.ndarray) -> MeasuredEffects:
     """Keep some of the measurements."""
-    of_rows = ("condition", "population", "n_cells", "noise", "shifts")
-    return dataclasses.replace(measured, **{name: getattr(measured, name)[rows] for name in of_rows})
+    arrays = ("condition", "population", "n_cells", "noise", "effects")
+    return dataclasses.replace(measured, **{name: getattr(measured, name)[rows] for name in arrays})
 
 
 @pytest.mark.parametrize("slope", [1.0, 2.0])
 def test_planted_curves_are_found(slope: float) -> None:
     known, measured = screen({"A": 0.05, "B": 2.0}, slope=slope)
-    curves = fit_dose_curves(known, measured)
+    curves = DoseCurves.fit(known, measured)
     assert [known.drugs[name] for name in ("A", "B")] == [smiles for _, smiles in known.trained_drugs]
     np.testing.assert_allclose(curves.half_doses[:2], [0.05, 2.0], rtol=0.35)
     np.testing.assert_allclose(curves.slopes[:2], slope, rtol=0.3)
@@ -79,7 +79,7 @@ def test_a_dose_that_was_not_measured_is_found_between_those_that_were(seed: int
     known, measured = screen({"A": 1.0}, slope=1.6, seed=seed)
     rows = np.array([known.trained_conditions[code].doses[0] != 1.0 for code in measured.condition])
     without = vocabulary([p for p in known.trained_conditions if p.doses[0] != 1.0])
-    curves = fit_dose_curves(without, only(measured, rows))
+    curves = DoseCurves.fit(without, only(measured, rows))
     at = [curves.share_of_effect(np.array([1.0]), dose) for dose in (1.0, 10.0)]
     assert 0.3 < at[0] / at[1] < 0.8  # it is 0.51
 
@@ -88,7 +88,7 @@ def test_a_drug_seen_at_one_dose_has_half_of_its_effect_there() -> None:
     known, measured = screen({"A": 0.05, "B": 2.0})
     kept = [p for p in known.trained_conditions if p.targets != ("B",) or p.doses == (1.0,)]
     rows = np.isin(measured.condition, [known.trained_conditions.index(p) for p in kept])
-    half = fit_dose_curves(vocabulary(kept), only(measured, rows)).half_doses
+    half = DoseCurves.fit(vocabulary(kept), only(measured, rows)).half_doses
     assert half[0] == pytest.approx(0.05, rel=0.35)
     assert half[1] == pytest.approx(1.0, rel=0.2)
 
@@ -96,7 +96,7 @@ def test_a_drug_seen_at_one_dose_has_half_of_its_effect_there() -> None:
 def test_a_drug_given_at_one_low_dose_keeps_its_effect_there() -> None:
     """Whatever doses others were given at: half of the effect is expected at the only dose."""
     known = vocabulary([Perturbation(("A",), (0.01,)), Perturbation(("B",), (10.0,)), Perturbation(("C",), (100.0,))])
-    usual = DoseCurves.usual(known)
+    usual = DoseCurves.prior(known)
     at = dict(zip(known.trained_drugs, usual.half_doses[:3], strict=True))
     assert [at[known.target(name)] for name in "ABC"] == pytest.approx([0.01, 10.0, 100.0])
     assert usual.half_doses[3] == pytest.approx(10.0)
@@ -106,7 +106,7 @@ def test_a_drug_given_at_one_low_dose_keeps_its_effect_there() -> None:
 def test_a_drug_without_an_effect_has_no_curve_of_its_own(seed: int) -> None:
     """Though all of its doses share the error of the controls."""
     known, measured = screen({"A": 0.1, "C": 1.0}, size=0.0, seed=seed)
-    curves, usual = fit_dose_curves(known, measured), DoseCurves.usual(known)
+    curves, usual = DoseCurves.fit(known, measured), DoseCurves.prior(known)
     assert np.abs(np.log10(curves.half_doses / usual.half_doses)).max() < 0.7
     assert np.abs(np.log(curves.slopes / usual.slopes)).max() < 0.35  # the s.d. before anything is seen
 
@@ -116,7 +116,7 @@ def test_without_drugs_nothing_is_fitted() -> None:
     measured = MeasuredEffects(
         np.array([1]), np.array([0]), np.array([9.0]), np.array([0.2]), np.ones((1, 3, 4)), np.full(4, 0.5)
     )
-    np.testing.assert_array_equal(fit_dose_curves(known, measured).half_doses, [1.0])
+    np.testing.assert_array_equal(DoseCurves.fit(known, measured).half_doses, [1.0])
 
 
 def test_likelihood_is_that_of_the_joint_normal_distribution_at_the_most_likely_size() -> None:

@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from unlasting.effects import Responders, fit_responders
+from unlasting.effects import NonresponderMixture, ScreenCells
 
 N_GENES = 60
 
@@ -28,31 +28,31 @@ def screen(seed: int = 0, *, nonresponding: float = 0.3, strength: float = 1.5, 
 
 
 def fitted(cells, codes, n_conditions: int = 2):
-    return fit_responders(cells, **codes, control_code=0, n_conditions=n_conditions, n_populations=2)
+    return NonresponderMixture.fit(ScreenCells(cells, **codes, n_conditions=n_conditions, n_populations=2))
 
 
 @pytest.mark.parametrize("nonresponding", [0.15, 0.3, 0.6])
 def test_planted_shares_are_found_and_cells_told_apart(nonresponding):
     cells, codes, responds = screen(nonresponding=nonresponding)
     fit = fitted(cells, codes)
-    of_condition = codes["condition"] == 1
+    is_perturbed = codes["condition"] == 1
     for population in range(2):
-        share = 1 - responds[of_condition & (codes["population"] == population)].mean()
-        assert float(fit.nonresponding[1, population]) == pytest.approx(share, abs=0.05)
-    assert float(fit.of_trained[0]) == pytest.approx(1 - responds[of_condition].mean(), abs=0.04)
-    probability = Responders(fit)(
+        share = 1 - responds[is_perturbed & (codes["population"] == population)].mean()
+        assert float(fit.share[1, population]) == pytest.approx(share, abs=0.05)
+    assert float(fit.trained_share[0]) == pytest.approx(1 - responds[is_perturbed].mean(), abs=0.04)
+    probability = fit.response_probability(
         torch.from_numpy(cells), torch.from_numpy(codes["condition"]), torch.from_numpy(codes["population"])
     ).numpy()
-    assert roc_auc_score(responds[of_condition], probability[of_condition]) > 0.97
-    assert (probability[~of_condition] == 1).all()
+    assert roc_auc_score(responds[is_perturbed], probability[is_perturbed]) > 0.97
+    assert (probability[~is_perturbed] == 1).all()
 
 
 @pytest.mark.parametrize(("nonresponding", "strength"), [(0.0, 1.5), (0.0, 0.3), (0.5, 0.0)])
 def test_no_mixture_where_none_is_called_for(nonresponding, strength):
     """All respond, strongly or weakly; or nothing happens. Dropout makes the one mode skew, which may look like a few."""
     fits = [fitted(*screen(seed, nonresponding=nonresponding, strength=strength)[:2]) for seed in range(8)]
-    assert np.mean([float(fit.of_trained[0]) for fit in fits]) < 0.01
-    assert max(float(fit.nonresponding.max()) for fit in fits) < 0.1
+    assert np.mean([float(fit.trained_share[0]) for fit in fits]) < 0.01
+    assert max(float(fit.share.max()) for fit in fits) < 0.1
 
 
 def test_probabilities_are_those_of_the_mixture_between_its_modes():
@@ -65,15 +65,13 @@ def test_probabilities_are_those_of_the_mixture_between_its_modes():
     )
     assert control.mean() == pytest.approx(float(fit.centre[1, 0]), abs=1e-3)
     assert control.std() == pytest.approx(1.0, abs=1e-3)
-    nonresponding, separation, spread = (
-        float(value[1, 0]) for value in (fit.nonresponding, fit.separation, fit.spread)
-    )
+    nonresponding, separation, spread = (float(value[1, 0]) for value in (fit.share, fit.separation, fit.spread))
     inside = np.clip(place, 0, separation)
     responders = (1 - nonresponding) * norm.pdf(inside, separation, spread)
     expected = responders / (responders + nonresponding * norm.pdf(inside))
     n = int(chosen.sum())
     ones, zeros = torch.ones(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-    found = Responders(fit)(torch.from_numpy(cells[chosen]), ones, zeros).numpy()
+    found = fit.response_probability(torch.from_numpy(cells[chosen]), ones, zeros).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -85,13 +83,13 @@ def test_test_cells_are_not_read_and_storage_changes_nothing():
     spoilt[codes["split"] == 2] = 9.0
     for other in (spoilt, sparse.csr_matrix(cells)):
         again = fitted(other, codes)
-        assert torch.equal(fit.nonresponding, again.nonresponding)
+        assert torch.equal(fit.share, again.share)
         assert torch.equal(fit.weights, again.weights)
 
 
 def test_few_cells_count_as_responders():
     cells, codes, _ = screen(n=40)
-    assert not fitted(cells, codes).nonresponding.any()
+    assert not fitted(cells, codes).share.any()
 
 
 def small_screen(seed: int = 0, *, nonresponding: float = 0.25, n: int = 30):
@@ -107,8 +105,8 @@ def small_screen(seed: int = 0, *, nonresponding: float = 0.25, n: int = 30):
 
 
 def fitted_together(cells, codes, perturbation=(0, 1, 1, 1)):
-    known = {"control_code": 0, "n_conditions": 4, "n_populations": 2}
-    return fit_responders(cells, **codes, **known, perturbation=np.array(perturbation))
+    screen = ScreenCells(cells, **codes, n_conditions=4, n_populations=2)
+    return NonresponderMixture.fit(screen, np.array(perturbation))
 
 
 def test_doses_and_populations_with_few_cells_have_one_share_that_is_found_from_all():
@@ -116,18 +114,18 @@ def test_doses_and_populations_with_few_cells_have_one_share_that_is_found_from_
     for seed in range(5):
         cells, codes, responds = small_screen(seed)
         fit = fitted_together(cells, codes)
-        assert not fit.nonresponding[1].any()  # without an effect nothing tells a cell that nonresponding
-        shares.append(float(fit.nonresponding[3, 0]))
-        assert torch.equal(fit.nonresponding[2:], torch.full((2, 2), shares[-1]))
-        assert fit.of_trained.tolist() == pytest.approx([shares[-1]] * 3)  # of the drug, whatever the dose tells
+        assert not fit.share[1].any()  # without an effect nothing tells a cell that nonresponding
+        shares.append(float(fit.share[3, 0]))
+        assert torch.equal(fit.share[2:], torch.full((2, 2), shares[-1]))
+        assert fit.trained_share.tolist() == pytest.approx([shares[-1]] * 3)  # of the drug, whatever the dose tells
         true.append(1 - responds[codes["condition"] > 1].mean())
         chosen = codes["condition"] == 3
-        probability = Responders(fit)(
+        probability = fit.response_probability(
             *(torch.from_numpy(part[chosen]) for part in (cells, codes["condition"], codes["population"]))
         )
         assert roc_auc_score(responds[chosen], probability.numpy()) > 0.97
     np.testing.assert_allclose(shares, true, atol=0.08)
-    assert not any(fitted_together(*small_screen(seed, nonresponding=0.0)[:2]).nonresponding.any() for seed in range(5))
+    assert not any(fitted_together(*small_screen(seed, nonresponding=0.0)[:2]).share.any() for seed in range(5))
 
 
 def test_each_dose_has_its_share_where_one_for_all_is_clearly_less_likely():
@@ -141,24 +139,23 @@ def test_each_dose_has_its_share_where_one_for_all_is_clearly_less_likely():
         cells[:, :10] += (strength[codes["condition"]] * responds)[:, None]
         fit = fitted_together(cells.clip(0.01).astype(np.float32), codes)
         true = [1 - responds[codes["condition"] == code].mean() for code in (1, 2, 3)]
-        np.testing.assert_allclose(fit.nonresponding[1:].mean(dim=1).numpy(), true, atol=0.1)
-        assert torch.equal(fit.nonresponding[:, 0], fit.nonresponding[:, 1])  # the populations of a dose have one
+        np.testing.assert_allclose(fit.share[1:].mean(dim=1).numpy(), true, atol=0.1)
+        assert torch.equal(fit.share[:, 0], fit.share[:, 1])  # the populations of a dose have one
 
 
 def test_other_perturbations_and_a_handful_of_cells_do_not_take_part():
     cells, codes, _ = small_screen()
-    assert not fitted_together(cells, codes, (0, 1, 2, 3)).nonresponding[1].any()
+    assert not fitted_together(cells, codes, (0, 1, 2, 3)).share[1].any()
     alone, together = fitted_together(cells, codes, (0, 1, 2, 3)), fitted_together(cells, codes)
-    assert not torch.equal(alone.nonresponding, together.nonresponding)
+    assert not torch.equal(alone.share, together.share)
     cells, codes, _ = small_screen(n=19)
-    assert not fitted_together(cells, codes).nonresponding.any()
+    assert not fitted_together(cells, codes).share.any()
 
 
 def test_many_cells_speak_for_themselves():
     cells, codes, _ = screen()
     alone = fitted(cells, codes)
-    together = fit_responders(
-        cells, **codes, control_code=0, n_conditions=2, n_populations=2, perturbation=np.array([0, 1])
-    )
+    screen_cells = ScreenCells(cells, **codes, n_conditions=2, n_populations=2)
+    together = NonresponderMixture.fit(screen_cells, np.array([0, 1]))
     for one, other in zip(vars(alone).values(), vars(together).values(), strict=True):
         assert torch.equal(one, other)

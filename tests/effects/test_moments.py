@@ -1,4 +1,4 @@
-"""Shifts that are measured from cells: what few cells cannot tell is not taken for an effect."""
+"""Effects measured from cells: noise in few cells does not look like an effect."""
 
 from __future__ import annotations
 
@@ -8,23 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from unlasting.effects import fit_statistics, has_integer_counts
+from unlasting.effects import ControlPopulations, ScreenCells, fit_statistics, has_integer_counts
 
 
 def measured_log_odds(controls: np.ndarray, perturbed: np.ndarray) -> np.ndarray:
-    """Measure the shifts of log-odds of all genes between two groups of cells."""
+    """Measure effects on log-odds between two groups of cells."""
     condition = np.repeat([0, 1], [len(controls), len(perturbed)])
     zeros = np.zeros(len(condition), dtype=int)
     _, measured = fit_statistics(
-        sparse.csr_matrix(np.concatenate([controls, perturbed])),
-        condition=condition,
-        population=zeros,
-        split=zeros,
-        control_code=0,
-        n_conditions=2,
-        n_populations=1,
+        ScreenCells(sparse.csr_matrix(np.concatenate([controls, perturbed])), condition, zeros, zeros, 2, 1)
     )
-    return measured.shifts[0, 0]
+    return measured.effects[0, 0]
 
 
 @settings(max_examples=30, deadline=None)
@@ -56,16 +50,10 @@ def test_without_an_effect_shifts_are_as_noisy_as_is_said(rate: float, sizes: li
     cells = rng.normal(1.5, 0.3, (len(condition), n_genes)) * (rng.random((len(condition), n_genes)) < rate)
     zeros = np.zeros(len(condition), dtype=int)
     _, measured = fit_statistics(
-        sparse.csr_matrix(cells.clip(0)),
-        condition=condition,
-        population=zeros,
-        split=zeros,
-        control_code=0,
-        n_conditions=len(sizes) + 1,
-        n_populations=1,
+        ScreenCells(sparse.csr_matrix(cells.clip(0)), condition, zeros, zeros, len(sizes) + 1, 1)
     )
     largest = measured.n_cells == max(sizes)
-    relative = (measured.shifts * measured.units)[largest] / np.sqrt(measured.noise[largest])[:, None, None]
+    relative = (measured.effects * measured.units)[largest] / np.sqrt(measured.noise[largest])[:, None, None]
     np.testing.assert_allclose(relative.std(axis=(0, 2))[:2], 1.0, atol=0.4)
 
 
@@ -85,23 +73,32 @@ def test_explicit_zeros_are_no_counts():
     assert has_integer_counts(cells).tolist() == [True]
 
 
-@pytest.mark.parametrize(("share_of_whole", "expected"), [(1.0, 1.0), (0.995, 1.0), (0.9, 0.0)])
-def test_a_screen_has_integer_counts_where_nearly_all_training_cells_have_them(share_of_whole, expected):
+@pytest.mark.parametrize(("share_integers", "expected"), [(1.0, 1.0), (0.995, 1.0), (0.9, 0.0)])
+def test_a_screen_has_integer_counts_where_nearly_all_training_cells_have_them(share_integers, expected):
     rng = np.random.default_rng(0)
     counts = rng.poisson(1.0, (400, 20)) + 0.0
     counts[:, 0] = 1
-    off = np.arange(200) >= 200 * share_of_whole
+    off = np.arange(200) >= 200 * share_integers
     counts[:200][off, 1] = 2.5
     counts[200:] *= rng.uniform(0.5, 1.5, (200, 20))  # cells of the test set, of which nothing is asked
     split = np.repeat([0, 2], 200)
     condition = np.tile([0, 1], 200)
-    statistics, _ = fit_statistics(
-        sparse.csr_matrix(np.log1p(counts)),
-        condition=condition,
-        population=0 * split,
-        split=split,
-        control_code=0,
-        n_conditions=2,
-        n_populations=1,
-    )
+    statistics, _ = fit_statistics(ScreenCells(sparse.csr_matrix(np.log1p(counts)), condition, 0 * split, split, 2, 1))
     assert statistics.integer_counts == expected
+
+
+def test_a_new_control_population_has_the_moments_of_its_cells():
+    rng = np.random.default_rng(0)
+    cells = rng.uniform(1, 3, (500, 6)) * (rng.random((500, 6)) < 0.7)
+    population = ControlPopulations.fit(sparse.csr_matrix(cells), cell_type=2, x_max=10.0)
+    np.testing.assert_allclose(population.mean[0], cells.mean(axis=0) / 10.0, rtol=1e-5)
+    np.testing.assert_allclose(population.sd[0], cells.std(axis=0) / 10.0, rtol=1e-4)
+    expressed = [column[column > 0] for column in cells.T]
+    np.testing.assert_allclose(population.base[0], [values.mean() / 10.0 for values in expressed], rtol=0.02)
+    np.testing.assert_allclose(population.scale[0], [values.std() / 10.0 for values in expressed], rtol=0.05)
+    rate = (cells > 0).mean(axis=0)
+    np.testing.assert_allclose(population.log_odds[0], np.log(rate / (1 - rate)), atol=0.02)
+    log_detected = np.log(np.maximum((cells > 0).sum(axis=1), 1))
+    assert population.log_detected_mean.item() == pytest.approx(log_detected.mean(), rel=1e-5)
+    assert population.log_detected_sd.item() == pytest.approx(log_detected.std(), rel=1e-5)
+    assert population.cell_type.tolist() == [2]

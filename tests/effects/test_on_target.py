@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -12,15 +10,13 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 
 from unlasting.effects import (
-    ExpectedEffects,
+    EffectRegression,
     HurdleParameters,
     MeasuredEffects,
     OnTargetEffects,
     TargetVocabulary,
-    _on_target,
-    _regression,
-    fit_effects,
 )
+from unlasting.effects._regression import _Spectrum  # an oracle needs one gene at a time
 from unlasting.screen import Perturbation
 
 N_GENES = 40
@@ -49,7 +45,7 @@ def measured_effects(shifts, noise=1e-9, condition=None, population=0) -> Measur
 
 
 def separate(known, measured, mode="knockout", of=None):
-    return OnTargetEffects.of(known, measured, controls() if of is None else of, X_MAX, mode).separate(measured)
+    return OnTargetEffects.find(known, measured, controls() if of is None else of, X_MAX, mode).separate(measured)
 
 
 def targets_and_effects(names, nodes, own, seed=0):
@@ -78,22 +74,22 @@ def test_what_a_knock_out_does_to_its_own_gene_is_told_apart_from_the_rest():
     known, measured = targets_and_effects(["G0", "G1", "G2", "TFX"], nodes, np.array([-2.0, -1.0, 0.1]))
     own, rest = separate(known, measured)
     for gene in range(3):
-        np.testing.assert_allclose(own[:, gene], measured.shifts[gene, :, gene], rtol=1e-5)
-        assert rest.shifts[gene, :, gene] == pytest.approx(0.0, abs=1e-5)
-    is_own = np.eye(4, N_GENES, dtype=bool)
-    is_own[3] = False
-    np.testing.assert_array_equal(rest.shifts.swapaxes(1, 2)[~is_own], measured.shifts.swapaxes(1, 2)[~is_own])
+        np.testing.assert_allclose(own[:, gene], measured.effects[gene, :, gene], rtol=1e-5)
+        assert rest.effects[gene, :, gene] == pytest.approx(0.0, abs=1e-5)
+    is_target = np.eye(4, N_GENES, dtype=bool)
+    is_target[3] = False
+    np.testing.assert_array_equal(rest.effects.swapaxes(1, 2)[~is_target], measured.effects.swapaxes(1, 2)[~is_target])
 
 
 @pytest.mark.parametrize(
-    ("mode", "of_mode"),
+    ("mode", "prior_fold"),
     [
         pytest.param("knockout", 1.0, id="knockout"),
         pytest.param("knockdown", 0.25, id="knockdown"),
         pytest.param("activation", 4.0, id="activation"),
     ],
 )
-def test_an_untrained_target_changes_by_the_fold_that_is_usual_whatever_its_expression(mode, of_mode):
+def test_an_untrained_target_changes_by_the_fold_that_is_usual_whatever_its_expression(mode, prior_fold):
     """From genes that few cells express to those with many counts in all, which log-odds and s.d. do not compare."""
     mean = np.geomspace(0.05, 6.0, N_GENES)
     log_odds, base = poisson_genes(mean)
@@ -105,7 +101,7 @@ def test_an_untrained_target_changes_by_the_fold_that_is_usual_whatever_its_expr
         shifts[row, :, gene] = poisson_shifts(mean, fold, scale * X_MAX)[:, gene]
     known = vocabulary([(GENES[gene],) for gene in trained])
     own, _ = separate(known, measured_effects(shifts), mode, controls(log_odds, base / X_MAX, scale))
-    usual = np.exp((5 * np.log(0.4) + np.log(of_mode)) / 6)
+    usual = np.exp((5 * np.log(0.4) + np.log(prior_fold)) / 6)
     others = np.setdiff1d(np.arange(N_GENES), trained)
     np.testing.assert_allclose(own[:, others], poisson_shifts(mean, usual, scale * X_MAX)[:, others], atol=1e-4)
     np.testing.assert_allclose(own[:, trained], shifts[np.arange(5), :, trained].T, atol=1e-4)
@@ -120,22 +116,21 @@ def test_where_no_target_is_measured_the_mode_says_what_becomes_of_its_transcrip
     for mode, fold in (("knockdown", 0.25), ("activation", 4.0)):
         own, rest = separate(known, measured, mode, of)
         np.testing.assert_allclose(own, poisson_shifts(mean, fold, 0.2 * X_MAX), atol=1e-4)
-        np.testing.assert_array_equal(rest.shifts, measured.shifts)
+        np.testing.assert_array_equal(rest.effects, measured.effects)
 
 
-@pytest.mark.parametrize("fold", [0.1, 0.25, 4.0])
-def test_a_gene_with_many_counts_in_all_cells_changes_its_counts_and_not_who_expresses_it(fold, monkeypatch):
+def test_a_gene_with_many_counts_in_all_cells_changes_its_counts_and_not_who_expresses_it():
     """No control is without it, which does not tell 8 counts from 80; the value of single counts of other genes does."""
     mean = np.r_[np.geomspace(0.05, 2.0, N_GENES - 2), 40.0, 80.0]
     base = poisson_genes(mean[:-2])[1]
     log_odds, base = np.r_[poisson_genes(mean[:-2])[0], 9.0, 9.0], np.r_[base, np.log1p(0.5 * mean[-2:])]
     known, measured = targets_and_effects(["TFX"], [*GENES, "TFX"], 0.0)
-    monkeypatch.setitem(_on_target._USUAL_FOLD, "knockdown", fold)
-    own, _ = separate(known, measured, "knockdown", controls(log_odds, base / X_MAX))
-    left = np.minimum(poisson_genes(mean[-2:] * min(fold, 1.0))[0], 7.0)  # of 40 counts 4, which a few cells miss
-    np.testing.assert_allclose(own[0, -2:], left - 7.0, atol=1e-2)
-    after = base[-2:] + own[1, -2:] * 0.2 * X_MAX
-    np.testing.assert_allclose(np.expm1(after), 0.5 * mean[-2:] * fold, rtol=0.02)
+    for mode, fold in (("knockdown", 0.25), ("activation", 4.0)):
+        own, _ = separate(known, measured, mode, controls(log_odds, base / X_MAX))
+        left = np.minimum(poisson_genes(mean[-2:] * min(fold, 1.0))[0], 7.0)
+        np.testing.assert_allclose(own[0, -2:], left - 7.0, atol=1e-2)
+        after = base[-2:] + own[1, -2:] * 0.2 * X_MAX
+        np.testing.assert_allclose(np.expm1(after), 0.5 * mean[-2:] * fold, rtol=0.02)
 
 
 def test_where_zeros_are_values_like_others_the_fold_is_in_the_values():
@@ -152,7 +147,7 @@ def test_targets_that_are_not_measured_tell_nothing_of_their_own():
     known, measured = targets_and_effects(["TFX", "IFN"], nodes, 9.0)
     own, rest = separate(known, measured)
     assert (own == 0).all()
-    np.testing.assert_array_equal(rest.shifts, measured.shifts)
+    np.testing.assert_array_equal(rest.effects, measured.effects)
 
 
 @pytest.mark.parametrize("log_odds", [-30.0, 30.0])
@@ -161,7 +156,7 @@ def test_genes_that_all_controls_express_or_none_get_finite_shifts(log_odds, mod
     known, measured = targets_and_effects(["G0", "G1"], GENES, np.array([-3.0, -1.0, 0.0]))
     own, rest = separate(known, measured, mode, controls(log_odds))
     assert np.isfinite(own).all()
-    assert np.isfinite(rest.shifts).all()
+    assert np.isfinite(rest.effects).all()
     assert (np.abs(own[0]) <= 7.0).all()
 
 
@@ -173,8 +168,8 @@ def test_a_target_has_one_own_shift_from_where_it_is_alone_or_else_from_combinat
     np.testing.assert_allclose(own[:, 0], np.average(shifts[:2, :, 0], axis=0, weights=1 / noise[:2]), rtol=1e-5)
     np.testing.assert_allclose(own[:, 1], np.average(shifts[2:, :, 1], axis=0, weights=1 / noise[2:]), rtol=1e-5)
     np.testing.assert_allclose(own[:, 2], shifts[3, :, 2], rtol=1e-5)
-    np.testing.assert_allclose(rest.shifts[2, :, :2], shifts[2, :, :2] - own[:, :2])
-    assert (rest.shifts[:, :, 3:] == shifts[:, :, 3:]).all()
+    np.testing.assert_allclose(rest.effects[2, :, :2], shifts[2, :, :2] - own[:, :2])
+    assert (rest.effects[:, :, 3:] == shifts[:, :, 3:]).all()
 
 
 def test_what_a_partner_does_is_not_taken_for_what_untrained_targets_do_to_themselves():
@@ -202,8 +197,8 @@ def test_noise_is_not_taken_for_what_a_target_does_to_itself():
     units = measured_effects(shifts, 0.1).units
     shifts[rows, :, rows] = (true + rng.normal(size=true.shape) * np.sqrt(0.1) / units).T
     own, _ = separate(known, measured_effects(shifts, 0.1), of=controls(log_odds, base / X_MAX))
-    error, of_measured = (((one - true) ** 2).mean(axis=1) for one in (own, shifts[rows, :, rows].T))
-    assert (error < 0.3 * of_measured).all()
+    error, measured_error = (((one - true) ** 2).mean(axis=1) for one in (own, shifts[rows, :, rows].T))
+    assert (error < 0.3 * measured_error).all()
 
 
 def pathways(seed=0):
@@ -216,13 +211,17 @@ def pathways(seed=0):
 
 
 def fitted(known, features, measured, mode="knockout"):
-    own = OnTargetEffects.of(known, measured, controls(), X_MAX, mode)
-    return fit_effects(features, np.ones(features.shape[1]), np.zeros((1, N_GENES)), measured, own)
+    own = OnTargetEffects.find(known, measured, controls(), X_MAX, mode)
+    return EffectRegression.fit(features, np.ones(features.shape[1]), np.zeros((1, N_GENES)), measured, own)
 
 
 def expected(fit, features, node) -> np.ndarray:
-    features, node = torch.as_tensor(features, dtype=torch.float32), torch.as_tensor(node)[:, None]
-    return ExpectedEffects(fit)(features, node, torch.zeros(len(features), N_GENES)).numpy()
+    """Add the effect on each row's target, if any."""
+    effects = fit.effects(np.asarray(features, dtype=np.float32), np.zeros((len(features), N_GENES)))
+    for row, gene in enumerate(node):
+        if gene >= 0:
+            effects[row, :, gene] += fit.on_target[:, gene]
+    return effects
 
 
 def test_a_similar_target_is_not_expected_to_lose_the_transcript_of_another():
@@ -239,10 +238,10 @@ def test_what_targets_do_to_themselves_says_nothing_of_what_others_do_to_them():
     known, pathway, _, shifts = pathways()
     more = shifts.copy()
     more[np.arange(10), :, np.arange(10)] -= 1.0
-    of_less, of_more = (fitted(known, pathway, measured_effects(one, 0.01)) for one in (shifts, more))
+    less, more_lost = (fitted(known, pathway, measured_effects(one, 0.01)) for one in (shifts, more))
     new = np.random.default_rng(1).normal(size=(6, 5))
     none = np.full(6, -1)
-    np.testing.assert_allclose(expected(of_less, new, none), expected(of_more, new, none), atol=1e-3)
+    np.testing.assert_allclose(expected(less, new, none), expected(more_lost, new, none), atol=1e-3)
 
 
 def test_left_out_values_are_those_of_a_regression_on_the_others():
@@ -251,7 +250,7 @@ def test_left_out_values_are_those_of_a_regression_on_the_others():
     sizes = np.array([1.0, 0.3, 0.0, 1.0])
     which = np.zeros((12, 4), dtype=bool)
     which[2, 0] = which[[3, 7, 8], 1] = which[5, 2] = True
-    found = _regression._Spectrum.of(features @ features.T, noise).left_out(values, sizes, which)
+    found = _Spectrum.decompose(features @ features.T, noise).left_out(values, sizes, which)
     assert (found[~which] == 0).all()
     assert found[5, 2] == 0  # nothing acts on this gene
     for output in (0, 1):
@@ -259,19 +258,3 @@ def test_left_out_values_are_those_of_a_regression_on_the_others():
         process = GaussianProcessRegressor(DotProduct(0.0, "fixed"), alpha=noise[~rows] / sizes[output], optimizer=None)
         process.fit(features[~rows], values[~rows, output])
         np.testing.assert_allclose(found[rows, output], process.predict(features[rows]), rtol=1e-6)
-
-
-def test_on_target_effects_outlast_what_is_fitted_to_the_rest():
-    known, pathway, _, shifts = pathways()
-    measured = measured_effects(shifts, 0.01)
-    fit = fitted(known, pathway, measured)
-    assert fit.own.shape == (3, N_GENES)
-    without = fit_effects(pathway, np.ones(5), np.zeros((1, N_GENES)), measured)
-    assert (without.own == 0).all()
-    other = ExpectedEffects(dataclasses.replace(fit, own=torch.zeros_like(fit.own)))
-    features, profiles = torch.as_tensor(pathway[:1], dtype=torch.float32), torch.zeros(1, N_GENES)
-    beside = ExpectedEffects(fit)(features, torch.tensor([[0]]), profiles) - other(
-        features, torch.tensor([[0]]), profiles
-    )
-    np.testing.assert_allclose(beside[0, :, 0].numpy(), fit.own[:, 0].numpy(), atol=1e-5)
-    assert (beside[0, :, 1:] == 0).all()

@@ -15,7 +15,6 @@ from unlasting.effects import (
     MeasuredEffects,
     MolecularSimilarity,
     TargetVocabulary,
-    fit_molecular_similarity,
 )
 from unlasting.effects._similarity import _products_of_full_effects
 from unlasting.screen import Perturbation
@@ -59,7 +58,7 @@ def measure(full: np.ndarray, *, seed: int) -> tuple[DoseCurves, MeasuredEffects
     measured = MeasuredEffects(rows, 0 * rows, n_cells, noise, values, np.full(n_genes, 0.4))
     ones = np.ones(n_drugs + 1, dtype=np.float32)
     return DoseCurves(ones, ones), MeasuredEffects(
-        rows, 0 * rows, n_cells, noise, values / measured.units, measured.expressed
+        rows, 0 * rows, n_cells, noise, values / measured.units, measured.detection
     )
 
 
@@ -83,9 +82,9 @@ def error_left_out(molecular_similarity: MolecularSimilarity, molecules: np.ndar
 def test_molecules_that_tell_are_believed_and_those_that_mislead_are_not(seed: int) -> None:
     full, molecules = effects_of_families(6, 4, seed), families(6, 4, seed)
     curves, measured = measure(full, seed=seed)
-    assert error_left_out(fit_molecular_similarity(vocabulary(molecules), measured, curves), molecules, full) < 0.1
+    assert error_left_out(MolecularSimilarity.fit(vocabulary(molecules), measured, curves), molecules, full) < 0.1
     molecules = np.random.default_rng(seed).permutation(molecules)
-    believed = fit_molecular_similarity(vocabulary(molecules), measured, curves)
+    believed = MolecularSimilarity.fit(vocabulary(molecules), measured, curves)
     assert error_left_out(believed, molecules, full) < error_left_out(MolecularSimilarity(), molecules, full) - 0.05
 
 
@@ -95,14 +94,14 @@ def test_drugs_without_a_dose_are_compared_too() -> None:
     known = vocabulary(molecules)
     undosed = [dataclasses.replace(p, doses=(None,)) for p in known.trained_conditions[2::3]]
     rows = np.arange(2, len(measured.condition), 3)
-    of_rows = {
-        name: getattr(measured, name)[rows] for name in ("condition", "population", "n_cells", "noise", "shifts")
+    arrays = {
+        name: getattr(measured, name)[rows] for name in ("condition", "population", "n_cells", "noise", "effects")
     }
     [(drugs, products)] = _products_of_full_effects(
-        dataclasses.replace(known, trained_conditions=undosed), dataclasses.replace(measured, **of_rows), curves
+        dataclasses.replace(known, trained_conditions=undosed), dataclasses.replace(measured, **arrays), curves
     )
     assert len(drugs) == 24
-    values = (measured.shifts * measured.units)[rows].reshape(24, -1)  # each is measured once, at its full effect
+    values = (measured.effects * measured.units)[rows].reshape(24, -1)  # each is measured once, at its full effect
     np.testing.assert_allclose(products[0, 1], values[0] @ values[1] - values.shape[1] / N_CONTROLS)
     np.testing.assert_allclose(products[0, 0], values[0] @ values[0] - values.shape[1] * (1 / N_CELLS + 1 / N_CONTROLS))
 
@@ -110,7 +109,7 @@ def test_drugs_without_a_dose_are_compared_too() -> None:
 def test_few_drugs_are_expected_to_be_as_usual() -> None:
     full, molecules = effects_of_families(1, 3, 0), families(1, 3, 0)
     curves, measured = measure(full, seed=0)
-    assert fit_molecular_similarity(vocabulary(molecules), measured, curves) == MolecularSimilarity()
+    assert MolecularSimilarity.fit(vocabulary(molecules), measured, curves) == MolecularSimilarity()
 
 
 def test_without_drugs_or_molecules_it_is_as_usual() -> None:
@@ -119,7 +118,7 @@ def test_without_drugs_or_molecules_it_is_as_usual() -> None:
     measured = MeasuredEffects(
         np.array([1]), np.array([0]), np.array([9.0]), np.array([0.2]), np.ones((1, 3, 4)), np.full(4, 0.5)
     )
-    assert fit_molecular_similarity(known, measured, DoseCurves(one, one)) == MolecularSimilarity()
+    assert MolecularSimilarity.fit(known, measured, DoseCurves(one, one)) == MolecularSimilarity()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -128,9 +127,9 @@ def test_drugs_without_an_effect_tell_nothing(seed: int) -> None:
     molecules = families(6, 4, seed)
     curves, measured = measure(np.zeros((24, 3, 80)), seed=seed)
     [(_, products)] = _products_of_full_effects(vocabulary(molecules), measured, curves)
-    of_noise = 3 * 80 * (1 / N_CELLS + 1 / N_CONTROLS)
-    assert np.abs(products[~np.eye(24, dtype=bool)]).mean() < 0.25 * of_noise
-    assert abs(products.mean()) < 0.2 * of_noise
+    noise_level = 3 * 80 * (1 / N_CELLS + 1 / N_CONTROLS)
+    assert np.abs(products[~np.eye(24, dtype=bool)]).mean() < 0.25 * noise_level
+    assert abs(products.mean()) < 0.2 * noise_level
 
 
 def test_products_are_those_of_the_true_effects_on_average() -> None:
@@ -148,10 +147,12 @@ def test_products_are_those_of_the_true_effects_on_average() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 1000), st.integers(3, 9), st.floats(0.5, 8.0), st.floats(-1.0, 3.0))
-def test_shares_follow_similarity_whatever_its_unit(seed: int, n_drugs: int, sharpness: float, unlike: float) -> None:
+def test_shares_follow_similarity_whatever_its_unit(
+    seed: int, n_drugs: int, sharpness: float, threshold: float
+) -> None:
     rng = np.random.default_rng(seed)
     usual, similarity = 1 - pdist(rng.random((n_drugs, 5))), rng.random(n_drugs)
-    molecular_similarity = MolecularSimilarity(sharpness, unlike)
+    molecular_similarity = MolecularSimilarity(sharpness, threshold)
     shares = molecular_similarity.shares(similarity, usual)
     assert (shares >= 0).all()
     assert shares.sum() <= 1.0 + 1e-9

@@ -68,7 +68,7 @@ def test_drugs_of_scperturb() -> None:
 def test_screens_of_pertpy(obs: dict[str, list[str]], expected: set[str]) -> None:
     found = ul.io.read_screen(screen(**{key: values * 20 for key, values in obs.items()}), "pertpy")
     assert set(found.obs["perturbation"]) == expected
-    assert ("cell_type" in found.uns["unlasting"]["keys"]["cell_type_key"]) == ("cell_type" in obs)
+    assert ("cell_type_key" in found.uns["unlasting"]["keys"]) == ("cell_type" in obs)
 
 
 def test_what_is_no_such_layout_gets_the_way_out() -> None:

@@ -20,8 +20,10 @@ def test_a_backed_screen_is_like_one_in_memory(build, screen, tmp_path):
     backed = anndata.read_h5ad(tmp_path / "screen.h5ad", backed="r")
     one, other = build(backed, train=4), build(screen(), train=4)
     assert one.adata.isbacked
-    for name, value in other.module.statistics.state_dict().items():
-        np.testing.assert_allclose(one.module.statistics.state_dict()[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    for name, value in vars(other.effects_model.statistics).items():
+        np.testing.assert_allclose(
+            getattr(one.effects_model.statistics, name), value, rtol=1e-5, atol=1e-6, err_msg=name
+        )
     new = one.generate("G3", 5, **QUIET)
     assert list(new.obs["unlasting_source"]) == list(other.generate("G3", 5, **QUIET).obs["unlasting_source"])
     one.predict(**QUIET)

@@ -115,7 +115,7 @@ def test_the_vocabulary_keeps_kinds_apart(trained):
     assert known.target("drugA") == known.target("synonym") == known.target("CCN")
     assert known.trained_targets == [(GENE, "G3"), (DRUG, "CCN"), (DRUG, "CCO"), (STIMULUS, "IFN")]
     features = {
-        label: trained.condition_features([Perturbation.parse(label, dose)])[0] for label, dose in ASKED.items()
+        label: trained.effects_model.features([Perturbation.parse(label, dose)])[0] for label, dose in ASKED.items()
     }
     np.testing.assert_array_equal(features["drugA"], features["synonym"])
     assert features["drugN"] @ features["drugA"] > 2 * features["drugN"] @ features["drugC"] > 0
@@ -201,7 +201,7 @@ def test_a_dose_beside_a_trained_one_gives_the_same_cells(trained):
     at, beside = (dense(new)[(new.obs["dose"] == dose).to_numpy()] for dose in (1.0, 1.00001))
     assert np.mean(np.abs(at - beside) < 1e-3) > 0.999
     shares = [
-        trained.module.condition_weight(trained._tensors(trained._all_asked([label], 1.00001)).features).item()
+        trained._tensors(trained._all_asked([label], 1.00001)).weight.item()
         for label in ("drugA", "drugN")
     ]
     assert shares[1] < shares[0] == 1.0
@@ -414,30 +414,30 @@ def many_drugs() -> tuple[AnnData, str]:
 def test_what_was_learnt_of_similar_molecules_is_saved(many_drugs, tmp_path, monkeypatch):
     adata, unseen = many_drugs
     asked = [Perturbation.parse(unseen, 10.0)]
-    monkeypatch.setattr("unlasting.model._unlasting.fit_molecular_similarity", lambda *_: MolecularSimilarity(1.0, 2.0))
+    monkeypatch.setattr(MolecularSimilarity, "fit", lambda *_: MolecularSimilarity(1.0, 2.0))
     model = UnlastingModel(adata)
+    expected = model.effects_model.features(asked)
     monkeypatch.undo()
-    expected = model.condition_features(asked)
     model.save(tmp_path / "model")
-    assert np.abs(UnlastingModel(adata).condition_features(asked) - expected).max() > 0.01
+    assert np.abs(UnlastingModel(adata).effects_model.features(asked) - expected).max() > 0.01
     for given in (adata, False):
         loaded = UnlastingModel.load(tmp_path / "model", adata=given, accelerator="cpu")
-        np.testing.assert_array_equal(loaded.condition_features(asked), expected)
+        np.testing.assert_array_equal(loaded.effects_model.features(asked), expected)
         loaded.save(tmp_path / "again", overwrite=True)
         again = UnlastingModel.load(tmp_path / "again", adata=False, accelerator="cpu")
-        np.testing.assert_array_equal(again.condition_features(asked), expected)
+        np.testing.assert_array_equal(again.effects_model.features(asked), expected)
 
 
 def test_test_cells_tell_nothing_of_drugs(many_drugs):
     """Neither their doses nor how far similar molecules act alike."""
     adata, _ = many_drugs
     is_test = (adata.obs["unlasting_split"] == "test").to_numpy()
-    one, values = UnlastingModel(adata), adata.X.toarray()
+    one, values = UnlastingModel(adata).effects_model, adata.X.toarray()
     values[is_test] = np.abs(np.random.default_rng(0).normal(3.0, 2.0, size=values[is_test].shape))
     adata.X = values
-    other = UnlastingModel(adata)
+    other = UnlastingModel(adata).effects_model.state()
     assert is_test.sum() > 30
-    for name, ours in one.module.effects.state_dict().items():
-        assert torch.equal(ours, other.module.effects.state_dict()[name]), name
-    assert one.module.effects.molecular_similarity.tolist() != [4.0, 0.5]
-    assert len(set(one.module.effects.half_doses.tolist())) > 7
+    for name, ours in one.state().items():
+        np.testing.assert_array_equal(ours, other[name], err_msg=name)
+    assert one.features.similarity != MolecularSimilarity()
+    assert len(set(one.features.dose_curves.half_doses.tolist())) > 7

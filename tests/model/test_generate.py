@@ -207,13 +207,14 @@ def test_the_mask_network_sees_a_condition_as_far_as_training_tells_of_it(model)
     """A trained one whole, one without support as if it were any; from one to the other by the fourth power of the support."""
     for label in ("G3", "G3+TFX", "control", "NEW1", "G11", "NEW2"):
         module, populations = model.module, model.module.populations()[torch.tensor([0])]
-        conditions = model._tensors(model._all_asked([label], None))
+        asked, zero = model._all_asked([label], None), torch.zeros(1, dtype=torch.long)
+        conditions = model._tensors(asked)
         support = model.generate(label, 1, cell_type="B", **QUIET).obs["unlasting_support"].iloc[0]
         seen = dataclasses.replace(conditions, features=conditions.features * support**4)
-        start = module.hurdle_parameters(conditions, populations).log_odds
+        start = module.expected(asked, populations)(zero, zero)
         with torch.no_grad():
-            expected = module.averaged["mask_network"](populations.mean, start, seen, populations.cell_type)
-            torch.testing.assert_close(module.mask_log_odds(populations, conditions), expected)
+            expected = module.averaged["mask_network"](populations.mean, start.log_odds, seen, populations.cell_type)
+            torch.testing.assert_close(module.mask_log_odds(conditions, populations, start), expected)
 
 
 def test_the_validation_score_of_an_untrained_condition_is_that_of_its_prediction(build, screen):
@@ -226,11 +227,12 @@ def test_the_validation_score_of_an_untrained_condition_is_that_of_its_predictio
     is_one = (adata.obs["perturbation"] == "G7") & (adata.obs["cell_type"] == "B")
     cells = torch.from_numpy(adata[is_one.to_numpy()].X.toarray()) / module.statistics.x_max
     condition, population = (torch.full((len(cells),), value) for value in (code, 0))
-    assert 0.0 < float(module.registered_weights(condition)[0]) < 1.0
+    assert 0.0 < float(module.conditions(condition).weight[0]) < 1.0
     with torch.no_grad():
         loss = module.mask_loss(cells, condition, population, averaged=True)
-        log_odds = module.mask_log_odds(module.populations()[population], module.conditions(condition))
-        statistics, mask = module.statistics.values(), (cells > 0).float()
-        depth = module.depth(mask, statistics.depth_mean[condition, population], statistics.depth_sd[population])
-        log_odds = module.averaged["mask_network"].at_depth(log_odds, depth)
+        expected = module.registered_expected(condition, population)
+        log_odds = module.mask_log_odds(module.conditions(condition), module.populations()[population], expected)
+        statistics, mask = module.statistics, (cells > 0).float()
+        usual = statistics.log_detected_mean[condition, population], statistics.log_detected_sd[population]
+        log_odds = module.averaged["mask_network"].at_detected_genes(log_odds, module.detected(mask, *usual))
     torch.testing.assert_close(loss, binary_cross_entropy_with_logits(log_odds, mask))

@@ -42,6 +42,7 @@ model.train(
 )
 found = dict(
     state=model.module.state_dict(),
+    effects={{name: torch.from_numpy(array) for name, array in model.effects_model.state().items()}},
     history={{name: frame.to_numpy(dtype=float).ravel().tolist() for name, frame in model.history.items()}},
     sizes=[len(cells) for cells in seen.cells],
     cells=torch.cat(seen.cells),
@@ -72,6 +73,7 @@ def alone(build, screen, processes):
     """The model of the first process, in this one."""
     model = build(screen(n_cells=N_CELLS), seed=5)
     model.module.load_state_dict(processes[0]["state"])
+    assert model.effects_model is model.module.effects
     model.is_trained_ = True
     return model
 
@@ -100,10 +102,9 @@ def test_the_cells_of_an_epoch_are_dealt_out(processes, alone):
 
 
 def test_what_was_fitted_is_what_a_single_process_fits(processes, build, screen):
-    fitted = build(screen(n_cells=N_CELLS)).module
-    for part in ("statistics", "effects", "responders"):
-        for name, value in getattr(fitted, part).state_dict().items():
-            torch.testing.assert_close(processes[1]["state"][f"{part}.{name}"], value, msg=f"{part}.{name}")
+    for name, value in build(screen(n_cells=N_CELLS)).effects_model.state().items():
+        for process in processes:
+            torch.testing.assert_close(process["effects"][name], torch.from_numpy(value), msg=name)
 
 
 def test_the_score_is_that_of_a_single_process(processes, alone):

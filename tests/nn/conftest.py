@@ -45,6 +45,7 @@ def conditions() -> ConditionTensors:
         molecule=torch.tensor([[-1, -1], [-1, -1], [-1, -1], [-1, -1], [-1, -1], [0, -1], [1, 2], [-1, -1]]),
         dose=torch.tensor([[-1, -1], [-1, -1], [-1, -1], [-1, -1], [-1, -1], [0.3, -1], [1.0, -1], [-1, -1]]),
         features=features,
+        weight=torch.ones(N_CONDITIONS),
     )
 
 

@@ -22,20 +22,11 @@ def test_the_control_is_exactly_zero(encoder, conditions):
     assert (encoder(conditions)[1:].abs().sum(-1) > 0).all()
 
 
-def test_the_null_is_a_control_of_the_same_form(encoder, conditions):
-    null = conditions.null()
-    assert torch.equal(encoder(null), torch.zeros(1, 5))
-    assert torch.equal(null.keep_nodes(14), torch.ones(1, 14))
-    for f in dataclasses.fields(conditions):
-        ours, theirs = getattr(null, f.name), getattr(conditions, f.name)
-        assert ours.dtype == theirs.dtype
-        assert ours.shape == (1, *theirs.shape[1:])
-    assert len(conditions[:0].null()) == 1
-
-
 def test_slots_have_no_order(conditions):
     slots = {
-        f.name: getattr(conditions, f.name).flip(1) for f in dataclasses.fields(conditions) if f.name != "features"
+        f.name: getattr(conditions, f.name).flip(1)
+        for f in dataclasses.fields(conditions)
+        if f.name not in ("features", "weight")
     }
     turned = dataclasses.replace(conditions, **slots)
     assert torch.equal(turned.keep_nodes(14), conditions.keep_nodes(14))
@@ -91,6 +82,8 @@ def test_exactly_the_targets_nodes_are_zeroed(targets):
     n_slots = max(map(len, targets)) or 1
     node = torch.tensor([sorted(t) + [-1] * (n_slots - len(t)) for t in targets])
     kind = torch.where(node < 0, -1, 0)
-    conditions = ConditionTensors(kind, node, node, kind.float(), torch.zeros(len(targets), 1))
+    conditions = ConditionTensors(
+        kind, node, node, kind.float(), torch.zeros(len(targets), 1), torch.ones(len(targets))
+    )
     expected = [[0.0 if i in t else 1.0 for i in range(10)] for t in targets]
     assert conditions.keep_nodes(10).tolist() == expected

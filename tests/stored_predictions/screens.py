@@ -107,12 +107,12 @@ def hurdle_parameters(model: Any, asked: Any, genes: slice) -> dict[str, np.ndar
     """Compute log-odds of detection, mean and s.d. of expressed values in the first two control populations."""
     import torch
 
-    populations = model.module.populations()
+    effects, populations = model.effects_model, model.module.populations()
     found: dict[str, list[np.ndarray]] = {"log_odds": [], "base": [], "scale": []}
     with torch.no_grad():
         for population in range(min(2, len(populations))):
             rows = torch.full((len(asked),), population)
-            parameters = model.module.hurdle_parameters(model._tensors(asked), populations[rows])
+            parameters = effects.predict(asked, populations[rows])
             for name, values in found.items():
                 values.append(getattr(parameters, name)[:, genes].numpy())
     return {name: np.stack(values) for name, values in found.items()}

@@ -6,6 +6,8 @@ from scipy import sparse
 
 from unlasting import UnlastingModel, datasets, pp, tl
 
+pytestmark = pytest.mark.slow  # trains a small model once
+
 
 @pytest.fixture(scope="module")
 def model():

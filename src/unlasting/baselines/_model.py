@@ -1,4 +1,4 @@
-"""A generative model behind the protocol of the baselines."""
+"""A generative model behind the baselines' protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unlasting.screen import Condition
 
 
 class ModelPredictor:
-    """A model with `generate`, such as :class:`unlasting.UnlastingModel`, behind the protocol of the baselines.
+    """A model with `generate`, such as :class:`unlasting.UnlastingModel`, behind the baselines' protocol.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class ModelPredictor:
 
         Returns
         -------
-        Log-normalised cells, genes in the order of the screen, shape `(n_cells, n_genes)`.
+        Log-normalised cells, genes in the screen's order, shape `(n_cells, n_genes)`.
 
         Raises
         ------

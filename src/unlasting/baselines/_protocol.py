@@ -1,4 +1,4 @@
-"""What can be judged: anything that is fitted to a screen and then gives cells of a condition."""
+"""The protocol for predictors: fitted to a screen, they give cells of a condition."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from unlasting.screen import Condition
 
 
 class NoPrediction(LookupError):
-    """A predictor has nothing to say about a condition; the message says why."""
+    """A predictor does not apply to a condition, for the reason in the message."""
 
 
 NO_COMBINATION: Final = "it is no combination"
 NO_SINGLE_DRUG: Final = "it is no single drug"
 NO_DOSE: Final = "it has no dose"
-BY_NATURE: Final = frozenset({NO_COMBINATION, NO_SINGLE_DRUG, NO_DOSE})
-"""Reasons for which a predictor does not apply to a condition, whatever the screen holds."""
+NO_CONTEXT: Final = "it is trained in no other cell type"
+NOT_TRAINED: Final = "it is not trained"
+BY_NATURE: Final = frozenset({NO_COMBINATION, NO_SINGLE_DRUG, NO_DOSE, NO_CONTEXT, NOT_TRAINED})
+"""Reasons that lie in the question, not in the screen's preparation: reports need not warn."""
 
 
 class Predictor(Protocol):
-    """Anything that is fitted to the training cells of a screen and then gives cells of a condition."""
+    """Anything that is fitted to a screen's training cells and then gives cells of a condition."""
 
     def fit(self, adata: AnnData, **labels: Any) -> Self:
         """Learn from the training cells.
@@ -30,11 +32,11 @@ class Predictor(Protocol):
         Parameters
         ----------
         adata
-            The screen, log-normalised, shape `(n_cells, n_genes)`. Only cells labelled `train` may be learnt from, and
-            those labelled `val` only to stop early or to choose.
+            The screen, log-normalised, shape `(n_cells, n_genes)`. Only cells labelled `train` may be learnt from;
+            those labelled `val` may stop early or choose a model.
         **labels
-            Names of columns and the like (`perturbation_key`, `control`, `cell_type_key`, `split_key`, `delimiter`),
-            if other than recorded by `pp` or `setup_anndata`.
+            Columns and label names (`perturbation_key`, `control`, `cell_type_key`, `split_key`, `delimiter`), if
+            other than recorded by `pp` or `setup_anndata`.
 
         Returns
         -------
@@ -50,18 +52,18 @@ class Predictor(Protocol):
         condition
             Perturbation, cell type and dose.
         n_cells
-            How many cells are wanted.
+            Number of cells.
         seed
             The same seed gives the same cells.
 
         Returns
         -------
-        Log-normalised cells, genes in the order of the screen, shape `(n_cells, n_genes)`; fewer rows if the
-        predictor has no more.
+        Log-normalised cells, genes in the screen's order, shape `(n_cells, n_genes)`; fewer rows if the predictor has
+        no more.
 
         Raises
         ------
         NoPrediction
-            If the predictor has nothing to say about this condition.
+            If the predictor does not apply to this condition.
         """
         ...

@@ -1,7 +1,7 @@
-r"""In which coordinates the probability-flow ODE is solved, and what the network predicts in them.
+r"""Coordinates for the probability-flow ODE, and the network's prediction target in them.
 
 Every choice here has the form `d state / d clock = prediction`: the solver knows nothing else. With
-:class:`NoiseCoordinates` and Euler's rule this is DDIM :cite:p:`song2021ddim` of a network that predicts x_0.
+:class:`NoiseCoordinates` and Euler's rule this is DDIM :cite:p:`song2021ddim` for a network that predicts x_0.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ class Coordinates(ABC):
 
     @abstractmethod
     def clock(self, log_snr: Tensor) -> Tensor:
-        """Get the clock of every gene, broadcastable to `(n_cells, n_genes)`; `log_snr` has shape `(n, 1)` or `()`."""
+        """Get every gene's clock, broadcastable to `(n_cells, n_genes)`; `log_snr` has shape `(n, 1)` or `()`."""
 
     @abstractmethod
     def noised(self, x0: Tensor, eps: Tensor, log_snr: Tensor) -> Tensor:
-        """Get the state of data `x0` with noise `eps`, both `(n_cells, n_genes)`."""
+        """Get the state for data `x0` with noise `eps`, both `(n_cells, n_genes)`."""
 
     @abstractmethod
     def target(self, x0: Tensor, eps: Tensor, log_snr: Tensor) -> Tensor:
-        """Get what the network is to predict, `(n_cells, n_genes)`."""
+        """Get the network's prediction target, `(n_cells, n_genes)`."""
 
     @abstractmethod
     def network_input(self, state: Tensor, log_snr: Tensor) -> Tensor:
-        """Get what the network sees of a state, `(n_cells, n_genes)`; at time 1 this is the latent."""
+        """Get the network's input for a state, `(n_cells, n_genes)`; at time 1 this is the latent."""
 
     @abstractmethod
     def from_network_input(self, seen: Tensor, log_snr: Tensor) -> Tensor:
@@ -81,19 +81,19 @@ class NoiseCoordinates(Coordinates):
 class AngleCoordinates(Coordinates):
     r"""Angles per gene: state `y = (x_t - a b) / sqrt(a^2 s^2 + sigma^2)`, clock `phi = arctan(a s / sigma)`.
 
-    With the base b and scale s of each gene, this is the preconditioning of :cite:t:`karras2022edm` carried into the
-    ODE. Write `x0_hat = b + c_skip (x_t - a b) + c_out F`; the linear part of the probability flow then integrates
-    exactly, and what is left is `dy / dphi = F`. For Gaussian data of mean b and s.d. s, F is zero and every solver
+    With the base b and scale s of each gene, this is the preconditioning by :cite:t:`karras2022edm` applied to the
+    ODE. Write `x0_hat = b + c_skip (x_t - a b) + c_out F`; the probability flow's linear part then integrates
+    exactly, which leaves `dy / dphi = F`. For Gaussian data with mean b and s.d. s, F is zero and every solver
     is exact. In training `y = sin(phi) y_0 + cos(phi) eps` and `F = cos(phi) y_0 - sin(phi) eps`, with
-    `y_0 = (x_0 - b) / s`: the squared error of F is that of x_0 weighted by `1 / c_out^2`.
+    `y_0 = (x_0 - b) / s`: the squared error in F is that in x_0, weighted by `1 / c_out^2`.
 
     Parameters
     ----------
     base
-        Mean of the expressed values of each gene, shape `(n_genes,)`, or of each gene in each cell's condition,
+        Mean expressed value per gene, shape `(n_genes,)`, or per gene in each cell's condition,
         shape `(n_cells, n_genes)`.
     scale
-        Their standard deviation, of the same shape.
+        Their standard deviation, in the same shape.
     """
 
     def __init__(self, base: Tensor, scale: Tensor) -> None:
@@ -101,7 +101,7 @@ class AngleCoordinates(Coordinates):
         self.scale = scale
 
     def clock(self, log_snr: Tensor) -> Tensor:
-        """Get the angle of every gene."""
+        """Get every gene's angle."""
         return torch.atan(self.scale * torch.exp(0.5 * log_snr))
 
     def noised(self, x0: Tensor, eps: Tensor, log_snr: Tensor) -> Tensor:

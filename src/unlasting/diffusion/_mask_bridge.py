@@ -11,15 +11,15 @@ _BELOW_ONE = 1.0 - 2.0**-20
 def mask_latent(mask: Tensor, probability: Tensor, uniform: Tensor) -> Tensor:
     """Encode a mask: uniform in `[0, p)` where the gene is on, in `[p, 1)` where it is off.
 
-    Over cells in which a gene is on with probability p the latent is uniform in [0, 1), as the latent of the
-    values is standard normal.
+    Over cells in which a gene is on with probability p the latent is uniform in [0, 1), while the values' latent
+    is standard normal.
 
     Parameters
     ----------
     mask
         Whether a gene is expressed, shape `(n_cells, n_genes)`.
     probability
-        How often the gene is expressed in such cells, shape `(n_cells, n_genes)`.
+        Expression rate in such cells, shape `(n_cells, n_genes)`.
     uniform
         Uniform numbers in [0, 1), shape `(n_cells, n_genes)`.
 

@@ -1,4 +1,4 @@
-"""How much noise there is at which time."""
+"""Noise schedules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NoiseSchedule(nn.Module, ABC):
 
     @abstractmethod
     def log_snr(self, t: Tensor) -> Tensor:
-        """Get the log-SNR at times in [0, 1], in the shape of `t`."""
+        """Get the log-SNR at times in [0, 1], shaped like `t`."""
 
     @abstractmethod
     def times(self, n_steps: int) -> Tensor:
@@ -29,7 +29,7 @@ class NoiseSchedule(nn.Module, ABC):
 
 
 def alpha_sigma(log_snr: Tensor) -> tuple[Tensor, Tensor]:
-    """Get the scale of the data and of the noise at a log-SNR."""
+    """Get the scales of data and noise at a log-SNR."""
     return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
 
 
@@ -39,7 +39,7 @@ class LinearBetaSchedule(NoiseSchedule):
     Parameters
     ----------
     n_train_steps
-        The number T of training steps.
+        Number T of training steps.
     """
 
     def __init__(self, n_train_steps: int = 500) -> None:
@@ -55,7 +55,7 @@ class LinearBetaSchedule(NoiseSchedule):
         return (t * (self.n_train_steps - 1)).round().long()
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """Get the log-SNR of the nearest training step, in the shape of `t`."""
+        """Get the log-SNR at the nearest training step, shaped like `t`."""
         return self._log_snr[self._index(t)]
 
     def times(self, n_steps: int) -> Tensor:
@@ -63,25 +63,25 @@ class LinearBetaSchedule(NoiseSchedule):
         return torch.linspace(0.0, 1.0, n_steps + 1, device=self._log_snr.device)
 
     def sample_times(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw `n` of the training steps, uniformly."""
+        """Draw `n` training steps, uniformly."""
         device = self._log_snr.device
         index = torch.randint(self.n_train_steps, (n,), generator=generator, device=device)
         return index / (self.n_train_steps - 1)
 
 
 class CosineSchedule(NoiseSchedule):
-    """A continuous cosine schedule, centred where data of a given s.d. drown in the noise.
+    """A continuous cosine schedule, centred where data with a given s.d. reach the noise level.
 
-    For a value of standard deviation `scale`, the angle `arctan(alpha scale / sigma)` falls linearly in time, so
-    that equal steps in time are equal steps of what can be seen of the data. Expression values in [0, 1] have an
-    s.d. of .04-.19 within a gene, far below the unit variance for which the usual schedules are made.
+    For values with standard deviation `scale`, the angle `arctan(alpha scale / sigma)` falls linearly in time, so
+    that equal steps in time are equal steps in visible signal. Expression values in [0, 1] have an
+    s.d. between .04 and .19 within a gene, far below the unit variance that usual schedules assume.
 
     Parameters
     ----------
     scale
-        The typical s.d. of the data.
+        Typical s.d. in the data.
     margin
-        How much of the quarter circle is left out at both ends. The smallest noise level is about
+        Share of the quarter circle left out at both ends. The smallest noise level is about
         `scale * margin * pi / 2`.
     crowding
         By how much a solver's first and last steps are shorter than its mean step, in [0, 1).
@@ -95,7 +95,7 @@ class CosineSchedule(NoiseSchedule):
         self.scale: Tensor
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """Get the log-SNR at times in [0, 1], in the shape of `t`."""
+        """Get the log-SNR at times in [0, 1], shaped like `t`."""
         angle = 0.5 * math.pi * (self.margin + (1.0 - 2.0 * self.margin) * t)
         return -2.0 * (torch.log(torch.tan(angle)) + torch.log(self.scale))
 

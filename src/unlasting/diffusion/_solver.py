@@ -12,7 +12,7 @@ Prediction = Callable[[Tensor, Tensor], Tensor]
 
 
 class _Past(NamedTuple):
-    """What the last step leaves to the next: its slope, and how far the clock went."""
+    """The last step's slope and clock difference."""
 
     slope: Tensor
     step: Tensor
@@ -51,9 +51,9 @@ def integrate(
     Parameters
     ----------
     prediction
-        The derivative with respect to the clock, as a function of the state and the time.
+        The derivative with respect to the clock, as `prediction(state, t)`.
     state
-        Where to start, shape `(n_cells, n_genes)`.
+        Initial state, shape `(n_cells, n_genes)`.
     times
         Times in [0, 1], shape `(n_steps + 1,)`: rising to encode, falling to decode.
     clock

@@ -1,4 +1,4 @@
-"""The direction in which perturbed cells differ from controls."""
+"""Direction from control to perturbed cells."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def t_scores(group: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """Score the change of every gene by Welch's t, 0 where a gene does not vary, shape `(n_genes,)`."""
+    """Score the change in every gene by Welch's t, 0 where a gene does not vary, shape `(n_genes,)`."""
     with np.errstate(all="ignore"):
         change = group.mean(axis=0) - control.mean(axis=0)
         error = np.sqrt(group.var(axis=0, ddof=1) / len(group) + control.var(axis=0, ddof=1) / len(control))
@@ -14,7 +14,7 @@ def t_scores(group: np.ndarray, control: np.ndarray) -> np.ndarray:
 
 
 def direction(group: np.ndarray, control: np.ndarray, n_genes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Get the genes with the largest absolute t, and their weights: a discriminant with a diagonal covariance.
+    """Select the genes with the largest absolute t, and weight them as a discriminant with diagonal covariance.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ def direction(group: np.ndarray, control: np.ndarray, n_genes: int) -> tuple[np.
 
     Returns
     -------
-    Places of the genes and weights, both of shape `(n_genes,)`, or fewer where there are not as many.
+    Columns of the genes, and their weights, shape `(n_genes,)`, or fewer if there are not as many genes.
     """
     variance = (control.var(axis=0, ddof=1) + group.var(axis=0, ddof=1)) / 2
-    # genes that are almost silent have next to no variance: never let one of them be the whole direction
+    # nearly undetected genes have next to no variance: none of them may be the whole direction
     shrinkage = np.median(variance[variance > 0]) if variance.any() else 1.0
     genes = np.argsort(-np.abs(t_scores(group, control)), kind="stable")[:n_genes]
     change = group.mean(axis=0)[genes] - control.mean(axis=0)[genes]

@@ -1,131 +1,242 @@
-"""Find the cells that a perturbation did not reach."""
+"""Mixture of responding and non-responding cells in every condition and control population."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Self
 
 import numpy as np
 import torch
 from scipy.stats import norm
+from torch import Tensor
 
 from unlasting.effects._direction import direction
-from unlasting.effects._moments import row_blocks
-from unlasting.effects._responders import N_DIRECTION_GENES, ResponderFit
+from unlasting.effects._moments import ScreenCells
+from unlasting.effects._tensors import Tensors
 
+_DIRECTION_GENES: Final = 50
+"""Number of genes that distinguish responding from non-responding cells."""
 _MIN_CELLS: Final = 50
-"""Fewest cells, perturbed and control, from which a mixture is told from a single mode."""
-
-_FEWEST: Final = 20
-"""Fewest cells of a condition and population that take part where others of the same perturbation speak with them."""
-
+"""Fewest cells, perturbed and control, from which a mixture is distinguished from a single mode."""
+_MIN_SHARED_CELLS: Final = 20
+"""Fewest cells in a condition and population that share a mixture with others under the same perturbation."""
 _MAX_CELLS: Final = 2_000
-"""Most cells that are looked at; more would not change what is found."""
-
+"""Most cells that are read for one mixture."""
+_MIN_SHARE: Final = 1e-3
+"""Share of non-responding cells where one mode explains all cells."""
 _ROUNDS: Final = 200
 
 
-def fit_responders(
-    matrix: Any,
-    *,
-    condition: np.ndarray,
-    population: np.ndarray,
-    split: np.ndarray,
-    control_code: int,
-    n_conditions: int,
-    n_populations: int,
-    perturbation: np.ndarray | None = None,
-) -> ResponderFit:
-    """Fit a mixture of responders and non-responding cells to the training cells of every condition and population.
+@dataclass(frozen=True)
+class NonresponderMixture(Tensors):
+    """Mixtures over one score per cell, its position along the direction from control to perturbed cells.
 
-    As in Mixscape :cite:p:`papalexi2021`, cells are placed along the change from control to perturbed cells, and the
-    non-responding cells are spread along it as the controls are. The direction for one half of the cells comes from the
-    other. A mixture has to explain the cells better than one mode by more than the logarithm of their number, and its
-    modes have to be farther apart than the sum of their s.d.; otherwise all cells count as responders. Conditions
-    with few cells in a population have one share of non-responding cells in all such populations, and at all such doses of the
-    perturbation unless one for each dose is clearly likelier; each cell is placed along the direction of its own.
+    Scores are in s.d. around the mean score in controls. Non-responding cells follow `N(0, 1)`, as the controls do,
+    and responding cells `N(separation, spread^2)`.
 
     Parameters
     ----------
-    matrix
-        Log-normalised expression, shape `(n_cells, n_genes)`.
-    condition, population
-        Codes of every cell, shape `(n_cells,)`.
-    split
-        0 for training cells, others are not read, shape `(n_cells,)`.
-    control_code
-        The code of the control among the conditions.
-    n_conditions, n_populations
-        Numbers of codes.
-    perturbation
-        Codes of what is perturbed in every condition, whatever the dose, shape `(n_conditions,)`. All differ if `None`.
-
-    Returns
-    -------
-    The mixtures.
+    genes, weights
+        Direction in each condition and population, shape `(n_conditions, n_populations, n_direction_genes)`.
+    centre
+        Mean score in the controls, shape `(n_conditions, n_populations)`.
+    share
+        Share of non-responding cells, 0 without a mixture, shape `(n_conditions, n_populations)`.
+    separation, spread
+        Mean and s.d. of the responding cells' scores, shape `(n_conditions, n_populations)`.
+    trained_share
+        Share of non-responding cells in every trained condition, over populations where responding cells are clearly
+        apart from controls. Where they never are, it is the share at other doses, shape `(n_trained,)`.
     """
-    training = np.flatnonzero(split == 0)
-    trained = np.setdiff1d(condition[training], [control_code])
-    fit = ResponderFit.empty(n_conditions, n_populations, len(trained))
-    rng = np.random.default_rng(0)
-    groups, of_group, sizes = np.unique(
-        population[training] * n_conditions + condition[training], return_inverse=True, return_counts=True
-    )
-    rows_of = dict(
-        zip(groups.tolist(), np.split(training[of_group.argsort(kind="stable")], sizes.cumsum()[:-1]), strict=True)
-    )
-    together: dict[tuple[int, ...], list[_Placed]] = {}
-    for code in range(n_populations):
-        control = _read(matrix, rows_of.get(code * n_conditions + control_code, training[:0]), rng)
-        if len(control) < _MIN_CELLS:
-            continue
-        for place, perturbed_code in enumerate(trained.tolist()):
-            rows = rows_of.get(code * n_conditions + perturbed_code, training[:0])
-            if len(rows) < _FEWEST:
+
+    genes: Tensor
+    weights: Tensor
+    centre: Tensor
+    share: Tensor
+    separation: Tensor
+    spread: Tensor
+    trained_share: Tensor
+
+    @classmethod
+    def none(cls, n_conditions: int, n_populations: int, n_trained: int) -> Self:
+        """Get mixtures without non-responding cells."""
+        pair = (n_conditions, n_populations)
+        genes = torch.zeros(*pair, _DIRECTION_GENES, dtype=torch.long)
+        zero, one = torch.zeros(pair), torch.ones(pair)
+        return cls(genes, torch.zeros(genes.shape), zero, zero.clone(), one, one.clone(), torch.zeros(n_trained))
+
+    @classmethod
+    def fit(cls, cells: ScreenCells, perturbation: np.ndarray | None = None) -> Self:
+        """Fit mixtures to the training cells.
+
+        As in Mixscape :cite:p:`papalexi2021`, cells are scored along the change from control to perturbed cells, and
+        the scores of non-responding cells are distributed as in controls. One half of the cells provides the direction
+        for the other half. A mixture has to beat a single mode by more than the logarithm of the number of cells.
+
+        Conditions with few cells in a population share one mixture with such populations and doses of the same
+        perturbation, unless one share for each dose is clearly likelier. Each cell is scored along the direction of
+        its own condition and population.
+
+        Parameters
+        ----------
+        cells
+            The screen.
+        perturbation
+            Codes for perturbations irrespective of dose, shape `(n_conditions,)`. `None`: all conditions differ.
+        """
+        training = np.flatnonzero(cells.split == 0)
+        trained = np.setdiff1d(cells.condition[training], [0])
+        fit = cls.none(cells.n_conditions, cells.n_populations, len(trained))
+        rng = np.random.default_rng(0)
+        groups, inverse, sizes = np.unique(
+            cells.population[training] * cells.n_conditions + cells.condition[training],
+            return_inverse=True,
+            return_counts=True,
+        )
+        members = np.split(training[inverse.argsort(kind="stable")], sizes.cumsum()[:-1])
+        rows_by_group = dict(zip(groups.tolist(), members, strict=True))
+        shared: dict[tuple[int, ...], list[_Scores]] = {}
+        for population in range(cells.n_populations):
+            first = population * cells.n_conditions
+            control = _read(cells, rows_by_group.get(first, training[:0]), rng)
+            if len(control) < _MIN_CELLS:
                 continue
-            pair = (perturbed_code, code)
-            key: tuple[int, ...] = pair
-            if perturbation is not None and len(rows) < _MIN_CELLS:
-                key = (int(perturbation[perturbed_code]),)
-            placed = _Placed.of(pair, place, len(rows), _read(matrix, rows, rng), control, rng)
-            together.setdefault(key, []).append(placed)
-    told = np.zeros(len(trained))
-    for members in together.values():
-        for placed, nonresponding, separation, spread in _shares(members):
-            if separation >= 1.0 + spread:
-                told[placed.place] += placed.n_cells
-                placed.write(fit, nonresponding, separation, spread)
-    fit.of_trained.div_(torch.from_numpy(np.maximum(told, 1.0)))
-    if perturbation is not None:
-        _carry_to_other_doses(fit.of_trained, told, perturbation[trained])
-    return fit
+            for place, condition in enumerate(trained.tolist()):
+                rows = rows_by_group.get(first + condition, training[:0])
+                if len(rows) < _MIN_SHARED_CELLS:
+                    continue
+                key: tuple[int, ...] = (condition, population)
+                if perturbation is not None and len(rows) < _MIN_CELLS:
+                    key = (int(perturbation[condition]),)
+                scores = _Scores.along_direction(
+                    (condition, population), place, len(rows), _read(cells, rows, rng), control, rng
+                )
+                shared.setdefault(key, []).append(scores)
+        n_separated = np.zeros(len(trained))
+        for group in shared.values():
+            for scores, share, separation, spread in _shares(group):
+                if separation >= 1.0 + spread:
+                    n_separated[scores.place] += scores.n_cells
+                    fit._write(scores, share, separation, spread)
+        fit.trained_share.div_(torch.from_numpy(np.maximum(n_separated, 1.0)))
+        if perturbation is not None:
+            fit._complete_doses(n_separated, perturbation[trained])
+        return fit
 
+    def _write(self, scores: _Scores, share: float, separation: float, spread: float) -> None:
+        """Add one mixture; its share counts by the number of cells."""
+        self.trained_share[scores.place] += scores.n_cells * share
+        if share:
+            pair, n_genes = scores.pair, len(scores.genes)
+            self.genes[pair][:n_genes] = torch.from_numpy(scores.genes)
+            self.weights[pair][:n_genes] = torch.from_numpy(scores.weights)
+            self.centre[pair], self.share[pair] = scores.centre, share
+            self.separation[pair], self.spread[pair] = separation, spread
 
-def _carry_to_other_doses(share: torch.Tensor, told: np.ndarray, perturbation: np.ndarray) -> None:
-    """Give doses of too little effect to tell the mean share of those that tell: else curves would jump between them."""
-    for code in np.unique(perturbation[told > 0]):
-        of_code = perturbation == code
-        known = of_code & (told > 0)
-        share[of_code & ~known] = float(np.average(share[known].numpy(), weights=told[known]))
+    def _complete_doses(self, n_separated: np.ndarray, perturbation: np.ndarray) -> None:
+        """Give doses without a clear effect the mean share over the other doses, so that dose curves do not jump."""
+        for code in np.unique(perturbation[n_separated > 0]):
+            same = perturbation == code
+            separated = same & (n_separated > 0)
+            share = np.average(self.trained_share[separated].numpy(), weights=n_separated[separated])
+            self.trained_share[same & ~separated] = float(share)
+
+    def response_probability(self, cells: Tensor, condition: Tensor, population: Tensor) -> Tensor:
+        """Get the probability that cells in registered conditions responded, 1 without a mixture.
+
+        Parameters
+        ----------
+        cells
+            Log-normalised expression, shape `(n_cells, n_genes)`.
+        condition, population
+            Codes, shape `(n_cells,)`.
+
+        Returns
+        -------
+        Shape `(n_cells,)`.
+        """
+        pair = (condition, population)
+        score = (cells.gather(1, self.genes[pair]) * self.weights[pair]).sum(-1) - self.centre[pair]
+        separation, spread, share = self.separation[pair], self.spread[pair], self.share[pair]
+        # Beyond either mean, the probability is that at the mean: the wider normal would win on the far side.
+        score = score.clamp(min=0.0).minimum(separation)
+        odds = torch.log1p(-share) - share.log()
+        odds = odds - spread.log() - 0.5 * ((score - separation) / spread).square() + 0.5 * score.square()
+        return torch.sigmoid(odds)
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """Cells of a condition in a population along a direction."""
+class ResponseMixture:
+    """Mixture of responding and non-responding cells in one condition.
+
+    Parameters
+    ----------
+    nonresponding
+        Share of non-responding cells.
+    separation, spread
+        Mean and s.d. of the responding cells' scores, in s.d. of the controls.
+    mixture
+        The mixture as the effects model stores it.
+    """
+
+    nonresponding: float
+    separation: float
+    spread: float
+    mixture: NonresponderMixture
+
+    @property
+    def is_separated(self) -> bool:
+        """Whether responding cells are clearly apart from controls."""
+        return self.separation >= 1.0 + self.spread
+
+    def probability(self, cells: np.ndarray) -> np.ndarray:
+        """Compute the probability that each cell responded, missing without a clear separation, shape `(n_cells,)`."""
+        if not self.is_separated:
+            return np.full(len(cells), np.nan)
+        codes = torch.zeros(len(cells), dtype=torch.long)
+        return self.mixture.response_probability(torch.as_tensor(cells), codes, codes).numpy()
+
+
+def fit_response_mixture(perturbed: np.ndarray, control: np.ndarray, seed: int = 0) -> ResponseMixture | None:
+    """Fit the mixture of the effects model to one condition.
+
+    Parameters
+    ----------
+    perturbed, control
+        Cells, shape `(n_cells, n_genes)`.
+    seed
+        Seed for the halves that provide each other's direction.
+
+    Returns
+    -------
+    The mixture, or `None` with too few cells.
+    """
+    if min(len(perturbed), len(control)) < _MIN_CELLS:
+        return None
+    scores = _Scores.along_direction((0, 0), 0, len(perturbed), perturbed, control, np.random.default_rng(seed))
+    ((_, share, separation, spread),) = _shares([scores])
+    mixture = NonresponderMixture.none(1, 1, 1)
+    mixture._write(scores, max(share, _MIN_SHARE), separation, spread)
+    return ResponseMixture(max(share, _MIN_SHARE), separation, spread, mixture)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Scores for the cells in one condition and population, and their direction."""
 
     pair: tuple[int, int]
     """Codes of condition and population."""
     place: int
-    """Of the condition among the trained ones."""
+    """Row of the condition among the trained ones."""
     n_cells: int
-    places: np.ndarray
+    values: np.ndarray
     genes: np.ndarray
     weights: np.ndarray
     centre: float
 
     @classmethod
-    def of(
+    def along_direction(
         cls,
         pair: tuple[int, int],
         place: int,
@@ -133,107 +244,95 @@ class _Placed:
         perturbed: np.ndarray,
         control: np.ndarray,
         rng: np.random.Generator,
-    ) -> _Placed:
-        places = _held_out_places(perturbed, control, rng)
-        genes, weights = direction(perturbed, control, N_DIRECTION_GENES)
+    ) -> Self:
+        values = _held_out_scores(perturbed, control, rng)
+        genes, weights = direction(perturbed, control, _DIRECTION_GENES)
         along = control[:, genes] @ weights
-        return cls(
-            pair, place, n_cells, places, genes, weights / _deviation(along), float(along.mean()) / _deviation(along)
-        )
-
-    def write(self, fit: ResponderFit, nonresponding: float, separation: float, spread: float) -> None:
-        """Add what was found, to the share of the condition by the number of cells."""
-        fit.of_trained[self.place] += self.n_cells * nonresponding
-        if not nonresponding:
-            return
-        fit.genes[self.pair][: len(self.genes)] = torch.from_numpy(self.genes)
-        fit.weights[self.pair][: len(self.genes)] = torch.from_numpy(self.weights)
-        fit.centre[self.pair] = self.centre
-        fit.nonresponding[self.pair], fit.separation[self.pair], fit.spread[self.pair] = (
-            nonresponding,
-            separation,
-            spread,
-        )
+        sd = _sd(along)
+        return cls(pair, place, n_cells, values, genes, weights / sd, float(along.mean()) / sd)
 
 
-def _read(matrix: Any, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Read some cells, or a sample of them, (n_cells, n_genes)."""
+def _read(cells: ScreenCells, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Read some cells, or a sample of them, shape `(n_cells, n_genes)`."""
     if len(rows) > _MAX_CELLS:
         rows = np.sort(rng.choice(rows, _MAX_CELLS, replace=False))
-    blocks = [block.toarray() for _, block in row_blocks(matrix, rows)]
-    return np.concatenate(blocks) if blocks else np.zeros((0, matrix.shape[1]), dtype=np.float32)
+    blocks = [block.toarray() for _, block in cells.blocks(rows)]
+    return np.concatenate(blocks) if blocks else np.zeros((0, cells.matrix.shape[1]), dtype=np.float32)
 
 
-def _held_out_places(perturbed: np.ndarray, control: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Place each half of the perturbed cells along the direction of the other, in s.d. of the held-out controls."""
-    places = np.zeros(len(perturbed))
+def _held_out_scores(perturbed: np.ndarray, control: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Score each half of the perturbed cells along the other half's direction, in s.d. of held-out controls."""
+    scores = np.zeros(len(perturbed))
     half, control_half = (rng.permutation(len(cells)) % 2 == 0 for cells in (perturbed, control))
     for first in (True, False):
-        genes, weights = direction(perturbed[half == first], control[control_half == first], N_DIRECTION_GENES)
+        genes, weights = direction(perturbed[half == first], control[control_half == first], _DIRECTION_GENES)
         held_out = control[control_half != first][:, genes] @ weights
-        places[half != first] = (perturbed[half != first][:, genes] @ weights - held_out.mean()) / _deviation(held_out)
-    return places
+        scores[half != first] = (perturbed[half != first][:, genes] @ weights - held_out.mean()) / _sd(held_out)
+    return scores
 
 
-def _deviation(places: np.ndarray) -> float:
-    return float(places.std()) or 1.0
+def _sd(scores: np.ndarray) -> float:
+    return float(scores.std()) or 1.0
 
 
-def _shares(members: list[_Placed]) -> Iterator[tuple[_Placed, float, float, float]]:
-    """Fit a mixture to all members, or to those of each condition if one share for all is clearly less likely."""
-    of_condition: dict[int, list[_Placed]] = {}
-    for placed in members:
-        of_condition.setdefault(placed.pair[0], []).append(placed)
-    together, *alone = (_Mixture.of([placed.places for placed in group]) for group in (members, *of_condition.values()))
-    gain = sum(mixture.log_likelihood for mixture in alone) - together.log_likelihood
-    n_cells = sum(len(placed.places) for placed in members)
-    if gain <= (len(alone) - 1) * np.log(n_cells):
-        fitted = [(together, members)]
+def _shares(members: list[_Scores]) -> Iterator[tuple[_Scores, float, float, float]]:
+    """Fit one mixture to all members, or one to each condition if a common share is clearly less likely."""
+    by_condition: dict[int, list[_Scores]] = {}
+    for scores in members:
+        by_condition.setdefault(scores.pair[0], []).append(scores)
+    common, *single = (_Mixture.fit([one.values for one in group]) for group in (members, *by_condition.values()))
+    gain = sum(mixture.log_likelihood for mixture in single) - common.log_likelihood
+    n_cells = sum(len(scores.values) for scores in members)
+    if gain <= (len(single) - 1) * np.log(n_cells):
+        fitted = [(common, members)]
     else:
-        fitted = list(zip(alone, of_condition.values(), strict=True))
+        fitted = list(zip(single, by_condition.values(), strict=True))
     for mixture, group in fitted:
-        share = mixture.nonresponding if mixture.is_called_for else 0.0
-        for placed, separation, spread in zip(group, mixture.separation, mixture.spread, strict=True):
-            yield placed, share, float(separation), float(spread)
+        share = mixture.share if mixture.has_two_modes else 0.0
+        for scores, separation, spread in zip(group, mixture.separation, mixture.spread, strict=True):
+            yield scores, share, float(separation), float(spread)
 
 
 @dataclass(frozen=True)
 class _Mixture:
-    """`nonresponding N(0, 1) + (1 - nonresponding) N(separation, spread^2)` of groups of cells, all with one share that nonresponding."""
+    """`share N(0, 1) + (1 - share) N(separation, spread^2)` in several groups of cells with a common share."""
 
-    nonresponding: float
+    share: float
     separation: np.ndarray
     spread: np.ndarray
     log_likelihood: float
-    is_called_for: bool
-    """Whether one mode for each group does not explain as many cells as are needed as well."""
+    has_two_modes: bool
+    """Whether enough cells are clearly likelier under the mixture than under one mode for each group."""
 
     @classmethod
-    def of(cls, groups: Sequence[np.ndarray]) -> _Mixture:
-        """Fit it; groups that are not beyond the controls do not take part."""
+    def fit(cls, groups: Sequence[np.ndarray]) -> Self:
+        """Fit by expectation and maximisation; groups that are not beyond the controls are left out."""
         separations, spreads = np.zeros(len(groups)), np.ones(len(groups))
-        which = [i for i, places in enumerate(groups) if places.mean() > 0 and places.std() > 0]
-        n_cells = sum(len(groups[i]) for i in which)
+        included = [i for i, scores in enumerate(groups) if scores.mean() > 0 and scores.std() > 0]
+        n_cells = sum(len(groups[i]) for i in included)
         if not n_cells:
             return cls(0.0, separations, spreads, 0.0, False)
-        group = np.repeat(np.arange(len(which)), [len(groups[i]) for i in which])
-        places = np.concatenate([groups[i] for i in which])
+        group = np.repeat(np.arange(len(included)), [len(groups[i]) for i in included])
+        scores = np.concatenate([groups[i] for i in included])
 
         def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
             return np.bincount(group, weights * values) / np.maximum(np.bincount(group, weights), 1e-12)
 
-        middle = mean(places, np.ones(n_cells))
-        deviation = np.sqrt(mean((places - middle[group]) ** 2, np.ones(n_cells)))
-        one_mode = norm.logpdf(places, middle[group], deviation[group]).sum()
-        of_nonresponding = norm.pdf(places)
-        nonresponding, separation, spread = 0.2, middle / 0.8, np.ones(len(which))
+        middle = mean(scores, np.ones(n_cells))
+        deviation = np.sqrt(mean((scores - middle[group]) ** 2, np.ones(n_cells)))
+        one_mode = norm.logpdf(scores, middle[group], deviation[group]).sum()
+        nonresponding = norm.pdf(scores)
+        share, separation, spread = 0.2, middle / 0.8, np.ones(len(included))
         for _ in range(_ROUNDS):
-            of_responders = (1 - nonresponding) * norm.pdf(places, separation[group], spread[group])
-            responds = of_responders / (of_responders + nonresponding * of_nonresponding + 1e-300)
-            nonresponding, separation = 1 - max(responds.sum(), 1e-12) / n_cells, mean(places, responds)
-            spread = np.maximum(0.3, np.sqrt(mean((places - separation[group]) ** 2, responds)))
-        of_responders = (1 - nonresponding) * norm.pdf(places, separation[group], spread[group])
-        two_modes = float(np.log(nonresponding * of_nonresponding + of_responders + 1e-300).sum())
-        separations[which], spreads[which] = separation, spread
-        is_called_for = n_cells >= _MIN_CELLS and two_modes - one_mode >= np.log(n_cells)
-        return cls(float(np.clip(nonresponding, 1e-3, 1 - 1e-3)), separations, spreads, two_modes, bool(is_called_for))
+            responding = (1 - share) * norm.pdf(scores, separation[group], spread[group])
+            responsibility = responding / (responding + share * nonresponding + 1e-300)
+            share = 1 - max(responsibility.sum(), 1e-12) / n_cells
+            separation = mean(scores, responsibility)
+            spread = np.maximum(0.3, np.sqrt(mean((scores - separation[group]) ** 2, responsibility)))
+        responding = (1 - share) * norm.pdf(scores, separation[group], spread[group])
+        two_modes = float(np.log(share * nonresponding + responding + 1e-300).sum())
+        separations[included], spreads[included] = separation, spread
+        has_two_modes = n_cells >= _MIN_CELLS and two_modes - one_mode >= np.log(n_cells)
+        return cls(
+            float(np.clip(share, _MIN_SHARE, 1 - _MIN_SHARE)), separations, spreads, two_modes, bool(has_two_modes)
+        )

@@ -1,176 +1,172 @@
-"""What perturbations do to the expression of their own targets, told apart from the rest of their effects."""
+"""On-target effects: the change in a perturbed gene's own transcript, apart from all other effects."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 
-from unlasting.effects._expected import N_PARAMETERS
-from unlasting.effects._moments import MeasuredEffects
-from unlasting.effects._statistics import HurdleParameters
-from unlasting.effects._vocabulary import GENE, TargetVocabulary
+from unlasting.effects._moments import N_PARAMETERS, HurdleParameters, MeasuredEffects
+from unlasting.effects._vocabulary import TargetVocabulary
 
-_USUAL_FOLD: Final = {"knockout": 1.0, "knockdown": 0.25, "activation": 4.0}
-"""Fold change of the own transcript that counts as that of one more target, and is all there is where none is trained and
-measured. A cut gene may be transcribed as before; interference and activation act on transcription itself."""
-
-_MOST_LOG_ODDS: Final = 7.0
-"""Of being expressed: what is on or off in all but one of a thousand cells is so in all that are measured."""
-
-_TELLING_LOG_ODDS: Final = 4.0
-"""Above it, the share of cells without a gene says little of how many counts the others have."""
+_PRIOR_FOLD: Final = {"knockout": 1.0, "knockdown": 0.25, "activation": 4.0}
+"""Fold change that counts as one more trained target. A cut gene may be transcribed as before, whereas interference and
+activation act on transcription."""
+_MAX_LOG_ODDS: Final = 7.0
+"""Log-odds of detection in all but one cell in a thousand: beyond it, estimates are noise."""
+_MAX_INFORMATIVE_LOG_ODDS: Final = 4.0
+"""Log-odds above which the share of cells without a gene hardly depends on its mean count."""
 
 
 @dataclass(frozen=True)
 class _Transcripts:
-    """Genes of control cells: log-odds of being expressed, mean and s.d. of expressed values, each `(n_genes,)`."""
+    """Genes in control cells: log-odds of detection, mean and s.d. of expressed values in log1p, each `(n_genes,)`."""
 
     log_odds: np.ndarray
     base: np.ndarray
     scale: np.ndarray
 
     @classmethod
-    def of(cls, controls: HurdleParameters, x_max: float) -> _Transcripts:
-        """Take the mean over populations, in log1p."""
+    def average(cls, controls: HurdleParameters, x_max: float) -> Self:
+        """Average over populations."""
         log_odds, base, scale = (
             part.double().numpy().mean(axis=0) for part in (controls.log_odds, controls.base, controls.scale)
         )
-        return cls(np.clip(log_odds, -_MOST_LOG_ODDS, _MOST_LOG_ODDS), base * x_max, scale * x_max)
+        return cls(np.clip(log_odds, -_MAX_LOG_ODDS, _MAX_LOG_ODDS), base * x_max, scale * x_max)
 
     @property
     def mean(self) -> np.ndarray:
-        """The mean count, `(n_genes,)`: by the cells without one, or else by the normalised value of a single count."""
+        """Mean count from the cells without one, or else from the normalised value of a single count, `(n_genes,)`."""
         mean = np.logaddexp(0.0, self.log_odds)
         normalised = np.expm1(self.base) * -np.expm1(-mean)
-        tells = np.abs(self.log_odds) < _TELLING_LOG_ODDS
-        by_value = normalised / np.median((normalised / mean)[tells]) if tells.any() else np.full_like(mean, np.inf)
-        return np.where(self.log_odds < _TELLING_LOG_ODDS, mean, np.clip(by_value, mean, 1e3))
+        is_informative = np.abs(self.log_odds) < _MAX_INFORMATIVE_LOG_ODDS
+        by_value = np.full_like(mean, np.inf)
+        if is_informative.any():
+            by_value = normalised / np.median((normalised / mean)[is_informative])
+        return np.where(self.log_odds < _MAX_INFORMATIVE_LOG_ODDS, mean, np.clip(by_value, mean, 1e3))
 
-    def log_fold(self, shifts: np.ndarray) -> np.ndarray:
-        """Get the change of the logarithm of the mean count, `(n_genes,)`, by shifts `(3, n_genes)`."""
-        base = np.maximum(self.base + shifts[1] * self.scale, 0.1 * self.base)
-        return self._log_rates(shifts[0]) + np.log(np.expm1(base) / np.expm1(self.base))
+    def log_fold(self, effects: np.ndarray) -> np.ndarray:
+        """Convert effects `(3, n_genes)` to log fold changes in the mean count, `(n_genes,)`."""
+        base = np.maximum(self.base + effects[1] * self.scale, 0.1 * self.base)
+        return self._log_rate_change(effects[0]) + np.log(np.expm1(base) / np.expm1(self.base))
 
-    def shifts(self, log_fold: float) -> np.ndarray:
-        """Get the shifts of Poisson counts whose mean changes by a factor, `(3, n_genes)`; the s.d. stays."""
+    def effects(self, log_fold: float) -> np.ndarray:
+        """Convert a log fold change in the mean of Poisson counts to effects `(3, n_genes)`; the s.d. stays."""
         mean = self.mean * np.exp(log_fold)
-        log_odds = np.clip(mean + np.log(-np.expm1(-mean)), -_MOST_LOG_ODDS, _MOST_LOG_ODDS) - self.log_odds
+        log_odds = np.clip(mean + np.log(-np.expm1(-mean)), -_MAX_LOG_ODDS, _MAX_LOG_ODDS) - self.log_odds
         # never against the fold: a gene may be missing in more cells than its counts explain
         log_odds = np.where(log_odds * log_fold > 0, log_odds, 0.0)
-        base = np.log1p(np.expm1(self.base) * np.exp(log_fold - self._log_rates(log_odds)))
+        base = np.log1p(np.expm1(self.base) * np.exp(log_fold - self._log_rate_change(log_odds)))
         return np.stack([log_odds, (base - self.base) / self.scale, np.zeros_like(base)])
 
-    def _log_rates(self, shift: np.ndarray) -> np.ndarray:
-        """Get the change of the logarithm of the share of cells that express a gene, `(n_genes,)`."""
-        return np.logaddexp(0.0, -self.log_odds) - np.logaddexp(0.0, -self.log_odds - shift)
+    def _log_rate_change(self, effect: np.ndarray) -> np.ndarray:
+        """Convert effects on log-odds to changes in the log detection rate, `(n_genes,)`."""
+        return np.logaddexp(0.0, -self.log_odds) - np.logaddexp(0.0, -self.log_odds - effect)
 
 
 @dataclass(frozen=True)
 class OnTargetEffects:
-    """Tells what perturbations do to the expression of their own targets apart from the rest of their effects.
+    """Separates on-target effects from all others.
 
-    A knock-out loses some of its transcript, an activation gains. That is no effect that a similar target would share, which
-    loses its own; and that of one gene says nothing of another in :func:`fit_effects`, whose features are the same for all
-    genes.
+    A knock-out loses some of its own transcript, an activation gains some. Similar targets do not share that effect,
+    and so it does not enter the regression over conditions.
 
     Parameters
     ----------
-    is_own
-        Which measured effects are those on a target, shape `(n_measured, n_genes)`.
-    tells
-        Which of them tell what is its own: where it is perturbed alone, or any if it never is, of the same shape.
-    genes
-        The transcripts of control cells, in the mean over populations: in a population that differs much from it, a fold is another one.
-    usual_log_fold
-        Change that counts as that of one more target.
+    is_target
+        Measured effects on a target, shape `(n_measured, n_genes)`.
+    is_informative
+        Those where the target is perturbed alone, or any if it never is, shape `(n_measured, n_genes)`.
+    transcripts
+        Genes in control cells, averaged over populations.
+    prior_log_fold
+        Log fold change that counts as one more target.
     """
 
-    is_own: np.ndarray
-    tells: np.ndarray
-    genes: _Transcripts
-    usual_log_fold: float
+    is_target: np.ndarray
+    is_informative: np.ndarray
+    transcripts: _Transcripts
+    prior_log_fold: float
 
     @classmethod
-    def of(
+    def find(
         cls,
         vocabulary: TargetVocabulary,
         measured: MeasuredEffects,
         controls: HurdleParameters,
         x_max: float,
         mode: str,
-    ) -> OnTargetEffects:
-        """Find the effects on targets.
+    ) -> Self:
+        """Find the measured effects on targets.
 
         Parameters
         ----------
         vocabulary
-            Knows the trained conditions and which nodes are measured.
+            Trained conditions and nodes.
         measured
-            The effects in the training cells.
+            Effects in the training cells.
         controls
-            Genes of the control cells of every population, on the [0, 1] scale.
+            Hurdle parameters in every control population, on the [0, 1] scale.
         x_max
-            The largest log-normalised value.
+            Largest log-normalised value.
         mode
-            What happens to targets: `knockout`, `knockdown` or `activation`.
+            `knockout`, `knockdown` or `activation`.
         """
-        n_genes = measured.shifts.shape[2]
-        gene_of = {name: gene for gene, name in enumerate(vocabulary.nodes[:n_genes])}
+        n_genes = measured.effects.shape[2]
         codes = np.unique(measured.condition, return_inverse=True)[1]
-        is_own, is_alone = np.zeros((len(codes), n_genes), dtype=bool), np.zeros((len(codes), 1), dtype=bool)
+        is_target, is_single = np.zeros((len(codes), n_genes), dtype=bool), np.zeros((len(codes), 1), dtype=bool)
         for row, code in enumerate(codes):
-            names = vocabulary.trained_conditions[code].targets
-            is_alone[row] = len(names) == 1
-            own = [gene_of[name] for name in names if name in gene_of and vocabulary.target(name)[0] == GENE]
-            is_own[row, own] = True
-        tells = is_own & (is_alone | ~(is_own & is_alone).any(axis=0))
-        return cls(is_own, tells, _Transcripts.of(controls, x_max), float(np.log(_USUAL_FOLD[mode])))
+            perturbation = vocabulary.trained_conditions[code]
+            is_single[row] = len(perturbation.targets) == 1
+            is_target[row, vocabulary.measured_targets(perturbation, n_genes)] = True
+        is_informative = is_target & (is_single | ~(is_target & is_single).any(axis=0))
+        transcripts = _Transcripts.average(controls, x_max)
+        return cls(is_target, is_informative, transcripts, float(np.log(_PRIOR_FOLD[mode])))
 
     def separate(
         self, measured: MeasuredEffects, expected: np.ndarray | None = None
     ) -> tuple[np.ndarray, MeasuredEffects]:
-        """Split the effects.
+        """Split measured effects.
 
         Parameters
         ----------
         measured
-            The effects in the training cells.
+            Effects in the training cells.
         expected
-            What the rest is expected to be by the other conditions, of the shape of the shifts. Nothing if `None`.
+            Other effects on targets as predicted from other conditions, shape `(n_measured, 3, n_genes)`. `None`: none.
 
         Returns
         -------
-        own
-            Shifts of each gene where it is the target, shape `(3, n_genes)`. Of a trained one the mean over what tells it,
-            drawn to what is usual as far as it may be noise. What is usual, and that of any other, has the median fold
-            change of trained ones and of the mode, which counts as one more target.
+        on_target
+            Effect on each gene where it is the target, shape `(3, n_genes)`. For a trained target it is the mean over
+            informative measurements, shrunken to the usual effect as far as it may be noise. The usual effect has the
+            median fold change over trained targets and the prior; it is that of untrained targets.
         rest
-            The effects without them; what tells an own shift is as expected, if that is known.
+            Effects without it. Informative measurements are replaced by `expected`, if given.
         """
-        trained = np.any(self.is_own, axis=0)
+        trained = np.any(self.is_target, axis=0)
         if not trained.any():
-            return self.genes.shifts(self.usual_log_fold), measured
-        beside = measured.shifts if expected is None else measured.shifts - expected
-        weights = (self.tells / measured.noise[:, None])[:, trained]
-        found = np.einsum("ng,nsg->sg", weights, beside[:, :, trained]) / weights.sum(axis=0)
-        own = self._usual(found, trained)
-        usual = own[:, trained]
+            return self.transcripts.effects(self.prior_log_fold), measured
+        remaining = measured.effects if expected is None else measured.effects - expected
+        weights = (self.is_informative / measured.noise[:, None])[:, trained]
+        found = np.einsum("ng,nsg->sg", weights, remaining[:, :, trained]) / weights.sum(axis=0)
+        on_target = self._usual(found, trained)
+        usual = on_target[:, trained]
         noise = 1.0 / (weights.sum(axis=0) * measured.units[:, trained] ** 2)
         spread = np.maximum(((found - usual) ** 2 - noise).mean(axis=1, keepdims=True), 0.0)
-        own[:, trained] = usual + spread / (spread + noise) * (found - usual)
-        rest = measured.shifts - self.is_own[:, None] * own
+        on_target[:, trained] = usual + spread / (spread + noise) * (found - usual)
+        rest = measured.effects - self.is_target[:, None] * on_target
         if expected is not None:
-            rest = np.where(self.tells[:, None], expected, rest)
-        return own, replace(measured, shifts=rest)
+            rest = np.where(self.is_informative[:, None], expected, rest)
+        return on_target, replace(measured, effects=rest)
 
     def _usual(self, found: np.ndarray, trained: np.ndarray) -> np.ndarray:
-        """Get what is usual of any gene, `(3, n_genes)`, from the shifts of trained ones, `(3, n_trained)`."""
-        shifts = np.zeros((N_PARAMETERS, len(trained)))
-        shifts[:, trained] = found
+        """Get the usual effect on any gene, `(3, n_genes)`, from those on trained targets, `(3, n_trained)`."""
+        effects = np.zeros((N_PARAMETERS, len(trained)))
+        effects[:, trained] = found
         n_trained = trained.sum()
-        median = np.median(self.genes.log_fold(shifts)[trained])
-        usual = self.genes.shifts((n_trained * median + self.usual_log_fold) / (n_trained + 1.0))
+        median = np.median(self.transcripts.log_fold(effects)[trained])
+        usual = self.transcripts.effects((n_trained * median + self.prior_log_fold) / (n_trained + 1.0))
         usual[2] = np.median(found[2]) * n_trained / (n_trained + 1.0)
         return usual

@@ -1,112 +1,207 @@
-"""Fit what a perturbation does to each gene on average: a Gaussian process over conditions, in closed form."""
+"""Regression of effects on condition features and control populations: a Gaussian process in closed form."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.spatial.distance import cdist
 
-from unlasting.effects._expected import N_PARAMETERS, EffectFit
-from unlasting.effects._moments import MeasuredEffects
+from unlasting.effects._contexts import CONTEXT_SHARES, ContextKernel
+from unlasting.effects._moments import N_PARAMETERS, MeasuredEffects
 from unlasting.effects._on_target import OnTargetEffects
 
 _ROUNDS: Final = 3
-"""Updates of the relevances. More fit the trained conditions better, but conditions that are left out worse."""
+"""Updates of the relevances. More updates fit trained conditions better, and held-out conditions worse."""
 
 _SIZES: Final = np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
-"""Variances of the effects on a gene, of which the most likely is taken; 0: nothing acts on the gene."""
-
-_POPULATION_SHARES: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
+"""Candidate variances of the effects on a gene; 0: no perturbation acts on it."""
 
 
-def fit_effects(
-    features: np.ndarray,
-    specific: np.ndarray,
-    profiles: np.ndarray,
-    measured: MeasuredEffects,
-    own: OnTargetEffects | None = None,
-) -> EffectFit:
-    """Fit the effects of conditions on all genes to the measured ones.
+@dataclass(frozen=True)
+class EffectRegression:
+    """Posterior mean of effects given those in the training cells.
 
-    The effects of two conditions on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, and those in two
-    populations of controls as far as their profiles are alike. The relevance of a feature is found by a few steps of
-    expectation and maximisation over all genes :cite:p:`tipping2001relevance`, the size of the effects on a gene by
-    maximum likelihood, and everything else is linear algebra.
+    The effects of two conditions on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, times the kernel
+    over control populations. Relevances come from a few steps of expectation and maximisation over all genes
+    :cite:p:`tipping2001relevance`, sizes from maximum likelihood, and everything else is linear algebra.
 
     Parameters
     ----------
-    features
-        Of every trained condition, shape `(n_trained, n_features)`.
+    contexts
+        Kernel over control populations.
+    relevance
+        Weight for every feature of a condition, shape `(n_features,)`.
     specific
-        1 for features that tell targets apart, else 0, shape `(n_features,)`.
-    profiles
-        Mean expression of every population of controls, shape `(n_populations, n_genes)`.
-    measured
-        The effects in the training cells.
-    own
-        Tells effects on a target's own transcript apart. What a condition does to it beside that is known from the other
-        conditions only. Nothing is told apart if `None`.
-
-    Returns
-    -------
-    What prediction needs.
+        1 for features that distinguish targets, 0 for those common to all perturbations, shape `(n_features,)`.
+    features
+        Features of the trained conditions, shape `(n_trained, n_features)`.
+    coefficients
+        Effects are kernel times coefficients, shape `(n_trained, n_populations, 3, n_genes)`.
+    precision
+        Inverse covariance of the measured conditions at a typical size of effects, shape `(n_trained, n_trained)`.
+    on_target
+        Additional effect on each gene where it is the target, shape `(3, n_genes)`.
     """
-    n_trained, n_populations, n_genes = len(features), len(profiles), profiles.shape[1]
-    units = measured.units
-    on_target_effects, rest = np.zeros((N_PARAMETERS, n_genes)), measured
-    if own is not None:
-        on_target_effects, rest = own.separate(measured)
-    values = (rest.shifts * units).reshape(len(rest.shifts), -1)
-    condition = np.unique(measured.condition, return_inverse=True)[1]
-    weight = 1.0 / measured.noise
-    total = np.bincount(condition, weights=weight, minlength=n_trained)
-    over_populations = sparse.csr_matrix((weight, (condition, np.arange(len(condition)))), (n_trained, len(condition)))
-    relevance, precision = _relevances(features, (over_populations @ values) / total[:, None], 1.0 / total)
-    centre = profiles.mean(axis=0)
-    length = np.linalg.norm(profiles - centre, axis=1, keepdims=True)
-    unit_profiles = (profiles - centre) / np.where(length > 0, length, 1.0)
-    alike = (unit_profiles @ unit_profiles.T)[np.ix_(measured.population, measured.population)]
-    of_conditions = _product(features, relevance, features)[np.ix_(condition, condition)]
-    spectra = {
-        share: _Spectrum.of(of_conditions * (1.0 - share + share * alike), measured.noise)
-        for share in (_POPULATION_SHARES if n_populations > 1 else _POPULATION_SHARES[:1])
-    }
-    fits = {share: spectrum.sizes(values) for share, spectrum in spectra.items()}
-    share = max(fits, key=lambda share: fits[share][0])
-    sizes = fits[share][1]
-    if own is not None:
-        left_out = np.repeat(own.is_own[:, None], N_PARAMETERS, axis=1).reshape(values.shape)
-        expected = spectra[share].left_out(values, sizes, left_out).reshape(rest.shifts.shape) / units
-        on_target_effects, rest = own.separate(measured, expected)
-        values = (rest.shifts * units).reshape(values.shape)
-        _, sizes = spectra[share].sizes(values)
-    solved = spectra[share].solve(values, sizes).reshape(-1, N_PARAMETERS, n_genes) / units
-    coefficients = np.zeros((n_trained, n_populations, N_PARAMETERS, n_genes))
-    coefficients[condition, measured.population] = solved
-    parts = (relevance, specific, features, unit_profiles, centre, np.array(share), coefficients, precision)
-    fit = EffectFit(*(torch.as_tensor(part, dtype=torch.float32) for part in parts))
-    return replace(fit, own=torch.as_tensor(on_target_effects, dtype=torch.float32))
+
+    contexts: ContextKernel
+    relevance: np.ndarray
+    specific: np.ndarray
+    features: np.ndarray
+    coefficients: np.ndarray
+    precision: np.ndarray
+    on_target: np.ndarray
+
+    @classmethod
+    def fit(
+        cls,
+        features: np.ndarray,
+        specific: np.ndarray,
+        means: np.ndarray,
+        measured: MeasuredEffects,
+        on_target: OnTargetEffects | None = None,
+    ) -> Self:
+        """Fit the regression.
+
+        Parameters
+        ----------
+        features
+            Features of the trained conditions, shape `(n_trained, n_features)`.
+        specific
+            1 for features that distinguish targets, else 0, shape `(n_features,)`.
+        means
+            Mean expression in every control population, shape `(n_populations, n_genes)`.
+        measured
+            Effects in the training cells.
+        on_target
+            Separates on-target effects; any other effect on a target is predicted from other conditions. `None`: no
+            separation.
+        """
+        n_trained, (n_populations, n_genes) = len(features), means.shape
+        units = measured.units
+        target_effects, rest = np.zeros((N_PARAMETERS, n_genes)), measured
+        if on_target is not None:
+            target_effects, rest = on_target.separate(measured)
+        values = (rest.effects * units).reshape(len(rest.effects), -1)
+        condition = np.unique(measured.condition, return_inverse=True)[1]
+        weight = 1.0 / measured.noise
+        total = np.bincount(condition, weights=weight, minlength=n_trained)
+        summing = sparse.csr_matrix((weight, (condition, np.arange(len(condition)))), (n_trained, len(condition)))
+        relevance, precision = _relevances(features, (summing @ values) / total[:, None], 1.0 / total)
+        covariance = _product(features, relevance, features)[np.ix_(condition, condition)]
+        contexts = ContextKernel.centred(means)
+        candidates = []
+        for share in CONTEXT_SHARES if n_populations > 1 else CONTEXT_SHARES[:1]:
+            kernel = replace(contexts, share=np.array(share))
+            between = kernel(means)[np.ix_(measured.population, measured.population)]
+            spectrum = _Spectrum.decompose(covariance * between, measured.noise)
+            candidates.append((*spectrum.sizes(values), kernel, spectrum))
+        _, sizes, contexts, spectrum = max(candidates, key=lambda candidate: candidate[0])
+        if on_target is not None:
+            left_out = np.repeat(on_target.is_target[:, None], N_PARAMETERS, axis=1).reshape(values.shape)
+            expected = spectrum.left_out(values, sizes, left_out).reshape(rest.effects.shape) / units
+            target_effects, rest = on_target.separate(measured, expected)
+            values = (rest.effects * units).reshape(values.shape)
+            _, sizes = spectrum.sizes(values)
+        solved = spectrum.solve(values, sizes).reshape(-1, N_PARAMETERS, n_genes) / units
+        coefficients = np.zeros((n_trained, n_populations, N_PARAMETERS, n_genes))
+        coefficients[condition, measured.population] = solved
+        contexts = ContextKernel(*map(_single, (contexts.profiles, contexts.centre, contexts.share)))
+        arrays = (relevance, specific, features, coefficients, precision, target_effects)
+        return cls(contexts, *map(_single, arrays))
+
+    def effects(self, features: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """Predict effects without on-target effects.
+
+        Parameters
+        ----------
+        features
+            Features of the conditions, shape `(n, n_features)`.
+        means
+            Mean expression in the control populations, shape `(n, n_genes)`.
+
+        Returns
+        -------
+        Effects on log-odds, on the mean in s.d. and on the log s.d., shape `(n, 3, n_genes)`.
+        """
+        kernel = self._kernel(features)[:, :, None] * self.contexts(means)[:, None]  # (n, n_trained, n_populations)
+        n_parameters, n_genes = self.coefficients.shape[2:]
+        coefficients = self.coefficients.reshape(-1, n_parameters * n_genes)
+        return _matmul(kernel.reshape(len(kernel), -1), coefficients).reshape(-1, n_parameters, n_genes)
+
+    def support(self, features: np.ndarray) -> np.ndarray:
+        """Get the share of the target-specific variance that trained conditions explain, in [0, 1], shape `(n,)`.
+
+        It is 1 for trained conditions and the control. The variance of any other target is at least that of a typical
+        trained condition, so that unknown properties count as unexplained.
+        """
+        specific = features * self.specific
+        kernel = self._kernel(specific)
+        explained = ((kernel @ self.precision) * kernel).sum(axis=-1)
+        typical = ((self.features * self.specific) ** 2 @ self.relevance.astype(np.float64)).mean()
+        prior = np.maximum(specific**2 @ self.relevance.astype(np.float64), max(typical, 1e-12))
+        return np.where(self._is_known(features).any(axis=-1), 1.0, np.clip(explained / prior, 0.0, 1.0))
+
+    def transfer(self, features: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Predict a quantity with one value per trained condition, shape `(n,)`.
+
+        A trained condition keeps its value, and other doses have that of the nearest dose, since their features are
+        parallel. The control has 0, as has a condition without similar ones. Features and effects shrink with the dose,
+        whereas the quantity does not. It never exceeds a value that all trained conditions have.
+        """
+        kernel = self._kernel(features)
+        size, trained_size = self._sizes(features)
+        same = self._is_parallel(features) | self._is_known(features)[:, :-1]
+        nearest = np.where(same, cdist(features, self.features), np.inf).argmin(axis=-1)
+        weights = kernel @ self.precision
+        transferred, total = weights @ (values * trained_size), weights @ trained_size
+        interpolated = transferred / np.maximum(np.maximum(total, size), 1e-6)
+        return np.where(same.any(axis=-1) & (size > 0), values[nearest], interpolated)
+
+    def is_trained(self, features: np.ndarray) -> np.ndarray:
+        """Test whether conditions were trained at any dose, shape `(n,)`."""
+        return np.asarray(self._is_parallel(features).any(axis=-1))
+
+    def _is_parallel(self, features: np.ndarray) -> np.ndarray:
+        """Test for trained conditions at any dose, whose features are parallel, shape `(n, n_trained)`."""
+        kernel, (size, trained_size) = self._kernel(features), self._sizes(features)
+        return (kernel > 0) & (kernel > (1.0 - 1e-5) * size[:, None] * trained_size)
+
+    def _is_known(self, features: np.ndarray) -> np.ndarray:
+        """Test for the trained conditions and, in the last column, the control, shape `(n, n_trained + 1)`."""
+        known = np.concatenate([self.features, np.zeros_like(self.features[:1])])
+        return cdist(features, known) == 0
+
+    def _sizes(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Get the prior s.d. for the given and the trained conditions."""
+        relevance = self.relevance.astype(np.float64)
+        size, trained_size = (np.sqrt(rows.astype(np.float64) ** 2 @ relevance) for rows in (features, self.features))
+        return size, trained_size
+
+    def _kernel(self, features: np.ndarray) -> np.ndarray:
+        """Covariance with the trained conditions, shape `(n, n_trained)`."""
+        return _matmul((features * self.relevance).astype(np.float32), self.features.T)
 
 
 @dataclass(frozen=True)
 class _Spectrum:
-    """Eigenvectors of a covariance in units of the noise: every size of effect has the same."""
+    """Eigenvectors of a covariance in units of the noise, which are the same for every size of effects."""
 
     scale: np.ndarray
     values: np.ndarray
     vectors: np.ndarray
 
     @classmethod
-    def of(cls, covariance: np.ndarray, noise: np.ndarray) -> _Spectrum:
+    def decompose(cls, covariance: np.ndarray, noise: np.ndarray) -> Self:
         scale = 1.0 / np.sqrt(noise)
         values, vectors = np.linalg.eigh(covariance * scale[:, None] * scale)
         return cls(scale, np.maximum(values, 0.0), vectors)
 
     def sizes(self, measured: np.ndarray) -> tuple[float, np.ndarray]:
-        """Find the most likely size of the effects on each output, and the log-likelihood of all."""
+        """Find the most likely size of the effects on each output, after the log-likelihood over all outputs."""
         rotated = (self.vectors.T @ (measured * self.scale[:, None])) ** 2
         inflated = 1.0 + _SIZES[:, None] * self.values  # (n_sizes, n_measured)
         likelihood = -0.5 * (np.log(inflated).sum(axis=1)[:, None] + (1.0 / inflated) @ rotated)
@@ -119,29 +214,29 @@ class _Spectrum:
         return (root / (self.values + 1.0 / size)) @ root.T
 
     def solve(self, measured: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """Get the coefficients of the posterior mean, shape `(n_measured, n_outputs)`."""
+        """Compute the coefficients of the posterior mean, shape `(n_measured, n_outputs)`."""
         rotated = self.vectors.T @ (measured * self.scale[:, None])
         return self.scale[:, None] * (self.vectors @ (rotated * sizes / (1.0 + sizes * self.values[:, None])))
 
-    def left_out(self, measured: np.ndarray, sizes: np.ndarray, which: np.ndarray) -> np.ndarray:
-        """Predict values from the others of their output, shape `(n_measured, n_outputs)`; 0 where none is left out."""
+    def left_out(self, measured: np.ndarray, sizes: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+        """Predict left-out values from the others in their output, else 0, shape `(n_measured, n_outputs)`."""
         expected = np.zeros_like(measured)
-        outputs = np.flatnonzero(which.any(axis=0) & (sizes > 0))
+        outputs = np.flatnonzero(left_out.any(axis=0) & (sizes > 0))
         for size in np.unique(sizes[outputs]):
             inverse = self.inverse(size)
             for output in outputs[sizes[outputs] == size]:
-                rows, values = which[:, output], measured[:, output]
+                rows, values = left_out[:, output], measured[:, output]
                 residual = np.linalg.solve(inverse[np.ix_(rows, rows)], inverse[rows] @ values)
                 expected[rows, output] = values[rows] - residual
         return expected
 
 
 def _relevances(features: np.ndarray, measured: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find out which features matter, and the precision of the measurements at a typical size of effects."""
+    """Estimate relevances, and the precision of the measurements at a typical size of effects."""
     squared = features**2
     relevance = np.ones(features.shape[1])
     for _ in range(_ROUNDS):
-        spectrum = _Spectrum.of(_product(features, relevance, features), noise)
+        spectrum = _Spectrum.decompose(_product(features, relevance, features), noise)
         _, sizes = spectrum.sizes(measured)
         moment, n_outputs = np.zeros_like(relevance), 0
         for size in np.unique(sizes[sizes > 0]):
@@ -155,9 +250,18 @@ def _relevances(features: np.ndarray, measured: np.ndarray, noise: np.ndarray) -
             break
         relevance = moment / n_outputs
         relevance = relevance / (squared @ relevance).mean()
-    spectrum = _Spectrum.of(_product(features, relevance, features), noise)
+    spectrum = _Spectrum.decompose(_product(features, relevance, features), noise)
     _, sizes = spectrum.sizes(measured)
     return relevance, spectrum.inverse(float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0)
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array, dtype=np.float32, order="C")
+
+
+def _matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Multiply matrices in single precision by torch, with the threads of the networks."""
+    return (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
 
 
 def _product(left: np.ndarray, relevance: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is known of targets by name."""
+"""Vocabulary of targets: genes, drugs and stimuli by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -15,36 +15,35 @@ from unlasting.screen import Perturbation, ScreenKeys, compared_by, nearest_name
 GENE: Final = 0
 DRUG: Final = 1
 STIMULUS: Final = 2
-NO_DOSE: Final = -1.0
 
 KINDS: Final = {GENE: "gene targets", DRUG: "drugs", STIMULUS: "stimuli"}
 
 Target = tuple[int, str]
-"""Kind and name of a target; a drug goes by its canonical SMILES, so that two names of a molecule are one."""
+"""Kind and name of a target; a drug has its canonical SMILES as name, so that two names for a molecule are one target."""
 
 
 @dataclass(frozen=True)
 class TargetVocabulary:
-    """Everything that is known of targets by name.
+    """Known targets, with their priors and molecules.
 
     Parameters
     ----------
     nodes
-        Names of the nodes of the graph, the measured genes first.
+        Names of the graph's nodes, the measured genes first.
     trained_conditions
-        The conditions of training cells, without the control.
+        Conditions in training cells, without the control.
     embedded
-        Names of the genes that the prior knows.
+        Names of the genes in the prior.
     features
-        What the prior says of them, dense or sparse, shape `(n_embedded, n_prior_features)`.
+        Their features, dense or sparse, shape `(n_embedded, n_prior_features)`.
     drugs
-        Canonical SMILES of every drug by its name.
+        Canonical SMILES by name of the drug.
     smiles
         Canonical SMILES of the molecules.
     molecules
-        Their embeddings, rows of length one, shape `(n_molecules, n_molecule_features)`.
+        Embeddings, rows of length one, shape `(n_molecules, n_molecule_features)`.
     molecule_kind
-        What these are, as :func:`unlasting.pp.molecules` names them.
+        Kind of embedding, as in :func:`unlasting.pp.molecules`.
     """
 
     nodes: Sequence[str]
@@ -57,8 +56,8 @@ class TargetVocabulary:
     molecule_kind: str = "given"
 
     @classmethod
-    def read(cls, graph: Mapping[str, Any], trained: Sequence[Perturbation]) -> TargetVocabulary:
-        """Take it from the registered graph and the trained conditions."""
+    def read(cls, graph: Mapping[str, Any], trained: Sequence[Perturbation]) -> Self:
+        """Read the registered graph and the trained conditions."""
         return cls(
             nodes=list(graph["nodes"]),
             trained_conditions=[p for p in trained if not p.is_control],
@@ -67,12 +66,11 @@ class TargetVocabulary:
             drugs=dict(zip(graph["drugs"], graph["drug_smiles"], strict=True)),
             smiles=list(graph["smiles"]),
             molecules=graph["molecules"],
-            # models of earlier versions, which do not say, compare the embeddings as they are
-            molecule_kind=graph.get("molecule_kind", "given"),
+            molecule_kind=graph["molecule_kind"],
         )
 
     def similarity(self, drugs: Sequence[Target], others: Sequence[Target]) -> np.ndarray:
-        """Compare the molecules of drugs, 0 where one is not known, shape `(n_drugs, n_others)`."""
+        """Compare molecules, 0 for unknown ones, shape `(n_drugs, n_others)`."""
         first, second = ([self.molecule_row.get(smiles, -1) for _, smiles in side] for side in (drugs, others))
         return self._compared[np.array(first, dtype=int)] @ self._compared[np.array(second, dtype=int)].T
 
@@ -83,50 +81,77 @@ class TargetVocabulary:
 
     @cached_property
     def _compared(self) -> np.ndarray:
-        """What molecules are compared by; the last row, of zeros, is for those that are not known."""
+        """Vectors whose products are similarities; the last row, with zeros, is for unknown molecules."""
         rows = compared_by(self.molecules, self.molecule_kind).astype(np.float64)
         return np.concatenate([rows, np.zeros((1, rows.shape[1]))])
 
     @cached_property
     def trained(self) -> list[str]:
-        """Names of the targets that occur in training cells."""
+        """Names of the targets in training cells."""
         return sorted({name for p in self.trained_conditions for name in p.targets})
 
     @cached_property
     def names_of_drugs(self) -> frozenset[str]:
-        """Everything that names a drug."""
+        """All names and SMILES of drugs."""
         return frozenset({*self.drugs, *self.smiles})
 
     @cached_property
     def names_of_genes(self) -> frozenset[str]:
-        """Every gene of the graph or the prior."""
+        """All genes in the graph or the prior."""
         return frozenset({*self.nodes, *self.embedded})
 
     def target(self, name: str) -> Target:
-        """Say what a name is: a drug where it names one, else a gene where graph or prior know it, else a stimulus."""
+        """Classify a name: a known drug, else a gene in graph or prior, else a stimulus."""
         if name in self.names_of_drugs:
             return DRUG, self.drugs.get(name, name)
         return (GENE if name in self.names_of_genes else STIMULUS), name
 
     def named(self, perturbation: Perturbation) -> frozenset[tuple[Target, float | None]]:
-        """Write a perturbation so that it is equal under all names of its molecules."""
+        """Write a perturbation in a form that is equal under all names of its molecules."""
         doses = zip(perturbation.targets, perturbation.doses, strict=True)
         return frozenset((self.target(name), dose) for name, dose in doses)
 
     @cached_property
     def trained_targets(self) -> list[Target]:
-        """The trained targets in the order of their learnt identities."""
+        """Trained targets in the order of their identities."""
         return sorted({self.target(name) for name in self.trained})
 
     @cached_property
     def trained_drugs(self) -> list[Target]:
-        """Those of them that are drugs."""
+        """Trained targets that are drugs."""
         return [target for target in self.trained_targets if target[0] == DRUG]
+
+    @cached_property
+    def node_row(self) -> dict[Target, int]:
+        """Row of each gene among the nodes."""
+        return {(GENE, name): row for row, name in enumerate(self.nodes)}
+
+    def measured_targets(self, perturbation: Perturbation, n_genes: int) -> list[int]:
+        """List the measured genes among the targets, as columns."""
+        rows = (self.node_row.get(self.target(name), n_genes) for name in perturbation.targets)
+        return [row for row in rows if row < n_genes]
+
+    def require_distinct(self, perturbation: Perturbation) -> None:
+        """Refuse a combination that names a molecule twice.
+
+        Raises
+        ------
+        ValueError
+            If it does.
+        """
+        first: dict[Target, str] = {}
+        for name in perturbation.targets:
+            other = first.setdefault(self.target(name), name)
+            if other != name:
+                raise ValueError(
+                    f"{other!r} and {name!r} are one molecule, {self.target(name)[1]!r}, and a combination can hold it "
+                    "only once. Name it once, at the sum of the doses."
+                )
 
     def require_known(
         self, perturbations: Sequence[Perturbation], control: str, delimiter: str = ScreenKeys.delimiter
     ) -> None:
-        """Refuse targets of which nothing is known; `control` and `delimiter` are how labels are written.
+        """Refuse unknown targets; `control` and `delimiter` are those of the labels.
 
         Raises
         ------
@@ -137,11 +162,12 @@ class TargetVocabulary:
         names = sorted({name for p in perturbations for name in p.targets})
         unknown = [n for n in names if (target := self.target(n))[0] == STIMULUS and target not in known]
         if unknown:
-            hint = nearest_name(unknown[0], {*self.names_of_genes, *self.drugs, *self.trained, control})
+            candidates = {*self.names_of_genes, *self.drugs, *self.trained}
+            hint = nearest_name(unknown[0], {*candidates, control})
             if unknown[0] == ScreenKeys.control:
                 hint = f" The control is {control!r} here."
             parts = re.split(r"[\W_]+", unknown[0])
-            if len(parts) > 1 and {*self.names_of_genes, *self.drugs, *self.trained}.issuperset(parts):
+            if len(parts) > 1 and candidates.issuperset(parts):
                 hint = f" A combination is written {delimiter.join(parts)!r}."
             raise ValueError(
                 f"Nothing is known of the target {unknown[0]!r}"

@@ -1,4 +1,4 @@
-"""Files of arrays, as tools without AnnData write them."""
+"""Files with arrays, from tools without AnnData."""
 
 from __future__ import annotations
 
@@ -22,38 +22,31 @@ SAFE = {
     ("collections", "OrderedDict"),
     ("_codecs", "encode"),
 }
-"""What a pickle may name: arrays and dictionaries, and nothing that runs."""
+"""Names that a pickle may use: arrays and dictionaries, and no code."""
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     """Read arrays, numbers, text, lists and dictionaries, and refuse everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look up a class if it is harmless."""
+        """Look up an allowed class."""
         if (module, name) not in SAFE:
             raise ValueError(
-                f"The pickle asks for `{module}.{name}`, which is not read for safety. Save arrays instead: "
+                f"The pickle asks for `{module}.{name}`, which is refused for safety. Save arrays instead: "
                 "`numpy.savez(path, **arrays)`."
             )
         return super().find_class(module, name)
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """Read named arrays from `.npz`, `.pkl`, or a table (`.csv`, `.tsv`) with one row for each condition.
+    """Read named arrays from `.npz`, `.pkl`, or a table (`.csv`, `.tsv`) with one row per condition.
 
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    The arrays by name; the columns of a table as `gene_names`.
+    The columns of a table become `gene_names`.
 
     Raises
     ------
     ValueError
-        If the file is of another kind, or a pickle holds more than arrays.
+        If the suffix is another, or a pickle holds more than arrays.
     """
     readers: dict[str, Callable[[], dict[str, Any]]] = {
         ".npz": lambda: dict(np.load(path, allow_pickle=False)),
@@ -71,7 +64,7 @@ def _unpickled(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         found = _ArrayUnpickler(file).load()
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}. Save a dictionary of arrays by condition.")
+        raise ValueError(f"{path} holds a {type(found).__name__}. Save a dictionary from conditions to arrays.")
     return found
 
 

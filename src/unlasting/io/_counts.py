@@ -25,19 +25,19 @@ def to_counts(
     Parameters
     ----------
     predictions
-        Generated cells, log-normalised as `screen`, shape `(n_cells, n_genes)`: the result of `model.generate`, or the
-        screen itself with the layer of `model.predict`.
+        Generated cells, log-normalised like `screen`, shape `(n_cells, n_genes)`: from `model.generate`, or the screen
+        itself with a layer from `model.predict`.
     screen
-        The screen with the raw counts of the control cells. If `None`, `predictions`.
+        The screen with raw counts for the control cells; `predictions` by default.
     layer
-        Layer of `predictions` with the cells. If `None`, `X`.
+        Layer with the cells; `X` by default.
     seed
-        Seed of rounding: a value between two integers becomes one of them at random, so that means are kept.
+        Seed for rounding: a value between two integers becomes one of them at random, so that means are kept.
 
     Returns
     -------
-    The counts, shape `(n_cells, n_genes)`. A cell has the depth of the control cell in `obs["unlasting_source"]`, or else
-    the median depth. Rows without a generated cell are empty. Cells that are counts already are returned as they are.
+    The counts, shape `(n_cells, n_genes)`. A cell has the depth of its control cell in `obs["unlasting_source"]`, or the
+    median depth. Rows without a generated cell are empty. Counts are returned unchanged.
 
     Raises
     ------

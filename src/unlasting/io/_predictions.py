@@ -1,8 +1,8 @@
-"""Predictions of other tools, ready for `tl.evaluate`."""
+"""Predictions from other tools, for `tl.evaluate`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Final
@@ -11,22 +11,8 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting.io import _tools
+from unlasting.io._tools import TOOLS
 from unlasting.screen import UNS_KEY, MissingKeyError, ScreenKeys, nearest_name
-
-TOOLS: Final[dict[str, Callable[[Path, Sequence[str] | None], AnnData]]] = {
-    "gears": _tools.gears,
-    "cpa": _tools.cpa,
-    "chemcpa": _tools.chemcpa,
-    "graphvci": _tools.graphvci,
-    "scgpt": _tools.scgpt,
-    "grape": _tools.grape,
-    "cellflow": _tools.cellflow,
-    "state": _tools.state,
-    "scgen": _tools.scgen,
-    "cell-eval": _tools.cell_eval,
-}
-"""The reader of each tool's files."""
 
 CONTROLS: Final = ("ctrl", "control", "non-targeting", "non_targeting", "NT", "DMSO_TF")
 
@@ -40,40 +26,39 @@ def read_predictions(
     perturbation: str | None = None,
     counts: bool = False,
 ) -> AnnData:
-    """Read the predictions of another tool.
+    """Read predictions from another tool.
 
     Parameters
     ----------
     path
-        The file; what each tool writes is described at its reader in `io.TOOLS`.
+        The file. The guide to metrics lists the files and rows for each tool.
     tool
         `"gears"`, `"cpa"`, `"chemcpa"`, `"graphvci"`, `"scgpt"`, `"grape"`, `"cellflow"`, `"state"`, `"scgen"` or
         `"cell-eval"`.
     screen
-        The screen that the predictions will be compared with. Its recorded keys name the columns, and its genes and
-        their order are taken.
+        The screen to compare with. Its recorded keys name the columns, and its genes are used in their order.
     genes
-        Names of the genes in the order of the model, where the file lacks them.
+        Gene names in the model's order, if the file lacks them.
     perturbation
-        Label of all cells, for files that do not name it.
+        Label for all cells, if the file lacks it.
     counts
-        The file holds counts, or expected counts. They are normalised to the total of `screen` (10,000 without one) and
-        become `log1p`.
+        Whether the file holds counts, or expected counts. They are normalised to the total in `screen` (10,000 without
+        a screen) and transformed by `log1p`.
 
     Returns
     -------
     Predictions without control cells, shape `(n_cells, n_genes)`, with `obs["perturbation"]`, and with `obs["cell_type"]`
-    and `obs["dose"]` (uM) where the file has them. With one row for each condition they are mean profiles. Pass it
-    to :func:`unlasting.tl.evaluate` as `predictions`.
+    and `obs["dose"]` (uM) if present. One row per condition is a mean profile. Pass it to
+    :func:`unlasting.tl.evaluate` as `predictions`.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     KeyError
-        If the tool is unknown, or genes or columns of the screen are missing.
+        If the tool is unknown, or genes or columns are missing.
     ValueError
-        If the file has another form than the tool writes.
+        If the file has another form.
 
     Examples
     --------
@@ -85,7 +70,7 @@ def read_predictions(
         raise MissingKeyError(f"There is no reader for {tool!r}.{nearest_name(tool, TOOLS)} Tools are {list(TOOLS)}.")
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}. Give the file that {tool} has written.")
+        raise FileNotFoundError(f"There is no file {path}. Give the output file from {tool}.")
     found = TOOLS[tool](path, genes)
     if perturbation is not None:
         found.obs["perturbation"] = perturbation
@@ -109,20 +94,14 @@ def _log_normalised(counts: object, total: float) -> sparse.csr_matrix:
 
 
 def _as_in(found: AnnData, screen: AnnData, keys: ScreenKeys) -> AnnData:
-    """Name genes and columns as in the screen.
-
-    Raises
-    ------
-    KeyError
-        If genes or columns are missing.
-    """
+    """Name genes and columns as in the screen."""
     names = [found.var_names, *(found.var[key] for key in found.var)]
     best = max(names, key=lambda column: screen.var_names.isin(column).sum())
     found.var_names = best.astype(str)
     missing = screen.var_names[~screen.var_names.isin(found.var_names)]
     if len(missing):
         raise MissingKeyError(
-            f"The predictions lack {len(missing)} of the {screen.n_vars} genes of the screen, such as {list(missing[:3])}. "
+            f"The predictions lack {len(missing)} genes among the screen's {screen.n_vars}, such as {list(missing[:3])}. "
             "Compare on shared genes: `screen[:, screen.var_names.isin(predictions.var_names)].copy()`."
         )
     found = found[:, screen.var_names].copy()

@@ -17,7 +17,7 @@ from unlasting.screen import MissingKeyError, ScreenKeys, logger, nearest_name
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a collection of screens keeps its labels; of several columns, the first that exists is taken.
+    """Label columns in a collection of screens; the first existing column is used.
 
     Parameters
     ----------
@@ -59,16 +59,15 @@ def read_screen(source: AnnData | str | PathLike[str], layout: str) -> AnnData:
 
     Returns
     -------
-    A copy with `obs["perturbation"]` (`control`, `A`, `A+B`), `obs["cell_type"]` where there are several cell types, and
-    `obs["dose"]` in uM where there are doses. These columns are recorded, so that `pp.split` and all later calls need no
-    names. Cells without a label are left out.
+    A copy with `obs["perturbation"]` (`control`, `A`, `A+B`), `obs["cell_type"]` for several cell types, and `obs["dose"]`
+    in uM if present. The keys are recorded for `pp.split` and all later calls. Cells without a label are left out.
 
     Raises
     ------
     KeyError
         If the layout is unknown or its columns are missing.
     ValueError
-        If no cell is a control, or a unit of dose is unknown.
+        If no cell is a control, or a dose unit is unknown.
 
     Examples
     --------
@@ -85,7 +84,7 @@ def read_screen(source: AnnData | str | PathLike[str], layout: str) -> AnnData:
     key = _first(adata, names.perturbation)
     if key is None:
         raise MissingKeyError(
-            f"`obs` has none of the columns {list(names.perturbation)} of this layout (it has {list(adata.obs.columns)}). "
+            f"`obs` has no column among {list(names.perturbation)} (it has {list(adata.obs.columns)}). "
             "Rename the column with the perturbation to 'perturbation'."
         )
     labels = adata.obs[key].astype(object)
@@ -96,7 +95,7 @@ def read_screen(source: AnnData | str | PathLike[str], layout: str) -> AnnData:
     is_control = labels.isin(names.controls)
     if not is_control.any():
         raise ValueError(
-            f"No cell in `obs[{key!r}]` carries one of the control labels {list(names.controls)}. Rename the control to "
+            f"No cell in `obs[{key!r}]` has a control label, one of {list(names.controls)}. Rename the control to "
             "'control'."
         )
     keys: dict[str, Any] = {"perturbation_key": "perturbation", "control": CONTROL}
@@ -121,7 +120,7 @@ def _first(adata: AnnData, names: tuple[str, ...] | list[str]) -> str | None:
 
 
 def _joined(labels: pd.Series, n: pd.Series) -> pd.Series:
-    """Join the targets of combinations by a plus: `A_B` of two perturbations is `A+B`."""
+    """Join the targets in combinations by a plus: `A_B` with two perturbations is `A+B`."""
     number = pd.to_numeric(n, errors="coerce").fillna(1).to_numpy()
     parts = labels.str.split("_")
     return labels.where(~((parts.str.len() == number) & (number > 1)), parts.str.join("+"))

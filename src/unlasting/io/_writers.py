@@ -22,7 +22,7 @@ from unlasting.screen import (
     require_integers,
     screen_counts,
 )
-from unlasting.tl._groups import Groups
+from unlasting.tl._screen import Screen
 
 NON_TARGETING = "non-targeting"
 CELLS_PER_PERTURBATION = 400
@@ -43,26 +43,25 @@ def write_cell_eval(
     adata
         The screen with counts and a split. Its test cells, and its control cells labelled `train`, are the observed cells.
     folder
-        Where `pred.h5ad` and `real.h5ad` are written. It is made if needed.
+        Folder for `pred.h5ad` and `real.h5ad`; it is made if needed.
     layer
         Layer with the generated cells.
     predictions
-        Generated cells as an AnnData of their own, instead of `layer`, with the genes and columns of `adata`.
+        Generated cells in a second AnnData, instead of `layer`, with the same genes and columns.
     seed
-        Seed of rounding (:func:`to_counts`).
+        Seed for rounding (:func:`to_counts`).
 
     Returns
     -------
-    The paths of the predicted and of the observed cells. Both hold counts, `obs["target"]` with the control
-    `non-targeting`, and `obs["cell_type"]`. Both hold the observed control cells. With several cell types, evaluate one
-    at a time.
+    The paths of the predicted and the observed cells. Both files hold counts, `obs["target"]`, `obs["cell_type"]` and the
+    observed control cells, named `non-targeting`. With several cell types, evaluate one at a time.
 
     Raises
     ------
     KeyError
         If the layer or a column is missing.
     ValueError
-        If there are no counts, no test cells, no control cells or no generated cells of a test condition.
+        If there are no counts, test cells, control cells, or generated cells in a test condition.
 
     Examples
     --------
@@ -70,22 +69,22 @@ def write_cell_eval(
     >>> pred, real = ul.io.write_cell_eval(adata, "pair")  # doctest: +SKIP
     >>> # cell-eval2 run -ap pair/pred.h5ad -ar pair/real.h5ad --preset vcc2026 -o results/
     """
-    groups = Groups.read(adata, layer=layer, predictions=predictions, allow_counts=True)
-    shared = [condition for condition in groups.test_conditions() if condition in groups.generated.conditions]
+    screen = Screen.read(adata, layer=layer, predictions=predictions, allow_counts=True)
+    shared = [condition for condition in screen.test_conditions() if condition in screen.generated.conditions]
     if not shared:
         raise ValueError("No test condition has generated cells. Run `model.predict(adata)`, or give `predictions`.")
     observed = screen_counts(adata)
     if predictions is None:
         generated = to_counts(adata, layer=layer, seed=seed)
     else:
-        generated = to_counts(predictions, screen=adata, seed=seed)[:, groups.generated.columns]
-    controls = {cell_type: groups.control_rows(cell_type) for cell_type in dict.fromkeys(c.cell_type for c in shared)}
+        generated = to_counts(predictions, screen=adata, seed=seed)[:, screen.generated.columns]
+    controls = {cell_type: screen.control_rows(cell_type) for cell_type in dict.fromkeys(c.cell_type for c in shared)}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "pred.h5ad", folder / "real.h5ad"
     parts = (
-        [(c, generated[groups.generated.rows(c)]) for c in shared],
-        [(c, observed[groups.part(c, TEST)]) for c in shared],
+        [(c, generated[screen.generated.rows(c)]) for c in shared],
+        [(c, observed[screen.part(c, TEST)]) for c in shared],
     )
     for path, part in zip(paths, parts, strict=True):
         blocks = [(_name(c), c.cell_type, counts) for c, counts in part]
@@ -121,26 +120,26 @@ def write_vcc(
     Parameters
     ----------
     predictions
-        Generated cells, log-normalised or counts: the result of `model.generate`. Control cells are left out.
+        Generated cells from `model.generate`, log-normalised or counts. Control cells are left out.
     path
         The `.h5ad` file to write.
     screen
-        The screen with the counts of the control cells, for log-normalised cells (:func:`to_counts`).
+        The screen with counts for the control cells, if the cells are log-normalised (:func:`to_counts`).
     controls
-        Counts of the control cells on all `genes`, with the names in `obs["unlasting_source"]`. A gene that was not
-        predicted is taken from the control cell that a cell was generated from.
+        Counts for the control cells on all `genes`, with the names in `obs["unlasting_source"]`. A gene without a
+        prediction is copied from the source cell.
     genes
-        The genes of the challenge in their order, or its file `gene_names.csv`. If `None`, those of `predictions`.
+        The genes of the challenge in order, or its file `gene_names.csv`; by default those in `predictions`.
     perturbation_key
-        Column of `predictions.obs` with the target.
+        `obs` column with the target.
     context_key
-        Column of `predictions.obs` with the context (`A`, `B`, ...).
+        `obs` column with the context (`A`, `B`, ...).
     context
-        The context of all cells, where there is no such column.
+        The context for all cells, without such a column.
     n_cells
-        Number of cells for each target and context, drawn where there are more.
+        Cells per target and context, drawn if there are more.
     seed
-        Seed of rounding and drawing.
+        Seed for rounding and drawing.
 
     Returns
     -------
@@ -164,7 +163,7 @@ def write_vcc(
         raise MissingKeyError(f"`predictions.obs` has no column {perturbation_key!r}. Name another `perturbation_key`.")
     if context is None and context_key not in predictions.obs:
         raise MissingKeyError(
-            f"`predictions.obs` has no column {context_key!r}. Name another `context_key`, or give the `context` of all cells."
+            f"`predictions.obs` has no column {context_key!r}. Name another `context_key`, or give `context`."
         )
     keys = ScreenKeys.read(predictions if screen is None else screen)
     targets = predictions.obs[perturbation_key].astype(str).to_numpy()
@@ -203,7 +202,7 @@ def _gene_names(genes: Sequence[str] | str | PathLike[str]) -> list[str]:
 def _on_genes(
     predictions: AnnData, counts: sparse.csr_array, names: list[str], controls: AnnData | None
 ) -> sparse.csr_array:
-    """Bring counts to genes; what was not predicted comes from the source cell."""
+    """Bring counts to the named genes; genes without a prediction come from the source cell."""
     places = predictions.var_names.get_indexer(names)
     missing = np.flatnonzero(places < 0)
     if not len(missing):
@@ -211,8 +210,8 @@ def _on_genes(
     source_key = f"{PREDICTION_KEY}_source"
     if controls is None or source_key not in predictions.obs:
         raise MissingKeyError(
-            f"{len(missing)} of the {len(names)} genes were not predicted, such as {names[missing[0]]!r}. Give `controls`: "
-            f"counts of the control cells in `obs[{source_key!r}]` on all genes."
+            f"{len(missing)} genes among {len(names)} have no prediction, such as {names[missing[0]]!r}. Give `controls`: "
+            f"counts for the control cells in `obs[{source_key!r}]` on all genes."
         )
     source = controls.obs_names.get_indexer(predictions.obs[source_key].astype(str))
     columns = controls.var_names.get_indexer([names[place] for place in missing])

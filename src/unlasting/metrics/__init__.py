@@ -1,4 +1,4 @@
-"""Distances of predicted from observed cells: pure functions of arrays, and their registry."""
+"""Distances between predicted and observed cells: pure functions on arrays, and their registry."""
 
 from unlasting.metrics._calibration import dynamic_range_fraction
 from unlasting.metrics._challenge import (

@@ -1,4 +1,4 @@
-"""How well the mean change is predicted."""
+"""Errors in the mean change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unlasting.metrics._matrices import Matrix, check_genes, mean_profile
 def pearson_change(
     predicted: Matrix, observed: Matrix, control: Matrix, *, observed_control: Matrix | None = None
 ) -> float:
-    """Compute the correlation over genes of the predicted and the observed mean change.
+    """Correlate the predicted and the observed mean change over genes.
 
     Parameters
     ----------
@@ -21,15 +21,15 @@ def pearson_change(
     observed
         Observed cells or their mean profile, likewise.
     control
-        What the change is measured from: control cells or a mean profile, likewise. With the mean of the training
-        perturbations in place of controls, the score asks how *this* perturbation differs from others.
+        Reference for the change: control cells or a mean profile, likewise. With the mean over the training
+        perturbations instead, the score asks how *this* perturbation differs from others.
     observed_control
         Other control cells, from which the observed change is measured. A shared control correlates the two changes
-        by its own noise; disjoint halves of the controls do not. If `None`, `control`.
+        by its own noise; disjoint control halves do not. If `None`, `control`.
 
     Returns
     -------
-    Pearson's correlation; NaN if one of the changes is the same in all genes, as that of a prediction without an
+    Pearson's correlation; NaN if a change is the same in all genes, as for a prediction without an
     effect.
 
     Raises
@@ -37,7 +37,7 @@ def pearson_change(
     TypeError
         If an argument does not hold real numbers.
     ValueError
-        If an argument is empty or holds missing or infinite values, or the numbers of genes differ.
+        If an argument is empty or holds missing or infinite values, or the genes differ in number.
     """
     first, second = _changes(predicted, observed, control, observed_control)
     # rounding leaves a constant vector with a tiny variance
@@ -51,7 +51,7 @@ def pearson_change(
 def mse_change(
     predicted: Matrix, observed: Matrix, control: Matrix, *, observed_control: Matrix | None = None
 ) -> float:
-    """Compute the mean over genes of the squared error of the mean change.
+    """Compute the squared error in the mean change, averaged over genes.
 
     Parameters
     ----------
@@ -60,27 +60,27 @@ def mse_change(
     observed
         Observed cells or their mean profile, likewise.
     control
-        What the change is measured from: control cells or a mean profile, likewise.
+        Reference for the change: control cells or a mean profile, likewise.
     observed_control
         Other control cells, from which the observed change is measured. If `None`, `control`, which then cancels.
 
     Returns
     -------
-    The mean squared error, in the squared unit of the data.
+    The mean squared error, in the data's squared unit.
 
     Raises
     ------
     TypeError
         If an argument does not hold real numbers.
     ValueError
-        If an argument is empty or holds missing or infinite values, or the numbers of genes differ.
+        If an argument is empty or holds missing or infinite values, or the genes differ in number.
     """
     first, second = _changes(predicted, observed, control, observed_control)
     return float(np.mean((first - second) ** 2))
 
 
 def _changes(predicted: Any, observed: Any, control: Any, observed_control: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Get the predicted and the observed mean change, each of shape `(n_genes,)`."""
+    """Get the predicted and the observed mean change, each with shape `(n_genes,)`."""
     given = {"predicted": predicted, "observed": observed, "control": control, "observed_control": observed_control}
     means = {name: mean_profile(cells, name) for name, cells in given.items() if cells is not None}
     for name, mean in means.items():

@@ -1,4 +1,4 @@
-"""Whether the same genes are found to change: comparisons of two tables of differential expression."""
+"""Comparisons between two tables with differential expression."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ def de_overlap(
     n_top: int | None = None,
     threshold: float = 0.05,
 ) -> float:
-    """Compute which share of the top observed genes is among as many top predicted genes.
+    """Compute the share of top observed genes among as many top predicted genes.
 
     Parameters
     ----------
     predicted_score
-        What ranks the genes, by its absolute value, in predicted against control cells, shape `(n_genes,)`: log-fold
+        Ranks genes by its absolute value, predicted against control cells, shape `(n_genes,)`: log-fold
         changes, or t statistics. Genes where it is missing come last.
     observed_score
-        The same of the observed cells.
+        The same for observed cells.
     predicted_pvalue
         Adjusted p-values, shape `(n_genes,)`: only genes below `threshold` are ranked. If `None`, all are.
     observed_pvalue
-        The same of the observed cells.
+        The same for observed cells.
     n_top
-        How many genes are compared, at most the significant observed ones. If `None`, all of these.
+        Number of genes, at most the significant observed ones. If `None`, all these.
     threshold
         Below which a gene is significant.
 
@@ -66,14 +66,14 @@ def de_overlap(
 
 
 def de_recall(predicted_pvalue: np.ndarray, observed_pvalue: np.ndarray, *, threshold: float = 0.05) -> float:
-    """Compute which share of the significant observed genes is significant in predicted cells.
+    """Compute the share of significant observed genes that are significant in predicted cells.
 
     Parameters
     ----------
     predicted_pvalue
-        Adjusted p-values of predicted against control cells, shape `(n_genes,)`. A missing one is not significant.
+        Adjusted p-values, predicted against control cells, shape `(n_genes,)`. A missing one is not significant.
     observed_pvalue
-        The same of the observed cells.
+        The same for observed cells.
     threshold
         Below which a gene is significant.
 
@@ -88,7 +88,7 @@ def de_recall(predicted_pvalue: np.ndarray, observed_pvalue: np.ndarray, *, thre
 
     Notes
     -----
-    It is cell-eval's `de_sig_genes_recall`. P-values depend on the number of cells: compare equally many.
+    It is cell-eval's `de_sig_genes_recall`. P-values depend on cell numbers: compare equally many.
     """
     vectors = _vectors(predicted_pvalue=predicted_pvalue, observed_pvalue=observed_pvalue)
     chosen = vectors["observed_pvalue"] < threshold
@@ -102,17 +102,17 @@ def de_direction(
     *,
     threshold: float = 0.05,
 ) -> float:
-    """Compute which share of the significant observed genes changes in the predicted direction.
+    """Compute the share of significant observed genes that change in the predicted direction.
 
     Parameters
     ----------
     predicted_lfc
-        Log-fold changes, or any score with their sign, of predicted against control cells, shape `(n_genes,)`. No
+        Log-fold changes, or any score with their sign, predicted against control cells, shape `(n_genes,)`. No
         predicted change is a wrong direction.
     observed_lfc
-        The same of the observed cells.
+        The same for observed cells.
     observed_pvalue
-        Adjusted p-values of the observed cells, shape `(n_genes,)`. If `None`, all genes count.
+        Adjusted p-values in observed cells, shape `(n_genes,)`. If `None`, all genes count.
     threshold
         Below which a gene is significant.
 
@@ -140,16 +140,16 @@ def de_lfc_spearman(
     *,
     threshold: float = 0.05,
 ) -> float:
-    """Compute the rank correlation of log-fold changes over the significant observed genes.
+    """Correlate ranked log-fold changes over the significant observed genes.
 
     Parameters
     ----------
     predicted_lfc
-        Log-fold changes of predicted against control cells, shape `(n_genes,)`.
+        Log-fold changes, predicted against control cells, shape `(n_genes,)`.
     observed_lfc
-        The same of the observed cells.
+        The same for observed cells.
     observed_pvalue
-        Adjusted p-values of the observed cells, shape `(n_genes,)`. If `None`, all genes count.
+        Adjusted p-values in observed cells, shape `(n_genes,)`. If `None`, all genes count.
     threshold
         Below which a gene is significant.
 
@@ -173,7 +173,7 @@ def de_lfc_spearman(
 
 
 def _vectors(**given: Any) -> dict[str, np.ndarray]:
-    """Check that vectors that are given have one value for each of the same genes."""
+    """Check that the given vectors have one value for each gene."""
     vectors = {name: np.asarray(values, dtype=np.float64) for name, values in given.items() if values is not None}
     shapes = {name: values.shape for name, values in vectors.items()}
     first = next(iter(shapes.values()))
@@ -191,7 +191,7 @@ def _ranked(score: np.ndarray, pvalue: np.ndarray | None, threshold: float) -> n
 def _significant(
     predicted: np.ndarray, observed: np.ndarray, pvalue: np.ndarray | None, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Get both log-fold changes of the significant observed genes."""
+    """Get both log-fold changes for the significant observed genes."""
     vectors = _vectors(predicted_lfc=predicted, observed_lfc=observed, observed_pvalue=pvalue)
     predicted, observed = vectors["predicted_lfc"], vectors["observed_lfc"]
     chosen = ~np.isnan(predicted) & ~np.isnan(observed)

@@ -1,4 +1,4 @@
-"""Whether predictions of different conditions are told apart."""
+"""Whether predictions for different conditions differ as they should."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def discrimination_score(
     distance: Discrimination = "l1",
     excluded: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Compute, for each condition, how near its own truth is to its prediction among the truths of all conditions.
+    """Rank, for each condition, its own truth among all truths by distance to its prediction.
 
     Parameters
     ----------
     predicted
         Predicted mean changes, one row per condition, shape `(n_conditions, n_genes)`.
     observed
-        Observed mean changes of the same conditions in the same order.
+        Observed mean changes, same conditions in the same order.
     distance
         How effects are compared: `l1`, `l2` or `cosine`.
     excluded
@@ -42,8 +42,6 @@ def discrimination_score(
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
         If the shapes differ, a value is missing or infinite, or `distance` is unknown.
 
@@ -73,25 +71,23 @@ def discrimination_score(
 
 
 def perturbation_spread(predicted: np.ndarray, observed: np.ndarray | None = None) -> float:
-    """Compute how much the effects of conditions differ: whether all predictions are the same.
+    """Compute the spread between the effects, which is zero if all predictions are the same.
 
     Parameters
     ----------
     predicted
         Predicted mean changes, one row per condition, shape `(n_conditions, n_genes)`.
     observed
-        Observed mean changes of the same conditions. If `None`, the spread is absolute.
+        Observed mean changes, same conditions. If `None`, the spread is absolute.
 
     Returns
     -------
-    The mean Euclidean distance of effects from their mean, in the unit of the data; or with `observed`, as a fraction
-    of the observed one: 0 if all predictions are the same, 1 if they differ as much as the truth. NaN if the truth
+    The mean Euclidean distance of effects from their mean, in the data's unit; or with `observed`, as a fraction
+    thereof: 0 if all predictions are the same, 1 if they differ as much as the truth. NaN if the truth
     does not differ.
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
         If there are fewer than two conditions, the shapes differ, or a value is missing or infinite.
     """
@@ -114,7 +110,7 @@ def _spread(effects: np.ndarray) -> float:
 
 
 def _effects(predicted: np.ndarray, observed: np.ndarray, min_conditions: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Check effects, and that both are of the same conditions and genes."""
+    """Check effects, and that both have the same conditions and genes."""
     first = dense(as_matrix(predicted, "predicted", min_cells=min_conditions)).astype(np.float64)
     second = dense(as_matrix(observed, "observed", min_cells=min_conditions)).astype(np.float64)
     if first.shape != second.shape:

@@ -14,9 +14,9 @@ from unlasting.screen import logger
 MAX_BLOCK_CELLS = 1024
 MEDIAN_CELLS = 1000
 COINCIDENT = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-13}
-"""Below which share of the squared norms a squared distance is lost in rounding.
+"""Share of the squared norms below which a squared distance is lost in rounding.
 
-Blocks of float32 with such a pair are computed in float64, where it is taken as zero.
+float32 blocks with such a pair are computed in float64, where it is taken as zero.
 """
 
 
@@ -32,25 +32,22 @@ def mean_distance(x: Matrix, y: Matrix | None = None, *, squared: bool = False, 
     squared
         Whether to average squared distances.
     unbiased
-        Within `x`: whether to leave out the pairs of a cell with itself, that is to divide by `n (n - 1)` and not
+        Within `x`: whether to leave out each cell's pair with itself, that is to divide by `n (n - 1)` and not
         by `n^2`. Without meaning between two samples.
 
     Returns
     -------
-    The mean distance, in the unit of the data (squared with `squared`).
+    The mean distance, in the data's unit (squared with `squared`).
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, the numbers of genes differ, or `unbiased` is asked
-        of a single cell.
+        If a matrix is empty or holds missing or infinite values, the genes differ in number, or `unbiased` is asked
+        for a single cell.
 
     Notes
     -----
-    Distances are computed block by block from products of matrices, after the data are centred. Blocks of float32
-    data in which cells nearly coincide are computed in float64.
+    Distances are computed block by block from matrix products, after the data are centred. float32 blocks in which cells nearly coincide are computed in float64.
     """
     x = as_matrix(x, "x", min_cells=2 if unbiased and y is None else 1)
     if y is not None:
@@ -81,33 +78,31 @@ def e_distance(
     observed
         Observed cells, shape `(n_other_cells, n_genes)`.
     unbiased
-        Whether to leave out the pairs of a cell with itself (U-statistic). It is zero on average, and negative
-        half of the time, for samples of one distribution; the other form is never negative and grows as samples
+        Whether to leave out each cell's pair with itself (U-statistic). It is zero on average, and negative
+        half the time, for samples from one distribution; the other form is never negative and grows as samples
         get smaller.
     sqrt
-        Whether to take the square root; that of a negative estimate is given as 0.
+        Whether to take the square root, which is 0 for a negative estimate.
     squared
-        Whether to use squared distances. It then compares nothing but the means of the samples.
+        Whether to use squared distances. It then compares only the samples' means.
     max_cells
-        Largest number of cells that is used of each sample; others are left out at random, and the log says so.
+        Largest number of cells used per sample; others are left out at random, which is logged.
     seed
-        Seed of that choice.
+        Seed for that choice.
 
     Returns
     -------
-    The E-distance, in the unit of the data.
+    The E-distance, in the data's unit.
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, the numbers of genes differ, or a sample is too
+        If a matrix is empty or holds missing or infinite values, the genes differ in number, or a sample is too
         small.
 
     Notes
     -----
-    The default is the formula in the text of :cite:t:`chi2025unlasting`; the tables there are `unbiased=True,
+    The default is the formula in the text by :cite:t:`chi2025unlasting`; the tables there are `unbiased=True,
     sqrt=True`. pertpy's `edistance` is the default as well; where it uses squared distances
     (`cell_wise_metric="sqeuclidean"`, its default before version 1), it is `squared=True`.
 
@@ -139,9 +134,9 @@ def e_distance(
 def mmd(
     predicted: Matrix, observed: Matrix, *, unbiased: bool = True, bandwidth: float | None = None, seed: int = 0
 ) -> float:
-    r"""Compute the squared maximum mean discrepancy of two samples of cells under a Gaussian kernel.
+    r"""Compute the squared maximum mean discrepancy between two samples under a Gaussian kernel.
 
-    It is that of :cite:t:`gretton2012mmd` with the kernel :math:`k(x, y) = \exp(-\|x - y\|^2 / 2 \sigma^2)`.
+    It follows :cite:t:`gretton2012mmd` with the kernel :math:`k(x, y) = \exp(-\|x - y\|^2 / 2 \sigma^2)`.
 
     Parameters
     ----------
@@ -150,13 +145,13 @@ def mmd(
     observed
         Observed cells, shape `(n_other_cells, n_genes)`.
     unbiased
-        Whether to leave out the pairs of a cell with itself (U-statistic, zero on average for samples of one
+        Whether to leave out each cell's pair with itself (U-statistic, zero on average for samples from one
         distribution, hence sometimes negative).
     bandwidth
-        The scale :math:`\sigma`, in the unit of the data. If `None`, the median distance between cells of both
+        The scale :math:`\sigma`, in the data's unit. If `None`, the median distance between cells in both
         samples together, without pairs that coincide. Values compare only at the same bandwidth.
     seed
-        Seed of the 1,000 cells from which the median is taken if there are more.
+        Seed for the 1,000 cells from which the median is taken if there are more.
 
     Returns
     -------
@@ -164,10 +159,8 @@ def mmd(
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, the numbers of genes differ, a sample is too
+        If a matrix is empty or holds missing or infinite values, the genes differ in number, a sample is too
         small, or `bandwidth` is not positive.
     """
     predicted, observed = as_pair(predicted, observed, min_cells=2 if unbiased else 1)
@@ -195,7 +188,7 @@ def _mean_distance(x: Matrix, y: Matrix | None, squared: bool, unbiased: bool) -
 
 
 def _sum_of_squared_distances(x: Matrix, y: Matrix | None) -> float:
-    """Sum over all pairs from two moments of each sample."""
+    """Sum over all pairs from each sample's two moments."""
     center = _center(x, y)
     moments = []
     for cells in (x, x if y is None else y):
@@ -218,7 +211,7 @@ def _kernel_sum(x: Matrix, y: Matrix | None, scale: float) -> float:
 
 
 def _median_distance(predicted: Matrix, observed: Matrix, rng: np.random.Generator) -> float:
-    """Get the median distance between different cells of both samples; 1 if all coincide, where it does not matter."""
+    """Get the median distance between different cells in both samples; 1 if all coincide, where it does not matter."""
     n, m = predicted.shape[0], observed.shape[0]
     chosen = np.sort(rng.permutation(n + m)[:MEDIAN_CELLS])
     pooled = np.vstack([dense(predicted[chosen[chosen < n]]), dense(observed[chosen[chosen >= n] - n])])
@@ -228,7 +221,7 @@ def _median_distance(predicted: Matrix, observed: Matrix, rng: np.random.Generat
 
 
 def _blocks(x: Matrix, y: Matrix | None) -> Iterator[tuple[int, np.ndarray]]:
-    """Go through squared distances in blocks; within `x`, only one side of the diagonal, which counts twice."""
+    """Go through squared distances in blocks; within `x`, only the upper triangle, which counts twice."""
     within = y is None
     other = x if y is None else y
     center = _center(x, y)
@@ -265,7 +258,7 @@ def _products(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lost(block: np.ndarray, scale: np.ndarray, diagonal: bool) -> np.ndarray:
-    """Find the pairs whose distance is lost in rounding, without those of a cell with itself."""
+    """Find the pairs whose distance is lost in rounding, except each cell's pair with itself."""
     lost = block <= COINCIDENT[block.dtype] * scale
     if diagonal:
         np.fill_diagonal(lost, False)
@@ -277,7 +270,7 @@ def _centred(x: Matrix, rows: slice, center: np.ndarray, dtype: DTypeLike) -> np
 
 
 def _center(x: Matrix, y: Matrix | None) -> np.ndarray:
-    """Get a point amid the cells, from which products of matrices lose least."""
+    """Get a point amid the cells, from which matrix products lose least."""
     means = [np.asarray(cells.mean(axis=0, dtype=np.float64)).ravel() for cells in (x, y) if cells is not None]
     return np.mean(means, axis=0)
 

@@ -1,4 +1,4 @@
-"""What every metric asks of its input, and the way through it block by block."""
+"""Input checks for all metrics, and iteration block by block."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from scipy import sparse
 Matrix: TypeAlias = np.ndarray | sparse.sparray | sparse.spmatrix
 
 BLOCK_VALUES = 2**21
-"""About how many values of a matrix are dense at a time."""
+"""Approximate number of values that are dense at a time."""
 
 
 def as_matrix(values: Any, argument: str, *, min_cells: int = 1) -> Matrix:
-    """Check a matrix of cells and get it as float32 or float64, dense or in CSR form.
+    """Check a matrix with cells and get it as float32 or float64, dense or in CSR form.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def as_pair(predicted: Any, observed: Any, *, min_cells: int = 1) -> tuple[Matri
     TypeError
         If one does not hold real numbers.
     ValueError
-        If one is unfit, or the numbers of genes differ.
+        If one is unfit, or the genes differ in number.
     """
     first = as_matrix(predicted, "predicted", min_cells=min_cells)
     second = as_matrix(observed, "observed", min_cells=min_cells)
@@ -78,28 +78,28 @@ def check_genes(first: int, second: int, *arguments: str) -> None:
 
 
 def dense(block: Any) -> np.ndarray:
-    """Get a block of a matrix as an array."""
+    """Get a matrix block as an array."""
     return block.toarray() if sparse.issparse(block) else block
 
 
 def slices(n: int, width: int) -> list[slice]:
-    """Cut a range into slices of a width."""
+    """Cut a range into slices."""
     return [slice(start, min(start + width, n)) for start in range(0, n, width)]
 
 
 def row_blocks(matrix: Matrix) -> Iterator[np.ndarray]:
-    """Go through the cells of a matrix: dense blocks of shape `(n_cells_of_block, n_genes)`, not to be written to."""
+    """Iterate over read-only dense blocks, shape `(n_block_cells, n_genes)`."""
     for rows in slices(matrix.shape[0], max(1, BLOCK_VALUES // matrix.shape[1])):
         yield dense(matrix[rows])
 
 
 def by_gene(matrix: Any) -> Matrix:
-    """Get a matrix with one row per gene, from which genes are taken without going through all of it."""
+    """Get a matrix with one row per gene, from which genes are taken quickly."""
     return matrix.T.tocsr() if sparse.issparse(matrix) else matrix.T
 
 
 def gene_blocks(*matrices: Matrix) -> Iterator[tuple[slice, list[np.ndarray]]]:
-    """Go through the genes of matrices side by side: dense copies of shape `(n_genes_of_block, n_cells)`."""
+    """Iterate over the genes in several matrices: dense copies, shape `(n_block_genes, n_cells)`."""
     turned = [by_gene(matrix) for matrix in matrices]
     n_cells = max(matrix.shape[1] for matrix in turned)
     for genes in slices(turned[0].shape[0], max(1, BLOCK_VALUES // n_cells)):
@@ -107,7 +107,7 @@ def gene_blocks(*matrices: Matrix) -> Iterator[tuple[slice, list[np.ndarray]]]:
 
 
 def mean_profile(values: Any, argument: str) -> np.ndarray:
-    """Get the mean of cells, or check one that is given, in float64, shape `(n_genes,)`."""
+    """Get the cells' mean profile, or check one that is given, in float64, shape `(n_genes,)`."""
     if not sparse.issparse(values) and np.ndim(values) == 1:
         values = np.asarray(values)[None, :]
     matrix = as_matrix(values, argument)

@@ -19,14 +19,12 @@ def emd_per_gene(predicted: Matrix, observed: Matrix) -> np.ndarray:
 
     Returns
     -------
-    Distances in the unit of the data, shape `(n_genes,)`.
+    Distances in the data's unit, shape `(n_genes,)`.
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, or the numbers of genes differ.
+        If a matrix is empty or holds missing or infinite values, or the genes differ in number.
     """
     predicted, observed = as_pair(predicted, observed)
     n, m = predicted.shape[0], observed.shape[0]
@@ -46,7 +44,7 @@ def emd_per_gene(predicted: Matrix, observed: Matrix) -> np.ndarray:
 
 
 def emd(predicted: Matrix, observed: Matrix) -> float:
-    """Compute the mean over genes of the earth mover's distance.
+    """Compute the earth mover's distance, averaged over genes.
 
     Parameters
     ----------
@@ -57,14 +55,12 @@ def emd(predicted: Matrix, observed: Matrix) -> float:
 
     Returns
     -------
-    The mean distance, in the unit of the data.
+    The mean distance, in the data's unit.
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, or the numbers of genes differ.
+        If a matrix is empty or holds missing or infinite values, or the genes differ in number.
     """
     return float(emd_per_gene(predicted, observed).mean())
 
@@ -79,18 +75,16 @@ def energy_per_gene(predicted: Matrix, observed: Matrix, *, unbiased: bool = Fal
     observed
         Observed cells, shape `(n_other_cells, n_genes)`.
     unbiased
-        Whether to leave out the pairs of a cell with itself.
+        Whether to leave out each cell's pair with itself.
 
     Returns
     -------
-    Distances in the unit of the data, shape `(n_genes,)`: the square of `scipy.stats.energy_distance`.
+    Distances in the data's unit, shape `(n_genes,)`: the square of `scipy.stats.energy_distance`.
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, the numbers of genes differ, or a sample is too
+        If a matrix is empty or holds missing or infinite values, the genes differ in number, or a sample is too
         small.
     """
     predicted, observed = as_pair(predicted, observed, min_cells=2 if unbiased else 1)
@@ -105,7 +99,7 @@ def energy_per_gene(predicted: Matrix, observed: Matrix, *, unbiased: bool = Fal
 
 
 def energy(predicted: Matrix, observed: Matrix, *, unbiased: bool = False) -> float:
-    """Compute the mean over genes of the energy distance.
+    """Compute the energy distance, averaged over genes.
 
     Parameters
     ----------
@@ -114,24 +108,22 @@ def energy(predicted: Matrix, observed: Matrix, *, unbiased: bool = False) -> fl
     observed
         Observed cells, shape `(n_other_cells, n_genes)`.
     unbiased
-        Whether to leave out the pairs of a cell with itself.
+        Whether to leave out each cell's pair with itself.
 
     Returns
     -------
-    The mean distance, in the unit of the data.
+    The mean distance, in the data's unit.
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, the numbers of genes differ, or a sample is too
+        If a matrix is empty or holds missing or infinite values, the genes differ in number, or a sample is too
         small.
     """
     return float(energy_per_gene(predicted, observed, unbiased=unbiased).mean())
 
 
 def _sum_of_differences(values: np.ndarray) -> np.ndarray:
-    """Sum absolute differences over the pairs of every row, from the order of its values."""
+    """Sum absolute differences over each row's pairs, from its sorted values."""
     n = values.shape[1]
     return np.sort(values, axis=1) @ (2.0 * np.arange(n) + 1 - n)

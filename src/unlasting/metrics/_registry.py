@@ -49,28 +49,28 @@ class Metric:
     name
         Name in tables.
     function
-        Computes the metric from the arguments in `needs`, passed by name. It returns a number; from the effects of all
-        conditions, a number or one per condition.
+        Computes the metric from the arguments in `needs`, passed by name. It returns a number; from all conditions'
+        effects, a number or one per condition.
     best_value
-        Value of a perfect prediction from infinitely many cells.
+        Value for a perfect prediction from infinitely many cells.
     needs
-        Arguments of `function`. Without an argument that starts with `predicted`, the cells `predicted` and `observed`
+        Arguments for `function`. Without an argument that starts with `predicted`, the cells `predicted` and `observed`
         come first, so that `("control",)` asks for three samples.
 
         - `predicted`, `observed`, `control`, `observed_control`: cells, shape `(n_cells, n_genes)`. The last two are
-          disjoint halves of the training controls.
-        - `reference`: mean profile of the training perturbations, shape `(n_genes,)`.
+          disjoint halves from the training controls.
+        - `reference`: mean profile over training perturbations, shape `(n_genes,)`.
         - `weights`: weights of genes by differential expression, shape `(n_genes,)`.
         - `predicted_` or `observed_` with `score`, `lfc` or `pvalue`: differential expression, shape `(n_genes,)`.
         - `predicted_effects`, `observed_effects`: mean changes, shape `(n_conditions, n_genes)`.
     meaning
         Meaning in one line.
     unit
-        `expression` for the unit of the data, `1` for none.
+        `expression` for the data's unit, `1` for none.
     larger_is_better
         Whether a larger value is better. `None`: the best value lies in between.
     takes_means
-        Whether `function` is given mean profiles, shape `(n_genes,)`, in place of cells. Such a metric also scores
+        Whether `function` is given mean profiles, shape `(n_genes,)`, instead of cells. Such a metric also scores
         predictions that are means.
 
     Raises
@@ -101,7 +101,7 @@ class Metric:
         object.__setattr__(self, "needs", needs)
 
     def loss(self, value: float | np.ndarray) -> Any:
-        """Turn values into losses, in the shape of `value`: lower is better, and zero has no meaning."""
+        """Turn values into losses, shaped like `value`: lower is better, and zero has no meaning."""
         if self.larger_is_better is None:
             return abs(value - self.best_value)
         return -value if self.larger_is_better else value
@@ -117,7 +117,7 @@ def register(metric: Metric) -> Metric:
     Parameters
     ----------
     metric
-        The metric. One of the same name is replaced.
+        The metric. It replaces one with the same name.
 
     Returns
     -------
@@ -175,7 +175,7 @@ def _pearson_change_centred(predicted: Matrix, observed: Matrix, reference: Matr
 
 
 def _of_effects(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Let a comparison of effects take them by the names in `needs`."""
+    """Let a comparison between effects take them by the names in `needs`."""
     return lambda predicted_effects, observed_effects: function(predicted_effects, observed_effects, **options)
 
 

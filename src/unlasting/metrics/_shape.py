@@ -1,4 +1,4 @@
-"""Whether the expressed values of a gene have the right spread and shape."""
+"""Spread and shape of a gene's expressed values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unlasting.metrics._matrices import Matrix, as_pair, gene_blocks
 def dispersion_error(predicted: Matrix, observed: Matrix, *, min_cells: int = 10) -> float:
     """Compute the error in the standard deviation of expressed values, relative to the observed one.
 
-    Predictors that average give cells that are too much alike, which no comparison of means notices.
+    Predictors that average give cells that are too similar, which comparisons between means miss.
 
     Parameters
     ----------
@@ -21,19 +21,17 @@ def dispersion_error(predicted: Matrix, observed: Matrix, *, min_cells: int = 10
     observed
         Observed cells, shape `(n_other_cells, n_genes)`.
     min_cells
-        In how many cells of each sample a gene must be expressed to be compared.
+        Number of cells of each sample that must express a gene, or it is not compared.
 
     Returns
     -------
-    The sum over genes of the absolute error, divided by the sum of the observed standard deviations: 1 if predicted
+    The absolute error summed over genes, divided by the summed observed standard deviations: 1 if predicted
     cells do not vary. NaN if there is no gene to compare.
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, the numbers of genes differ, or `min_cells` is
+        If a matrix is empty or holds missing or infinite values, the genes differ in number, or `min_cells` is
         below 2.
     """
     first, second = _expressed(predicted, observed, min_cells, 2)
@@ -43,7 +41,7 @@ def dispersion_error(predicted: Matrix, observed: Matrix, *, min_cells: int = 10
 
 
 def bimodality_error(predicted: Matrix, observed: Matrix, *, min_cells: int = 20) -> float:
-    """Compute the mean over genes of the absolute error in Sarle's bimodality coefficient of expressed values.
+    """Compute the absolute error in Sarle's bimodality coefficient for expressed values, averaged over genes.
 
     Parameters
     ----------
@@ -53,7 +51,7 @@ def bimodality_error(predicted: Matrix, observed: Matrix, *, min_cells: int = 20
     observed
         Observed cells, shape `(n_other_cells, n_genes)`.
     min_cells
-        In how many cells of each sample a gene must be expressed to be compared.
+        Number of cells of each sample that must express a gene, or it is not compared.
 
     Returns
     -------
@@ -62,10 +60,8 @@ def bimodality_error(predicted: Matrix, observed: Matrix, *, min_cells: int = 20
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, the numbers of genes differ, or `min_cells` is
+        If a matrix is empty or holds missing or infinite values, the genes differ in number, or `min_cells` is
         below 4.
     """
     first, second = _expressed(predicted, observed, min_cells, 4)
@@ -84,7 +80,7 @@ def sarle_coefficient(values: np.ndarray) -> float:
 
     Returns
     -------
-    The coefficient: 1/3 for a normal distribution, 5/9 for a uniform one, 1 for one of two points. NaN below 4
+    The coefficient: 1/3 for a normal distribution, 5/9 for a uniform one, 1 for two points. NaN below 4
     values or if all are equal.
     """
     values = np.asarray(values, dtype=np.float64)
@@ -94,7 +90,7 @@ def sarle_coefficient(values: np.ndarray) -> float:
 
 
 class _Moments(NamedTuple):
-    """Number of values and central moments of each gene, shape `(n_genes,)`."""
+    """Number of values and central moments per gene, shape `(n_genes,)`."""
 
     n: np.ndarray
     second: np.ndarray
@@ -103,7 +99,7 @@ class _Moments(NamedTuple):
 
 
 def _moments(values: np.ndarray, chosen: np.ndarray) -> _Moments:
-    """Compute the moments of the chosen values of every row; values that are all equal have none but 0."""
+    """Compute moments over each row's chosen values, zero where all are equal."""
     n = chosen.sum(axis=1)
     count = np.maximum(n, 1)
     largest = np.where(chosen, values, -np.inf).max(axis=1)
@@ -129,7 +125,7 @@ def _sarle(moments: _Moments) -> np.ndarray:
 
 
 def _expressed(predicted: Matrix, observed: Matrix, min_cells: int, smallest: int) -> tuple[_Moments, _Moments]:
-    """Compute the moments of the expressed values of the genes that enough cells of both samples express."""
+    """Compute the moments of expressed values for genes that enough cells of both samples express."""
     if min_cells < smallest:
         raise ValueError(f"`min_cells` is {min_cells}, but at least {smallest} are needed.")
     predicted, observed = as_pair(predicted, observed)

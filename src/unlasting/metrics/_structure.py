@@ -1,4 +1,4 @@
-"""Whether predicted cells look like cells: zeros, depth, dependence between genes, spread."""
+"""Zeros, totals and dependence between genes in predicted cells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_BLOCK_GENES = 1024
 
 
 def zero_fraction_error(predicted: Matrix, observed: Matrix) -> float:
-    """Compute the mean over genes of the absolute error in the share of cells that do not express a gene.
+    """Compute the absolute error in zero fractions, averaged over genes.
 
     Parameters
     ----------
@@ -26,10 +26,8 @@ def zero_fraction_error(predicted: Matrix, observed: Matrix) -> float:
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, or the numbers of genes differ.
+        If a matrix is empty or holds missing or infinite values, or the genes differ in number.
     """
     predicted, observed = as_pair(predicted, observed)
     expressed = [sum((block > 0).sum(axis=0) for block in row_blocks(x)) / x.shape[0] for x in (predicted, observed)]
@@ -37,12 +35,12 @@ def zero_fraction_error(predicted: Matrix, observed: Matrix) -> float:
 
 
 def library_size_error(predicted: Matrix, observed: Matrix) -> float:
-    """Compute the earth mover's distance of library sizes, as a fraction of the mean observed one.
+    """Compute the earth mover's distance between library sizes, relative to the observed mean.
 
     Parameters
     ----------
     predicted
-        Predicted log-normalised cells, shape `(n_cells, n_genes)`. The library size is the sum of their values
+        Predicted log-normalised cells, shape `(n_cells, n_genes)`. The library size is the sum over values
         without the logarithm (`expm1`).
     observed
         Observed log-normalised cells, shape `(n_other_cells, n_genes)`.
@@ -53,10 +51,8 @@ def library_size_error(predicted: Matrix, observed: Matrix) -> float:
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, the numbers of genes differ, or the values are too
+        If a matrix is empty or holds missing or infinite values, the genes differ in number, or the values are too
         large for logarithms.
     """
     predicted, observed = as_pair(predicted, observed)
@@ -71,7 +67,7 @@ def library_size_error(predicted: Matrix, observed: Matrix) -> float:
 
 
 def detected_genes_error(predicted: Matrix, observed: Matrix) -> float:
-    """Compute the earth mover's distance of the number of expressed genes per cell, relative to the observed mean.
+    """Compute the earth mover's distance between numbers of detected genes, relative to the observed mean.
 
     Parameters
     ----------
@@ -86,10 +82,8 @@ def detected_genes_error(predicted: Matrix, observed: Matrix) -> float:
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, or the numbers of genes differ.
+        If a matrix is empty or holds missing or infinite values, or the genes differ in number.
     """
     predicted, observed = as_pair(predicted, observed)
     counts = [np.concatenate([(b > 0).sum(axis=1) for b in row_blocks(cells)]) for cells in (predicted, observed)]
@@ -97,7 +91,7 @@ def detected_genes_error(predicted: Matrix, observed: Matrix) -> float:
 
 
 def correlation_error(predicted: Matrix, observed: Matrix) -> float:
-    """Compute the mean absolute error of the correlation between genes.
+    """Compute the mean absolute error in correlations between genes.
 
     Parameters
     ----------
@@ -108,15 +102,13 @@ def correlation_error(predicted: Matrix, observed: Matrix) -> float:
 
     Returns
     -------
-    The mean over the pairs of genes that vary in the observed cells, between 0 and 2. A gene that does not vary in
+    The mean over gene pairs that vary in the observed cells, between 0 and 2. A gene that does not vary in
     the predicted cells counts as uncorrelated there. NaN if fewer than two observed genes vary.
 
     Raises
     ------
-    TypeError
-        If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty or holds missing or infinite values, or the numbers of genes differ.
+        If a matrix is empty or holds missing or infinite values, or the genes differ in number.
     """
     predicted, observed = as_pair(predicted, observed)
     varies = np.empty(observed.shape[1], dtype=bool)
@@ -143,7 +135,7 @@ def correlation_error(predicted: Matrix, observed: Matrix) -> float:
 
 
 def _standardised(cells: Matrix, genes: np.ndarray) -> np.ndarray:
-    """Get genes, centred and of unit norm, shape `(n_genes, n_cells)`; zeros where a gene does not vary."""
+    """Get genes, centred with unit norm, shape `(n_genes, n_cells)`; zeros where a gene does not vary."""
     block = dense(cells[genes])
     varies = np.ptp(block, axis=1) > 0
     block = block - block.mean(axis=1, keepdims=True, dtype=np.float64).astype(block.dtype)
@@ -152,6 +144,6 @@ def _standardised(cells: Matrix, genes: np.ndarray) -> np.ndarray:
 
 
 def _relative_distance(predicted: np.ndarray, observed: np.ndarray) -> float:
-    """Wasserstein distance of two vectors as a fraction of the observed mean."""
+    """Wasserstein distance between two vectors, relative to the observed mean."""
     mean = float(observed.mean())
     return float(emd_per_gene(predicted[:, None], observed[:, None])[0]) / mean if mean > 0 else float("nan")

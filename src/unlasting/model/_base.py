@@ -11,23 +11,12 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from scvi import settings
-from scvi.model.base import BaseModelClass
 
-from unlasting.data import PERTURBATION, PerturbationField
-from unlasting.effects import (
-    DRUG,
-    GENE,
-    STIMULUS,
-    ConditionFeatures,
-    ConditionTensors,
-    TargetVocabulary,
-    condition_tensors,
-)
+from unlasting.effects import DRUG, GENE, STIMULUS, TargetVocabulary
+from unlasting.model._effects import EffectsMixin
 from unlasting.model._mudata import expression_of, modality_of
-from unlasting.module import Preset, UnlastingModule
 from unlasting.screen import (
     Perturbation,
-    ScreenKeys,
     check_cells,
     check_genes,
     check_log_normalised,
@@ -42,21 +31,12 @@ Dose = float | str | None
 _BATCH_SIZE = 128  # chunks of this size stay in a processor's cache: half the time of 512 cells
 
 
-class ModelBase(BaseModelClass):
+class ModelBase(EffectsMixin):
     """A scvi-tools model with its preset, networks and vocabulary."""
 
-    preset: Preset
-    keys: ScreenKeys
-    condition_features: ConditionFeatures
-    module: UnlastingModule
     preparation_: dict[str, Any]
     history_: dict[str, pd.DataFrame] | None
     _preset_name: str
-
-    @property
-    def vocabulary(self) -> TargetVocabulary:
-        """Targets by name, with their features."""
-        return self.condition_features.vocabulary
 
     @property
     def targets(self) -> dict[str, list[str]]:
@@ -101,18 +81,6 @@ class ModelBase(BaseModelClass):
     @property
     def _layer(self) -> str | None:
         return self.registry_["setup_args"]["layer"]
-
-    def _state(self, field: str) -> dict[str, Any]:
-        """Get the state registry of a field."""
-        return self.registry_["field_registries"][field]["state_registry"]
-
-    def _conditions(self, *, trained: bool = False) -> list[Perturbation]:
-        """List all registered conditions, the control first, or only those in training cells."""
-        return PerturbationField(self.keys).conditions(self._state(PERTURBATION), trained=trained)
-
-    def _tensors(self, perturbations: Sequence[Perturbation]) -> ConditionTensors:
-        """Encode perturbations as input tensors for the networks."""
-        return condition_tensors(perturbations, self.condition_features)
 
     def _require_trained(self) -> None:
         if not self.is_trained_:

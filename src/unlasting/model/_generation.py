@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from mudata import MuData
 
-from unlasting.effects import DRUG, ConditionTensors
+from unlasting.effects import DRUG
 from unlasting.model._base import Dose, seed_or_default, size_or_default
 from unlasting.model._generator import Generator
 from unlasting.model._mudata import modality_of
@@ -116,7 +115,7 @@ class GenerationMixin(SourcesMixin):
         require_integers(1, n_cells=n_cells)
         asked = self._all_asked(perturbations, dose)
         parts = [asked[i : i + _CONDITIONS_AT_ONCE] for i in range(0, len(asked), _CONDITIONS_AT_ONCE)]
-        support = np.concatenate([self._support(self._tensors(part)) for part in parts])  # refused now, not after hours
+        support = np.concatenate([self.effects_model.support(part) for part in parts])  # refused now, not after hours
         if controls is None:
             sources = self._training_controls()
         else:
@@ -127,7 +126,7 @@ class GenerationMixin(SourcesMixin):
         drawn = [draw(rng, rows, n_cells) for rows in sources.rows_by_cell_type(cell_type, batch).values()]
         source, replicate = (np.concatenate(part) for part in zip(*drawn, strict=True))
         show_chunks = show_progress and path is None
-        generator = self._generator(sources, self._tensors(asked[:1]), seed, batch_size, show_chunks)
+        generator = self._generator(sources, asked[:1], seed, batch_size, show_chunks)
         labels = np.array([p.label(**self.keys.grammar) for p in asked], dtype=object)
         doses, is_extrapolated = _dose_column(asked), self._is_extrapolated(asked)
         little = labels[support < _LITTLE_SUPPORT]
@@ -143,7 +142,7 @@ class GenerationMixin(SourcesMixin):
         def cells(rows: range) -> AnnData:
             """Generate some rows of the result, in which all cells of a perturbation are consecutive."""
             which, position = np.divmod(np.asarray(rows), len(source))
-            generator.ask_for(self._tensors(asked[which[0] : which[-1] + 1]))
+            generator.set_conditions(asked[which[0] : which[-1] + 1])
             start = source[position]
             generated = generator(start, replicate[position], which - which[0], keep_latents=path is not None)
             obs = pd.DataFrame({self.keys.perturbation_key: pd.Categorical(labels[which])})
@@ -320,17 +319,17 @@ class GenerationMixin(SourcesMixin):
 
     # -- the generator
 
-    def _conditions_of(self, perturbations: np.ndarray) -> tuple[ConditionTensors, np.ndarray]:
-        """Get the tensors of the distinct perturbations, and each cell's row in them."""
+    def _conditions_of(self, perturbations: np.ndarray) -> tuple[list[Perturbation], np.ndarray]:
+        """Get the distinct perturbations, and each cell's row in them."""
         row: dict[Perturbation, int] = {}
         codes = np.array([row.setdefault(p, len(row)) for p in perturbations], dtype=int)
         self.vocabulary.require_known(list(row), **self.keys.grammar)
-        return self._tensors(list(row)), codes
+        return list(row), codes
 
     def _generator(
         self,
         sources: SourceCells,
-        conditions: ConditionTensors,
+        perturbations: Sequence[Perturbation],
         seed: int | None,
         batch_size: int | None,
         show_progress: bool,
@@ -338,22 +337,13 @@ class GenerationMixin(SourcesMixin):
         return Generator(
             self.module,
             sources,
-            conditions,
+            perturbations,
             seed=seed_or_default(seed),
             batch_size=size_or_default(batch_size),
             show_progress=show_progress,
         )
 
     # -- the description of generated cells
-
-    def _support(self, conditions: ConditionTensors) -> np.ndarray:
-        """Get the agreement of conditions with trained ones, in [0, 1], shape `(n_conditions,)`."""
-        with torch.inference_mode():
-            support = self.module.effects.support(conditions.features.to(self.module.device)).cpu()
-        # A perturbation without features is not the control.
-        acts = (conditions.filled & (conditions.dose != 0)).any(-1).cpu()
-        unknown = acts & ~conditions.features.any(-1).cpu()
-        return support.masked_fill(unknown, 0.0).numpy()
 
     def _is_extrapolated(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Whether a dose is outside the trained range, that of all drugs for an untrained drug, `(n,)`."""
@@ -400,7 +390,7 @@ class GenerationMixin(SourcesMixin):
     def _digest(self) -> str:
         """Fingerprint the model's options and weights."""
         weights = (tensor.detach().cpu().numpy() for _, tensor in sorted(self.module.state_dict().items()))
-        return digest_of(repr(self.preset), *weights)
+        return digest_of(repr(self.preset), *weights, *self.effects_model.state().values())
 
     def _write(self, perturbation: Perturbation) -> str:
         """Write a condition with its dose."""

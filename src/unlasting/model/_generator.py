@@ -1,6 +1,8 @@
-"""Carry control cells over the bridge, in chunks."""
+"""Generate perturbed cells from control cells, in chunks."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,31 +11,32 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from unlasting.data import cell_noise
-from unlasting.effects import ConditionTensors, ControlPopulations, has_integer_counts
+from unlasting.effects import ControlPopulations, has_integer_counts
 from unlasting.model._sources import SourceCells
 from unlasting.module import UnlastingModule
+from unlasting.screen import Perturbation
 
 _NEW_NOISE = 0.1
-"""How much of a further replicate's latent is drawn anew, so that no two cells are the same; the first has none."""
+"""Share of new noise in the latent of further replicates, so that no two cells are the same; the first has none."""
 _SOLVER_ERROR = 1e-3
-"""Change of a value, as a share of the largest, that is none: what does not change keeps its count."""
+"""Change relative to the largest value that counts as none: such a value keeps its count."""
 
 
 class Generator:
-    """Carries source cells to any conditions; a source is encoded once for all of them.
+    """Generates cells under any conditions from source cells; a source is encoded once for all of them.
 
     Parameters
     ----------
     module
-        The networks.
+        The networks, with their effects model.
     sources
         The control cells.
-    conditions
-        The conditions to be asked for; the null is added, as row -1.
+    perturbations
+        The first conditions; :meth:`set_conditions` replaces them. The control is added as row -1.
     seed
-        Seed of the noise that belongs to (source cell, replicate, seed).
+        Seed of the noise, which depends on source cell, replicate and seed.
     batch_size
-        Cells in a chunk; it changes nothing but memory and speed.
+        Cells in a chunk; it affects memory and speed only.
     show_progress
         Whether progress bars are shown.
     """
@@ -42,7 +45,7 @@ class Generator:
         self,
         module: UnlastingModule,
         sources: SourceCells,
-        conditions: ConditionTensors,
+        perturbations: Sequence[Perturbation],
         *,
         seed: int,
         batch_size: int,
@@ -55,13 +58,14 @@ class Generator:
         self.show_progress = show_progress
         self._latents: dict[int, np.ndarray] = {}
         self._tables: dict[tuple[int, int], Tensor] = {}
-        self.ask_for(conditions)
+        self.set_conditions(perturbations)
 
-    def ask_for(self, conditions: ConditionTensors) -> None:
-        """Take other conditions; the encoded sources stay."""
-        conditions = conditions.to(self.module.device)
-        self.conditions = ConditionTensors.concatenate([conditions, conditions.null()])
-        self._nonresponding = self.module.nonresponder_share(self.conditions).cpu().numpy()
+    def set_conditions(self, perturbations: Sequence[Perturbation]) -> None:
+        """Replace the conditions; the encoded sources stay."""
+        conditions = [*perturbations, Perturbation()]
+        self._conditions = self.module.tensors(conditions)
+        self._expected = self.module.expected(conditions, self.sources.populations)
+        self._nonresponding = self.module.effects.nonresponder_share(conditions)
         self._tables.clear()
 
     @torch.inference_mode()
@@ -75,12 +79,11 @@ class Generator:
         source
             Row of the source cell, shape `(n_cells,)`.
         replicate
-            How many cells were made from this source before, shape `(n_cells,)`.
+            Number of earlier cells from this source, shape `(n_cells,)`.
         condition
             Row of the condition, shape `(n_cells,)`.
         keep_latents
-            Whether latents outlast this call, for others from the same sources. If not, each is held until its last
-            use.
+            Whether latents are kept for further calls with these sources. Otherwise each is dropped after its last use.
 
         Returns
         -------
@@ -105,30 +108,40 @@ class Generator:
         return cells.to(self.module.device) / self.module.statistics.x_max
 
     def populations(self, rows: np.ndarray) -> ControlPopulations:
-        """Get the populations behind source cells."""
-        return self.sources.populations[torch.as_tensor(self.sources.population[rows], device=self.module.device)]
+        """Get the control populations that source cells belong to."""
+        return self.sources.populations[self._population(rows)]
+
+    def _population(self, rows: np.ndarray) -> Tensor:
+        return torch.as_tensor(self.sources.population[rows], device=self.module.device)
+
+    def encode(self, rows: np.ndarray, condition: np.ndarray, eps: Tensor | None = None) -> Tensor:
+        """Encode source cells under conditions, with zeros or the noise `eps` for undetected genes."""
+        x0, populations = self.cells(rows), self.populations(rows)
+        codes = torch.as_tensor(condition, device=x0.device)
+        signal = populations.mean if self.module.preset.control_signal == "population" else torch.zeros_like(x0)
+        expected = self._expected(codes, self._population(rows))
+        noise = torch.zeros_like(x0) if eps is None else eps.to(x0.device)
+        return self.module.encode(x0, noise, signal, self._conditions[codes], populations, expected)
 
     def _encode(self, rows: np.ndarray) -> None:
         """Encode the sources that have not been encoded yet; the latents of expressed genes need no noise."""
         new = np.array([row for row in rows if row not in self._latents], dtype=int)
         if not len(new):
             return
-        x0, populations = self.cells(new), self.populations(new)
-        signal = populations.mean if self.module.preset.control_signal == "population" else torch.zeros_like(x0)
-        null = self.conditions[torch.full((len(new),), -1, device=x0.device)]
-        latent = self.module.encode(x0, torch.zeros_like(x0), signal, null, populations)
-        # copies, for a row that is looked at keeps all rows in memory
+        latent = self.encode(new, np.full(len(new), -1))
+        # copies: a view of one row would keep all rows in memory
         self._latents.update(
             (row, values.copy()) for row, values in zip(new.tolist(), latent.float().cpu().numpy(), strict=True)
         )
 
     def _table(self, population: int, condition: int) -> Tensor:
-        """Log-odds (mask bridge) or rates (published) of every gene in a population under a condition, (n_genes,)."""
+        """Get log-odds (mask bridge) or rates (published) in a population under a condition, shape `(n_genes,)`."""
         if (population, condition) not in self._tables:
-            tensors = self.conditions[torch.tensor([condition], device=self.module.device)]
-            populations = self.sources.populations[torch.tensor([population], device=self.module.device)]
+            code, population_code = (torch.tensor([one], device=self.module.device) for one in (condition, population))
+            tensors, populations = self._conditions[code], self.sources.populations[population_code]
             if self.module.preset.mask_rule == "bridge":
-                table = self.module.mask_log_odds(populations, tensors)[0]
+                expected = self._expected(code, population_code)
+                table = self.module.mask_log_odds(tensors, populations, expected)[0]
             else:
                 first = np.flatnonzero(self.sources.population == population)[: self.module.preset.n_mask_controls]
                 table = self.module.published_mask_rate(self.cells(first), tensors, populations.cell_type)
@@ -136,7 +149,7 @@ class Generator:
         return self._tables[population, condition]
 
     def _mask(self, source: np.ndarray, condition: np.ndarray, source_mask: Tensor, uniform: Tensor) -> Tensor:
-        """Which genes the cells of one chunk express, (n_cells, n_genes)."""
+        """Get the genes that the cells in one chunk express, shape `(n_cells, n_genes)`."""
         module, populations = self.module, self.populations(source)
         population = self.sources.population[source].tolist()
         after = torch.stack([self._table(p, c) for p, c in zip(population, condition.tolist(), strict=True)])
@@ -153,9 +166,8 @@ class Generator:
         x0, populations = self.cells(source), self.populations(source)
         names = [self.sources.names[row] for row in source]
         *noise, response = cell_noise(names, replicate.tolist(), module.n_genes, self.seed)
-        condition = np.where(
-            response < self._nonresponding[condition], -1, condition
-        )  # a cell that escapes stays a control
+        # a non-responding cell stays a control
+        condition = np.where(response < self._nonresponding[condition], -1, condition)
         eps, uniform, rounding = (torch.from_numpy(part).to(device) for part in noise)
         source_mask = module.is_expressed(x0)
         mask = self._mask(source, condition, source_mask, uniform) if module.preset.use_mask else source_mask
@@ -166,14 +178,15 @@ class Generator:
             latent = (1.0 - share**2).sqrt() * encoded + share * eps
         if module.preset.denoiser.mask_as_input:
             latent = torch.where(source_mask > 0, latent, eps)
-        tensors = self.conditions[torch.as_tensor(condition, device=device)]
+        codes = torch.as_tensor(condition, device=device)
         signal = populations.mean if module.preset.control_signal == "population" else x0
-        values = module.decode(latent, mask, signal, tensors, populations)
+        expected = self._expected(codes, self._population(source))
+        values = module.decode(latent, mask, signal, self._conditions[codes], populations, expected)
         cells = (values.float() * mask).clamp(min=0.0) * module.statistics.x_max
         return sparse.csr_matrix(self._as_measured(cells, x0, source, rounding).cpu().numpy())
 
     def _as_measured(self, cells: Tensor, x0: Tensor, source: np.ndarray, uniform: Tensor) -> Tensor:
-        """Give cells the total and the integer counts that all measured cells have, (n_cells, n_genes)."""
+        """Give cells the total and the integer counts of measured cells, shape `(n_cells, n_genes)`."""
         preset, statistics = self.module.preset, self.module.statistics
         has_total = preset.keep_total and statistics.total > 0
         if has_total:
@@ -192,7 +205,7 @@ class Generator:
 
 
 def _with_integer_counts(cells: Tensor, source: Tensor, uniform: Tensor, error: Tensor) -> Tensor:
-    """Round what changed to whole multiples of the smallest count of the source cells, (n_cells, n_genes)."""
+    """Round changed values to multiples of the source cells' smallest count, shape `(n_cells, n_genes)`."""
     one = torch.where(source > 0, torch.expm1(source), torch.inf).amin(-1, keepdim=True)
     counts = (torch.expm1(cells) / one).floor().clamp(min=1.0)
     lower, upper = (torch.log1p(n * one) for n in (counts, counts + 1.0))
@@ -204,7 +217,7 @@ def _with_integer_counts(cells: Tensor, source: Tensor, uniform: Tensor, error: 
 
 
 def _with_total(cells: Tensor, wanted: Tensor) -> Tensor:
-    """Scale log-normalised cells so that their counts add up to a total, (n_cells, n_genes); a silent cell stays so."""
+    """Scale log-normalised cells so that their counts add up to a total, shape `(n_cells, n_genes)`; empty cells stay."""
     counts = torch.expm1(cells)
     total = counts.sum(-1, keepdim=True)
     return torch.log1p(counts * torch.where(total > 0, wanted / total, 0.0))

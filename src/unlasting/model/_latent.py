@@ -101,12 +101,8 @@ class LatentMixin(GenerationMixin):
         generator = self._generator(cells, conditions, seed, batch_size, show_progress=False)
         latents = []
         for rows in _chunks(adata.n_obs, batch_size):
-            x0, populations = generator.cells(rows), generator.populations(rows)
             noise = cell_noise(list(cells.names[rows]), [0] * len(rows), adata.n_vars, seed_or_default(seed))[0]
-            signal = populations.mean if self.preset.control_signal == "population" else torch.zeros_like(x0)
-            each = conditions.to(x0.device)[torch.as_tensor(condition[rows], device=x0.device)]
-            eps = torch.from_numpy(noise).to(x0.device)
-            latents.append(self.module.encode(x0, eps, signal, each, populations).cpu().numpy())
+            latents.append(generator.encode(rows, condition[rows], torch.from_numpy(noise)).cpu().numpy())
         return np.concatenate(latents)
 
     @torch.inference_mode()
@@ -162,17 +158,20 @@ class LatentMixin(GenerationMixin):
         if self.preset.control_signal == "cell" and controls is None:
             raise ValueError("With `preset='paper'` the control cells themselves are needed: give `controls`.")
         population = self._population_code(cell_type, batch)
-        conditions = self._tensors([self._asked(perturbation, dose)]).to(self.module.device)
-        x_max = self.module.statistics.x_max
+        asked = [self._asked(perturbation, dose)]
+        conditions, known = self._tensors(asked), self.module.populations()
+        expected, x_max = self.module.expected(asked, known), self.module.statistics.x_max
         cells = []
         for rows in _chunks(len(latent), batch_size):
             zeros = torch.zeros(len(rows), dtype=torch.long, device=self.module.device)
-            populations = self.module.populations()[zeros + population]
+            populations = known[zeros + population]
             signal = populations.mean
             if controls is not None and self.preset.control_signal == "cell":
                 signal = torch.as_tensor(controls[rows], dtype=x_max.dtype, device=self.module.device) / x_max
             is_on, start = (torch.from_numpy(part[rows]).to(self.module.device) for part in (mask, latent))
-            values = self.module.decode(start, is_on, signal, conditions[zeros], populations)
+            values = self.module.decode(
+                start, is_on, signal, conditions[zeros], populations, expected(zeros, zeros + population)
+            )
             cells.append(((values * is_on).clamp(min=0.0) * x_max).cpu().numpy())
         return np.concatenate(cells)
 

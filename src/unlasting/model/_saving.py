@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -21,18 +20,16 @@ from scipy import sparse
 
 from unlasting._compat import parse_device_args
 from unlasting._files import replacing_folder, standing
-from unlasting.effects import ConditionFeatures, DoseCurves, MolecularSimilarity
+from unlasting.effects import EffectsModel
 from unlasting.model._base import ModelBase
 from unlasting.model._mudata import modality_of
-from unlasting.module import NetworkTraining
-from unlasting.nn import Architecture
+from unlasting.module import Preset
 from unlasting.screen import check_genes
 
 FORMAT: Final = 1
 _JSON: Final = "model.json"
 _TENSORS: Final = "tensors.safetensors"
 _ADATA: Final = "adata.h5ad"
-_OPTION_CLASSES: Final = {one.__name__: one for one in (Architecture, NetworkTraining)}
 
 
 class SavingMixin(ModelBase):
@@ -61,14 +58,14 @@ class SavingMixin(ModelBase):
         folder = Path(dir_path).resolve()
         folder.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"module.{k}": v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
+        tensors |= {f"effects.{k}": torch.from_numpy(v) for k, v in self.effects_model.state().items()}
         arrays: dict[str, torch.Tensor] = {}
-        options = {field.name: getattr(self.preset, field.name) for field in dataclasses.fields(self.preset)}
         description = {
             "format": FORMAT,
             "class": type(self).__name__,
             "unlasting_version": version("unlasting"),
             "preset": self._preset_name,
-            "options": _to_json(options, arrays, "options"),
+            "options": self.preset.to_dict(),
             "is_trained": bool(self.is_trained_),
             "var_names": self.get_var_names(),
             "preparation": _to_json(self.preparation_, arrays, "preparation"),
@@ -143,19 +140,17 @@ class SavingMixin(ModelBase):
         elif given is not None:
             check_genes(given, description["var_names"])
             cls.setup_anndata(given, source_registry=registry, **setup)
-        options = _from_json(description["options"], tensors)
+        options = vars(Preset.from_dict(description["options"]))
         model = cls(given, None if given is not None else registry, preset=description["preset"], **options)
         model.var_names_ = description["var_names"]
         model.preparation_ = _from_json(description["preparation"], tensors)
-        state = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
-        curves = DoseCurves(state["effects.half_doses"].numpy(), state["effects.slopes"].numpy())
-        molecular_similarity = MolecularSimilarity(*state["effects.molecular_similarity"].tolist())
-        described = model.condition_features = ConditionFeatures(model.vocabulary, curves, molecular_similarity)
-        # Another version may have weighted the features of conditions differently.
-        described.scale_as(state["effects.features"].numpy())
-        state["effects.features"] = torch.from_numpy(described(model.vocabulary.trained_conditions))
-        model.module.load_state_dict(state)
-        model.module.describe(model._tensors(model._conditions()))
+        networks, effects = (
+            {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
+            for part in ("module", "effects")
+        )
+        model.module.load_state_dict(networks)
+        state = {k: v.numpy() for k, v in effects.items()}
+        model.module.use_effects(EffectsModel.from_state(state, model.vocabulary))
         model.is_trained_ = description["is_trained"]
         model.history_ = {
             name: pd.DataFrame({name: values}, index=pd.Index(steps, name="step"), dtype=float)
@@ -244,8 +239,6 @@ def _to_json(value: Any, arrays: dict[str, torch.Tensor], name: str) -> Any:
     """Write nested containers and option classes as JSON; numeric arrays go to the tensors, by name."""
     if isinstance(value, dict):
         return {str(k): _to_json(v, arrays, f"{name}.{k}") for k, v in value.items()}
-    if type(value) in _OPTION_CLASSES.values():
-        return {"__options__": type(value).__name__, "entries": dataclasses.asdict(value)}
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "OUS":
             return {"__strings__": [str(v) for v in value]}
@@ -269,8 +262,6 @@ def _to_json(value: Any, arrays: dict[str, torch.Tensor], name: str) -> Any:
 def _from_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Read the output of :func:`_to_json`."""
     if isinstance(value, dict):
-        if "__options__" in value:
-            return _OPTION_CLASSES[value["__options__"]](**value["entries"])
         if "__strings__" in value:
             return np.array(value["__strings__"], dtype=object)
         if "__array__" in value:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import torch
 from anndata import AnnData
 from scipy import sparse
 
 from unlasting.data import POPULATION, SPLIT
-from unlasting.effects import ControlPopulations, fit_statistics
+from unlasting.effects import ControlPopulations
 from unlasting.model._base import ModelBase
 from unlasting.model._streaming import digest_of
 from unlasting.screen import TEST, expression, nearest_name
@@ -140,19 +139,13 @@ class SourcesMixin(ModelBase):
                 f"The cell type {cell_type!r} (batch {batch!r}) was not trained, and no control cells of it are given. "
                 "Every prediction starts from controls: add some."
             )
-        zeros = np.zeros(int(chosen.sum()), dtype=int)
-        fitted, _ = fit_statistics(
+        index = {name: int(self.module.cell_type[i]) for i, name in enumerate(trained)}
+        population = ControlPopulations.fit(
             expression(adata, self._layer)[np.flatnonzero(chosen)],
-            condition=zeros,
-            population=zeros,
-            split=zeros,
-            control_code=0,
-            n_conditions=1,
-            n_populations=1,
+            cell_type=index.get(cell_type, -1),
+            x_max=float(self.module.statistics.x_max),
         )
-        index = {name: int(self.module.cell_type_of_population[i]) for i, name in enumerate(trained)}
-        population = fitted.populations(torch.tensor([index.get(cell_type, -1)])).to(self.module.device)
-        return population.rescaled(float(fitted.x_max) / float(self.module.statistics.x_max))
+        return population.to(self.module.device)
 
     def _training_controls(self) -> SourceCells:
         """Get the control cells of the training data."""

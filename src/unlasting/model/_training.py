@@ -176,6 +176,7 @@ class TrainingMixin(ModelBase):
                 f"`strategy` is {strategy!r}: history and best weights would stay in processes that end. Train in a script "
                 "with `strategy='ddp'`."
             )
+        self.effects_model  # noqa: B018  fitted on first use
         preset = self.preset
         if max_steps == 0 and not preset.use_effects:
             raise ValueError(

@@ -10,26 +10,9 @@ import numpy as np
 import torch
 from anndata import AnnData
 from mudata import MuData
-from scvi import REGISTRY_KEYS
 
-from unlasting.data import GRAPH, PERTURBATION, POPULATION, SPLIT
-from unlasting.effects import (
-    GENE,
-    STIMULUS,
-    ConditionFeatures,
-    EffectFit,
-    HurdleParameters,
-    OnTargetEffects,
-    ResponderFit,
-    Responders,
-    ScreenStatistics,
-    TargetVocabulary,
-    fit_dose_curves,
-    fit_effects,
-    fit_molecular_similarity,
-    fit_responders,
-    fit_statistics,
-)
+from unlasting.data import GRAPH, POPULATION
+from unlasting.effects import GENE, STIMULUS, ConditionFeatures, TargetVocabulary
 from unlasting.model._base import seed_or_default
 from unlasting.model._latent import LatentMixin
 from unlasting.model._saving import SavingMixin
@@ -107,20 +90,18 @@ class UnlastingModel(SetupMixin, TrainingMixin, LatentMixin, SavingMixin):
             known_drugs=frozenset({*graph["drugs"], *graph["smiles"]}),
         )
         conditions = self._conditions()
-        self.condition_features = ConditionFeatures(TargetVocabulary.read(graph, self._conditions(trained=True)))
+        self.vocabulary = TargetVocabulary.read(graph, self._conditions(trained=True))
         self._check_targets(conditions)
-        statistics, effects, responders = self._fit_statistics()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_or_default(None))
             self.module = self._module_cls(
                 self.preset,
                 torch.as_tensor(graph["edge_index"]),
                 len(graph["nodes"]),
-                statistics,
-                self._tensors(conditions),
+                self.summary_stats["n_vars"],
+                len(ConditionFeatures(self.vocabulary)),
+                conditions,
                 torch.as_tensor(np.unique(self._state(POPULATION)["cell_types"].astype(str), return_inverse=True)[1]),
-                effects,
-                responders,
                 torch.as_tensor(graph["molecules"]) if len(graph["molecules"]) else None,
             )
         self.preparation_ = {} if adata is None else preparation_of(adata)
@@ -156,50 +137,3 @@ class UnlastingModel(SetupMixin, TrainingMixin, LatentMixin, SavingMixin):
                 + (": they are neither." if stimuli else " with `use_grn=False`.")
                 + " Use the default preset."
             )
-
-    def _fit_statistics(self) -> tuple[ScreenStatistics, EffectFit, ResponderFit]:
-        """Fit what needs no training, or make room for what was saved."""
-        n_conditions, n_populations = self.summary_stats["n_conditions"], self.summary_stats["n_populations"]
-        trained, n_genes = self.vocabulary.trained_conditions, self.summary_stats["n_vars"]
-        if self.adata is None:
-            n_features, n_drugs = len(self.condition_features), len(self.vocabulary.trained_drugs)
-            return (
-                ScreenStatistics.empty(n_genes, n_populations, n_conditions),
-                EffectFit.empty(len(trained), n_features, n_populations, n_genes, n_drugs),
-                ResponderFit.empty(n_conditions, n_populations, len(trained)),
-            )
-        codes = {
-            name: np.asarray(self.adata_manager.get_from_registry(name)) for name in (PERTURBATION, POPULATION, SPLIT)
-        }
-        matrix = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        cells: dict[str, Any] = {
-            "condition": codes[PERTURBATION].ravel(),
-            "population": codes[POPULATION].ravel(),
-            "split": codes[SPLIT].ravel(),
-            "control_code": 0,
-            "n_conditions": n_conditions,
-            "n_populations": n_populations,
-        }
-        responders = ResponderFit.empty(n_conditions, n_populations, len(trained))
-        if self.preset.use_responders:
-            targets = [frozenset(map(self.vocabulary.target, condition.targets)) for condition in self._conditions()]
-            known = {of_condition: code for code, of_condition in enumerate(dict.fromkeys(targets))}
-            perturbation = np.array([known[of_condition] for of_condition in targets])
-            responders = fit_responders(matrix, **cells, perturbation=perturbation)
-        statistics, measured = fit_statistics(
-            matrix, **cells, responders=Responders(responders), use_mask=self.preset.use_mask
-        )
-        curves = fit_dose_curves(self.vocabulary, measured)
-        molecular_similarity = fit_molecular_similarity(self.vocabulary, measured, curves)
-        described = self.condition_features = ConditionFeatures(self.vocabulary, curves, molecular_similarity)
-        profiles = statistics.control_mean.double().numpy()
-        controls = HurdleParameters(statistics.control_log_odds, statistics.base, statistics.scale)
-        mode = self.registry_["setup_args"]["mode"]
-        own = OnTargetEffects.of(self.vocabulary, measured, controls, float(statistics.x_max), mode)
-        effects = fit_effects(described(trained), described.specific, profiles, measured, own)
-        of_targets = {
-            "half_doses": torch.from_numpy(curves.half_doses),
-            "slopes": torch.from_numpy(curves.slopes),
-            "molecular_similarity": torch.tensor([molecular_similarity.sharpness, molecular_similarity.unlike]),
-        }
-        return statistics, dataclasses.replace(effects, **of_targets), responders

@@ -1,8 +1,9 @@
-"""The two recipes of one implementation."""
+"""Presets: all options of the method, under the names of two recipes."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args, get_type_hints
 
@@ -12,12 +13,12 @@ from unlasting.screen import nearest_name, require_integers, require_numbers, re
 
 @dataclass(frozen=True)
 class NetworkTraining:
-    """How one network is trained.
+    """Training options for one network.
 
     Parameters
     ----------
     max_steps
-        Steps at most.
+        Largest number of steps.
     batch_size
         Cells in a step.
     lr
@@ -25,7 +26,7 @@ class NetworkTraining:
     weight_decay
         Weight decay of AdamW.
     ema_decay
-        Decay of the averaged weights, which predict.
+        Decay of the averaged weights, which prediction uses.
     """
 
     max_steps: int
@@ -37,18 +38,14 @@ class NetworkTraining:
 
 @dataclass(frozen=True)
 class Preset:
-    """Everything in which the recipes differ.
+    """All options of the method.
 
     Parameters
     ----------
-    denoiser
-        Sizes and switches of the denoiser.
-    mask_network
-        Sizes and switches of the mask network.
-    train_denoiser
-        How the denoiser is trained.
-    train_mask
-        How the mask network is trained.
+    denoiser, mask_network
+        Sizes and switches of the networks.
+    train_denoiser, train_mask
+        Training options for the networks.
     coordinates
         `angle`: preconditioned per gene. `noise`: the network predicts x_0.
     schedule
@@ -56,28 +53,27 @@ class Preset:
     solver
         `adams` (third order) or `euler` (in noise coordinates: DDIM).
     n_steps
-        Steps of the solver, for each of the two ways.
+        Solver steps for encoding, and as many for decoding.
     control_signal
-        `population`: the mean of the training controls, on both ways. `cell`: as published, nothing for the source,
+        `population`: mean of the training controls, for source and target. `cell`: as published, nothing for the source,
         `mu + sigma eps` for the target in training and the control cell itself in generation.
     mask_rule
-        `bridge`: the mask of a source cell is carried over by its latent. As published, masks are drawn anew from a
-        rate for each gene: the mean over control cells of the predicted probability (`probability`), or the share of
-        control cells whose probability exceeds `mask_threshold` (`threshold`).
+        `bridge`: the latent of a source cell's mask transfers it. As published, masks are drawn from a rate for each gene:
+        the mean predicted probability over control cells (`probability`), or the share of control cells whose probability
+        exceeds `mask_threshold` (`threshold`).
     mask_threshold
-        The threshold tau of the last rule.
+        Threshold tau for that rule.
     n_mask_controls
-        The number K of control cells behind these rates.
+        Number K of control cells for these rates.
     use_effects
-        Whether the hurdle_parameters of a condition start from its expected effect, of which the networks learn the rest.
+        Whether hurdle parameters start from the effects model, and the networks learn the rest.
     use_responders
-        Whether cells of a perturbation that look like controls are taken to have escaped it, in training and, as often,
-        in generation.
+        Whether some perturbed cells may be non-responding, in training and generation.
     keep_total
-        Whether generated cells get the total of normalised counts that all training cells have, where they have the same.
+        Whether generated cells get the common total of normalised counts, if training cells have one.
     integer_counts
-        Whether generated cells hold integer counts, rounded up or down at random, where those of all training cells are whole.
-        Needs `use_latent` and `use_mask`.
+        Whether generated cells hold integer counts, rounded at random, if training cells do. Needs `use_latent` and
+        `use_mask`.
     use_latent
         Whether a cell is decoded from the encoded control cell, and not from noise.
     use_mask
@@ -86,7 +82,7 @@ class Preset:
     Raises
     ------
     ValueError
-        If an entry is none of its choices, or a number is too small.
+        If an option is none of its choices, or a number is too small.
     """
 
     denoiser: Architecture = field(default_factory=Architecture)
@@ -121,7 +117,7 @@ class Preset:
 
     @classmethod
     def named(cls, name: str) -> Preset:
-        """Look a preset up.
+        """Look up a preset.
 
         Raises
         ------
@@ -133,12 +129,12 @@ class Preset:
         return PRESETS[name]
 
     def replace(self, **changes: Any) -> Preset:
-        """Change some entries; sizes and switches of both networks may be given by their own names.
+        """Change some options; sizes and switches change in both networks.
 
         Raises
         ------
         TypeError
-            If there is no entry of a name.
+            If there is no option under a name.
         """
         own = {f.name for f in dataclasses.fields(self)}
         shared = {f.name for f in dataclasses.fields(Architecture)}
@@ -151,6 +147,21 @@ class Preset:
             changed,
             denoiser=dataclasses.replace(changed.denoiser, **sizes),
             mask_network=dataclasses.replace(changed.mask_network, **sizes),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write all options as nested dictionaries that JSON can hold."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> Preset:
+        """Read options that :meth:`to_dict` wrote."""
+        kinds: dict[str, Any] = get_type_hints(cls)
+        return cls(
+            **{
+                name: kinds[name](**value) if dataclasses.is_dataclass(kinds[name]) else value
+                for name, value in options.items()
+            }
         )
 
 
@@ -168,9 +179,7 @@ _PUBLISHED = Architecture(
 )
 
 PRESETS: Final = {
-    "default": Preset(
-        mask_network=Architecture(width=128),
-    ),
+    "default": Preset(mask_network=Architecture(width=128)),
     "paper": Preset(
         denoiser=_PUBLISHED,
         mask_network=dataclasses.replace(_PUBLISHED, control_residual=False),
@@ -188,4 +197,4 @@ PRESETS: Final = {
         integer_counts=False,
     ),
 }
-"""Recipes by name: `default`, the identity bridge; `paper`, the published one."""
+"""Presets by name: `default`, the identity bridge; `paper`, the published recipe."""

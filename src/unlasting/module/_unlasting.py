@@ -1,9 +1,10 @@
-"""Denoiser and mask network with their losses, and the bridge they make."""
+"""Denoiser and mask network with their losses, and the bridge between conditions."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from unlasting.diffusion import (
     CosineSchedule,
     LinearBetaSchedule,
     NoiseCoordinates,
+    NoiseSchedule,
     bridge_mask,
     integrate,
     mask_latent,
@@ -22,159 +24,170 @@ from unlasting.diffusion import (
 from unlasting.effects import (
     ConditionTensors,
     ControlPopulations,
-    EffectFit,
-    ExpectedEffects,
+    EffectsModel,
+    ExpectedParameters,
     HurdleParameters,
-    ResponderFit,
-    Responders,
     ScreenStatistics,
-    StatisticsBuffers,
+    condition_tensors,
 )
 from unlasting.module._presets import Preset
 from unlasting.nn import Denoiser, MaskNetwork, SharedGraph
+from unlasting.screen import Perturbation
 
 NetworkName = Literal["denoiser", "mask_network"]
-_CONDITIONS_AT_ONCE = 1024
+
+T = TypeVar("T")
 
 
 class UnlastingModule(nn.Module):
     """Dual conditional diffusion implicit bridges with a graph block and a mask network.
+
+    The effects model is no part of the state: it has no trained weights, and :meth:`use_effects` provides it.
+    Subclasses set `_denoiser_cls` and `_mask_cls` to networks with the same constructor and `forward`.
 
     Parameters
     ----------
     preset
         The recipe.
     edge_index
-        Source and target node of the edges of the gene regulatory network, shape `(2, n_edges)`.
+        Source and target node of the gene regulatory network's edges, shape `(2, n_edges)`.
     n_nodes
         Number of nodes, the measured genes first.
-    statistics
-        What was fitted from the training cells.
+    n_genes
+        Number of measured genes.
+    n_features
+        Number of features that describe a condition.
     conditions
-        The registered conditions.
-    cell_type_of_population
-        Index of the cell type of every population of controls, shape `(n_populations,)`.
-    effects
-        What the conditions are expected to do.
-    responders
-        Which cells of the conditions nonresponding.
+        The registered conditions, the control first.
+    cell_type
+        Index of the cell type for every control population, shape `(n_populations,)`.
     molecules
-        Embeddings of all molecules, shape `(n_molecules, n_features)`.
+        Embeddings of all molecules, shape `(n_molecules, n_molecule_features)`.
     """
+
+    _denoiser_cls: type[Denoiser] = Denoiser
+    _mask_cls: type[MaskNetwork] = MaskNetwork
 
     def __init__(
         self,
         preset: Preset,
         edge_index: Tensor,
         n_nodes: int,
-        statistics: ScreenStatistics,
-        conditions: ConditionTensors,
-        cell_type_of_population: Tensor,
-        effects: EffectFit,
-        responders: ResponderFit,
+        n_genes: int,
+        n_features: int,
+        conditions: Sequence[Perturbation],
+        cell_type: Tensor,
         molecules: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.preset = preset
-        self.n_genes = statistics.base.shape[1]
-        self.statistics = StatisticsBuffers(statistics)
-        self.register_buffer("cell_type_of_population", cell_type_of_population)
-        self.cell_type_of_population: Tensor
-        self._conditions = conditions
-        n_cell_types = int(cell_type_of_population.max()) + 1
-        graph = SharedGraph(edge_index, n_nodes)
-        sizes = (graph, self.n_genes, conditions.features.shape[1], n_cell_types)
-        self.denoiser = Denoiser(*sizes, preset.denoiser, molecules)
-        self.mask_network = MaskNetwork(*sizes, preset.mask_network, molecules)
+        self.n_genes = n_genes
+        self.registered_conditions = list(conditions)
+        self.register_buffer("cell_type", cell_type, persistent=False)
+        self.cell_type: Tensor
+        sizes = (SharedGraph(edge_index, n_nodes), n_genes, n_features, int(cell_type.max()) + 1)
+        self.denoiser = self._denoiser_cls(*sizes, preset.denoiser, molecules)
+        self.mask_network = self._mask_cls(*sizes, preset.mask_network, molecules)
         self.averaged = nn.ModuleDict(
             {"denoiser": copy.deepcopy(self.denoiser), "mask_network": copy.deepcopy(self.mask_network)}
         ).requires_grad_(False)
-        self.effects = ExpectedEffects(effects)
-        self.responders = Responders(responders)
-        # the power of the support with which the mask network sees conditions; 0 in models of earlier versions
-        self.register_buffer("mask_down_weighting", torch.tensor(4.0))
-        self.mask_down_weighting: Tensor
-        self._registered: dict[tuple[int, int], HurdleParameters] = {}
-        self._registered_weights: Tensor | None = None
-        self.schedule = (
-            CosineSchedule(float(statistics.typical_scale)) if preset.schedule == "cosine" else LinearBetaSchedule()
-        )
+        self._effects: EffectsModel | None = None
+        self._computed: dict[str, Any] = {}
+
+    # -- the effects model
+
+    def use_effects(self, effects: EffectsModel) -> None:
+        """Take the expected effects from a fitted model."""
+        self._effects = effects
+        self._computed.clear()
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether the module has an effects model."""
+        return self._effects is not None
+
+    @property
+    def effects(self) -> EffectsModel:
+        """The effects model.
+
+        Raises
+        ------
+        RuntimeError
+            If there is none yet.
+        """
+        if self._effects is None:
+            raise RuntimeError("The module has no effects model yet. Call `module.use_effects(EffectsModel.fit(...))`.")
+        return self._effects
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.statistics.base.device
+        """Device of the weights."""
+        return self.cell_type.device
 
-    def hurdle_parameters(self, conditions: ConditionTensors, populations: ControlPopulations) -> HurdleParameters:
-        """Get what is expected of single genes under conditions in populations, one row for each."""
-        known = populations.hurdle_parameters()
-        if not self.preset.use_effects:
-            return known
-        return known.shifted(self.effects(conditions.features, conditions.node, populations.mean))
-
-    def registered_hurdle_parameters(self, condition: Tensor, population: Tensor) -> HurdleParameters:
-        """Get the same for registered conditions and populations by their codes; they are computed once."""
-        pairs, row = torch.unique(torch.stack([condition, population], dim=-1), dim=0, return_inverse=True)
-        with torch.inference_mode(False), torch.no_grad():  # validation begins, and training reads what it left
-            for pair in map(tuple, pairs.tolist()):
-                if pair not in self._registered:
-                    codes = torch.tensor(pair, device=self.device)
-                    self._registered[pair] = self.hurdle_parameters(
-                        self.conditions(codes[:1]), self.populations()[codes[1:]]
-                    )
-        return HurdleParameters.concatenate([self._registered[pair] for pair in map(tuple, pairs.tolist())])[row]
-
-    def registered_weights(self, condition: Tensor) -> Tensor:
-        """Get which share of registered conditions the mask network sees, by their codes; it is computed once."""
-        if self._registered_weights is None:
-            with torch.inference_mode(False), torch.no_grad():
-                of_all = self.conditions(torch.arange(len(self._conditions), device=self.device)).features
-                parts = of_all.split(_CONDITIONS_AT_ONCE)
-                self._registered_weights = torch.cat([self.condition_weight(part) for part in parts])
-        return self._registered_weights[condition]
-
-    def condition_weight(self, features: Tensor) -> Tensor:
-        """Get which share of conditions the mask network sees, as far as training tells of them, in [0, 1], shape `(n,)`.
-
-        What the trained ones tell of others is in their expected effects. What the network learnt of trained ones beyond that
-        does not carry over, and would be wrong elsewhere; but it does to other doses.
-        """
-        share = self.effects.support(features).pow(self.mask_down_weighting)
-        return torch.where(self.effects.is_trained_at_a_dose(features), torch.ones_like(share), share)
-
-    def _forget(self) -> None:
-        """Drop what was computed of the registered conditions."""
-        self._registered.clear()
-        self._registered_weights = None
+    def _once(self, name: str, compute: Callable[[], T]) -> T:
+        """Compute once for the present device."""
+        if name not in self._computed:
+            with torch.inference_mode(False), torch.no_grad():  # training reads tensors that validation has computed
+                self._computed[name] = compute()
+        return self._computed[name]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        """Move to a device, and leave behind what was computed on another."""
-        self._forget()
+        """Move to a device, and drop tensors on the previous one."""
+        self._computed.clear()
         return super()._apply(*args, **kwargs)
 
-    def _coordinates(self, hurdle_parameters: HurdleParameters) -> Coordinates:
+    @property
+    def statistics(self) -> ScreenStatistics:
+        """Statistics of the training cells."""
+        return self._once("statistics", lambda: self.effects.statistics.to(self.device))
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule."""
+        if self.preset.schedule == "linear_beta":
+            return self._once("schedule", lambda: LinearBetaSchedule().to(self.device))
+        return self._once("schedule", lambda: CosineSchedule(float(self.statistics.typical_scale)).to(self.device))
+
+    def populations(self) -> ControlPopulations:
+        """Get the registered control populations."""
+        return self._once("populations", lambda: self.statistics.populations(self.cell_type))
+
+    def tensors(self, perturbations: Sequence[Perturbation]) -> ConditionTensors:
+        """Write perturbations as tensors."""
+        return condition_tensors(perturbations, self.effects).to(self.device)
+
+    def conditions(self, codes: Tensor) -> ConditionTensors:
+        """Get registered conditions by their codes, shape `(n_cells,)`."""
+        return self._once("conditions", lambda: self.tensors(self.registered_conditions))[codes]
+
+    def expected(self, perturbations: Sequence[Perturbation], populations: ControlPopulations) -> ExpectedParameters:
+        """Get the expected hurdle parameters for any pair of condition and population."""
+        return ExpectedParameters(self.effects if self.preset.use_effects else None, perturbations, populations)
+
+    def registered_expected(self, condition: Tensor, population: Tensor) -> HurdleParameters:
+        """Get the expected hurdle parameters for registered codes, shape `(n,)`."""
+        expected = self._once("expected", lambda: self.expected(self.registered_conditions, self.populations()))
+        return expected(condition, population)
+
+    def assigned_condition(
+        self, x0: Tensor, condition: Tensor, population: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Draw the condition assigned to each cell: its own, or the control (code 0) for a non-responding cell."""
+        if not self.preset.use_responders:
+            return condition
+        mixture = self._once("mixture", lambda: self.effects.mixture.to(self.device))
+        responded = mixture.response_probability(x0 * self.statistics.x_max, condition, population)
+        drawn = torch.rand(responded.shape, generator=generator, device=responded.device)
+        return torch.where(drawn < responded, condition, torch.zeros_like(condition))
+
+    def _coordinates(self, expected: HurdleParameters) -> Coordinates:
         if self.preset.coordinates == "angle":
-            return AngleCoordinates(hurdle_parameters.base, hurdle_parameters.scale)
+            return AngleCoordinates(expected.base, expected.scale)
         return NoiseCoordinates()
 
     @property
     def _averaged_mask_network(self) -> MaskNetwork:
         return cast(MaskNetwork, self.averaged["mask_network"])
-
-    def conditions(self, codes: Tensor) -> ConditionTensors:
-        """Get registered conditions by their codes, shape `(n_cells,)`."""
-        if self._conditions.kind.device != self.device:
-            self._conditions = self._conditions.to(self.device)
-        return self._conditions[codes]
-
-    def describe(self, conditions: ConditionTensors) -> None:
-        """Describe the registered conditions anew."""
-        self._conditions = conditions
-        self._forget()
-
-    def populations(self) -> ControlPopulations:
-        """Get the registered populations of controls."""
-        return self.statistics.values().populations(self.cell_type_of_population)
 
     def is_expressed(self, x0: Tensor) -> Tensor:
         """Get 1 for expressed genes, else 0, `(n_cells, n_genes)`; without a mask network, all count as expressed."""
@@ -191,7 +204,7 @@ class UnlastingModule(nn.Module):
         averaged: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Get the squared error over expressed genes, divided by their number (Eq. 13 of the method).
+        """Compute the mean squared error over expressed genes (Eq. 13 in the publication).
 
         Parameters
         ----------
@@ -204,7 +217,7 @@ class UnlastingModule(nn.Module):
         averaged
             Whether the averaged weights are used.
         generator
-            Where the random numbers come from; the global state by default.
+            Source of random numbers; the global state by default.
 
         Returns
         -------
@@ -218,7 +231,7 @@ class UnlastingModule(nn.Module):
             self.populations()[population],
             self.is_expressed(x0),
         )
-        coordinates = self._coordinates(self.registered_hurdle_parameters(condition, population))
+        coordinates = self._coordinates(self.registered_expected(condition, population))
         t = self.schedule.sample_times(n, generator)
         log_snr = self.schedule.log_snr(t)[:, None]
         eps = torch.randn(x0.shape, **random)
@@ -241,7 +254,7 @@ class UnlastingModule(nn.Module):
         averaged: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Get the binary cross-entropy of the mask; parameters as in :meth:`denoising_loss`."""
+        """Compute the binary cross-entropy of the mask; parameters as in :meth:`denoising_loss`."""
         random: dict[str, Any] = {"generator": generator, "device": x0.device}
         condition = self.assigned_condition(x0, condition, population, generator)
         network = self._averaged_mask_network if averaged else self.mask_network
@@ -250,37 +263,22 @@ class UnlastingModule(nn.Module):
             control = populations.mean + populations.sd * torch.randn(x0.shape, **random)
             log_odds = network(control, 0.0 * populations.log_odds, self.conditions(condition), populations.cell_type)
         else:
-            # The network looks at conditions, of which a batch holds few: each is passed once.
+            # The log-odds depend on the condition alone, and a batch has few: each is passed once.
             keys = torch.stack([condition, population], dim=-1)
             rows, inverse = torch.unique(keys, dim=0, return_inverse=True)
             once = self.populations()[rows[:, 1]]
-            start = self.registered_hurdle_parameters(rows[:, 0], rows[:, 1]).log_odds
-            conditions = self.conditions(rows[:, 0]).down_weighted(self.registered_weights(rows[:, 0]))
+            start = self.registered_expected(rows[:, 0], rows[:, 1]).log_odds
+            conditions = self.conditions(rows[:, 0]).down_weighted()
             log_odds = network(once.mean, start, conditions, once.cell_type)[inverse]
-        mask = self.is_expressed(x0)
-        usual = self.statistics.values()
+        mask, statistics = self.is_expressed(x0), self.statistics
         detected = self.detected(
-            mask, usual.log_detected_mean[condition, population], usual.log_detected_sd[population]
+            mask, statistics.log_detected_mean[condition, population], statistics.log_detected_sd[population]
         )
         return functional.binary_cross_entropy_with_logits(network.at_detected_genes(log_odds, detected), mask)
 
-    def assigned_condition(
-        self, x0: Tensor, condition: Tensor, population: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        """Draw the condition that each cell underwent: its own, or the control (code 0) if it nonresponding."""
-        if not self.preset.use_responders:
-            return condition
-        responded = self.responders(x0 * self.statistics.x_max, condition, population)
-        drawn = torch.rand(responded.shape, generator=generator, device=responded.device)
-        return torch.where(drawn < responded, condition, torch.zeros_like(condition))
-
-    def nonresponder_share(self, conditions: ConditionTensors) -> Tensor:
-        """Get which share of the cells is expected to escape each condition, shape `(n_conditions,)`."""
-        return self.effects.transferred(conditions.features, self.responders.of_trained).clamp(0.0, 1.0)
-
     @staticmethod
     def detected(mask: Tensor, usual: Tensor, sd: Tensor) -> Tensor:
-        """Get how many genes a cell expresses, in s.d. from what is usual for its condition, shape `(n_cells,)`."""
+        """Standardise each cell's log number of detected genes by its condition, shape `(n_cells,)`."""
         return (mask.sum(-1).clamp(min=1.0).log() - usual) / sd
 
     @torch.no_grad()
@@ -292,13 +290,20 @@ class UnlastingModule(nn.Module):
     # -- the bridge
 
     def encode(
-        self, x0: Tensor, eps: Tensor, control: Tensor, conditions: ConditionTensors, populations: ControlPopulations
+        self,
+        x0: Tensor,
+        eps: Tensor,
+        control: Tensor,
+        conditions: ConditionTensors,
+        populations: ControlPopulations,
+        expected: HurdleParameters,
     ) -> Tensor:
-        """Follow cells on the [0, 1] scale to the shared latent, shape `(n_cells, n_genes)`.
+        """Encode cells on the [0, 1] scale to the shared latent, shape `(n_cells, n_genes)`.
 
-        In the default recipe the latent of a silent gene is the noise `eps` that stands in for it.
+        In the default recipe the latent of an undetected gene is the noise `eps` in its place.
         """
-        return self._solve(x0, self.is_expressed(x0), control, conditions, populations, eps=eps, encode=True)
+        mask = self.is_expressed(x0)
+        return self._solve(x0, mask, control, conditions, populations, expected, eps=eps, encode=True)
 
     def decode(
         self,
@@ -307,9 +312,10 @@ class UnlastingModule(nn.Module):
         control: Tensor,
         conditions: ConditionTensors,
         populations: ControlPopulations,
+        expected: HurdleParameters,
     ) -> Tensor:
-        """Follow latents to cells on the [0, 1] scale; values outside of the mask mean nothing."""
-        return self._solve(latent, mask, control, conditions, populations, eps=None, encode=False)
+        """Decode latents to cells on the [0, 1] scale; values outside of the mask are undefined."""
+        return self._solve(latent, mask, control, conditions, populations, expected, eps=None, encode=False)
 
     def _solve(
         self,
@@ -318,19 +324,20 @@ class UnlastingModule(nn.Module):
         control: Tensor,
         conditions: ConditionTensors,
         populations: ControlPopulations,
+        expected: HurdleParameters,
         *,
         eps: Tensor | None,
         encode: bool,
     ) -> Tensor:
         network, masked = self.averaged["denoiser"], self.preset.denoiser.mask_as_input
-        coordinates = self._coordinates(self.hurdle_parameters(conditions, populations))
+        coordinates = self._coordinates(expected)
         times = self.schedule.times(self.preset.n_steps)
         first, last = self.schedule.log_snr(times[0]), self.schedule.log_snr(times[-1])
 
         def prediction(state: Tensor, t: Tensor) -> Tensor:
             seen = coordinates.network_input(state, self.schedule.log_snr(t))
             predicted = network(seen, t.expand(seen.shape[0]), mask, control, conditions, populations.cell_type)
-            return predicted * mask if masked else predicted  # a silent gene stays the noise that it is
+            return predicted * mask if masked else predicted  # an undetected gene keeps its noise
 
         if encode:
             state = coordinates.place(start, first)
@@ -348,18 +355,20 @@ class UnlastingModule(nn.Module):
         )
         return coordinates.network_input(state, last) if encode else coordinates.read(state, first)
 
-    def mask_log_odds(self, populations: ControlPopulations, conditions: ConditionTensors) -> Tensor:
-        """Get the log-odds that genes are expressed at the usual detected, shape `(n, n_genes)`."""
-        start = self.hurdle_parameters(conditions, populations).log_odds
-        seen = conditions.down_weighted(self.condition_weight(conditions.features))
-        return self.averaged["mask_network"](populations.mean, start, seen, populations.cell_type)
+    def mask_log_odds(
+        self, conditions: ConditionTensors, populations: ControlPopulations, expected: HurdleParameters
+    ) -> Tensor:
+        """Compute log-odds of detection at the usual number of detected genes, shape `(n, n_genes)`."""
+        return self.averaged["mask_network"](
+            populations.mean, expected.log_odds, conditions.down_weighted(), populations.cell_type
+        )
 
     def probability_at_detected_genes(self, log_odds: Tensor, detected: Tensor) -> Tensor:
-        """Get the probability of every gene in cells of a detected, never quite 0 or 1, `(n_cells, n_genes)`."""
+        """Convert log-odds to probabilities in cells with `detected` genes in s.d., kept off 0 and 1."""
         return torch.sigmoid(self._averaged_mask_network.at_detected_genes(log_odds, detected)).clamp(1e-3, 1.0 - 1e-3)
 
     def published_mask_rate(self, controls: Tensor, condition: ConditionTensors, cell_type: Tensor) -> Tensor:
-        """Get the rate of every gene from K control cells on the [0, 1] scale, shape `(n_genes,)`."""
+        """Predict detection rates from K control cells on the [0, 1] scale, shape `(n_genes,)`."""
         n = controls.shape[0]
         rows = torch.zeros(n, dtype=torch.long, device=controls.device)
         log_odds = self.averaged["mask_network"](
@@ -372,5 +381,5 @@ class UnlastingModule(nn.Module):
 
     @staticmethod
     def transfer_mask(mask: Tensor, before: Tensor, after: Tensor, uniform: Tensor) -> Tensor:
-        """Carry the masks of source cells over the bridge, from probabilities `before` to `after`."""
+        """Transfer the masks of source cells from probabilities `before` to `after`."""
         return bridge_mask(mask_latent(mask, before, uniform), after).to(mask.dtype)

@@ -1,4 +1,4 @@
-"""Sizes and switches of the networks."""
+"""Network sizes and switches."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from unlasting.screen import require_integers, require_numbers, require_switches
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes and switches of a network; denoiser and mask network have one each.
+    """Network sizes and switches; denoiser and mask network have one architecture each.
 
     Parameters
     ----------
     gene_features
-        Width of the gene embeddings.
+        Gene embedding width.
     attention_features
-        Width of the layers in the GRN block.
+        Layer width in the GRN block.
     heads
         Attention heads, averaged.
     attention
-        Layer of the GRN block: `gat`, the fused graph attention, or a message-passing layer of torch-geometric,
+        Layer in the GRN block: `gat`, the fused graph attention, or a torch-geometric message-passing layer,
         given as a class such as `torch_geometric.nn.GATv2Conv` or its import path. It is stored as the path.
     width
-        Width of the MLPs.
+        MLP width.
     time_frequencies
-        Width of the sinusoidal time embedding.
+        Sinusoidal time embedding width.
     largest_frequency
-        Largest angular frequency of that embedding, for times in [0, 1].
+        Largest angular frequency in that embedding, for times in [0, 1].
     condition_features
-        Width of the perturbation's embedding. 0: the perturbation acts through the knocked-out node alone, as
+        Perturbation embedding width. 0: the perturbation acts through the knocked-out node alone, as
         published.
     dropout
-        Share of MLP features dropped in training.
+        Dropout rate in the MLPs.
     use_grn
         Whether there is a GRN block.
     use_control_moments
@@ -48,12 +48,12 @@ class Architecture:
     control_residual
         Whether the control signal is added to the denoiser's output.
     detected_genes_slope
-        Whether the mask network's log-odds depend on the cell's number of detected genes.
+        Whether the mask network's log-odds depend on the cell's detected genes.
 
     Raises
     ------
     ValueError
-        If a size is no integer of at least 1, another number is out of range, or `attention` is unknown.
+        If a size is no positive integer, another number is invalid, or `attention` is unknown.
     """
 
     gene_features: int = 16

@@ -1,4 +1,4 @@
-"""Attention for a batch of cells that share one graph of genes."""
+"""Attention for cells that share one gene graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import add_self_loops, coalesce, degree, remove_self_loops, scatter
 
-from unlasting.effects import full_precision
+from unlasting.nn._precision import full_precision
 
 FUSED: Final = "gat"
 """The fused kernel among the choices of `attention`."""
@@ -28,14 +28,14 @@ _ENTRIES_AT_ONCE = 400_000
 
 
 class StackedGraph(NamedTuple):
-    """CSR indices of graph copies; a row is one head of a target node in a copy, a column a source node."""
+    """CSR indices for graph copies; a row is one head of a target node in a copy, a column a source node."""
 
     edge: Tensor
     """Edge of each entry in one copy, shape `(heads * n_edges,)`."""
     source: Tensor
     """Source node of each entry in one copy, shape `(heads * n_edges,)`."""
     source_score: Tensor
-    """Place of the source in scores with shape `(n_nodes, heads)`, shape `(heads * n_edges,)`."""
+    """The source's place in scores with shape `(n_nodes, heads)`, shape `(heads * n_edges,)`."""
     row: Tensor
     """Row, which is also the target's place in such scores, shape `(heads * n_edges,)`."""
     starts: Tensor
@@ -52,7 +52,7 @@ class SharedGraph(nn.Module):
     Parameters
     ----------
     edge_index
-        Source and target node of every directed edge, shape `(2, n_edges)`. Repeated edges count once, and every
+        Source and target node for every directed edge, shape `(2, n_edges)`. Repeated edges count once, and every
         node gets one self-loop.
     n_nodes
         Number of nodes.
@@ -76,16 +76,17 @@ class SharedGraph(nn.Module):
 
     @property
     def n_edges(self) -> int:
-        """Number of edges with the self-loops."""
+        """Number of edges, self-loops included."""
         return self.source.shape[0]
 
     def edge_index(self, n_copies: int) -> Tensor:
-        """Source and target of the edges of copies side by side, shape `(2, n_copies * n_edges)`."""
+        """Edges for copies side by side, source and target, shape `(2, n_copies * n_edges)`."""
         first_node = self.n_nodes * torch.arange(n_copies, device=self.source.device)[:, None]
         return torch.stack([(end + first_node).reshape(-1) for end in (self.source, self.target)])
 
+    @torch.inference_mode(mode=False)  # training reads indices that validation has computed
     def stacked(self, n_copies: int, heads: int) -> StackedGraph:
-        """CSR indices of copies side by side, kept for the batch sizes used last."""
+        """CSR indices for copies side by side, kept for the last batch sizes."""
         key = (n_copies, heads, self.source.device)
         if key not in self._stacked:
             if len(self._stacked) >= 4:
@@ -132,7 +133,7 @@ def _product(matrix: Tensor, dense: Tensor) -> Tensor:
 
 
 class _WeightedNeighbourSum(torch.autograd.Function):
-    """`out[row] = sum over entries of weight * features[column]`, without a tensor of edges times features."""
+    """`out[row] = sum(weight * features[column])` over entries, without a tensor over edges and features."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, features: Tensor, *indices: Tensor) -> Tensor:
@@ -181,16 +182,16 @@ class SharedGraphAttention(nn.Module):
     """The fused graph attention of :cite:t:`velickovic2018gat`, heads averaged, for cells that share one graph.
 
     Values and gradients equal `torch_geometric.nn.GATConv(concat=False)` over one graph copy per cell. Memory grows
-    as `cells x edges x heads`, independent of the number of features.
+    as `cells x edges x heads`, whatever the number of features.
 
     Parameters
     ----------
     graph
         The graph, with self-loops.
     in_features
-        Width of a node's features.
+        Node feature width.
     out_features
-        Width of a node's new features.
+        Output width.
     heads
         Number of attention heads.
     """
@@ -248,16 +249,16 @@ class SharedGraphAttention(nn.Module):
 
 
 class MessagePassingLayer(nn.Module):
-    """A message-passing layer of torch-geometric in place of the fused attention, over one graph copy per cell.
+    """A torch-geometric message-passing layer instead of the fused attention, over one graph copy per cell.
 
     Parameters
     ----------
     graph
         The graph, with self-loops.
     in_features
-        Width of a node's features.
+        Node feature width.
     out_features
-        Width of a node's new features.
+        Output width.
     heads
         Number of heads, averaged, for layers that have heads.
     layer
@@ -298,7 +299,7 @@ class MessagePassingLayer(nn.Module):
 
 
 def layer_path(attention: str | type) -> str:
-    """Name the layer of the GRN block in a form that JSON can hold: `gat`, or the class's import path.
+    """Name the GRN block's layer in a form that JSON can hold: `gat`, or the class's import path.
 
     Raises
     ------
@@ -329,7 +330,7 @@ def _layer_class(path: str) -> type[MessagePassing]:
 def graph_layer(
     attention: str, graph: SharedGraph, in_features: int, out_features: int, heads: int
 ) -> SharedGraphAttention | MessagePassingLayer:
-    """Make a layer of the GRN block from its name in :attr:`Architecture.attention`."""
+    """Make a GRN block layer from its name in :attr:`Architecture.attention`."""
     if attention == FUSED:
         return SharedGraphAttention(graph, in_features, out_features, heads)
     return MessagePassingLayer(graph, in_features, out_features, heads, _layer_class(attention))

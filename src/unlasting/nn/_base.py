@@ -1,4 +1,4 @@
-"""The base of denoiser and mask network."""
+"""The base shared by denoiser and mask network."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from unlasting.nn._molecules import MoleculeEncoder
 
 
 class ConditionedNetwork(nn.Module):
-    """A network of genes that depends on time, cell type, control signal and perturbation.
+    """A network over genes that depends on time, cell type, control signal and perturbation.
 
-    A subclass takes the first six parameters and passes on its own values of the last two.
+    A subclass takes the first six parameters and sets the last two itself.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class ConditionedNetwork(nn.Module):
     architecture
         Sizes and switches.
     molecules
-        Embeddings of all molecules, shape `(n_molecules, n_features)`, for perturbations without a learnt embedding,
+        All molecule embeddings, shape `(n_molecules, n_features)`, for perturbations without a learnt embedding,
         as published.
     n_inputs
         Number of inputs per gene to the GRN block.

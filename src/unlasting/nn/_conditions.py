@@ -1,11 +1,11 @@
-"""Embedding of perturbations and doses."""
+"""Embedding perturbations and doses."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from unlasting.effects import ConditionTensors
+from unlasting.effects import ConditionTensors, hill
 
 
 def dose_gate(dose: Tensor, log_half: Tensor, log_slope: Tensor) -> Tensor:
@@ -18,11 +18,11 @@ def dose_gate(dose: Tensor, log_half: Tensor, log_slope: Tensor) -> Tensor:
     log_half
         Log of the `log1p` dose with half the effect, broadcastable.
     log_slope
-        Log of the steepness, squashed to [-1, 1], broadcastable.
+        Log steepness, squashed to [-1, 1], broadcastable.
     """
     dosed = dose > 0
     log_dose = dose.masked_fill(~dosed, 1.0).log()  # the gradient must not meet log 0
-    share = torch.sigmoid(log_slope.tanh().exp() * (log_dose - log_half))
+    share = hill(log_dose, log_half, log_slope.tanh().exp())
     return torch.where(dosed, share, (dose < 0).to(share.dtype))
 
 
@@ -34,7 +34,7 @@ class ConditionEncoder(nn.Module):
     n_features
         Number of features per condition.
     out_features
-        Width of the embedding.
+        Embedding width.
     """
 
     def __init__(self, n_features: int, out_features: int) -> None:

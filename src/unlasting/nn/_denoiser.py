@@ -13,7 +13,7 @@ from unlasting.nn._layers import ModulatedBlock, start_at_zero
 
 
 class Denoiser(ConditionedNetwork):
-    """Block, GRN block and Decoder: one network for source and target, with the parameters of its base.
+    """Block, GRN block and Decoder: one network for source and target, with its base's parameters.
 
     The Block (an MLP) encodes the state, and the GRN block spreads the perturbation over the graph. Both are fused, and
     the Decoder (an MLP) predicts. Time, cell type and perturbation condition Block and Decoder.
@@ -65,9 +65,9 @@ class Denoiser(ConditionedNetwork):
         control
             Control signal in [0, 1], zero without one, shape `(n_cells, n_genes)`.
         conditions
-            Perturbation of every cell.
+            Perturbations, one per cell.
         cell_type
-            Index of the cell type, shape `(n_cells,)`; read if `cell_type_index`.
+            Cell-type index, shape `(n_cells,)`; read if `cell_type_index`.
         """
         control = self.visible(control)
         embedded, condition = self.embedded(conditions, cell_type, t)

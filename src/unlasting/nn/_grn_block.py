@@ -28,11 +28,11 @@ class GRNBlock(nn.Module):
     architecture
         Sizes and switches.
     context_features
-        Width of the context (time, cell type); 0 for none.
+        Context width (time, cell type); 0 for none.
     n_inputs
         Number of inputs per gene.
     molecules
-        Embeddings of the molecules to fuse, shape `(n_molecules, n_features)`, if any.
+        Molecule embeddings to fuse, shape `(n_molecules, n_features)`, if any.
     """
 
     def __init__(

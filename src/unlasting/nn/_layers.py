@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoidal features of the diffusion time, followed by a small MLP.
+    """Sinusoidal features for the diffusion time, followed by a small MLP.
 
     Parameters
     ----------
@@ -19,7 +19,7 @@ class TimeEmbedding(nn.Module):
     largest
         Largest angular frequency, the scale at which the learnt function and the solver path are rough.
     out_features
-        Width of the result.
+        Output width.
     """
 
     def __init__(self, n_frequencies: int, largest: float, out_features: int) -> None:
@@ -46,7 +46,7 @@ class ModulatedBlock(nn.Module):
     context_features
         Context's width.
     dropout
-        Share of features dropped in training.
+        Dropout rate.
     """
 
     def __init__(self, width: int, context_features: int, dropout: float = 0.0) -> None:

@@ -13,7 +13,7 @@ from unlasting.nn._layers import ModulatedBlock, start_at_zero
 
 
 class MaskNetwork(ConditionedNetwork):
-    """Log-odds of expression from a GRN block without state and time, and an MLP, with the parameters of its base.
+    """Log-odds that genes are expressed, from a GRN block without state and time, and an MLP, with its base's parameters.
 
     The log-odds belong to a condition, not to a cell. With `detected_genes_slope` they are linear in the cell's number
     of detected genes, with a slope for each gene.
@@ -40,7 +40,7 @@ class MaskNetwork(ConditionedNetwork):
         self.slope = nn.Parameter(torch.full((n_genes,), 0.5)) if architecture.detected_genes_slope else None
 
     def forward(self, control: Tensor, log_odds: Tensor, conditions: ConditionTensors, cell_type: Tensor) -> Tensor:
-        """Predict the log-odds at the usual number of detected genes, shape `(n, n_genes)`.
+        """Predict the log-odds at the usual detected genes, shape `(n, n_genes)`.
 
         Parameters
         ----------
@@ -51,7 +51,7 @@ class MaskNetwork(ConditionedNetwork):
         conditions
             The perturbations.
         cell_type
-            Index of the cell type, shape `(n,)`; read if `cell_type_index`.
+            Cell-type index, shape `(n,)`; read if `cell_type_index`.
         """
         control = self.visible(control)
         embedded, condition = self.embedded(conditions, cell_type)

@@ -13,14 +13,14 @@ from unlasting.nn._conditions import dose_gate
 
 
 class MoleculeEncoder(nn.Module):
-    """Sum the embeddings of a condition's molecules, each scaled by a learnt gate of its dose.
+    """Sum the embeddings of a condition's molecules, each scaled by a learnt dose gate.
 
     Parameters
     ----------
     molecules
-        Embeddings of all molecules, shape `(n_molecules, n_features)`; part of the screen, not saved with the weights.
+        All molecule embeddings, shape `(n_molecules, n_features)`; part of the screen, not saved with the weights.
     out_features
-        Width of the result.
+        Output width.
     """
 
     def __init__(self, molecules: Tensor, out_features: int) -> None:
@@ -44,9 +44,9 @@ class MoleculeFusion(nn.Module):
     Parameters
     ----------
     molecules
-        Embeddings of all molecules, shape `(n_molecules, n_features)`.
+        All molecule embeddings, shape `(n_molecules, n_features)`.
     features
-        Width of the genes' features.
+        Gene feature width.
     """
 
     def __init__(self, molecules: Tensor, features: int) -> None:

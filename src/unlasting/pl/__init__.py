@@ -1,8 +1,8 @@
-"""Figures of what `tl`, `pp` and the training have stored; nothing is computed here.
+"""Figures from the results stored by `tl`, `pp` and training.
 
-Every function takes `ax` (axes to draw in), `figsize` (inches), `show`, `save` (a file, its ending gives the format)
-and `return_fig`. It returns the axes, the figure with `return_fig=True`, or nothing if the figure was shown. Figures
-are shown by default in interactive sessions, if no `ax` is given.
+Every function takes `ax` (axes to draw in, divided for several panels), `figsize` (inches), `show`, `save` (a file; its
+ending selects the format) and `return_fig`. It returns the axes, the figure with `return_fig=True`, or nothing after
+showing. Figures are shown by default in interactive sessions without `ax`.
 """
 
 from unlasting.pl._bimodal_genes import bimodal_genes

@@ -15,8 +15,8 @@ from unlasting.pl._figure import (
     dress,
     expression_unit,
     finish,
+    grid,
     one_cell_type,
-    panels,
     pick,
     stored,
 )
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAMES = {"control": "observed control", "observed": "observed perturbed", "generated": "generated"}
-COLUMNS = 4
-# zeros stand to the left of 0, in a strip as wide as this part of the range of expressed values
+# width of the strip for zeros, relative to the range of expressed values
 STRIP = 0.6
 
 
@@ -47,10 +46,10 @@ def bimodal_genes(
     return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Show, for the top genes of a perturbation, whether generated cells part as the observed ones do.
+    """Show the distribution in observed and generated cells for a perturbation's top genes.
 
-    One panel per gene: the density of the expressed values of each group (area 1), and to the left of 0 the
-    percentage of cells without expression as bars.
+    One panel per gene: densities of the expressed values (area 1), and to the left of 0 bars with the percentage of
+    cells without expression.
 
     Parameters
     ----------
@@ -65,23 +64,22 @@ def bimodal_genes(
     n_genes
         Number of genes.
     key
-        Where under `uns["unlasting"]` the results of `tl.bimodality` are.
+        Key under `uns["unlasting"]`.
     ax, figsize, show, save, return_fig
-        Axes to draw in (divided if there are several panels), size of a new figure in inches, whether to show it (by
-        default in interactive sessions, if no `ax` is given), a file to write, whether to return the Figure.
+        As for all figures (:mod:`unlasting.pl`).
     **kwargs
         Passed on to `Axes.plot` of the densities.
 
     Returns
     -------
-    Array of Axes, the Figure with `return_fig`, or `None` if it was shown.
+    Array of Axes, the Figure with `return_fig`, or `None` after showing.
 
     Raises
     ------
     KeyError
         If `tl.bimodality` has not been run.
     ValueError
-        If nothing is stored for the perturbation, a gene or the cell type.
+        If the perturbation, a gene or the cell type is not stored.
     """
     writer = "ul.tl.bimodality(adata)"
     frame = stored(adata, key, writer=writer, columns=["condition", "cell_type", "gene", "t"])
@@ -94,14 +92,10 @@ def bimodal_genes(
         frame = pick(frame, "gene", genes, "genes")
     density = density[(density["condition"] == perturbation) & (density["cell_type"] == where)]
 
-    n_columns = min(COLUMNS, len(frame))
-    n_rows = -(-len(frame) // n_columns)
-    size = figsize or (max(2.2 * n_columns, 5.8), 1.6 * n_rows + 1.0)
-    figure, axes = panels(ax, n_rows, n_columns, figsize=size)
+    margin = (max(0.0, 5.8 - 2.2 * len(frame)), 1.0)
+    figure, axes = grid(ax, len(frame), size=(2.2, 1.6), margin=margin, figsize=figsize, columns=4)
     for panel, (_, gene) in zip(axes.flat, frame.iterrows(), strict=False):
         _draw(panel, gene, density[density["gene"] == gene["gene"]], kwargs)
-    for panel in axes.flat[len(frame) :]:
-        panel.set_axis_off()
     patches = [Patch(color=color, label=NAMES[group]) for group, color in GROUP_COLORS.items()]
     unit = f"({expression_unit(adata)})"
     title = f"Cells under {perturbation}" + (f" in {where}" if where else "")  # a gene may have the same name

@@ -14,9 +14,10 @@ from unlasting.pl._figure import (
     dress,
     expression_unit,
     finish,
+    grid,
+    label_columns,
     legend_beside,
     one_cell_type,
-    panels,
     pick,
     stored,
 )
@@ -41,7 +42,7 @@ def dose_response(
     return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Show the mean expression of genes against the dose of a drug, in observed and generated cells.
+    """Show mean expression against a drug's dose, in observed and generated cells.
 
     Parameters
     ----------
@@ -50,38 +51,35 @@ def dose_response(
     drug
         The drug to show.
     genes
-        Genes to show, in this order. The first `n_genes` of the stored ones (which change most) if `None`.
+        Genes to show, in this order. The first `n_genes` stored ones, with the largest change, if `None`.
     cell_type
         The cell type, if the screen has several.
     n_genes
         Number of genes.
     key
-        Where under `uns["unlasting"]` the results of `tl.dose_response` are.
+        Key under `uns["unlasting"]`.
     ax, figsize, show, save, return_fig
-        Axes to draw in (divided if there are several panels), size of a new figure in inches, whether to show it (by
-        default in interactive sessions, if no `ax` is given), a file to write, whether to return the Figure.
+        As for all figures (:mod:`unlasting.pl`).
     **kwargs
         Passed on to `Axes.plot`.
 
     Returns
     -------
-    Array of Axes, the Figure with `return_fig`, or `None` if it was shown.
+    Array of Axes, the Figure with `return_fig`, or `None` after showing.
 
     Raises
     ------
     KeyError
         If `tl.dose_response` has not been run.
     ValueError
-        If nothing is stored for the drug, a gene or the cell type.
+        If the drug, a gene or the cell type is not stored.
     """
     columns = ["drug", "cell_type", "gene", "dose", "group", "mean", "low", "high"]
     frame = stored(adata, key, writer="ul.tl.dose_response(adata)", columns=columns)
     frame = one_cell_type(pick(frame, "drug", drug, "drug"), cell_type)
     frame = pick(frame, "gene", genes, "genes")
     names = list(pd.unique(frame["gene"].astype(str)))[: n_genes if genes is None else None]
-    n_columns = min(3, len(names))
-    n_rows = -(-len(names) // n_columns)
-    figure, axes = panels(ax, n_rows, n_columns, figsize=figsize or (2.5 * n_columns + 1.4, 2.2 * n_rows + 0.5))
+    figure, axes = grid(ax, len(names), size=(2.5, 2.2), margin=(1.4, 0.5), figsize=figsize)
     for panel, name in zip(axes.flat, names, strict=False):
         for group, color in GROUP_COLORS.items():
             curve = frame[(frame["gene"].astype(str) == name) & (frame["group"] == group)].sort_values("dose")
@@ -100,12 +98,8 @@ def dose_response(
         panel.set_xscale("log")
         panel.locator_params(axis="y", nbins=4)
         dress(panel, title=name)
-    for panel in axes.flat[len(names) :]:
-        panel.set_axis_off()
-    for row in range(n_rows):
-        axes[row, 0].set_ylabel(f"Mean expression\n({expression_unit(adata)})", fontsize=NORMAL)
-    for column in range(n_columns):
-        row = [row for row in range(n_rows) if row * n_columns + column < len(names)][-1]
-        axes[row, column].set_xlabel(f"Dose of {drug} (uM)", fontsize=NORMAL)
+    for panel in axes[:, 0]:
+        panel.set_ylabel(f"Mean expression\n({expression_unit(adata)})", fontsize=NORMAL)
+    label_columns(axes, len(names), f"Dose of {drug} (uM)")
     legend_beside(axes[0, -1])
     return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)

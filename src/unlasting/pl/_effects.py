@@ -1,4 +1,4 @@
-"""Observed against predicted changes of the mean, gene by gene."""
+"""Observed and predicted mean changes, gene by gene."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from unlasting.pl._figure import (
     dress,
     expression_unit,
     finish,
+    grid,
+    label_columns,
     label_points,
+    legend_beside,
     panels,
     pick,
     stored,
@@ -46,45 +49,42 @@ def calibration(
     return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Show the predicted against the observed change of the mean of every gene.
+    """Show predicted against observed mean changes, one panel per condition.
 
-    One panel per condition. On the diagonal the prediction is right, on the horizontal line it is no effect.
+    A perfect prediction lies on the diagonal, no effect on the horizontal line.
 
     Parameters
     ----------
     adata
         The screen after `tl.evaluate`.
     conditions
-        Perturbations to show. The `n_conditions` with the largest observed change of a gene if `None`.
+        Perturbations to show. The `n_conditions` with the largest observed change in a gene if `None`.
     n_conditions
         Number of conditions.
     n_labels
-        How many of the genes that change most are named in each panel, where there is room.
+        Number of named genes in each panel, those with the largest change, where there is room.
     key
-        Where under `uns["unlasting"]` the effects are.
+        Key under `uns["unlasting"]`.
     ax, figsize, show, save, return_fig
-        Axes to draw in (divided if there are several panels), size of a new figure in inches, whether to show it (by
-        default in interactive sessions, if no `ax` is given), a file to write, whether to return the Figure.
+        As for all figures (:mod:`unlasting.pl`).
     **kwargs
         Passed on to `Axes.scatter`.
 
     Returns
     -------
-    Array of Axes, the Figure with `return_fig`, or `None` if it was shown.
+    Array of Axes, the Figure with `return_fig`, or `None` after showing.
 
     Raises
     ------
     KeyError
         If `tl.evaluate` has not been run.
     ValueError
-        If nothing is stored for a condition.
+        If a condition is not stored.
     """
     frame = pick(stored(adata, key, writer=WRITER, columns=NEEDED), "condition", conditions, "conditions")
     frame = frame.assign(name=condition_names(frame))
     names = _strongest(frame, n_conditions) if conditions is None else list(pd.unique(frame["name"]))
-    n_columns = min(3, len(names))
-    n_rows = -(-len(names) // n_columns)
-    figure, axes = panels(ax, n_rows, n_columns, figsize=figsize or (2.5 * n_columns + 1.6, 2.3 * n_rows + 0.6))
+    figure, axes = grid(ax, len(names), size=(2.5, 2.3), margin=(1.6, 0.6), figsize=figsize)
     for panel, name in zip(axes.flat, names, strict=False):
         part = frame[frame["name"] == name]
         top = part["is_de20"].astype(bool)
@@ -97,18 +97,11 @@ def calibration(
         panel.margins(0.12)
         panel.set_aspect("equal", adjustable="datalim")  # else effects that are too small look right
         dress(panel, title=name)
-    for panel in axes.flat[len(names) :]:
-        panel.set_axis_off()
     unit = f"\n({expression_unit(adata)})"
     for panel in axes[:, 0]:
         panel.set_ylabel("Predicted change", fontsize=NORMAL)
-    for column in range(n_columns):
-        lowest = [row for row in range(n_rows) if row * n_columns + column < len(names)][-1]
-        axes[lowest, column].set_xlabel(f"Observed change{unit}", fontsize=NORMAL)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    axes[0, n_columns - 1].legend(
-        handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=SMALL, markerscale=1.6
-    )
+    label_columns(axes, len(names), f"Observed change{unit}")
+    legend_beside(axes[0, -1], handles=axes[0, 0].get_legend_handles_labels()[0], markerscale=1.6)
     for panel, name in zip(axes.flat, names, strict=False):
         part = frame[frame["name"] == name].sort_values("observed", key=abs, ascending=False, kind="stable")
         label_points(panel, part[["observed", "predicted"]].to_numpy(), list(part["gene"].astype(str)[:n_labels]))
@@ -130,7 +123,7 @@ def heatmap(
     return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Show observed and predicted changes of the mean side by side, on one colour scale.
+    """Show observed and predicted mean changes side by side, on one colour scale.
 
     Parameters
     ----------
@@ -139,27 +132,26 @@ def heatmap(
     conditions
         Perturbations to show. The `n_conditions` with the largest observed change of a gene if `None`.
     genes
-        Genes to show. The `n_genes` with the largest observed change in one of the conditions if `None`.
+        Genes to show. The `n_genes` with the largest observed change in any condition if `None`.
     n_conditions, n_genes
-        Number of conditions and genes.
+        Numbers of conditions and genes.
     key
-        Where under `uns["unlasting"]` the effects are.
+        Key under `uns["unlasting"]`.
     ax, figsize, show, save, return_fig
-        Axes to draw in (divided), size of a new figure in inches, whether to show it (by default in interactive
-        sessions, if no `ax` is given), a file to write, whether to return the Figure.
+        As for all figures (:mod:`unlasting.pl`).
     **kwargs
         Passed on to `Axes.pcolormesh`.
 
     Returns
     -------
-    Array of two Axes, the Figure with `return_fig`, or `None` if it was shown.
+    Array of two Axes, the Figure with `return_fig`, or `None` after showing.
 
     Raises
     ------
     KeyError
         If `tl.evaluate` has not been run.
     ValueError
-        If nothing is stored for a condition or gene.
+        If a condition or gene is not stored.
     """
     frame = pick(stored(adata, key, writer=WRITER, columns=NEEDED), "condition", conditions, "conditions")
     frame = pick(frame, "gene", genes, "genes")
@@ -191,7 +183,7 @@ def heatmap(
     axes[0, 1].tick_params(labelleft=False)
     axes[0, 0].invert_yaxis()
     bar = figure.colorbar(mesh, ax=list(axes[0]), shrink=0.6, extend="both", aspect=25)
-    bar.set_label(f"Change of the mean ({expression_unit(adata)})", fontsize=SMALL)
+    bar.set_label(f"Mean change ({expression_unit(adata)})", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     return finish(figure, axes[0], ax=ax, show=show, save=save, return_fig=return_fig)
 

@@ -16,8 +16,8 @@ from unlasting.pl._figure import (
     condition_names,
     dress,
     finish,
+    grid,
     legend_beside,
-    panels,
     pick,
     stored,
 )
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-# from so many points on, a vector file holds them as an image
+# more points are an image in a vector file
 MANY = 2000
 ARROW = "#1A1A1A"
 SHARED = {"sharex": True, "sharey": True}
@@ -53,29 +53,28 @@ def embedding(
     adata
         The screen after `tl.embedding`.
     conditions
-        Perturbations to show, one panel each. The `n_conditions` that move the generated cells most if `None`.
+        Perturbations to show, one panel each. The `n_conditions` with the largest change in generated cells if `None`.
     n_conditions
         Number of conditions.
     n_arrows
         Number of arrows in a panel, taken evenly over the generated cells; 0 for none.
     key
-        Where under `uns["unlasting"]` the map is.
+        Key under `uns["unlasting"]`.
     ax, figsize, show, save, return_fig
-        Axes to draw in (divided if there are several panels), size of a new figure in inches, whether to show it (by
-        default in interactive sessions, if no `ax` is given), a file to write, whether to return the Figure.
+        As for all figures (:mod:`unlasting.pl`).
     **kwargs
         Passed on to `Axes.scatter`.
 
     Returns
     -------
-    Array of Axes, the Figure with `return_fig`, or `None` if it was shown.
+    Array of Axes, the Figure with `return_fig`, or `None` after showing.
 
     Raises
     ------
     KeyError
         If `tl.embedding` has not been run.
     ValueError
-        If nothing is stored for a condition.
+        If a condition is not stored.
     """
     writer = "ul.tl.embedding(adata)"
     frame = stored(adata, key, writer=writer, columns=["group", "condition", "x", "y", "source_x", "source_y"])
@@ -84,17 +83,12 @@ def embedding(
     frame = pick(frame[frame["group"] != "control"], "condition", conditions, "conditions")
     frame = frame.assign(name=condition_names(frame))
     shown = list(pd.unique(frame["name"]))[: n_conditions if conditions is None else None]
-    n_columns = min(3, len(shown))
-    n_rows = -(-len(shown) // n_columns)
-    size = figsize or ((6.5, 4.5) if len(shown) == 1 else (2.5 * n_columns + 1.4, 2.3 * n_rows + 0.3))
-    figure, axes = panels(ax, n_rows, n_columns, figsize=size, **({} if len(shown) == 1 else SHARED))
+    margin, shared = ((4.0, 2.2), {}) if len(shown) == 1 else ((1.4, 0.3), SHARED)
+    figure, axes = grid(ax, len(shown), size=(2.5, 2.3), margin=margin, figsize=figsize, **shared)
     for panel, name in zip(axes.flat, shown, strict=False):
         cells = frame[frame["name"] == name]
-        # controls of other cell types would only hide them
         _draw(panel, control[control["cell_type"].isin(cells["cell_type"])], cells, n_arrows, kwargs)
         dress(panel, title=name)
-    for panel in axes.flat[len(shown) :]:
-        panel.set_axis_off()
     axes[-1, 0].set_xlabel(str(names[0]), fontsize=NORMAL)
     axes[-1, 0].set_ylabel(str(names[1]), fontsize=NORMAL)
     handles, _ = axes[0, 0].get_legend_handles_labels()

@@ -1,4 +1,4 @@
-"""What all figures share: reading stored results, panels, colours, legends, showing and saving."""
+"""Shared by all figures: reading stored results, panels, colours, legends, showing and saving."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-"""Colours that colour-blind readers tell apart (Okabe and Ito)."""
+"""Colours that colour-blind readers distinguish (Okabe and Ito)."""
 
 MARKERS: Final = ("o", "s", "D", "^", "v", "P", "X", "*")
 GROUP_COLORS: Final = {"control": "#8C8C8C", "observed": PALETTE[0], "generated": PALETTE[1]}
@@ -29,12 +29,12 @@ NORMAL: Final = 9
 
 
 def stored(adata: AnnData, key: str, *, writer: str, columns: Sequence[str] = ()) -> Any:
-    """Get what a function has stored under `uns["unlasting"]`.
+    """Get a result under `uns["unlasting"]`.
 
     Raises
     ------
     KeyError
-        If it is not there, or lacks a column; the message names the function that writes it.
+        If it is missing or lacks a column; the message names the function that writes it.
     """
     results = adata.uns.get(UNS_KEY, {})
     if key not in results:
@@ -42,14 +42,12 @@ def stored(adata: AnnData, key: str, *, writer: str, columns: Sequence[str] = ()
     found = results[key]
     missing = [column for column in columns if column not in found]
     if missing:
-        raise MissingKeyError(
-            f'`adata.uns["{UNS_KEY}"]["{key}"]` lacks {missing}: it was not written by `{writer}`; run that again.'
-        )
+        raise MissingKeyError(f'`adata.uns["{UNS_KEY}"]["{key}"]` lacks {missing}: run `{writer}` again.')
     return found
 
 
 def pick(frame: pd.DataFrame, column: str, wanted: str | Iterable[str] | None, argument: str) -> pd.DataFrame:
-    """Keep the rows with the wanted values of a column, in the order asked for.
+    """Keep the rows with the wanted values in a column, in the wanted order.
 
     Raises
     ------
@@ -63,7 +61,7 @@ def pick(frame: pd.DataFrame, column: str, wanted: str | Iterable[str] | None, a
     for name in names:
         if name not in there:
             raise ValueError(
-                f"`{argument}` names {name!r}, for which nothing is stored (there is {there[:8]})."
+                f"`{argument}` names {name!r}, for which nothing is stored. Choose among {there[:8]}."
                 + nearest_name(name, there)
             )
     place = frame[column].astype(str).map({name: i for i, name in enumerate(names)})
@@ -71,12 +69,12 @@ def pick(frame: pd.DataFrame, column: str, wanted: str | Iterable[str] | None, a
 
 
 def one_cell_type(frame: pd.DataFrame, cell_type: str | None) -> pd.DataFrame:
-    """Keep the rows of one cell type.
+    """Keep the rows with one cell type.
 
     Raises
     ------
     ValueError
-        If there are several and none is named, or the named one does not occur.
+        If there are several and none is named, or the named one is missing.
     """
     frame = pick(frame, "cell_type", cell_type, "cell_type")
     types = sorted(map(str, frame["cell_type"].unique()))
@@ -86,7 +84,7 @@ def one_cell_type(frame: pd.DataFrame, cell_type: str | None) -> pd.DataFrame:
 
 
 def condition_names(frame: pd.DataFrame) -> pd.Series:
-    """Name each condition by its perturbation and dose, with the cell type where there is more than one."""
+    """Name conditions by perturbation and dose, with several cell types by cell type too."""
     names = frame["condition"].astype(str)
     if "dose" in frame:
         doses = frame["dose"].astype(str)
@@ -97,7 +95,7 @@ def condition_names(frame: pd.DataFrame) -> pd.Series:
 
 
 def expression_unit(adata: AnnData) -> str:
-    """Name the unit of expression, from what `pp.prepare` recorded."""
+    """Name the unit recorded by `pp.prepare`."""
     target = adata.uns.get(UNS_KEY, {}).get("prepare", {}).get("target_sum")
     return f"log1p of counts per {float(target):,.0f}" if target else "log-normalised expression"
 
@@ -105,12 +103,12 @@ def expression_unit(adata: AnnData) -> str:
 def panels(
     ax: Axes | None, n_rows: int = 1, n_columns: int = 1, *, figsize: tuple[float, float], **kwargs: Any
 ) -> tuple[Figure, np.ndarray]:
-    """Make a grid of axes, in a new figure or in the place of `ax`, shape `(n_rows, n_columns)`.
+    """Make axes in a new figure or in place of `ax`, shape `(n_rows, n_columns)`.
 
     Raises
     ------
     ValueError
-        If `ax` is not part of a grid that could be divided.
+        If `ax` is not part of a grid, and cannot be divided.
     """
     if ax is None:
         return plt.subplots(n_rows, n_columns, figsize=figsize, layout="constrained", squeeze=False, **kwargs)
@@ -118,14 +116,41 @@ def panels(
         return ax.figure.figure, np.array([[ax]])
     spec = ax.get_subplotspec()
     if spec is None:
-        raise ValueError("This figure has several panels; `ax` must come from `plt.subplots` to be divided.")
+        raise ValueError("This figure has several panels. Pass `ax` from `plt.subplots`, so that it can be divided.")
     figure = ax.figure
     ax.remove()
     return figure.figure, spec.subgridspec(n_rows, n_columns).subplots(squeeze=False, **kwargs)
 
 
+def grid(
+    ax: Axes | None,
+    n: int,
+    *,
+    size: tuple[float, float],
+    margin: tuple[float, float],
+    figsize: tuple[float, float] | None,
+    columns: int = 3,
+    **kwargs: Any,
+) -> tuple[Figure, np.ndarray]:
+    """Make `n` panels in rows; panels have a `size` and figures a `margin`, in inches."""
+    n_columns = min(columns, n)
+    n_rows = -(-n // n_columns)
+    default = (size[0] * n_columns + margin[0], size[1] * n_rows + margin[1])
+    figure, axes = panels(ax, n_rows, n_columns, figsize=figsize or default, **kwargs)
+    for panel in axes.flat[n:]:
+        panel.set_axis_off()
+    return figure, axes
+
+
+def label_columns(axes: np.ndarray, n: int, label: str) -> None:
+    """Label the x axis on the lowest panel in each column."""
+    for column in range(axes.shape[1]):
+        lowest = [row for row in range(axes.shape[0]) if row * axes.shape[1] + column < n][-1]
+        axes[lowest, column].set_xlabel(label, fontsize=NORMAL)
+
+
 def dress(ax: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
-    """Set labels in sizes for a notebook, and leave out the frame where it carries nothing."""
+    """Set labels in sizes for a notebook, without the upper and right frame."""
     if title:
         ax.set_title(title, fontsize=NORMAL)
     if xlabel:
@@ -146,7 +171,7 @@ def legend_beside(ax: Axes, **kwargs: Any) -> None:
 
 
 def label_points(ax: Axes, points: np.ndarray, names: Sequence[str]) -> None:
-    """Name the first of the points, shape `(n_points, 2)`, where a name hides neither points nor other names."""
+    """Name the first points, shape `(n_points, 2)`, where a name hides neither points nor other names."""
     figure = ax.figure.figure
     figure.draw_without_rendering()
     frame = ax.get_window_extent()
@@ -175,7 +200,7 @@ def finish(
     save: str | PathLike[str] | None,
     return_fig: bool,
 ) -> Any:
-    """Save, show and return, by the rules that all figures share."""
+    """Save, show and return a figure."""
     if save is not None:
         figure.savefig(save, bbox_inches="tight", dpi=200)
     if show is None:

@@ -1,4 +1,4 @@
-"""The neighbourhood of a target in the graph of genes."""
+"""A target's neighbourhood in the gene graph."""
 
 from __future__ import annotations
 
@@ -34,29 +34,27 @@ def grn(
 ) -> Any:
     """Show the neighbours of a target and the edges among them.
 
-    Edges are coloured by where they come from. After `tl.grn` they are as wide as the larger of the two attentions that
-    the genes pay to each other, otherwise as their absolute weight. Open circles are targets that are not among the
-    measured genes.
+    Colours show the origin of edges. After `tl.grn` the width is the larger attention in both directions, otherwise the
+    absolute weight. Open circles are targets outside the measured genes.
 
     Parameters
     ----------
     adata
         The screen after `pp.grn`, or `tl.grn`.
     target
-        The gene in the middle.
+        Gene in the middle.
     n_neighbours
         Number of neighbours, those with the widest edges first.
     key
-        Where under `uns["unlasting"]` the graph is.
+        Key under `uns["unlasting"]`.
     ax, figsize, show, save, return_fig
-        Axes to draw in, size of a new figure in inches, whether to show it (by default in interactive sessions, if no
-        `ax` is given), a file to write, whether to return the Figure.
+        As for all figures (:mod:`unlasting.pl`).
     **kwargs
         Passed on to `networkx.draw_networkx_edges`.
 
     Returns
     -------
-    Axes, the Figure with `return_fig`, or `None` if it was shown.
+    Axes, the Figure with `return_fig`, or `None` after showing.
 
     Raises
     ------
@@ -76,12 +74,12 @@ def grn(
     edges = edges[edges["source"] != edges["target"]]
     at_target = edges[(edges["source"] == target) | (edges["target"] == target)]
     if at_target.empty:
-        raise ValueError(f"`target` {target!r} has no neighbour in the graph.")
+        raise ValueError(f"`target` {target!r} has no neighbour in the graph. Choose another target.")
     other = at_target["source"].where(at_target["source"] != target, at_target["target"])
     nearest = at_target["width"].groupby(other).max().sort_values(ascending=False, kind="stable").index[:n_neighbours]
     shown = [target, *nearest]
     edges = edges[edges["source"].isin(shown) & edges["target"].isin(shown)]
-    # both directions of one edge are one line, which the wider one draws
+    # one line for both directions, as wide as the wider one
     edges = edges.sort_values("width", ascending=False, kind="stable")
     pair = pd.Series([frozenset(p) for p in zip(edges["source"], edges["target"], strict=True)], index=edges.index)
     edges = edges[~pd.DataFrame({"pair": pair, "origin": edges["origin"]}).duplicated()]
@@ -151,10 +149,10 @@ def grn(
 
 
 def _around(target: str, network: nx.Graph) -> dict[str, np.ndarray]:
-    """Lay the neighbours out around the target, the same way every time."""
+    """Place the neighbours around the target, reproducibly."""
     if len(network) == 2:
         return nx.circular_layout(network)
-    # the longer springs keep names apart
+    # long springs keep names apart
     return nx.spring_layout(
         network, pos={target: (0.0, 0.0)}, fixed=[target], k=2.2 / np.sqrt(len(network)), iterations=300, seed=0
     )

@@ -1,4 +1,4 @@
-"""How the training of both networks went."""
+"""Training losses and validation scores."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ def history(
     return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Show the training losses and validation scores of both networks.
+    """Show training losses and validation scores for both networks.
 
     Parameters
     ----------
     model
-        A trained model; its `history` is a dictionary of frames whose names begin with `denoiser_` or `mask_`.
+        A trained model; names in its `history` begin with `denoiser_` or `mask_`.
     ax, figsize, show, save, return_fig
-        Axes to draw in (divided), size of a new figure in inches, whether to show it (by default in interactive
-        sessions, if no `ax` is given), a file to write, whether to return the Figure.
+        As for all figures (:mod:`unlasting.pl`).
     **kwargs
         Passed on to `Axes.plot`.
 
     Returns
     -------
-    Array of Axes, one for each network, the Figure with `return_fig`, or `None` if it was shown.
+    Array of Axes, one per network, the Figure with `return_fig`, or `None` after showing.
 
     Raises
     ------
@@ -51,7 +50,7 @@ def history(
         raise ValueError("The model has no history: run `model.train()` first.")
     figure, axes = panels(ax, 1, len(found), figsize=figsize or (3.6 * len(found) + 1.2, 2.9))
     for panel, (prefix, names) in zip(axes[0], found.items(), strict=True):
-        # a curve per step lies behind the others: it is the noisiest
+        # noisy curves per step lie behind the others
         for name in sorted(names, key=lambda name: not name.endswith("_step")):
             curve = curves[name].iloc[:, 0].astype(float).dropna()
             noisy = name.endswith("_step")

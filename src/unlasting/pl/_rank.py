@@ -1,4 +1,4 @@
-"""Perturbations in the order of an in-silico screen."""
+"""Perturbations ranked by an in-silico screen."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rank(
     return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Show the top perturbations of an in-silico screen with their 95 % intervals.
+    """Show the top perturbations in an in-silico screen, with 95 % intervals.
 
     Full points were seen in training, open ones were not.
 
@@ -45,18 +45,17 @@ def rank(
     adata
         The screen after `tl.rank`.
     n
-        Number of conditions, from the top.
+        Number of top conditions.
     key
-        Where under `uns["unlasting"]` the ranking is.
+        Key under `uns["unlasting"]`.
     ax, figsize, show, save, return_fig
-        Axes to draw in, size of a new figure in inches, whether to show it (by default in interactive sessions, if no
-        `ax` is given), a file to write, whether to return the Figure.
+        As for all figures (:mod:`unlasting.pl`).
     **kwargs
         Passed on to `Axes.scatter`.
 
     Returns
     -------
-    Axes, the Figure with `return_fig`, or `None` if it was shown.
+    Axes, the Figure with `return_fig`, or `None` after showing.
 
     Raises
     ------
@@ -69,7 +68,7 @@ def rank(
     frame = frame.head(n)
     label = {
         "effect": "E-distance to control cells",
-        "state": "Share of the way from control to the wanted state",
+        "state": "Share of the path from control to the wanted state",
         "gene set": f"Mean change of the gene set above other genes\n({expression_unit(adata)})",
         "signature": f"Weighted mean change\n({expression_unit(adata)})",
     }[str(frame["criterion"].iloc[0])]

@@ -1,4 +1,4 @@
-"""Normalised scores of all predictors, condition by condition."""
+"""Normalised scores by predictor and condition."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ALL = "all conditions"
-# farther points would press the others together; they are drawn at the border instead
+# farther points are drawn at the border
 LIMIT = 2.5
 
 
@@ -38,7 +38,6 @@ def scores(
     *,
     predictors: Sequence[str] | None = None,
     key: str = "scores",
-    summary_key: str = "score_summary",
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     show: bool | None = None,
@@ -46,11 +45,11 @@ def scores(
     return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Show the normalised score of every predictor in every condition that is scored.
+    """Show each predictor's normalised score in every scored condition.
 
-    Of a distance, 0 is the noise floor (a second sample of the true cells) and 1 is no effect (control cells); of what
-    is best at 1, such as a correlation, 1 is the ceiling that a second sample of the true cells reaches. The first row is
-    the score over all conditions, a ratio of means, with its bootstrap interval.
+    For a distance, 0 is the noise floor (a second sample of true cells) and 1 is no effect (control cells). For a metric
+    with best value 1, such as a correlation, 1 is the ceiling: the value for a second sample of true cells. The first row
+    is the score over all conditions, a ratio of means, with its bootstrap interval.
 
     Parameters
     ----------
@@ -62,17 +61,16 @@ def scores(
         `"all"`, `"de20"` or `"de40"`.
     predictors
         Predictors to show, in this order. All if `None`.
-    key, summary_key
-        Where under `uns["unlasting"]` the frames of `tl.evaluate` are.
+    key
+        Key under `uns["unlasting"]`.
     ax, figsize, show, save, return_fig
-        Axes to draw in, size of a new figure in inches, whether to show it (by default in interactive sessions, if no
-        `ax` is given), a file to write, whether to return the Figure.
+        As for all figures (:mod:`unlasting.pl`).
     **kwargs
         Passed on to `Axes.plot` of the points.
 
     Returns
     -------
-    Axes, the Figure with `return_fig`, or `None` if it was shown.
+    Axes, the Figure with `return_fig`, or `None` after showing.
 
     Raises
     ------
@@ -86,7 +84,7 @@ def scores(
     frame = stored(
         adata, key, writer=writer, columns=["condition", "normalised", "floor", "no_effect", "signal", *columns]
     )
-    summary = stored(adata, summary_key, writer=writer, columns=["score", "low", "high", "best", *columns])
+    summary = stored(adata, "score_summary", writer=writer, columns=["score", "low", "high", "best", *columns])
     frame, summary = (
         pick(
             pick(pick(f, "metric", metric, "metric"), "gene_set", gene_set, "gene_set"),
@@ -97,12 +95,15 @@ def scores(
         for f in (frame, summary)
     )
     frame = frame.assign(name=condition_names(frame))
-    of_distance = float(summary["best"].iloc[0]) == 0
+    is_distance = float(summary["best"].iloc[0]) == 0
     has_signal = frame.groupby("name")["signal"].first()
     frame = frame[frame["normalised"].notna()]
-    frame = frame.sort_values("no_effect" if of_distance else "floor", ascending=False, kind="stable")
+    frame = frame.sort_values("no_effect" if is_distance else "floor", ascending=False, kind="stable")
     if frame.empty:
-        raise ValueError(f"No condition has a signal in {metric!r} over {gene_set!r}: nothing can be normalised.")
+        raise ValueError(
+            f"No condition has a signal in {metric!r} over {gene_set!r}. Choose another metric, or name `conditions` in "
+            "`ul.tl.evaluate`."
+        )
     left_out = has_signal.drop(frame["name"].unique())
     silent, at_floor = int((~left_out).sum()), int(left_out.sum())
     rows = [ALL, *pd.unique(frame["name"])]
@@ -138,7 +139,7 @@ def scores(
         notes.append(f"{silent} condition{'s' * (silent > 1)} without a signal left out")
     if at_floor:
         notes.append(f"{at_floor} at the noise floor, in the first row only")
-    scale = "Normalised score (0: noise floor, 1: no effect)" if of_distance else "Share of the ceiling (1: true cells)"
+    scale = "Normalised score (0: noise floor, 1: no effect)" if is_distance else "Share of the ceiling (1: true cells)"
     label = "\n".join([scale, "; ".join(notes)]).strip()
     dress(axes, title=f"{metric}, {gene_set} genes", xlabel=label)
     legend_beside(axes, title="predictor")

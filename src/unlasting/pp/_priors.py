@@ -46,7 +46,7 @@ class Prior:
     features: Callable[[Sequence[str], Sequence[str], Sequence[str]], sparse.csr_matrix] | None = None
 
     def with_aliases(self, names: Iterable[str]) -> tuple[Prior, dict[str, str]]:
-        """Add given names from renamed families that the prior lists under their present symbol only."""
+        """Add given `names` from renamed families that the prior lists under their present symbol only."""
         known = {name: row for row, name in enumerate(self.names)}
         aliases = {}
         for name in sorted(set(names) - set(known)):

@@ -21,7 +21,7 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "no encoded latent": {"use_latent": False},
     "no mask network": {"use_mask": False},
 }
-"""The ablations of the published method, as options of the model."""
+"""Published ablations as model options."""
 
 
 def ablate(
@@ -38,7 +38,7 @@ def ablate(
     adata
         The screen, prepared and split; every variant is trained on a copy.
     make
-        Function of a screen and a variant's options that returns a trained model.
+        Function from a screen and a variant's options to a trained model.
     variants
         Model options by variant name. If `None`, the published ones: the whole model (`full`), and without the GRN
         block, the control signal, the encoded latent (Gaussian noise instead) or the mask network (a loss over all
@@ -49,7 +49,7 @@ def ablate(
 
     Returns
     -------
-    The frame of :func:`unlasting.tl.evaluate`, with a column `variant` in place of `predictor`; it contains `no effect`.
+    The frame of :func:`unlasting.tl.evaluate`, with `variant` instead of `predictor`; it contains `no effect`.
 
     Updates the fields of :func:`unlasting.tl.evaluate`.
 

@@ -56,26 +56,26 @@ def benchmark(
         Predictors by name: baselines, :class:`unlasting.baselines.ModelPredictor`, or anything with their `fit` and
         `predict`. All baselines if `None`. No effect always takes part.
     splits
-        Kinds of :func:`unlasting.pp.split`, or names of `obs` columns with `train`, `val` and `test`; or, by any name,
-        the arguments of `pp.split`, or a list of them whose test conditions are joined, such as
+        Kinds in :func:`unlasting.pp.split`, or columns in `obs` with `train`, `val` and `test`; or, by any name,
+        arguments for `pp.split`, or a list of them whose test conditions are joined, such as
         `{"one by one": [{"kind": "leave_one_out", "test": name} for name in names]}`.
     seeds
-        Seeds of split and evaluation.
+        Seeds for split and evaluation.
     prepare
         Function called on the copy after the split, so that it fits no test cell. For raw counts:
         `lambda adata: (ul.pp.prepare(adata), ul.pp.grn(adata))`.
     reference
         Predictor for the paired comparisons; the first if `None`.
     conditions
-        Perturbations, or tuples of perturbation, cell type and dose, all of which are scored where they are in the test
+        Perturbations, or tuples (perturbation, cell type, dose), all of which are scored where they are in the test
         part. If `None`, all test conditions, scored where they have a signal.
     metrics, gene_sets, n_repeats, min_cells, max_cells, n_permutations, n_bootstraps
         As for :func:`unlasting.tl.evaluate`.
 
     Returns
     -------
-    A frame with a row for each `split`, `gene_set`, `metric` and `predictor`, over all conditions and seeds (values of
-    one condition are averaged over seeds first). It has `rank` (1: the best score), the columns of
+    A frame with a row for each `split`, `gene_set`, `metric` and `predictor`, over all conditions and seeds (a
+    condition is averaged over seeds first). It has `rank` (1: the best score), the columns of
     `uns["unlasting"]["score_summary"]` (:func:`unlasting.tl.evaluate`), and against the reference, over the conditions
     of both: `better_in` (share of conditions), `p_value` (two-sided Wilcoxon signed-rank test over conditions) and
     `p_adjusted` (Holm, over predictors).
@@ -134,7 +134,7 @@ def benchmark(
 def _folds(
     adata: AnnData, splits: str | Iterable[str] | Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 ) -> dict[str, list[Mapping[str, Any]]]:
-    """Write every split as a list of arguments: for `pp.split`, or a column name."""
+    """Write every split as a list: arguments for `pp.split`, or a column name."""
     if isinstance(splits, Mapping):
         return {name: [found] if isinstance(found, Mapping) else list(found) for name, found in splits.items()}
     names = [splits] if isinstance(splits, str) else list(splits)

@@ -38,11 +38,11 @@ def bimodality(
     key_added: str = "bimodality",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare, gene by gene, the bimodality of generated and observed cells.
+    """Compare generated and observed cells by bimodality, gene by gene.
 
-    A perturbation often changes some cells and not others. A model of the mean puts every cell in between, and no
-    score of means shows this. Three groups of equal size are described: training controls, observed cells (`test` cells,
-    or all cells of a condition without any) and generated cells. Zeros are kept apart: shape statistics use
+    A perturbation often changes some cells and not others. A mean predictor puts every cell in between, and no
+    mean-based score shows this. Three groups of equal size are described: training controls, observed cells (`test` cells,
+    or all cells without any `test` cell) and generated cells. Zeros are kept apart: shape statistics use
     expressed values only, so that dropout is no mode.
 
     Normalised low counts form clusters (cells with one molecule, with two, ...) that can look bimodal in every group.
@@ -57,12 +57,12 @@ def bimodality(
     predictions
         Generated cells as an AnnData, instead of `layer`.
     conditions
-        Perturbations, or tuples of perturbation, cell type and dose. All conditions with generated cells if `None`.
+        Perturbations, or tuples (perturbation, cell type, dose). All conditions with generated cells if `None`.
     genes
         Genes to describe. If `None`, the `n_genes` genes with the largest absolute Welch t between observed cells and
         training controls.
     n_genes
-        Number of genes in each condition.
+        Number of genes per condition.
     min_cells
         Fewest cells in each group, and fewest expressed values for shape statistics. Conditions left out are logged.
     max_cells
@@ -85,17 +85,17 @@ def bimodality(
     - `sarle`: Sarle's bimodality coefficient (1/3 for a normal, 5/9 for a uniform, 1 for a two-point distribution)
       :cite:p:`pfister2013bimodality`
     - `dip`, `dip_pvalue`: Hartigan's dip test; missing without the extra `unlasting[dip]`
-    - `bic_gain`: BIC of one normal component minus that of two; positive values favour two
-    - `mode_low`, `mode_high`, `weight_high`: means of the two components, and the share of the upper one
-    - `separation`: Ashman's D, the distance between the means in units of their root mean square s.d.
-    - `responders`: share of responders in the condition, by the mixture of :func:`responders`; equal for all genes,
+    - `bic_gain`: BIC with one normal component minus BIC with two; positive values favour two
+    - `mode_low`, `mode_high`, `weight_high`: component means, and the upper component's share
+    - `separation`: Ashman's D, the distance between the means in root-mean-square s.d.
+    - `responders`: the condition's share of responders, as in :func:`responders`; equal for all genes,
       missing without a clear separation
 
     Updates the following fields:
 
     - `adata.uns["unlasting"][key_added]`: the frame.
     - `adata.uns["unlasting"][key_added + "_density"]`: frame with `condition`, `cell_type`, `dose`, `gene`, `group`,
-      `value`, `density` of the expressed values (area 1, from 5 values on).
+      `value`, `density` over expressed values (area 1, from 5 values on).
 
     Raises
     ------
@@ -142,7 +142,7 @@ def bimodality(
 
 
 def two_modes(values: np.ndarray) -> dict[str, float]:
-    """Fit one and two normal components: gain in BIC, both means, share of the upper one, Ashman's D."""
+    """Fit one and two normal components: gain in BIC, both means, the upper share, Ashman's D."""
     if np.ptp(values) == 0:
         return dict.fromkeys(("bic_gain", "mode_low", "mode_high", "weight_high", "separation"), float("nan"))
     column = values[:, None]

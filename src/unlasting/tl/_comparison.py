@@ -1,4 +1,4 @@
-"""Comparison of predicted cells with one half of the true test cells."""
+"""Comparison between predicted cells and one half of the true test cells."""
 
 from __future__ import annotations
 
@@ -16,41 +16,27 @@ CONTROLS = ("control", "observed_control")
 
 
 def compares_conditions(metric: Metric) -> bool:
-    """Whether a metric compares the mean changes of all conditions together."""
+    """Whether a metric compares mean changes over all conditions together."""
     return "predicted_effects" in metric.needs
 
 
 def compares_tables(metric: Metric) -> bool:
-    """Whether a metric compares two tables of differential expression."""
+    """Whether a metric compares two differential-expression tables."""
     return any(need in _TABLES for need in metric.needs)
 
 
 def accepts_means(metric: Metric) -> bool:
-    """Whether a metric can be computed from mean profiles in place of predicted cells."""
+    """Whether a metric accepts mean profiles instead of predicted cells."""
     if compares_tables(metric):
         return not {"predicted_score", "predicted_pvalue"} & set(metric.needs)
     return metric.takes_means or compares_conditions(metric)
 
 
 class Comparison:
-    """Compare samples with one half of a condition's test cells; quantities of that half are computed once.
+    """Compare samples with one half of a condition's test cells; its own quantities are computed once.
 
-    Parameters
-    ----------
-    observed
-        Test cells, shape `(n_cells, n_genes)`.
-    control, observed_control
-        Moments of disjoint halves of the training controls.
-    reference
-        Mean profile over training perturbations, shape `(n_genes,)`.
-    weights
-        Gene weights by differential expression, shape `(n_genes,)`.
-    metrics
-        Metrics of single conditions.
-    gene_sets
-        Columns of each gene set.
-    control_cells
-        Cells of both halves by name, for metrics that read them.
+    Controls are disjoint halves of the training controls: moments, and cells by name for metrics that read them.
+    `reference` is the mean profile over training perturbations and `weights` are gene weights, both of shape `(n_genes,)`.
     """
 
     def __init__(
@@ -85,16 +71,16 @@ class Comparison:
         self._tables: dict[int, Differential] = {}
 
     def change(self, sample: np.ndarray) -> np.ndarray:
-        """Compute the mean change of a sample from the controls, shape `(n_genes,)`."""
+        """Compute a sample's mean change from the controls, shape `(n_genes,)`."""
         return sample.mean(axis=0, dtype=np.float64) - self.control.mean
 
     @property
     def observed_change(self) -> np.ndarray:
-        """The mean change of the test cells from the other half of the controls, shape `(n_genes,)`."""
+        """The test cells' mean change from the other half of the controls, shape `(n_genes,)`."""
         return self.means["observed"] - self.means["observed_control"]
 
     def values(self, sample: np.ndarray) -> dict[tuple[str, str], float]:
-        """Compute each metric over each gene set, by the names of both."""
+        """Compute each metric over each gene set, by both names."""
         found: dict[tuple[str, str], float] = {}
         means = {"predicted": sample.mean(axis=0, dtype=np.float64), **self.means}
         cells = {"predicted": sample, **self.cells}
@@ -119,7 +105,7 @@ class Comparison:
         return found
 
     def _columns(self, metric: Metric, table: Differential, n_cells: int) -> dict[str, Any]:
-        """Select the columns of both tables; p-values depend on cell numbers, so both have equally many cells."""
+        """Select columns from both tables; p-values depend on cell numbers, so both have equally many cells."""
         if n_cells not in self._tables:
             self._tables[n_cells] = differential(Moments.compute(self.observed[:n_cells]), self.observed_control)
         tables = {"predicted": table, "observed": self._tables[n_cells]}

@@ -1,4 +1,4 @@
-"""Checks of a trained model, without test cells."""
+"""Checks for a trained model, without test cells."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _MAX_CONTROLS: Final = 2_000
 def diagnose(
     model: Any, *, n_conditions: int = 20, n_cells: int = 300, min_expressed: int = 400, seed: int = 0
 ) -> pd.DataFrame:
-    """Check the invariants of a model, and the cells it generates for trained conditions.
+    """Check a model's invariants, and its generated cells for trained conditions.
 
-    - *latent*: expressed values of encoded control cells are standard normal, in each gene and each cell.
+    - *latent*: expressed values in encoded control cells are standard normal, in each gene and each cell.
     - *round trip*: a control cell under the control label is returned unchanged, with the same genes detected; the solver
       alone changes it little.
-    - *shape*: generated cells for trained conditions have the zeros, detected genes, dispersion, gene-gene correlation and
-      bimodality of the training cells, evaluated as in :func:`unlasting.tl.evaluate` against two halves of these.
+    - *shape*: generated cells for trained conditions have the same zeros, detected genes, dispersion, gene-gene correlation and
+      bimodality as the training cells, evaluated as in :func:`unlasting.tl.evaluate` against two halves of these.
     - *effect*: predicted mean changes in the 20 genes with the largest change have the true size (slope of observed on
       predicted), and differ between conditions as much as the true ones.
 
-    Cells labelled `test` are not read. A failed check of latent or round trip is a fault of the recipe or its solver. A
-    failed check of shape or effect means that training was too short, or that the screen is richer than the model. For
+    Cells labelled `test` are not read. If latent or round trip fails, the recipe or its solver is at fault. If
+    shape or effect fails, training was too short, or that the screen is richer than the model. For
     unseen conditions, use :func:`unlasting.tl.evaluate`.
 
     Parameters
@@ -55,8 +55,7 @@ def diagnose(
     n_cells
         Generated cells per condition.
     min_expressed
-        Fewest control cells with a gene for the check of its latent (half of the controls, if they are fewer than twice
-        as many).
+        Fewest control cells that express a gene for its latent to be checked, at most half of the controls.
     seed
         Random seed.
 
@@ -104,7 +103,7 @@ def diagnose(
 
 
 def _latent(model: Any, controls: AnnData, min_expressed: int, seed: int) -> list[tuple[Any, ...]]:
-    """Check the moments of encoded control cells, over cells and over genes."""
+    """Check moments in encoded control cells, over cells and over genes."""
     latent = model.encode(controls, seed=seed)
     on = _dense(_values(model, controls)) > 0
     masked = np.where(on, latent, np.nan)

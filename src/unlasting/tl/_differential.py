@@ -1,4 +1,4 @@
-"""Differential expression from moments: the test `t-test_overestim_var` of scanpy."""
+"""Differential expression from moments: scanpy's test `t-test_overestim_var`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unlasting.tl._screen import blocks
 
 
 class Moments(NamedTuple):
-    """Number of cells, and mean and variance of every gene, shape `(n_genes,)`."""
+    """Number of cells, and mean and variance by gene, shape `(n_genes,)`."""
 
     n: int
     mean: np.ndarray
@@ -22,7 +22,7 @@ class Moments(NamedTuple):
 
     @classmethod
     def compute(cls, values: np.ndarray) -> Moments:
-        """Compute the moments of dense cells, shape `(n_cells, n_genes)`; a single cell has no variance."""
+        """Compute moments from dense cells, shape `(n_cells, n_genes)`; a single cell has no variance."""
         n = len(values)
         mean = values.mean(axis=0, dtype=np.float64)
         variance = ((values - mean) ** 2).sum(axis=0) / (n - 1) if n > 1 else np.full(values.shape[1], np.nan)
@@ -30,11 +30,11 @@ class Moments(NamedTuple):
 
     @classmethod
     def read(cls, cells: Cells, rows: np.ndarray) -> Moments:
-        """Compute the moments of any number of cells, block by block."""
+        """Compute moments from any number of cells, block by block."""
         return reduce(cls.joined, map(cls.compute, blocks(cells, rows)))
 
     def joined(self, other: Moments) -> Moments:
-        """Combine the moments of two samples (Chan et al. 1979)."""
+        """Combine moments from two samples (Chan et al. 1979)."""
         n = self.n + other.n
         step = other.mean - self.mean
         squares = sum(np.nan_to_num(m.variance) * (m.n - 1) for m in (self, other))
@@ -43,7 +43,7 @@ class Moments(NamedTuple):
 
 
 class Differential(NamedTuple):
-    """Score, change of the mean and adjusted p-value (Benjamini-Hochberg) of every gene, shape `(n_genes,)`."""
+    """Score, mean change and adjusted p-value (Benjamini-Hochberg) by gene, shape `(n_genes,)`."""
 
     score: np.ndarray
     lfc: np.ndarray

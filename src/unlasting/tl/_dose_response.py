@@ -26,9 +26,9 @@ def dose_response(
     n_genes: int = 6,
     key_added: str = "dose_response",
 ) -> pd.DataFrame:
-    """Summarise observed and generated cells of each drug by dose.
+    """Summarise observed and generated cells by drug and dose.
 
-    Doses come from the recorded `dose_key`. Combinations of drugs have no single dose and are left out.
+    Doses come from the recorded `dose_key`. Drug combinations have no single dose and are left out.
 
     Parameters
     ----------
@@ -44,14 +44,14 @@ def dose_response(
         Genes to summarise. If `None`, the `n_genes` genes with the largest absolute Welch t between cells at the drug's
         highest dose (observed, or else generated) and training controls.
     n_genes
-        Number of genes for each drug.
+        Number of genes per drug.
     key_added
         Key under `uns["unlasting"]`.
 
     Returns
     -------
     A frame with `drug`, `cell_type`, `gene` (largest change first), `group` (`control`, `observed`, `generated`), `dose`
-    (uM, 0 for training controls), `mean`, `low` and `high` (95 % interval of the mean) and `n_cells`.
+    (uM, 0 for training controls), `mean`, `low` and `high` (95 % interval for the mean) and `n_cells`.
 
     Updates the following fields:
 
@@ -100,7 +100,7 @@ def dose_response(
 
 
 def _by_dose(cells: Cells, drug: str, cell_type: str) -> dict[float, np.ndarray]:
-    """Read the cells of a drug at each single dose."""
+    """Read a drug's cells at each single dose."""
     found = {c.dose: rows for c, rows in cells.conditions.items() if c[:2] == (drug, cell_type)}
     return {float(dose): cells.values(rows) for dose, rows in found.items() if dose and "+" not in dose}
 

@@ -42,12 +42,12 @@ def embedding(
     predictions
         Generated cells as an AnnData, instead of `layer`.
     conditions
-        Perturbations, or tuples of perturbation, cell type and dose. All conditions with generated cells if `None`. The
+        Perturbations, or tuples (perturbation, cell type, dose). All conditions with generated cells if `None`. The
         map itself does not depend on them.
     method
         `"pca"`: the first two principal components. `"umap"`: two dimensions from `n_components` principal components.
     n_components
-        Number of principal components under a UMAP.
+        Principal components under a UMAP.
     max_cells
         Most cells that determine the map, sampled at random.
     key_added
@@ -64,7 +64,7 @@ def embedding(
     Updates the following fields:
 
     - `adata.uns["unlasting"][key_added]`: the frame.
-    - `adata.uns["unlasting"][key_added + "_axes"]`: names of both axes.
+    - `adata.uns["unlasting"][key_added + "_axes"]`: both axis names.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def _farthest_first(frame: pd.DataFrame) -> pd.DataFrame:
 def _fit(
     values: np.ndarray, method: str, n_components: int, seed: int
 ) -> tuple[Callable[[np.ndarray], np.ndarray], list[str]]:
-    """Fit principal components, and a UMAP on them; return the map and the names of its axes."""
+    """Fit principal components, and a UMAP on them; return the map and its axis names."""
     limit = min(values.shape[0] - 1, values.shape[1])
     if limit < 2:
         raise ValueError(f"A map needs at least two genes; `adata` has {values.shape[1]}. Pass the whole screen.")
@@ -146,7 +146,7 @@ def _placed(cells: Cells, rows: np.ndarray, group: str, place: Callable[[np.ndar
 def _with_sources(
     frame: pd.DataFrame, screen: Screen, rows: np.ndarray, place: Callable[[np.ndarray], np.ndarray]
 ) -> pd.DataFrame:
-    """Add names and coordinates of the source cells."""
+    """Add the source cells' names and coordinates."""
     found = screen.source_rows(rows)
     distinct = np.unique(found[found >= 0])
     placed = _placed(screen.observed, distinct, "control", place).set_index(distinct)[["x", "y"]].reindex(found)

@@ -25,7 +25,7 @@ def enrich(
     """Find the pathways whose genes go up or down under ranked perturbations.
 
     The genes' t values from :func:`rank` are regressed on pathway membership, or on the gene's weight in the pathway: the
-    univariate linear model of decoupler :cite:p:`badiamompel2022decoupler`. There is no cut-off, and the sign is the
+    univariate linear model in decoupler :cite:p:`badiamompel2022decoupler`. There is no cut-off, and the sign is the
     direction. Correlated genes in a pathway make its p-value too small, so read p-values as an order.
 
     Parameters
@@ -36,7 +36,7 @@ def enrich(
         Pathways as lists of genes, or a decoupler network: a frame with `source` (pathway or regulator), `target` (gene)
         and, if any, `weight`.
     min_genes
-        Fewest genes in the panel. Pathways with all genes of the panel are left out, too.
+        Fewest genes in the panel. Pathways with all genes in the panel are left out, too.
     key
         Key under `uns["unlasting"]` with the ranking.
     key_added
@@ -44,9 +44,9 @@ def enrich(
 
     Returns
     -------
-    A frame with `condition`, `cell_type`, `dose`, `pathway`, `score` (t of the regression, positive for up), `p_adjusted`
-    (two-sided, Benjamini-Hochberg over the pathways in a condition) and `n_genes` in the panel. Conditions keep the order
-    of the ranking; pathways are sorted by descending absolute score.
+    A frame with `condition`, `cell_type`, `dose`, `pathway`, `score` (the regression's t, positive for up), `p_adjusted`
+    (two-sided, Benjamini-Hochberg over the pathways in a condition) and `n_genes` in the panel. Conditions keep
+    the ranking's order; pathways are sorted by descending absolute score.
 
     Updates the following fields:
 

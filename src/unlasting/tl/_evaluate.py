@@ -85,32 +85,32 @@ def evaluate(
     layer
         Layer with the generated cells. `None`, without `predictions`: only baselines are evaluated.
     predictions
-        Generated cells as an AnnData, instead of `layer`: the genes of `adata` in any order, the same label columns in
-        `obs`, and the scale of `adata`. One row per condition is read as mean profiles, which limits the metrics to
-        those of the mean change.
+        Generated cells as an AnnData, instead of `layer`: with `adata`'s genes in any order, its label columns in `obs`,
+        and its scale. One row per condition is read as mean profiles, which limits the metrics to
+        mean changes.
     baselines
         Names in `baselines.BASELINES`, or further predictors by name; they are fitted here. No effect always takes
         part. Conditions outside a baseline's scope are missing from its rows.
     metrics
-        Names in `metrics.METRICS`, or :class:`unlasting.metrics.Metric` objects. Metrics of whole conditions or of DE
+        Names in `metrics.METRICS`, or :class:`unlasting.metrics.Metric` objects. Metrics over whole conditions or DE
         tables exist for all genes only.
     gene_sets
         `"all"`, and `"de20"` for the 20 genes with the largest change (or any other number). They come from training
-        cells of the condition or, below 10 cells, from a third of its test cells, set aside first: by the absolute score
-        of scanpy's `t-test_overestim_var` against training controls. Genes without any difference are never chosen.
+        cells or, below 10 cells, from a third of the test cells, set aside first: by the absolute score in
+        scanpy's `t-test_overestim_var` against training controls. Genes without any difference are never chosen.
     conditions
-        Perturbations, or tuples of perturbation, cell type and dose, all of which are scored. If `None`, all conditions
+        Perturbations, or tuples (perturbation, cell type, dose), all of which are scored. If `None`, all conditions
         with test cells (and generated cells, if there are any), scored where they have a signal.
     reference
         Predictor for the paired differences. If `None`, the best baseline for each metric and gene set.
     profile
-        `"vcc2026"`: the six metrics of the Virtual Cell Challenge 2026 on counts, as in cell-eval2, instead of `metrics` on
+        `"vcc2026"`: the six metrics from the Virtual Cell Challenge 2026 on counts, as in cell-eval2, instead of `metrics` on
         `gene_sets`. `predictions` may then contain counts. Score 0 is the mean response over all conditions, and 1 a
         replicate, one half of the test cells against the other. Of the numbers below, `min_cells` and `seed` apply.
     n_repeats
-        Number of random halvings.
+        Random halvings.
     min_cells
-        Fewest test cells of a condition.
+        Fewest test cells per condition.
     max_cells
         Largest sample. B is not limited, but a condition takes part with at most 4,000 test cells.
     n_permutations
@@ -118,7 +118,7 @@ def evaluate(
     n_bootstraps
         Bootstraps in the test for a false-positive effect.
     name
-        Name of the prediction in tables; the layer's, or `"prediction"`, if `None`.
+        The prediction's name in tables; the layer's, or `"prediction"`, if `None`.
     seed
         Random seed.
     perturbation_key, control, cell_type_key, dose_key, split_key, delimiter
@@ -127,21 +127,21 @@ def evaluate(
     Returns
     -------
     A frame with a row for each condition, gene set, metric and predictor: `condition`, `cell_type`, `dose` (uM),
-    `gene_set`, `metric`, `predictor`, `value`, `floor` (value of A), `no_effect` (value of training controls),
+    `gene_set`, `metric`, `predictor`, `value`, `floor` (for A), `no_effect` (for training controls),
     `normalised` (as above, for this condition alone; missing if not scored, or if no effect is as near to B as A),
     `n_cells` per sample, `signal`.
 
-    Updates the following fields of `adata.uns["unlasting"]`:
+    Updates the following fields in `adata.uns["unlasting"]`:
 
     - `"scores"`: the frame.
     - `"score_summary"`, with a row for each predictor, gene set and metric:
 
       - `score`, `low`, `high`: score over conditions and its 95 % interval (bootstrap over conditions)
-      - `n_conditions`: number of conditions in the score
-      - `best`: score of a perfect prediction, 0 or 1
+      - `n_conditions`: conditions in the score
+      - `best`: score for a perfect prediction, 0 or 1
       - `is_best`: best score among all rows with the most conditions, without ceilings
-      - `is_ceiling`: baseline that has seen training cells of the same condition
-      - `reference`, `n_paired`: reference predictor, and number of conditions with both
+      - `is_ceiling`: baseline with training cells from the same condition
+      - `reference`, `n_paired`: reference predictor, and conditions with both
       - `difference`, `difference_low`, `difference_high`: score minus the reference's, with its paired interval
       - `without_one_low`, `without_one_high`: range of this difference when each condition is left out in turn
       - `decided_by`: the condition without which a win over the reference is none
@@ -158,6 +158,7 @@ def evaluate(
     and other fields are updated:
 
     - `"vcc2026"`: the frame.
+    - `"vcc2026_summary"`: `predictor`, `cell_type`, `metric`, `score`, `value` over conditions, the values for
       `mean_response` and `replicate`, and `n_conditions`. The metric `mean` is the mean score over metrics with a scale.
     - `"vcc2026_left_out"`: `cell_type`, `predictor` and `reason` where a predictor lacks a condition.
 
@@ -234,13 +235,7 @@ def evaluate(
 
 
 def named_baselines(baselines: Iterable[str] | Mapping[str, Predictor]) -> dict[str, Predictor]:
-    """Make the named baselines.
-
-    Raises
-    ------
-    KeyError
-        If a baseline is unknown.
-    """
+    """Make the named baselines."""
     if isinstance(baselines, Mapping):
         return dict(baselines)
     names = [baselines] if isinstance(baselines, str) else list(dict.fromkeys(baselines))
@@ -253,13 +248,7 @@ def named_baselines(baselines: Iterable[str] | Mapping[str, Predictor]) -> dict[
 
 
 def check_reference(reference: str | None, names: Sequence[str]) -> None:
-    """Refuse a reference that is no predictor.
-
-    Raises
-    ------
-    ValueError
-        If it is not among the names.
-    """
+    """Refuse a reference that is no predictor."""
     if reference is not None and reference not in names:
         raise ValueError(f"`reference` is {reference!r}; choose among {[*names]}.{nearest_name(reference, [*names])}")
 
@@ -289,13 +278,7 @@ def evaluate_all(
     left_out: Mapping[Condition, str],
     reference: str | None,
 ) -> tuple[dict[str, pd.DataFrame], list[ConditionResult]]:
-    """Evaluate fitted predictors in all conditions, and write the tables that `evaluate` stores.
-
-    Raises
-    ------
-    ValueError
-        If no condition can be evaluated.
-    """
+    """Evaluate fitted predictors in all conditions, and write the tables that `evaluate` stores."""
     evaluator = Evaluator(screen, predictors, no_effect, protocol, evaluated)
     results: list[ConditionResult] = []
     left_out = dict(left_out)
@@ -330,13 +313,7 @@ def evaluate_all(
 
 
 def _for_means(protocol: Protocol) -> Protocol:
-    """Keep the metrics of mean profiles.
-
-    Raises
-    ------
-    ValueError
-        If none is left.
-    """
+    """Keep metrics for mean profiles."""
     kept = [metric for metric in protocol.metrics if accepts_means(metric)]
     lost = [metric.name for metric in protocol.metrics if not accepts_means(metric)]
     if not kept:
@@ -381,9 +358,8 @@ def _report(tables: Mapping[str, pd.DataFrame], evaluated: Collection[str]) -> N
         first = f"{_names(part[:1])}: {part['reason'].iloc[0]}"
         logger.info("%s %d of %d conditions, the first %s.", subject, len(part), n, first)
     summary = tables["score_summary"]
-    for row in (
-        summary[summary["predictor"].isin(list(evaluated))].groupby("predictor", sort=False).head(1).itertuples()
-    ):
+    own = summary[summary["predictor"].isin(list(evaluated)) & summary["difference"].notna()]
+    for row in own.head(1).itertuples() if len(evaluated) == 1 else ():
         decided = f" Without {row.decided_by} it is no better." if row.decided_by else ""
         logger.info(
             "%s, %s, %s genes: %.2f [%.2f, %.2f] over %d conditions; %+.2f [%.2f, %.2f] from %r over %d.%s",

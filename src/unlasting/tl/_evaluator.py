@@ -1,4 +1,4 @@
-"""Evaluation of one condition: equally many cells from every predictor against one half of the test cells."""
+"""Evaluation in one condition: equally many cells from every predictor against one half of the test cells."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from unlasting.tl._screen import Screen
 from unlasting.tl._significance import false_positive_test, permutation_test
 
 MIN_DE_CELLS = 10
-"""Fewest training cells that choose DE genes; below, a third of the test cells does."""
+"""Fewest training cells that choose DE genes; below, one third of the test cells does."""
 MAX_PERMUTED = 1000
-"""Most cells on either side of the permutation test."""
+"""Most cells on either side in the permutation test."""
 MIN_SAMPLE = 5
 """Fewest cells in a prediction."""
 MAX_TEST_CELLS = 4000
-"""Most test cells of a condition, and most control cells for a metric; more are sampled down."""
+"""Most test cells per condition, and most control cells per metric; more are sampled down."""
 
 
 class LeftOut(Exception):
@@ -34,7 +34,7 @@ class LeftOut(Exception):
 
 
 class GeneratedCells:
-    """Existing predictions behind the protocol of predictors."""
+    """Existing predictions as a predictor."""
 
     def __init__(self, cells: Cells) -> None:
         self.cells = cells
@@ -49,7 +49,7 @@ class GeneratedCells:
         return self
 
     def predict(self, condition: Condition, n_cells: int, *, seed: int = 0) -> np.ndarray:
-        """Sample cells of a condition."""
+        """Sample cells for a condition."""
         rows = self.cells.rows(condition)
         if not len(rows):
             raise NoPrediction("no cells were generated")
@@ -58,47 +58,24 @@ class GeneratedCells:
 
 @dataclass(frozen=True)
 class ConditionResult:
-    """Result for one condition.
-
-    Parameters
-    ----------
-    condition
-        The condition.
-    n_test
-        Number of test cells.
-    de_from, n_de_cells
-        Origin (`train` or `test`) and number of the cells that choose DE genes.
-    n_de_genes
-        Number of genes with any difference in these cells.
-    top20
-        Columns of the 20 genes with the largest change.
-    e_distance, p_value
-        Distance between test cells and controls, and its p-value in the permutation test.
-    n_cells
-        Sample size by predictor.
-    missing
-        Reason by predictor without a prediction.
-    values
-        By predictor, metric and gene set: value, floor and no effect, means over repeats, shape `(3,)`.
-    changes
-        Mean changes in each repeat, shape `(n_repeats, n_genes)`, by predictor and for floor and test cells.
-    false_positives
-        By predictor, without a signal: EMD, EMD of no effect, and the p-value that the first is larger.
-    """
+    """Result for one condition."""
 
     condition: Condition
     n_test: int
-    de_from: str
+    de_from: str  # origin of the cells that choose DE genes, `train` or `test`
     n_de_cells: int
-    n_de_genes: int
-    top20: np.ndarray
-    e_distance: float
+    n_de_genes: int  # with any difference in these cells
+    top20: np.ndarray  # columns of the genes with the largest change
+    e_distance: float  # between test cells and controls
     p_value: float
-    n_cells: dict[str, int]
-    missing: dict[str, str]
+    n_cells: dict[str, int]  # per sample, by predictor
+    missing: dict[str, str]  # reason by predictor without a prediction
     values: dict[str, dict[tuple[str, str], np.ndarray]] = field(default_factory=dict)
+    """By predictor, metric and gene set: value, floor and no effect, means over repeats, shape `(3,)`."""
     changes: dict[str, np.ndarray] = field(default_factory=dict)
+    """Mean changes by predictor, and for floor and test cells, shape `(n_repeats, n_genes)`."""
     false_positives: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    """By predictor, without a signal: EMD, EMD for no effect, and the p-value that the first is larger."""
 
     @property
     def signal(self) -> bool:
@@ -107,7 +84,7 @@ class ConditionResult:
 
 
 class _TestCells(NamedTuple):
-    """Test cells for the comparison, and DE scores from other cells of the condition."""
+    """Test cells for the comparison, and DE scores from other cells."""
 
     cells: np.ndarray  # (n_cells, n_genes)
     n_test: int
@@ -117,21 +94,7 @@ class _TestCells(NamedTuple):
 
 
 class Evaluator:
-    """Evaluate predictors, condition by condition.
-
-    Parameters
-    ----------
-    screen
-        The observed cells.
-    predictors
-        Fitted predictors by name.
-    no_effect
-        The fitted baseline with training controls.
-    protocol
-        Parameters of the evaluation.
-    evaluated
-        Names of predictors with a test for false-positive effects.
-    """
+    """Evaluate fitted predictors, condition by condition; those `evaluated` are tested for false-positive effects."""
 
     def __init__(
         self,
@@ -151,13 +114,7 @@ class Evaluator:
         self._halves: dict[tuple[str, int], tuple[Moments, Moments]] = {}
 
     def __call__(self, condition: Condition) -> ConditionResult:
-        """Evaluate all predictors in one condition.
-
-        Raises
-        ------
-        LeftOut
-            If it has too few cells or no controls.
-        """
+        """Evaluate all predictors in one condition."""
         protocol, seeds = self.protocol, [self.protocol.seed, zlib.crc32(str(condition).encode())]
         test = self._test_cells(condition, np.random.default_rng(seeds))
         n_cells = min(len(test.cells) // 2, protocol.max_cells, len(self.screen.control_rows(condition.cell_type)))
@@ -196,7 +153,7 @@ class Evaluator:
         gene_sets: Mapping[str, np.ndarray],
         seeds: list[int],
     ) -> None:
-        """Compare samples of all predictors with halves of the test cells, repeat by repeat, and fill the result."""
+        """Compare samples from all predictors with halves of the test cells, repeat by repeat, and fill the result."""
         keep_changes = len(self.metrics) < len(self.protocol.metrics)
         cell_type = result.condition.cell_type
         reference = self._reference(cell_type)
@@ -299,7 +256,7 @@ class Evaluator:
         return self._controls[cell_type]
 
     def _control_halves(self, cell_type: str, repeat: int) -> tuple[tuple[Moments, Moments], dict[str, np.ndarray]]:
-        """Halve the training controls, equally for all conditions of a cell type; read cells only for metrics."""
+        """Halve the training controls, equally within a cell type; read cells only for metrics."""
         rng = np.random.default_rng([self.protocol.seed, zlib.crc32(cell_type.encode()), repeat])
         halves = np.array_split(rng.permutation(self.screen.control_rows(cell_type)), 2)
         observed = self.screen.observed
@@ -314,7 +271,7 @@ class Evaluator:
         }
 
     def _reference(self, cell_type: str) -> np.ndarray:
-        """Average the mean profiles of the training perturbations; the controls' mean without any perturbation."""
+        """Average the training perturbations' mean profiles; the controls' mean without any perturbation."""
         mean = self._control_moments(cell_type).mean
         try:
             return mean + np.mean(list(self.training.effects(cell_type).values()), axis=0)

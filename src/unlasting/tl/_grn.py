@@ -1,4 +1,4 @@
-"""Attention of a trained model on the gene graph."""
+"""A trained model's attention on the gene graph."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def grn(model: Any, controls: AnnData | None = None, *, max_cells: int = 200, seed: int = 0) -> pd.DataFrame:
-    """Compute the attention of a trained model on each edge of the gene graph, in control cells.
+    """Compute a trained model's attention on each edge in the gene graph, in control cells.
 
-    An edge from `pp.grn` marks a possible relation between two genes. Its attention is the weight of the source among
-    the target's neighbours. Attention describes the model and is no evidence of regulation.
+    An edge from `pp.grn` marks a possible relation between two genes. Its attention is the source's weight among the
+    target's neighbours. Attention describes the model and is no evidence for regulation.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def grn(model: Any, controls: AnnData | None = None, *, max_cells: int = 200, se
 
     Returns
     -------
-    The edges of the graph with the column `attention`: the share of the target's attention on the source, averaged over
+    The graph's edges with the column `attention`: the share of the target's attention on the source, averaged over
     cells, heads, layers and steps (:meth:`unlasting.UnlastingModel.get_attention`). The remainder to 1, over all sources,
     is the target's attention on itself.
 

@@ -1,6 +1,6 @@
-"""Uncertainty over conditions: intervals of scores, paired differences, and the influence of single conditions.
+"""Uncertainty over conditions: intervals, paired differences, and the influence of single conditions.
 
-The unit is the condition, not the cell and not the seed. A score is a function of the means over conditions, so every
+The unit is the condition, not the cell and not the seed. A score is a function on means over conditions, so every
 resampled score follows from resampled means.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 N_BOOTSTRAPS = 1000
 Score = Callable[[np.ndarray], np.ndarray]
-"""A function of means over conditions, shape `(n, n_terms)`, with one score for each row."""
+"""A function on means over conditions, shape `(n, n_terms)`, with one score for each row."""
 
 
 class Interval(NamedTuple):
@@ -25,18 +25,9 @@ class Interval(NamedTuple):
 
 
 def resampled_means(terms: np.ndarray, seed: int) -> np.ndarray:
-    """Average the terms over conditions: once over all, then over each bootstrap sample of conditions.
+    """Average the terms over conditions: once over all, then over each bootstrap sample.
 
-    Parameters
-    ----------
-    terms
-        Terms of a score for each condition, shape `(n_conditions, n_terms)`.
-    seed
-        Equal seeds draw equal conditions, so that two predictors can be compared in pairs.
-
-    Returns
-    -------
-    Means, shape `(1 + N_BOOTSTRAPS, n_terms)`.
+    Equal seeds draw equal conditions. Terms have the shape `(n_conditions, n_terms)`, and means `(1 + N_BOOTSTRAPS, n_terms)`.
     """
     n = len(terms)
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), N_BOOTSTRAPS)
@@ -49,7 +40,7 @@ def score_interval(score: Score, terms: np.ndarray, seed: int) -> Interval:
 
 
 def difference_interval(score: Score, terms: np.ndarray, reference: np.ndarray, seed: int) -> Interval:
-    """Compute a score minus that of a reference on the same conditions, with its paired bootstrap interval."""
+    """Compute a score minus a reference's on the same conditions, with its paired bootstrap interval."""
     own, other = (score(resampled_means(part, seed)) for part in (terms, reference))
     return _interval(own - other, len(terms))
 

@@ -15,7 +15,7 @@ FLOOR = "noise floor"
 NO_EFFECT = "no effect"
 OBSERVED = "observed"
 LEVEL = 0.05
-"""Level of the permutation test for a signal, and of the test for a false-positive effect."""
+"""Level in the tests for a signal and for a false-positive effect."""
 METRICS = ("e_distance", "emd", "pearson_change", "pearson_change_centred", "correlation_error")
 GENE_SETS = (ALL, "de20", "de40")
 _SMALLEST = {"n_repeats": 1, "min_cells": 8, "max_cells": 2, "n_permutations": 19, "n_bootstraps": 20, "seed": 0}
@@ -38,15 +38,7 @@ class Protocol:
     def read(
         cls, metrics: str | Metric | Iterable[str | Metric], gene_sets: str | Iterable[str], **numbers: int
     ) -> Protocol:
-        """Look the metrics up and check all parameters.
-
-        Raises
-        ------
-        KeyError
-            If a metric is unknown.
-        ValueError
-            If a list is empty, a gene set is unknown, or a number is too small.
-        """
+        """Look the metrics up and check all parameters."""
         listed = [metrics] if isinstance(metrics, str | Metric) else list(metrics)
         found = {metric.name: metric for metric in map(get_metric, listed)}
         sets = [gene_sets] if isinstance(gene_sets, str) else list(dict.fromkeys(gene_sets))

@@ -28,7 +28,7 @@ def rank(
 ) -> pd.DataFrame:
     """Rank perturbations by the effects in generated cells.
 
-    Generated cells of each condition are compared with training controls of the same cell type. The score is the effect
+    Generated cells are compared with training controls of the same cell type. The score is the effect
     size or, with `toward`, the mean change towards a wanted state.
 
     Parameters
@@ -40,17 +40,17 @@ def rank(
     predictions
         Generated cells as an AnnData (from `model.generate`, or any model), instead of `layer`.
     conditions
-        Perturbations, or tuples of perturbation, cell type and dose. All conditions with generated cells if `None`.
+        Perturbations, or tuples (perturbation, cell type, dose). All conditions with generated cells if `None`.
     toward
         The criterion. `None`: effect size, as the unbiased E-distance from the controls (no square root; around 0
         without an effect). Two generated cells from one control cell form no pair, as they are similar by origin. An
-        AnnData: cells in the wanted state; the score is the projection of the mean change on the path from controls to
-        their mean (0 stays, 1 arrives, negative leaves). A list of genes: their mean change minus that of all other
+        AnnData: cells in the wanted state; the score is the mean change, projected on the path from controls to
+        their mean (0 stays, 1 arrives, negative leaves). A list of genes: their mean change minus the mean over all other
         genes. A Series of weights with gene names as index: weighted mean change, divided by the sum of absolute weights.
     n_bootstraps
-        Bootstrap samples of generated and control cells.
+        Bootstrap samples.
     min_cells
-        Fewest generated and control cells of a condition. Conditions left out are logged.
+        Fewest generated and control cells. Conditions left out are logged.
     max_cells
         Most cells sampled from the controls and from each condition.
     key_added
@@ -67,8 +67,8 @@ def rank(
     Updates the following fields:
 
     - `adata.uns["unlasting"][key_added]`: the frame.
-    - `adata.uns["unlasting"][key_added + "_genes"]`: `genes`, and `t`: Welch's t against the controls, in the order of the
-      frame, shape `(n_conditions, n_genes)`. :func:`enrich` finds the pathways behind it.
+    - `adata.uns["unlasting"][key_added + "_genes"]`: `genes`, and `t`: Welch's t against the controls, in the frame's
+      order, shape `(n_conditions, n_genes)`. :func:`enrich` finds the pathways behind it.
 
     Raises
     ------

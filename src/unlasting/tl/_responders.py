@@ -28,12 +28,12 @@ def responders(
 ) -> pd.DataFrame:
     """Label observed and generated cells as responders or non-responders.
 
-    The effects model and this function share one definition, that of Mixscape :cite:p:`papalexi2021`. Each cell has a
+    The effects model and this function share one definition, Mixscape's :cite:p:`papalexi2021`. Each cell has a
     score along the direction from control to perturbed cells. Non-responders have the scores of controls, and responders
-    have a normal distribution of their own. A cell is a responder if its probability under this mixture is above 1/2.
+    have another normal distribution. A cell is a responder if its probability under this mixture is above 1/2.
 
-    The mixture comes from all observed cells of a condition, or from generated cells if the condition was not observed.
-    It is also applied to the generated cells. Without a clear separation (mean score of responders below the sum of both
+    The mixture comes from all observed cells, or from generated cells if the condition was not observed.
+    It is also applied to the generated cells. Without a clear separation (responders' mean score below the sum of both
     s.d.), or with fewer than 50 cells, the cells stay unlabelled.
 
     Parameters
@@ -45,21 +45,21 @@ def responders(
     predictions
         Generated cells as an AnnData, instead of `layer`.
     conditions
-        Perturbations, or tuples of perturbation, cell type and dose. All conditions with generated cells if `None`.
+        Perturbations, or tuples (perturbation, cell type, dose). All conditions with generated cells if `None`.
     key_added
-        Name of the columns and of the frame.
+        Name for columns and frame.
 
     Returns
     -------
     A frame with a row for each condition: `condition`, `cell_type`, `dose`, `fitted_to` (`observed` or `generated`),
-    `n_observed`, `n_generated`, `separation` and `spread` (mean and s.d. of responders' scores, in s.d. of the controls),
+    `n_observed`, `n_generated`, `separation` and `spread` (mean and s.d. of responders' scores, in the controls' s.d.),
     and the shares `responders_observed` and `responders_generated`, both missing without a clear separation.
 
     Updates the following fields:
 
     - `adata.obs["unlasting_" + key_added]`: `control`, `responder`, `non-responder` or `unlabelled`.
     - `adata.obs["unlasting_" + key_added + "_probability"]`: probability that a perturbed cell responded.
-    - The same columns with `_generated` at the end for cells of `layer`, or without it in `predictions.obs`.
+    - The same columns with `_generated` at the end for cells in `layer`, or without it in `predictions.obs`.
     - `adata.uns["unlasting"][key_added]`: the frame.
 
     Raises
@@ -101,29 +101,21 @@ def responders(
 
 
 class Response(NamedTuple):
-    """Mixture of responders and non-responders, applied to groups of cells."""
+    """Mixture of responders and non-responders, applied to groups."""
 
     row: dict[str, object]
     """`fitted_to`, `separation`, `spread`."""
     probability: dict[str, np.ndarray]
     """Probability that each cell responded, by group; missing without a clear separation."""
     share: dict[str, float]
-    """Share of responders by group."""
+    """Share by group."""
 
 
 def fit_response(control: np.ndarray, groups: Mapping[str, np.ndarray]) -> Response | None:
-    """Fit the mixture of the effects model to the first group with enough cells, and apply it to all.
+    """Fit the effects model's mixture to the first group with enough cells, and apply it to all.
 
-    Parameters
-    ----------
-    control
-        Control cells, shape `(n_controls, n_genes)`.
-    groups
-        Cells by group, the preferred one first, shape `(n_cells, n_genes)`.
-
-    Returns
-    -------
-    The result, or `None` with too few cells.
+    Groups are cells by name, shape `(n_cells, n_genes)`, the preferred one first. Without enough cells, the result is
+    `None`.
     """
     from unlasting.effects import fit_response_mixture  # imports torch, which is slow
 
@@ -140,7 +132,7 @@ def fit_response(control: np.ndarray, groups: Mapping[str, np.ndarray]) -> Respo
 
 
 def _share(probability: np.ndarray, prior: float) -> float:
-    """Estimate the share of responders by maximum likelihood, from probabilities under another share."""
+    """Estimate the share by maximum likelihood, from probabilities under another share."""
     if not len(probability) or np.isnan(probability).any():
         return float("nan")
     share = 0.5

@@ -1,9 +1,9 @@
-"""Observed control, observed perturbed and generated cells of a screen, condition by condition."""
+"""A screen's observed and generated cells, condition by condition."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,12 +28,12 @@ from unlasting.screen import (
 )
 
 BLOCK = 4096
-"""Number of cells that are dense at a time."""
+"""Cells in a dense block."""
 
 
 @dataclass(frozen=True)
 class Screen:
-    """The observed cells of a screen, and the cells generated for it.
+    """A screen's observed cells, and the cells generated for it.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ class Screen:
     genes
         Gene names, shape `(n_genes,)`.
     observed
-        Cells of the screen.
+        Observed cells.
     split
         `train`, `val` or `test` for each observed cell; all `train` without a split column.
     cells
         Generated cells, without those under the control label; `None` without a prediction.
     source_key
-        Column with the name of each generated cell's control cell.
+        Column with each generated cell's control cell.
     """
 
     keys: ScreenKeys
@@ -68,17 +68,7 @@ class Screen:
         allow_counts: bool = False,
         **given: Any,
     ) -> Screen:
-        """Read the observed cells, and the generated ones from a layer or from `predictions`.
-
-        Raises
-        ------
-        TypeError
-            If `adata` or `predictions` is no AnnData.
-        KeyError
-            If the layer, a label column or genes are missing.
-        ValueError
-            If values are raw counts, names are not unique, or no generated cell has a perturbation.
-        """
+        """Read the observed cells, and the generated ones from a layer or from `predictions`."""
         check_cells(adata)
         keys = ScreenKeys.read(adata, **given)
         split = keys.split(adata)
@@ -106,45 +96,27 @@ class Screen:
         return self.cells
 
     def is_control(self, condition: Condition) -> bool:
-        """Whether a condition is that of the control cells."""
+        """Whether a condition is the control."""
         return condition.perturbation == self.keys.control
 
     def part(self, condition: Condition, part: str) -> np.ndarray:
-        """Find the `train`, `val` or `test` cells of a condition."""
+        """Find a condition's `train`, `val` or `test` cells."""
         rows = self.observed.rows(condition)
         return rows[self.split[rows] == part]
 
     def observed_conditions(self, wanted: Iterable[str | tuple[str, ...]] | None = None) -> list[Condition]:
-        """List the conditions of observed perturbed cells, all or the `wanted` ones.
-
-        Raises
-        ------
-        ValueError
-            If a wanted condition was not observed.
-        """
+        """List the observed conditions, all or the `wanted` ones."""
         found = [condition for condition in self.observed.conditions if not self.is_control(condition)]
         return self._wanted(found, wanted, "`adata` holds no cells")
 
     def generated_conditions(self, wanted: Iterable[str | tuple[str, ...]] | None = None) -> list[Condition]:
-        """List the conditions with generated cells, all or the `wanted` ones.
-
-        Raises
-        ------
-        ValueError
-            If a wanted condition was not generated.
-        """
+        """List the conditions with generated cells, all or the `wanted` ones."""
         return self._wanted(
             list(self.generated.conditions), wanted, f"{self.generated.origin} holds no generated cells"
         )
 
     def test_conditions(self) -> list[Condition]:
-        """List the conditions with test cells.
-
-        Raises
-        ------
-        ValueError
-            If no perturbed cell is labelled `test`.
-        """
+        """List the conditions with test cells."""
         found = [condition for condition in self.observed_conditions() if len(self.part(condition, TEST))]
         if not found:
             raise ValueError(
@@ -182,13 +154,7 @@ class Screen:
         return {cell_type: rows for cell_type, rows in found.items() if len(rows)}
 
     def control_rows(self, cell_type: str) -> np.ndarray:
-        """Find the training controls of a cell type.
-
-        Raises
-        ------
-        ValueError
-            If it has none.
-        """
+        """Find a cell type's training controls."""
         if cell_type not in self._controls:
             raise ValueError(
                 f"There are no training control cells{f' of cell type {cell_type!r}' if cell_type else ''}. "
@@ -222,13 +188,7 @@ def store(adata: AnnData, **results: Any) -> None:
 
 
 def gene_positions(names: Sequence[str], genes: pd.Index, argument: str) -> np.ndarray:
-    """Find the columns of named genes.
-
-    Raises
-    ------
-    KeyError
-        If a gene is not in the panel.
-    """
+    """Find columns by gene name."""
     positions = genes.get_indexer(list(names))
     if (positions < 0).any():
         missing = [name for name, position in zip(names, positions, strict=True) if position < 0]
@@ -248,17 +208,7 @@ def _from_layer(adata: AnnData, observed: Cells, layer: str | None) -> Cells:
     # `predict` fills a whole row or leaves it NaN, so one gene is enough
     first = matrix[:, [0]]
     first = first.toarray() if sparse.issparse(first) else np.asarray(first)
-    return Cells(
-        matrix=matrix,
-        columns=observed.columns,
-        names=adata.obs_names,
-        labels=observed.labels,
-        cell_types=observed.cell_types,
-        doses=observed.doses,
-        obs=adata.obs,
-        present=~np.isnan(first[:, 0]),
-        origin=f"`adata.layers[{layer!r}]`",
-    )
+    return replace(observed, matrix=matrix, present=~np.isnan(first[:, 0]), origin=f"`adata.layers[{layer!r}]`")
 
 
 def _from_predictions(adata: AnnData, predictions: AnnData, keys: ScreenKeys) -> Cells:

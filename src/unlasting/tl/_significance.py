@@ -23,7 +23,7 @@ def permutation_test(
 def false_positive_test(
     predicted: np.ndarray, no_effect: np.ndarray, observed: np.ndarray, n_bootstraps: int, rng: np.random.Generator
 ) -> tuple[float, float, float]:
-    """Compute the EMD of a prediction and of no effect, and the p-value that the prediction's is larger.
+    """Compute the EMD for a prediction and for no effect, and the p-value that the first is larger.
 
     Each bootstrap resamples all three samples, the observed one once for both distances. The difference is compared
     with its standard deviation over bootstraps, since a few hundred bootstraps have no tail for Holm's levels.

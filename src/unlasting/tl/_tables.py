@@ -90,8 +90,8 @@ def summary_table(
 ) -> pd.DataFrame:
     """Write the score over conditions for each predictor, gene set and metric, with its uncertainty.
 
-    Without a `reference`, it is the best baseline among those with the most conditions: not one of the `evaluated`
-    predictors, and no ceiling.
+    Without a `reference`, it is the best baseline among those with the most conditions: no `evaluated` predictor, and no
+    ceiling.
     """
     by_name = {metric.name: metric for metric in metrics}
     counts = [condition in scored for condition in pd.MultiIndex.from_frame(scores[CONDITION])]
@@ -176,10 +176,10 @@ def is_distance(metric: Metric) -> bool:
 
 
 def normalised(metric: Metric, terms: np.ndarray) -> np.ndarray:
-    """Normalise columns of value, floor and no effect, shape `(n, 3)`.
+    """Normalise the columns value, floor and no effect, shape `(n, 3)`.
 
     For a distance 0 is the floor and 1 no effect; for other metrics 1 is the floor. Missing where the scale has no
-    length beyond rounding, as for the library sizes of normalised cells.
+    length beyond rounding, as for library sizes after normalisation.
     """
     value, floor, no_effect = terms.T
     above, below = (value - floor, no_effect - floor) if is_distance(metric) else (value, floor)
@@ -201,7 +201,7 @@ def _best(metric: Metric, rows: pd.DataFrame) -> int:
 
 
 def _difference(metric: Metric, own: pd.DataFrame, other: pd.DataFrame | None, seed: int) -> dict[str, object]:
-    """Compare a predictor with the reference over the conditions of both.
+    """Compare a predictor with the reference over shared conditions.
 
     A win that turns into none without one condition is decided by that condition.
     """
@@ -231,7 +231,7 @@ def _difference(metric: Metric, own: pd.DataFrame, other: pd.DataFrame | None, s
 def _condition_terms(
     metric: Metric, results: Sequence[ConditionResult], scored: Collection[Condition]
 ) -> dict[Condition, dict[str, np.ndarray]]:
-    """Compute a metric over the changes of all scored conditions of a cell type, with floor and no effect."""
+    """Compute a metric over all scored conditions in a cell type, with floor and no effect."""
     found: dict[Condition, dict[str, np.ndarray]] = {}
     chosen = [result for result in results if result.condition in scored]
     for cell_type in dict.fromkeys(result.condition.cell_type for result in chosen):
@@ -247,7 +247,7 @@ def _condition_terms(
 
 
 def _mean_over_repeats(metric: Metric, results: Sequence[ConditionResult], name: str) -> np.ndarray:
-    """Compute a metric over the changes of all conditions, one value for each, shape `(n_conditions,)`."""
+    """Compute a metric over all conditions, one value for each, shape `(n_conditions,)`."""
     # (n_repeats, n_conditions, n_genes)
     predicted, observed = (np.stack([r.changes[key] for r in results], axis=1) for key in (name, OBSERVED))
     values = [

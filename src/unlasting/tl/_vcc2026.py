@@ -1,4 +1,4 @@
-"""Scores on the scale of the Virtual Cell Challenge 2026."""
+"""Scores in the Virtual Cell Challenge 2026."""
 
 from __future__ import annotations
 
@@ -39,13 +39,7 @@ PROFILES = ("vcc2026",)
 
 
 def check_profile(profile: str) -> None:
-    """Refuse an unknown profile.
-
-    Raises
-    ------
-    KeyError
-        If it is unknown.
-    """
+    """Refuse an unknown profile."""
     if profile not in PROFILES:
         raise MissingKeyError(f"There is no profile {profile!r}. Choose one of {list(PROFILES)}, or `profile=None`.")
 
@@ -60,34 +54,7 @@ def evaluate_vcc2026(
     min_cells: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Score predictions in the profile `vcc2026`, and store the tables.
-
-    Parameters
-    ----------
-    adata
-        The screen, with counts in a layer.
-    screen
-        Its cells, with or without generated cells.
-    predictors
-        Fitted predictors, without the generated cells.
-    evaluated
-        Name of the generated cells.
-    conditions
-        The conditions to score.
-    min_cells
-        Fewest test cells of a condition.
-    seed
-        Random seed.
-
-    Returns
-    -------
-    The frame with single conditions.
-
-    Raises
-    ------
-    ValueError
-        If there are no counts, the predictions are means, or no condition can be scored.
-    """
+    """Score predictions in the profile `vcc2026`, and store the tables; `evaluated` is the name for generated cells."""
     order = np.argsort(np.asarray(screen.genes, dtype=str), kind="stable")
     observed = screen_counts(adata)[:, order]
     per_unit = counts_per_unit(observed, sparse.csr_array(adata.X))
@@ -168,7 +135,7 @@ def _mean_response(
 
 
 def _targets(condition: Condition, columns: Mapping[str, int], delimiter: str) -> tuple[int, ...]:
-    """Find the columns of the target genes; a condition with a dose has none."""
+    """Find the target genes' columns; a condition with a dose has none."""
     names = () if condition.dose else condition.perturbation.split(delimiter)
     return tuple(columns[name] for name in names if name in columns)
 

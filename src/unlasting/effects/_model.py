@@ -1,0 +1,220 @@
+"""The effects model: fit, prediction and state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unlasting.effects._contexts import ContextKernel
+from unlasting.effects._dose import DoseCurves
+from unlasting.effects._features import ConditionFeatures
+from unlasting.effects._mixture import NonresponderMixture
+from unlasting.effects._moments import (
+    ControlPopulations,
+    HurdleParameters,
+    ScreenCells,
+    ScreenStatistics,
+    fit_statistics,
+)
+from unlasting.effects._on_target import OnTargetEffects
+from unlasting.effects._regression import EffectRegression
+from unlasting.effects._similarity import MolecularSimilarity
+from unlasting.effects._vocabulary import TargetVocabulary
+from unlasting.screen import Perturbation
+
+
+@dataclass(frozen=True)
+class EffectsModel:
+    """Empirical-Bayes regression of hurdle parameters on condition features and control populations.
+
+    Parameters
+    ----------
+    statistics
+        Statistics of the training cells.
+    mixture
+        Non-responding cells in registered conditions.
+    features
+        Describes conditions.
+    regression
+        Predicts effects from their descriptions.
+    """
+
+    statistics: ScreenStatistics
+    mixture: NonresponderMixture
+    features: ConditionFeatures
+    regression: EffectRegression
+
+    @classmethod
+    def fit(
+        cls,
+        cells: ScreenCells,
+        conditions: Sequence[Perturbation],
+        vocabulary: TargetVocabulary,
+        *,
+        mode: str = "knockout",
+        use_mask: bool = True,
+        use_responders: bool = True,
+    ) -> Self:
+        """Fit the model to the training cells.
+
+        Parameters
+        ----------
+        cells
+            The screen.
+        conditions
+            Condition of every code, shape `(n_conditions,)`.
+        vocabulary
+            Targets, priors and molecules.
+        mode
+            Effect on the target: `knockout`, `knockdown` or `activation`.
+        use_mask
+            Whether zeros are undetected genes. Otherwise they count among the expressed values.
+        use_responders
+            Whether cells may be non-responding.
+        """
+        mixture = NonresponderMixture.none(cells.n_conditions, cells.n_populations, len(vocabulary.trained_conditions))
+        if use_responders:
+            targets = [frozenset(map(vocabulary.target, condition.targets)) for condition in conditions]
+            code = {target: i for i, target in enumerate(dict.fromkeys(targets))}
+            mixture = NonresponderMixture.fit(cells, np.array([code[target] for target in targets]))
+        statistics, measured = fit_statistics(cells, mixture, use_mask=use_mask)
+        curves = DoseCurves.fit(vocabulary, measured)
+        features = ConditionFeatures(vocabulary, curves, MolecularSimilarity.fit(vocabulary, measured, curves))
+        controls = HurdleParameters(statistics.control_log_odds, statistics.base, statistics.scale)
+        on_target = OnTargetEffects.find(vocabulary, measured, controls, float(statistics.x_max), mode)
+        means = statistics.control_mean.double().numpy()
+        described = features(vocabulary.trained_conditions)
+        regression = EffectRegression.fit(described, features.specific, means, measured, on_target)
+        return cls(statistics, mixture, features, regression)
+
+    @property
+    def vocabulary(self) -> TargetVocabulary:
+        """Targets, priors and molecules."""
+        return self.features.vocabulary
+
+    def effects(self, perturbations: Sequence[Perturbation], means: np.ndarray) -> np.ndarray:
+        """Predict effects on log-odds, on the mean of expressed values in s.d. and on their log s.d.
+
+        Parameters
+        ----------
+        perturbations
+            Conditions, one for each row.
+        means
+            Mean expression in their control populations on the [0, 1] scale, shape `(n, n_genes)`.
+
+        Returns
+        -------
+        Shape `(n, 3, n_genes)`; 0 for the control.
+        """
+        effects = self.regression.effects(self._describe(perturbations), means)
+        n_genes = effects.shape[2]
+        for row, perturbation in enumerate(perturbations):
+            columns = self.vocabulary.measured_targets(perturbation, n_genes)
+            effects[row][:, columns] += self.regression.on_target[:, columns]
+        return effects
+
+    def predict(self, perturbations: Sequence[Perturbation], populations: ControlPopulations) -> HurdleParameters:
+        """Predict hurdle parameters, one row for each perturbation in its population."""
+        effects = self.effects(perturbations, populations.mean.double().cpu().numpy())
+        return populations.hurdle_parameters().changed_by(torch.from_numpy(effects).to(populations.mean))
+
+    def nonresponder_share(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+        """Predict the share of non-responding cells, shape `(n,)`."""
+        share = self.mixture.trained_share.numpy().astype(np.float64)
+        return np.clip(self.regression.transfer(self._describe(perturbations), share), 0.0, 1.0)
+
+    def support(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+        """Get the share of each condition's effect that trained conditions explain, in [0, 1], shape `(n,)`.
+
+        It is 1 for trained conditions and the control, and 0 for a condition without features.
+        """
+        described = self._describe(perturbations)
+        acts = np.array([not p.is_control for p in perturbations], dtype=bool)
+        return np.where(acts & ~described.any(axis=1), 0.0, self.regression.support(described))
+
+    def is_trained(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+        """Test whether conditions were trained, at any dose, shape `(n,)`."""
+        return self.regression.is_trained(self._describe(perturbations))
+
+    def _describe(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+        """Describe conditions, each distinct one once."""
+        row = {perturbation: i for i, perturbation in enumerate(dict.fromkeys(perturbations))}
+        described = self.features(list(row))
+        return described if len(row) == len(perturbations) else described[[row[p] for p in perturbations]]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Get all fitted arrays by name."""
+        contexts = self.regression.contexts
+        parts: dict[str, Any] = {
+            "statistics": self.statistics,
+            "mixture": self.mixture,
+            "dose": self.features.dose_curves,
+            "similarity": self.features.similarity,
+            "regression": self.regression,
+            "contexts": contexts,
+        }
+        return {
+            f"{name}.{f.name}": np.asarray(getattr(part, f.name), order="C")
+            for name, part in parts.items()
+            for f in fields(part)
+            if getattr(part, f.name) is not contexts
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray], vocabulary: TargetVocabulary) -> Self:
+        """Restore a model from :meth:`state`."""
+        parts: dict[str, dict[str, Any]] = {}
+        for name, array in state.items():
+            part, field = name.split(".")
+            parts.setdefault(part, {})[field] = array
+        for part in ("statistics", "mixture"):
+            parts[part] = {field: torch.from_numpy(array) for field, array in parts[part].items()}
+        similarity = MolecularSimilarity(**{field: float(value) for field, value in parts["similarity"].items()})
+        return cls(
+            ScreenStatistics(**parts["statistics"]),
+            NonresponderMixture(**parts["mixture"]),
+            ConditionFeatures(vocabulary, DoseCurves(**parts["dose"]), similarity),
+            EffectRegression(**parts["regression"], contexts=ContextKernel(**parts["contexts"])),
+        )
+
+
+class ExpectedParameters:
+    """Hurdle parameters for pairs of condition and population by their codes, computed once for each pair.
+
+    Parameters
+    ----------
+    effects
+        Predicts them; without a model they are those of the control population.
+    conditions
+        Condition of every code.
+    populations
+        Population of every code, on the device of the result.
+    """
+
+    def __init__(
+        self, effects: EffectsModel | None, conditions: Sequence[Perturbation], populations: ControlPopulations
+    ) -> None:
+        self._effects = effects
+        self._conditions = conditions
+        self._populations = populations
+        self._rows: dict[tuple[int, int], HurdleParameters] = {}
+
+    def __call__(self, condition: Tensor, population: Tensor) -> HurdleParameters:
+        """Get one row for each entry, shape `(n,)`."""
+        if self._effects is None:
+            return self._populations[population].hurdle_parameters()
+        unique, row = torch.unique(torch.stack([condition, population], dim=-1), dim=0, return_inverse=True)
+        pairs: list[tuple[int, int]] = [(int(one), int(other)) for one, other in unique.tolist()]
+        new = [pair for pair in pairs if pair not in self._rows]
+        if new:
+            with torch.inference_mode(False), torch.no_grad():  # training reads rows that validation has computed
+                codes = torch.tensor([code for _, code in new], device=population.device)
+                conditions = [self._conditions[code] for code, _ in new]
+                found = self._effects.predict(conditions, self._populations[codes])
+            self._rows |= {pair: found[i : i + 1] for i, pair in enumerate(new)}
+        return HurdleParameters.concatenate([self._rows[pair] for pair in pairs])[row]

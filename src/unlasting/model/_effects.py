@@ -1,0 +1,72 @@
+"""The effects model behind the networks: fitted on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scvi import REGISTRY_KEYS
+from scvi.model.base import BaseModelClass
+
+from unlasting.data import PERTURBATION, POPULATION, SPLIT, PerturbationField
+from unlasting.effects import ConditionTensors, EffectsModel, ScreenCells, TargetVocabulary
+from unlasting.module import Preset, UnlastingModule
+from unlasting.screen import Perturbation, ScreenKeys
+
+
+class EffectsMixin(BaseModelClass):
+    """`effects_model`, and conditions as its descriptions."""
+
+    preset: Preset
+    keys: ScreenKeys
+    vocabulary: TargetVocabulary
+    module: UnlastingModule
+
+    @property
+    def effects_model(self) -> EffectsModel:
+        """The effects model, fitted to the training cells on first use.
+
+        Raises
+        ------
+        RuntimeError
+            If there are no cells to fit it to.
+        """
+        if not self.module.has_effects:
+            if self.adata is None:
+                raise RuntimeError("The effects model needs the training cells. Make the model with an AnnData.")
+            codes = {
+                name: np.asarray(self.adata_manager.get_from_registry(name)).ravel()
+                for name in (PERTURBATION, POPULATION, SPLIT)
+            }
+            cells = ScreenCells(
+                self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY),
+                codes[PERTURBATION],
+                codes[POPULATION],
+                codes[SPLIT],
+                self.summary_stats["n_conditions"],
+                self.summary_stats["n_populations"],
+            )
+            fitted = EffectsModel.fit(
+                cells,
+                self._conditions(),
+                self.vocabulary,
+                mode=self.registry_["setup_args"]["mode"],
+                use_mask=self.preset.use_mask,
+                use_responders=self.preset.use_responders,
+            )
+            self.module.use_effects(fitted)
+        return self.module.effects
+
+    def _state(self, field: str) -> dict[str, Any]:
+        """Get the vocabulary of a registered field."""
+        return self.registry_["field_registries"][field]["state_registry"]
+
+    def _conditions(self, *, trained: bool = False) -> list[Perturbation]:
+        """List the registered conditions, the control first, or those in training cells."""
+        return PerturbationField(self.keys).conditions(self._state(PERTURBATION), trained=trained)
+
+    def _tensors(self, perturbations: Sequence[Perturbation]) -> ConditionTensors:
+        """Write perturbations as tensors for the networks."""
+        self.effects_model  # noqa: B018  fitted on first use
+        return self.module.tensors(perturbations)
