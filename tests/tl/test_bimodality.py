@@ -90,7 +90,7 @@ def test_without_the_dip_library_the_columns_are_empty_and_the_log_names_the_ext
         frame = tl.bimodality(planted_screen(120), n_genes=2)
     assert frame["dip_observed"].isna().all()
     assert frame["sarle_observed"].notna().all()
-    assert "unlasting[dip]" in caplog.text
+    assert "unlasting[bimodality]" in caplog.text
 
 
 def test_results_survive_h5ad(planted_screen, tmp_path):
