@@ -212,7 +212,7 @@ def test_what_cannot_be_read_gets_the_way_out(screen: AnnData, blocks, tmp_path:
     with pytest.raises(FileNotFoundError, match="There is no file"):
         ul.io.read_predictions(tmp_path / "x.npz", "gears")
     danger = save(tmp_path / "danger.pkl", {"A": Surprise()})
-    with pytest.raises(ValueError, match="not read for safety.*numpy.savez"):
+    with pytest.raises(ValueError, match="refused for safety.*numpy.savez"):
         ul.io.read_predictions(danger, "gears")
     assert "run" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds a list"):
