@@ -6,7 +6,6 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from anndata import AnnData
 from scipy import sparse
 
@@ -200,10 +199,7 @@ def test_a_dose_beside_a_trained_one_gives_the_same_cells(trained):
     new = trained.generate("drugA", 100, dose=[1.0, 1.00001], seed=0, **QUIET)
     at, beside = (dense(new)[(new.obs["dose"] == dose).to_numpy()] for dose in (1.0, 1.00001))
     assert np.mean(np.abs(at - beside) < 1e-3) > 0.999
-    shares = [
-        trained._tensors(trained._all_asked([label], 1.00001)).weight.item()
-        for label in ("drugA", "drugN")
-    ]
+    shares = [trained._tensors(trained._all_asked([label], 1.00001)).weight.item() for label in ("drugA", "drugN")]
     assert shares[1] < shares[0] == 1.0
 
 

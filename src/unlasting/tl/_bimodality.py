@@ -251,6 +251,8 @@ def _dip_test() -> Callable[..., Any] | None:
     try:
         from diptest import diptest
     except ImportError:
-        logger.info("Without Hartigan's dip test. Install it with `pip install 'unlasting[bimodality]'` (its licence is GPL).")
+        logger.info(
+            "Without Hartigan's dip test. Install it with `pip install 'unlasting[bimodality]'` (its licence is GPL)."
+        )
         return None
     return diptest
