@@ -149,7 +149,7 @@ def paper_model() -> UnlastingModel:
     return make_model(make_screen(), "paper", train=20)
 
 
-@pytest.fixture(scope="session", params=["default", "paper"])
+@pytest.fixture(scope="session", params=["default", pytest.param("paper", marks=pytest.mark.slow)])
 def either(request, model, paper_model) -> UnlastingModel:
     return model if request.param == "default" else paper_model
 

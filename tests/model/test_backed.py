@@ -13,6 +13,7 @@ from anndata.io import read_elem, sparse_dataset
 from unlasting import pp
 
 QUIET = {"show_progress": False}
+pytestmark = pytest.mark.slow
 
 
 def test_a_backed_screen_is_like_one_in_memory(build, screen, tmp_path):

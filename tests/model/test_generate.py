@@ -52,6 +52,7 @@ def test_more_cells_than_controls_and_every_one_is_another(either):
     assert not pairs.duplicated().any()
 
 
+@pytest.mark.slow
 def test_a_cell_does_not_depend_on_its_chunk_or_its_neighbours(either):
     whole = either.generate(["G3", "G7"], n_cells=40, seed=1, **QUIET)
     chunks = either.generate(["G3", "G7"], n_cells=40, seed=1, batch_size=7, **QUIET)

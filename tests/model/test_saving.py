@@ -109,7 +109,7 @@ def test_options_are_saved(build, screen, tmp_path):
     sizes = {"width": 8, "gene_features": 4, "attention_features": 4, "time_frequencies": 8}
     cases = [
         ("default", {"n_steps": 3, "use_grn": False}, {"mode": "activation"}),
-        ("paper", {"train_denoiser": NetworkTraining(3, 16, 1e-3, 0.0, 0.9)}, {}),
+        ("paper", {name: NetworkTraining(3, 16, 1e-3, 0.0, 0.9) for name in ("train_denoiser", "train_mask")}, {}),
         ("default", {"denoiser": Architecture(**sizes, heads=1), "mask_network": Architecture(**sizes)}, {}),
     ]
     for number, (preset, options, setup) in enumerate(cases):

@@ -130,6 +130,7 @@ def test_plan_and_splitter_are_classes_of_the_model(screen):
     assert set(seen["batch_sizes"]) == {32, n_train, n_val}  # cells, not entries of the batch
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_cells(build, screen):
     for preset in ("default", "paper"):
         one, same, other = (build(screen(n_cells=200), preset, train=8, seed=s) for s in (1, 1, 2))

@@ -131,6 +131,7 @@ def test_a_folder_of_others_is_never_touched(model, tmp_path):
         model.generate("G3", 3, path=tmp_path / "cells.zarr", **QUIET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [{}, {"indices": [5, 3, 200, 41]}, {"key_added": "other"}])
 def test_predictions_in_a_file_are_those_made_in_memory(either, tmp_path, call):
     adata, file = either.adata.copy(), tmp_path / "predicted.h5ad"

@@ -79,9 +79,9 @@ class SourceCells:
         for name in wanted:
             chosen = (self.cell_type == name) & ((batch is None) | (self.batch == batch))
             if not chosen.any():
-                of_batch = "" if batch is None else f" and `batch={batch!r}`"
+                in_batch = "" if batch is None else f" and `batch={batch!r}`"
                 raise ValueError(
-                    f"There are no control cells of `cell_type={name!r}`{of_batch} to start from (cell types: {have})."
+                    f"There are no control cells of `cell_type={name!r}`{in_batch} to start from (cell types: {have})."
                     f"{nearest_name(str(name), have)} Give some as `controls`."
                 )
             rows[name] = np.flatnonzero(chosen)
