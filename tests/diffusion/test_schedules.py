@@ -3,8 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unlasting.diffusion import AngleCoordinates, CosineSchedule, LinearBetaSchedule, NoiseCoordinates, integrate
-from unlasting.diffusion._schedule import alpha_sigma
+from unlasting.diffusion import (
+    AngleCoordinates,
+    CosineSchedule,
+    LinearBetaSchedule,
+    NoiseCoordinates,
+    alpha_sigma,
+    integrate,
+)
 
 SCHEDULES = {"cosine": CosineSchedule, "linear_beta": LinearBetaSchedule}
 

@@ -6,10 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scipy import optimize, stats
 
 from unlasting.effects import DoseCurves, MeasuredEffects, TargetVocabulary
-from unlasting.effects._dose import _log_likelihood
 from unlasting.screen import Perturbation
 
 DOSES = [0.01, 0.1, 1.0, 10.0]
@@ -119,20 +117,34 @@ def test_without_drugs_nothing_is_fitted() -> None:
     np.testing.assert_array_equal(DoseCurves.fit(known, measured).half_doses, [1.0])
 
 
-def test_likelihood_is_that_of_the_joint_normal_distribution_at_the_most_likely_size() -> None:
-    rng = np.random.default_rng(0)
-    share = np.array([[[0.1, 0.3, 0.7, 1.0], [0.0, 0.1, 0.5, 0.9]]])
-    noise = np.diag(rng.uniform(0.5, 1, 4)) + 0.3
-    for factor in (0.1, 3.0):  # the most likely size is 0 for the first
-        values = factor * rng.normal(size=(4, 9))
-        ours = _log_likelihood(share, noise, values)
-        for at in range(2):
-
-            def log_likelihood(size: float, curve=share[0, at], values=values) -> float:
-                joint = stats.multivariate_normal(np.zeros(4), noise + size * np.outer(curve, curve))
-                return float((joint.logpdf(values.T)).sum())
-
-            best = optimize.minimize_scalar(lambda size: -log_likelihood(size), bounds=(0, 100), method="bounded")
-            expected = max(-best.fun, log_likelihood(0.0)) - log_likelihood(0.0)
-            assert ours[0, at] == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    assert ours.shape == (1, 2)
+def test_curves_are_the_posterior_means_under_the_joint_normal_density() -> None:
+    """Brute force over half doses, slopes and sizes of full effects."""
+    rng = np.random.default_rng(3)
+    known = vocabulary([Perturbation(("A",), (dose,)) for dose in DOSES])
+    rows, n_genes = np.arange(4), 6
+    share = 1 / (1 + (0.3 / np.array(DOSES)) ** 1.2)
+    effects = share[:, None, None] * rng.normal(0, 0.3, (3, n_genes)) + rng.normal(0, 0.15, (4, 3, n_genes))
+    measured = MeasuredEffects(
+        rows, 0 * rows, np.full(4, 100.0), np.full(4, 1 / 100 + 1 / 400), effects, np.full(n_genes, 0.4)
+    )
+    values, noise = effects * measured.units, np.eye(4) / 100 + 1 / 400
+    log_halves = np.linspace(-3.0, 3.0, 61) * np.log(10.0)  # around the middle of the doses
+    log_halves, log_slopes = log_halves + np.log(0.01 * 10) / 2, np.linspace(np.log(0.5), np.log(4.0), 13)
+    ratio = (np.array(DOSES) / np.exp(log_halves)[:, None]) ** np.exp(log_slopes)[:, None, None]
+    curves = ratio / (1 + ratio)  # (n_slopes, n_half_doses, n_doses)
+    log_posterior = -0.5 * ((log_slopes[:, None] - np.log(1.4)) / 0.35) ** 2
+    spread = max(np.log(1000.0) / 6, np.log(10.0) / 3)
+    log_posterior = log_posterior - 0.5 * ((log_halves - log_halves[30]) / spread) ** 2
+    for parameter in range(3):
+        best = np.full(curves.shape[:2], -np.inf)
+        for size in [0.0, *np.geomspace(1e-4, 10.0, 120)]:
+            covariance = noise + size * curves[..., :, None] * curves[..., None, :]
+            precision, (_, log_determinant) = np.linalg.inv(covariance), np.linalg.slogdet(covariance)
+            squared = np.einsum("dg,...de,eg->...", values[:, parameter], precision, values[:, parameter])
+            best = np.maximum(best, -0.5 * (squared + n_genes * log_determinant))
+        log_posterior = log_posterior + best
+    weights = np.exp(log_posterior - log_posterior.max())
+    weights /= weights.sum()
+    fit = DoseCurves.fit(known, measured)
+    assert np.log(fit.half_doses[0]) == pytest.approx(weights.sum(axis=0) @ log_halves, abs=1e-2)
+    assert np.log(fit.slopes[0]) == pytest.approx(weights.sum(axis=1) @ log_slopes, abs=5e-3)

@@ -212,7 +212,7 @@ def test_what_cannot_be_read_gets_the_way_out(screen: AnnData, blocks, tmp_path:
     with pytest.raises(FileNotFoundError, match="There is no file"):
         ul.io.read_predictions(tmp_path / "x.npz", "gears")
     danger = save(tmp_path / "danger.pkl", {"A": Surprise()})
-    with pytest.raises(ValueError, match="not read for safety.*numpy.savez"):
+    with pytest.raises(ValueError, match="refused for safety.*numpy.savez"):
         ul.io.read_predictions(danger, "gears")
     assert "run" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds a list"):
@@ -238,7 +238,7 @@ def test_what_cannot_be_read_gets_the_way_out(screen: AnnData, blocks, tmp_path:
     with pytest.raises(ValueError, match="control cells only"):
         ul.io.read_predictions(controls, "cpa")
     few = save(tmp_path / "f.h5ad", cells(blocks, screen.var_names, condition=labels(blocks))[:, :30].copy())
-    with pytest.raises(KeyError, match="lack 10 of the 40 genes.*Compare on shared genes"):
+    with pytest.raises(KeyError, match="lack 10 genes among the screen's 40.*Compare on shared genes"):
         ul.io.read_predictions(few, "cpa", screen=screen)
     wrong = save(tmp_path / "w.npz", {"A549": np.ones(2), "genes": ["a", "b"]})
     with pytest.raises(ValueError, match="'celltype_drug_dose'"):

@@ -78,17 +78,22 @@ FORMS: dict[str, Callable[[np.ndarray], Any]] = {
 }
 
 
-@pytest.fixture(params=PAIRS)
-def pair(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
-    return make_pair(request.param)
+@pytest.fixture(scope="session")
+def given_pairs() -> list[tuple[Any, Any, np.ndarray, np.ndarray, float]]:
+    """Pairs in every form, the same values as dense float64, and the tolerance of the type."""
+    found = []
+    for name in PAIRS:
+        for form in FORMS.values():
+            x, y = (form(values) for values in make_pair(name))
+            exact_x, exact_y = (np.asarray(v.toarray() if sparse.issparse(v) else v, dtype=np.float64) for v in (x, y))
+            found.append((x, y, exact_x, exact_y, 1e-6 if x.dtype == np.float64 else 1e-4))
+    return found
 
 
-@pytest.fixture(params=FORMS)
-def given_pair(request: pytest.FixtureRequest, pair: tuple[np.ndarray, np.ndarray]) -> tuple[Any, Any, Any, Any, float]:
-    """Both samples as they are given, the same values as dense float64, and the tolerance of the type."""
-    x, y = (FORMS[request.param](values) for values in pair)
-    exact = tuple(np.asarray(v.toarray() if sparse.issparse(v) else v, dtype=np.float64) for v in (x, y))
-    return x, y, *exact, 1e-6 if x.dtype == np.float64 else 1e-4
+@pytest.fixture
+def set_block(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
+    """Set the size of blocks, which no argument changes, such as `_matrices.BLOCK_VALUES`."""
+    return lambda name, value: monkeypatch.setattr(f"unlasting.metrics.{name}", value)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch_geometric.nn import GATConv
 
 from unlasting.nn import SharedGraph, SharedGraphAttention
-from unlasting.nn import _attention as private  # the path of devices without sparse kernels, which no test has
 
 
 @st.composite
@@ -72,7 +71,7 @@ def test_values_and_gradients_are_those_of_pyg(graph, n_cells, heads, seed):
 @given(graphs(), st.integers(1, 4), st.integers(0, 1000))
 def test_where_there_are_no_sparse_kernels_the_result_is_the_same(graph, n_cells, seed):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(private, "_SPARSE_DEVICES", ())
+        patch.setattr("unlasting.nn._attention._SPARSE_DEVICES", ())
         assert_same_as_pyg(*graph, n_cells, 2, seed)
 
 

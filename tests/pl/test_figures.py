@@ -15,8 +15,8 @@ from matplotlib.quiver import Quiver
 from matplotlib.text import Text
 
 from unlasting import pl
-from unlasting.pl._figure import GROUP_COLORS
 
+GROUP_COLORS = {"control": "#8C8C8C", "observed": "#0072B2", "generated": "#D55E00"}
 MODEL = SimpleNamespace(
     history={
         f"{network}_{curve}": pd.DataFrame({curve: np.linspace(2, 1, 8)}, index=pd.RangeIndex(8, name="epoch"))
@@ -45,85 +45,93 @@ def test_every_figure_is_covered():
     assert set(CALLS) == set(pl.__all__)
 
 
-@pytest.mark.parametrize("name", pl.__all__)
-def test_one_signature(name):
-    parameters = inspect.signature(getattr(pl, name)).parameters
-    assert list(parameters)[-6:] == ["ax", "figsize", "show", "save", "return_fig", "kwargs"]
-    defaults = [parameters[p].default for p in ("ax", "figsize", "show", "save", "return_fig")]
-    assert defaults == [None, None, None, None, False]
+def test_one_signature():
+    for name in pl.__all__:
+        parameters = inspect.signature(getattr(pl, name)).parameters
+        assert list(parameters)[-6:] == ["ax", "figsize", "show", "save", "return_fig", "kwargs"], name
+        defaults = [parameters[p].default for p in ("ax", "figsize", "show", "save", "return_fig")]
+        assert defaults == [None, None, None, None, False], name
 
 
-@pytest.mark.parametrize("name", pl.__all__)
-def test_returns_axes_or_figure_and_leaves_settings_alone(name, screen, monkeypatch, tmp_path):
+@pytest.mark.slow
+def test_returns_axes_or_figure_and_leaves_settings_alone(screen, monkeypatch, tmp_path):
     shown = []
     monkeypatch.setattr(plt, "show", lambda: shown.append(1))
     before = dict(matplotlib.rcParams)
-    axes = draw(name, screen, show=False)
-    assert all(isinstance(a, plt.Axes) for a in np.ravel(axes))
-    assert isinstance(draw(name, screen, return_fig=True), plt.Figure)
-    assert not shown
-    assert draw(name, screen, show=True) is None
-    assert shown == [1]
-    draw(name, screen, show=False, save=tmp_path / "figure.pdf")
-    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
-    assert dict(matplotlib.rcParams) == before
+    for name in pl.__all__:
+        shown.clear()
+        axes = draw(name, screen, show=False)
+        assert all(isinstance(a, plt.Axes) for a in np.ravel(axes)), name
+        assert list(draw(name, screen, figsize=(5, 4), return_fig=True).get_size_inches()) == [5, 4], name
+        assert not shown
+        assert draw(name, screen, show=True) is None
+        assert shown == [1]
+        draw(name, screen, show=False, save=tmp_path / "figure.pdf")
+        assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+        assert dict(matplotlib.rcParams) == before
+        plt.close("all")
 
 
-@pytest.mark.parametrize("name", pl.__all__)
-def test_shows_by_default_only_when_interactive_and_without_ax(name, screen, monkeypatch):
+@pytest.mark.slow
+def test_shows_by_default_only_when_interactive_and_without_ax(screen, monkeypatch):
     shown = []
     monkeypatch.setattr(plt, "show", lambda: shown.append(1))
-    draw(name, screen)
-    assert not shown
-    monkeypatch.setattr(matplotlib, "is_interactive", lambda: True)
-    draw(name, screen)
-    assert shown == [1]
-    draw(name, screen, ax=plt.subplots()[1])
-    assert shown == [1]
+    for name in pl.__all__:
+        draw(name, screen)
+        assert not shown, name
+        monkeypatch.setattr(matplotlib, "is_interactive", lambda: True)
+        draw(name, screen)
+        assert shown == [1], name
+        draw(name, screen, ax=plt.subplots()[1])
+        assert shown == [1], name
+        monkeypatch.setattr(matplotlib, "is_interactive", lambda: False)
+        shown.clear()
+        plt.close("all")
 
 
-@pytest.mark.parametrize("name", pl.__all__)
-def test_draws_into_given_axes(name, screen):
-    figure, grid = plt.subplots(1, 2)
-    axes = draw(name, screen, ax=grid[0], show=False)
-    assert all(a.figure is figure for a in np.ravel(axes))
-    assert grid[1] in figure.axes
-    assert not grid[1].has_data()
-    assert len(plt.get_fignums()) == 1
+def test_draws_into_given_axes(screen):
+    for name in pl.__all__:
+        figure, grid = plt.subplots(1, 2)
+        axes = draw(name, screen, ax=grid[0], show=False)
+        assert all(a.figure is figure for a in np.ravel(axes)), name
+        assert grid[1] in figure.axes
+        assert not grid[1].has_data()
+        assert len(plt.get_fignums()) == 1
+        plt.close("all")
 
 
-@pytest.mark.parametrize("name", pl.__all__)
-def test_takes_a_size(name, screen):
-    assert list(draw(name, screen, figsize=(5, 4), return_fig=True).get_size_inches()) == [5, 4]
+@pytest.mark.slow
+def test_text_is_readable_and_within_the_figure(screen):
+    for name in pl.__all__:
+        figure = draw(name, screen, return_fig=True)
+        figure.draw_without_rendering()
+        width, height = figure.get_size_inches() * figure.dpi
+        assert width <= 9.2 * figure.dpi, name
+        for text in figure.findobj(Text):
+            if text.get_visible() and text.get_text().strip():
+                assert text.get_fontsize() >= 8, text.get_text()
+        for axes in figure.axes:
+            box = axes.get_tightbbox()
+            assert box is None or (box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1), name
+        plt.close("all")
 
 
-@pytest.mark.parametrize("name", pl.__all__)
-def test_text_is_readable_and_within_the_figure(name, screen):
-    figure = draw(name, screen, return_fig=True)
-    figure.draw_without_rendering()
-    width, height = figure.get_size_inches() * figure.dpi
-    assert width <= 9.2 * figure.dpi
-    for text in figure.findobj(Text):
-        if text.get_visible() and text.get_text().strip():
-            assert text.get_fontsize() >= 8, text.get_text()
-    for axes in figure.axes:
-        box = axes.get_tightbbox()
-        assert box is None or (box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1)
+STORED = sorted(set(pl.__all__) - {"history"})
 
 
-@pytest.mark.parametrize("name", sorted(set(pl.__all__) - {"history"}))
-def test_says_which_function_writes_what_is_missing(name, screen):
+def test_a_missing_result_names_its_function(screen):
     del screen.uns["unlasting"]
     writer = {"scores": "evaluate", "calibration": "evaluate", "heatmap": "evaluate", "bimodal_genes": "bimodality"}
-    room = "pp" if name == "grn" else "tl"
-    with pytest.raises(KeyError, match=f"ul.{room}.{writer.get(name, name)}"):
-        draw(name, screen)
+    for name in STORED:
+        package = "pp" if name == "grn" else "tl"
+        with pytest.raises(KeyError, match=f"ul.{package}.{writer.get(name, name)}"):
+            draw(name, screen)
 
 
-@pytest.mark.parametrize("name", sorted(set(pl.__all__) - {"history"}))
-def test_changes_nothing(name, screen):
+def test_changes_nothing(screen):
     before = {key: value.copy() for key, value in screen.uns["unlasting"].items()}
-    draw(name, screen, show=False)
+    for name in STORED:
+        draw(name, screen, show=False)
     assert set(screen.uns["unlasting"]) == set(before)
     for key, value in before.items():
         if isinstance(value, pd.DataFrame):

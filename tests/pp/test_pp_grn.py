@@ -81,6 +81,7 @@ def test_coexpression_is_that_within_cell_types() -> None:
     assert pairs(again) == pairs(adata)
 
 
+@pytest.mark.slow
 def test_a_graph_that_was_made_without_the_cell_types_is_told_of(caplog) -> None:
     adata = datasets.kang()
     adata = adata[adata.obs["cell_type"].isin(["B", "NK"])][::5].copy()
@@ -100,6 +101,7 @@ def test_a_graph_that_was_made_without_the_cell_types_is_told_of(caplog) -> None
         logger.removeHandler(caplog.handler)
 
 
+@pytest.mark.slow
 def test_labels_that_are_no_names_of_genes_are_warned_of(caplog) -> None:
     """With a suffix, say: the prior would know them without it."""
     adata = datasets.papalexi()[::20].copy()
@@ -148,6 +150,7 @@ def test_blocks_and_forms_do_not_change_the_correlation(seed: int, block: int, d
     np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_genes_does_not_matter() -> None:
     adata = datasets.papalexi()[::8].copy()
     pp.prepare(adata, n_top_genes=800)
@@ -183,6 +186,7 @@ def test_nodes_are_the_genes_in_order_and_then_the_unmeasured_targets() -> None:
     assert "target_embedding" not in adata.uns["unlasting"]
 
 
+@pytest.mark.slow
 def test_go_knows_the_pathways_and_targets_without_a_label() -> None:
     adata = datasets.papalexi()
     pp.prepare(adata)
@@ -206,6 +210,7 @@ def test_go_knows_the_pathways_and_targets_without_a_label() -> None:
     assert ("IFNGR1", "IFNGR2") in pairs(adata, "go")
 
 
+@pytest.mark.slow
 def test_the_embedding_keeps_similarities_of_annotations() -> None:
     """Against tf-idf without reduction."""
     adata = datasets.papalexi()[::20].copy()
@@ -248,6 +253,7 @@ def test_features_are_the_terms_that_two_targets_share() -> None:
     assert "features" not in adata.uns["unlasting"]["target_embedding"]
 
 
+@pytest.mark.slow
 def test_features_survive_a_file(tmp_path) -> None:
     adata = datasets.papalexi()
     pp.prepare(adata)

@@ -48,6 +48,7 @@ def test_the_rule() -> None:
     assert ScreenKeys.read(adata).perturbation_key == "perturbation"
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 12), min_size=5, max_size=5), min_size=1, max_size=6),

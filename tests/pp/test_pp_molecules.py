@@ -68,6 +68,7 @@ def test_fingerprints_are_counts_of_substructures() -> None:
     assert stored["matrix"].dtype == np.float32
 
 
+@pytest.mark.slow
 def test_descriptors_are_standardised_over_the_molecules() -> None:
     table = datasets.sciplex3_drugs().head(25)
     adata = screen(list(zip(table["name"], table["smiles"], strict=True)))
@@ -83,6 +84,7 @@ def test_descriptors_are_standardised_over_the_molecules() -> None:
     assert np.ptp(values, axis=0).min() > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations(range(6)), seed=st.integers(1, 1000))
 def test_neither_the_order_of_cells_nor_the_spelling_matters(order: list[int], seed: int) -> None:
@@ -202,9 +204,8 @@ def test_a_drug_without_a_row_is_named() -> None:
         pp.molecules(adata, embedding=pd.DataFrame(np.eye(1), index=[DRUGS["valproate"]]))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
+def test_faults_are_named_and_nothing_is_written():
+    for arguments, error, message in [
         ({"embedding": "morgen"}, ValueError, "Did you mean 'morgan'"),
         ({"embedding": np.eye(3)}, TypeError, "`embedding` is a ndarray"),
         ({"smiles_key": "smile"}, KeyError, "Did you mean 'smiles'"),
@@ -219,13 +220,11 @@ def test_a_drug_without_a_row_is_named() -> None:
         ({"embedding": pd.DataFrame(np.full((4, 2), np.nan), index=list(DRUGS))}, ValueError, "not finite"),
         ({"embedding": pd.DataFrame(np.eye(4), index=list(DRUGS))}, ValueError, "two different rows for one molecule"),
         ({"control": "contrl"}, ValueError, "Did you mean 'control'"),
-    ],
-)
-def test_faults_are_named_and_nothing_is_written(arguments: dict, error: type, message: str) -> None:
-    adata = drug_screen()
-    with pytest.raises(error, match=message):
-        pp.molecules(adata, **arguments)
-    assert "unlasting" not in adata.uns
+    ]:
+        adata = drug_screen()
+        with pytest.raises(error, match=message):
+            pp.molecules(adata, **arguments)
+        assert "unlasting" not in adata.uns
 
 
 def test_a_screen_without_drugs_is_told() -> None:

@@ -43,6 +43,7 @@ def test_random_holds_out_cells_of_every_condition() -> None:
             assert counts[label, kind].to_dict() == {"train": 0.6 * n, "val": 0.1 * n, "test": 0.3 * n}
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6), seed=st.integers(0, 5))
 def test_random_leaves_cells_of_every_condition_in_training(sizes: list[int], seed: int) -> None:
@@ -192,6 +193,7 @@ def test_rare_conditions_are_not_drawn_but_may_be_named() -> None:
     assert parts(adata)["rare"] == {"test"}
 
 
+@pytest.mark.slow
 def test_reference_splits_are_fixed() -> None:
     for load, n_test, n_cells in [
         (datasets.papalexi, 7, 3910),

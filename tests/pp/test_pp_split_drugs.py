@@ -57,6 +57,7 @@ def similarities(smiles: list[str]) -> np.ndarray:
 # -- drugs
 
 
+@pytest.mark.slow
 def test_unseen_drugs_are_whole_and_one_molecule_is_in_one_part(drugs) -> None:
     adata = screen(drugs, doses=(1.0,), n_cells=1)
     for method, seed in itertools.product(("random", "scaffold", "similarity"), range(3)):
@@ -151,6 +152,7 @@ def test_molecules_can_say_what_is_a_drug() -> None:
 # -- doses
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     given_doses=st.lists(st.sets(st.sampled_from([0.01, 0.1, 1.0, 10.0]), min_size=1), min_size=3, max_size=5),
@@ -199,6 +201,7 @@ def test_doses_of_combinations_are_doses() -> None:
 # -- pairs
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(table=st.lists(st.sets(st.sampled_from("abcd"), min_size=2), min_size=3, max_size=6), seed=st.integers(0, 3))
 def test_both_sides_of_an_unseen_pair_are_trained_elsewhere(table: list[set[str]], seed: int) -> None:

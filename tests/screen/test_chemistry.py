@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 
-from unlasting.screen import _chemistry as chemistry
+from unlasting import screen as chemistry
 
 MOLECULES = [
     "CC(=O)Oc1ccccc1C(=O)O",  # aspirin
@@ -39,9 +39,8 @@ def test_one_molecule_is_one_smiles(place: int, salt: str, seed: int) -> None:
     assert chemistry.canonical_smiles(expected) == expected
 
 
-@pytest.mark.parametrize(
-    ("written", "molecule"),
-    [
+def test_salts_are_stripped_where_this_makes_sense():
+    for written, molecule in [
         ("O=C(CCCc1ccccc1)O[Na]", "O=C(O)CCCc1ccccc1"),  # sodium drawn as if it were covalent
         ("CCCC(CCC)C(=O)O.CCCC(CCC)C(=O)[O-].[Na+]", "CCCC(CCC)C(=O)O"),
         ("CC(=O)O[Ca]OC(C)=O", "CC(=O)O"),
@@ -50,17 +49,15 @@ def test_one_molecule_is_one_smiles(place: int, salt: str, seed: int) -> None:
         ("N.N.Cl[Pt]Cl", "N.N.Cl[Pt]Cl"),  # cisplatin stays whole
         ("O=[As]O[As]=O", "O=[As]O[As]=O"),
         (r"CCO |c:1,t:2|", "CCO"),  # the extension that vendors write
-    ],
-)
-def test_salts_are_stripped_where_this_makes_sense(written: str, molecule: str) -> None:
-    assert chemistry.canonical_smiles(written) == Chem.CanonSmiles(molecule)
+    ]:
+        assert chemistry.canonical_smiles(written) == Chem.CanonSmiles(molecule)
 
 
-@pytest.mark.parametrize("text", ["C1CC", "not a molecule", "", "C(C)(C)(C)(C)C", "CO..CC"])
-def test_what_is_no_smiles_is_refused_silently(text: str, capfd) -> None:
-    with pytest.raises(ValueError, match="is no valid SMILES"):
-        chemistry.canonical_smiles(text)
-    assert capfd.readouterr() == ("", "")
+def test_what_is_no_smiles_is_refused_silently(capfd):
+    for text in ["C1CC", "not a molecule", "", "C(C)(C)(C)(C)C", "CO..CC"]:
+        with pytest.raises(ValueError, match="is no valid SMILES"):
+            chemistry.canonical_smiles(text)
+        assert capfd.readouterr() == ("", "")
 
 
 def test_stereoisomers_are_different_molecules() -> None:
@@ -120,7 +117,7 @@ def test_fingerprints_are_compared_by_what_rdkit_finds_in_both() -> None:
         np.testing.assert_allclose(rows @ rows.T, theirs, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["descriptors", "unimol", "given"])
-def test_other_embeddings_are_compared_as_they_are(kind: str) -> None:
-    embedding = np.random.default_rng(0).normal(size=(4, 9))
-    np.testing.assert_array_equal(chemistry.compared_by(embedding, kind), embedding)
+def test_other_embeddings_are_compared_as_they_are():
+    for kind in ["descriptors", "unimol", "given"]:
+        embedding = np.random.default_rng(0).normal(size=(4, 9))
+        np.testing.assert_array_equal(chemistry.compared_by(embedding, kind), embedding)

@@ -31,9 +31,9 @@ def test_what_is_written_is_read(names, data):
     assert Perturbation.parse(one.label(), one.dose_text() or None) == one
 
 
-@pytest.mark.parametrize(
-    ("label", "dose", "drugs", "text"),
-    [
+def test_doses_stand_in_the_order_of_the_label():
+    """A gene or the control has none, whatever its column says."""
+    for label, dose, drugs, text in [
         ("A", 0.1, {"A"}, "0.1"),
         ("A", np.float32(0.1), {"A"}, "0.1"),
         ("A", 1, None, "1"),
@@ -49,11 +49,8 @@ def test_what_is_written_is_read(names, data):
         ("STAT1", "high", {"B"}, ""),
         ("control", "anything", {"B"}, ""),
         ("A", None, {"A"}, ""),
-    ],
-)
-def test_doses_stand_in_the_order_of_the_label(label, dose, drugs, text):
-    """A gene or the control has none, whatever its column says."""
-    assert Perturbation.parse(label, dose, drugs=drugs).dose_text() == text
+    ]:
+        assert Perturbation.parse(label, dose, drugs=drugs).dose_text() == text
 
 
 def test_dose_zero_is_control():
@@ -64,24 +61,20 @@ def test_dose_zero_is_control():
     assert Perturbation(("A",), (0.0,)) == Perturbation()
 
 
-@pytest.mark.parametrize(
-    ("label", "parts"),
-    [
+def test_a_delimiter_within_brackets_is_part_of_a_name():
+    for label, parts in [
         ("(+)-JQ1", ["(+)-JQ1"]),
         ("(+)-JQ1+STAT1", ["(+)-JQ1", "STAT1"]),
         ("C[N+](C)(C)C + A", ["C[N+](C)(C)C", "A"]),
         ("A+B+C", ["A", "B", "C"]),
         ("A)+B", ["A)", "B"]),
         (" control ", []),
-    ],
-)
-def test_a_delimiter_within_brackets_is_part_of_a_name(label, parts):
-    assert split_label(label) == parts
+    ]:
+        assert split_label(label) == parts
 
 
-@pytest.mark.parametrize(
-    ("label", "dose", "message"),
-    [
+def test_wrong_doses():
+    for label, dose, message in [
         ("A", -1, "'-1' of 'A' is not a number of uM from 0 on"),
         ("A", np.inf, "'inf' of 'A' is not a number"),
         ("A", "nan", "'nan' of 'A' is not a number"),
@@ -89,16 +82,13 @@ def test_a_delimiter_within_brackets_is_part_of_a_name(label, parts):
         ("A", "1+2", r"'1\+2' of 'A' has 2 parts for 1 drugs"),
         ("A+B", 1.0, r"'1.0' of 'A\+B' has 1 parts for 2 drugs.*such as '1\+0.5'"),
         ("A+B", "1+-2", "'-2' of 'B'"),
-    ],
-)
-def test_wrong_doses(label, dose, message):
-    with pytest.raises(ValueError, match=message):
-        Perturbation.parse(label, dose, drugs={"A", "B"})
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Perturbation.parse(label, dose, drugs={"A", "B"})
 
 
-@pytest.mark.parametrize(
-    ("name", "names", "suggested"),
-    [
+def test_the_nearest_name_is_suggested_whatever_its_case_and_none_that_is_far():
+    for name, names, suggested in [
         ("nt", ["STAT1", "NT", "N"], "NT"),
         ("stat1", ["STAT2", "STAT1", "stat"], "STAT1"),
         ("STTA1", ["STAT1", "JAK2"], "STAT1"),
@@ -107,10 +97,8 @@ def test_wrong_doses(label, dose, message):
         ("T1", ["T2", "T3"], None),
         ("control", ["NT", "CTNNB1"], None),
         ("", ["A"], None),
-    ],
-)
-def test_the_nearest_name_is_suggested_whatever_its_case_and_none_that_is_far(name, names, suggested):
-    assert nearest_name(name, names) == (f" Did you mean {suggested!r}?" if suggested else "")
+    ]:
+        assert nearest_name(name, names) == (f" Did you mean {suggested!r}?" if suggested else "")
 
 
 # -- the columns of a screen
@@ -203,7 +191,9 @@ def test_a_column_of_the_default_name_that_is_not_there_is_to_be_named():
         ScreenKeys(perturbation_key="target").labels(adata)
 
 
-@pytest.mark.parametrize("nothing", [None, np.nan, pd.NA])
-def test_cells_without_a_label_are_counted_and_the_first_is_named(nothing):
-    with pytest.raises(ValueError, match="2 cells have no perturbation label.*'cell1' the first. Remove such cells"):
-        ScreenKeys().labels(screen(["control", nothing, "A", nothing]))
+def test_cells_without_a_label_are_counted_and_the_first_is_named():
+    for nothing in [None, np.nan, pd.NA]:
+        with pytest.raises(
+            ValueError, match="2 cells have no perturbation label.*'cell1' the first. Remove such cells"
+        ):
+            ScreenKeys().labels(screen(["control", nothing, "A", nothing]))

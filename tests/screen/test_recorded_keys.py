@@ -165,18 +165,18 @@ def test_functions_without_key_arguments_use_recorded_keys(raw, model, predicted
     assert set(frame["drug"]) == set(conditions)
     assert set(frame["cell_type"]) == kinds
     assert set(ul.tl.bimodality(adata, min_cells=2)["cell_type"]) == kinds
-    assert set(ul.tl.responders(adata, min_cells=2)["cell_type"]) == kinds
     assert set(ul.tl.embedding(adata)["cell_type"]) == kinds
     assert len(ul.tl.rank(adata, min_cells=2)) > 0
     scores = ul.tl.benchmark(adata, {"mean shift": ul.baselines.BASELINES["mean shift"]()}, splits="fold", min_cells=8)
     assert len(scores) > 0
     for kind in ("random", "unseen_cell_type", "unseen_pair", "unseen_dose", "unseen_drug", "unseen_perturbation"):
         again = raw.copy()
-        ul.pp.split(again, kind, key_added="fold", min_cells=1)
+        ul.pp.split(again, kind, key_added="fold", min_cells=1, val_fraction=0)
         assert again.uns["unlasting"]["keys"] == KEYS
-    new = model.generate(conditions[0], 4, cell_type=sorted(kinds)[0], dose=1.0, **QUIET)
+    new = model.generate(conditions[0], 60, cell_type=sorted(kinds)[0], dose=1.0, **QUIET)
     assert set(new.obs["treatment"]) == {conditions[0]}
     assert set(new.obs["line"]) == {sorted(kinds)[0]}
+    assert set(ul.tl.responders(adata, predictions=new)["cell_type"]) == {sorted(kinds)[0]}
     later = raw[raw.obs["treatment"] == "DMSO"].copy()
     model.prepare(later)
     assert later.uns["unlasting"]["keys"] == KEYS

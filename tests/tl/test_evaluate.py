@@ -191,7 +191,7 @@ def _planted_scores(names: dict[str, list[float]]) -> tuple[AnnData, dict[str, b
     obs = pd.DataFrame({"perturbation": labels}, index=[f"cell{i}" for i in range(len(labels))])
     obs["unlasting_split"] = np.where(labels == "control", "train", "test")
 
-    class Off(baselines.NoEffect):
+    class Off(baselines.Shift):
         def __init__(self, shares: list[float]) -> None:
             self.shares = shares
 

@@ -49,7 +49,11 @@ class Baseline:
             If a label cannot be read, there are no controls, or `X` holds raw counts.
         """
         self.training_ = training or TrainingCells(adata, **labels)
+        self._learn(adata)
         return self
+
+    def _learn(self, adata: AnnData) -> None:
+        """Read more from the screen than its training cells."""
 
     def predict(self, condition: Condition | str, n_cells: int, *, seed: int = 0) -> np.ndarray:
         """Give cells of a condition.

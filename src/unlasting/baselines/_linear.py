@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -68,15 +66,12 @@ class Linear(_Ridge, Shift):
         self.embedding = embedding
         self.n_components = n_components
 
-    def fit(self, adata: AnnData, **labels: Any) -> Self:
-        """Find the training cells and the target embedding; parameters as in :meth:`Baseline.fit`."""
-        super().fit(adata, **labels)
+    def _learn(self, adata: AnnData) -> None:
         self.embedding_ = embedding_of(adata, self.embedding)
         if self.embedding is None:
             known = [] if self.embedding_ is None else [self.embedding_]
             self.embedding_ = side_by_side([self._loadings(), *known])
         self._maps = {}
-        return self
 
     def _shift(self, condition: Condition) -> np.ndarray:
         return self._predicted(condition, self.training_.effects(condition.cell_type))[0]
@@ -101,12 +96,9 @@ class ZeroAwareRidge(_Ridge, ZeroAware):
     def __init__(self, embedding: pd.DataFrame | None = None) -> None:
         self.embedding = embedding
 
-    def fit(self, adata: AnnData, **labels: Any) -> Self:
-        """Find the training cells and the target embedding; parameters as in :meth:`Baseline.fit`."""
-        super().fit(adata, **labels)
+    def _learn(self, adata: AnnData) -> None:
         self.embedding_ = embedding_of(adata, self.embedding)
         self._maps = {}
-        return self
 
     def _effects(self, condition: Condition) -> np.ndarray:
         effects = self._predicted(condition, self._off_target(condition.cell_type))
@@ -123,11 +115,8 @@ class PublishedLinear(Shift):
     penalty = 0.1
     n_components = 10
 
-    def fit(self, adata: AnnData, **labels: Any) -> Self:
-        """Find the training cells; parameters as in :meth:`Baseline.fit`."""
-        super().fit(adata, **labels)
+    def _learn(self, adata: AnnData) -> None:
         self._maps: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        return self
 
     def _shift(self, condition: Condition) -> np.ndarray:
         if condition.cell_type not in self._maps:

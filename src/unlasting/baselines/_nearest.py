@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -20,27 +19,16 @@ MAX_CELLS = 200
 
 
 class TargetSimilarity(Baseline):
-    """A baseline that compares targets by the prior.
-
-    Parameters
-    ----------
-    embedding
-        One row for each target, names as its index; their cosine is the similarity, and a combination is
-        the sum over its targets. If `None`, the embedding from :func:`unlasting.pp.grn` for genes beside that from
-        :func:`unlasting.pp.molecules` for drugs.
-    """
+    """A baseline that compares targets by the prior."""
 
     def __init__(self, embedding: pd.DataFrame | None = None) -> None:
         self.embedding = embedding
 
-    def fit(self, adata: AnnData, **labels: Any) -> Self:
-        """Find the training cells and the target embedding; parameters as in :meth:`Baseline.fit`."""
-        super().fit(adata, **labels)
+    def _learn(self, adata: AnnData) -> None:
         self.embedding_ = embedding_of(adata, self.embedding)
         self._thresholds: dict[str, float] = {}
-        return self
 
-    def nearest(self, condition: Condition, others: Iterable[Condition]) -> tuple[Condition, float]:
+    def _nearest(self, condition: Condition, others: Iterable[Condition]) -> tuple[Condition, float]:
         """Find the most similar other perturbation, at the nearest dose, and its similarity.
 
         Raises
@@ -68,10 +56,18 @@ class TargetSimilarity(Baseline):
 
 
 class NearestTarget(TargetSimilarity):
-    """Cells of the other trained perturbation whose targets are most similar by the prior, at the nearest dose."""
+    """Cells of the other trained perturbation whose targets are most similar by the prior, at the nearest dose.
+
+    Parameters
+    ----------
+    embedding
+        One row for each target, names as its index; their cosine is the similarity, and a combination is the sum over
+        its targets. If `None`, the embedding from :func:`unlasting.pp.grn` for genes beside that from
+        :func:`unlasting.pp.molecules` for drugs.
+    """
 
     def _rows(self, condition: Condition) -> np.ndarray:
-        found, _ = self.nearest(condition, self.training_.perturbed_in(condition.cell_type))
+        found, _ = self._nearest(condition, self.training_.perturbed_in(condition.cell_type))
         return self.training_.perturbed[found]
 
 
@@ -79,12 +75,19 @@ class ZeroAwareNearestTarget(ZeroAware, TargetSimilarity):
     """Control cells under the effects of the most similar trained perturbation.
 
     Its on-target effect is replaced by the mean on-target effect over trained perturbations.
+
+    Parameters
+    ----------
+    embedding
+        One row for each target, names as its index; their cosine is the similarity, and a combination is the sum over
+        its targets. If `None`, the embedding from :func:`unlasting.pp.grn` for genes beside that from
+        :func:`unlasting.pp.molecules` for drugs.
     """
 
     def _effects(self, condition: Condition) -> np.ndarray:
         effects = self._off_target(condition.cell_type)
         others = [Condition(name, condition.cell_type, dose) for name, dose in effects]
-        found, _ = self.nearest(condition, others)
+        found, _ = self._nearest(condition, others)
         return self._with_on_target(effects[found.perturbation, found.dose], condition)
 
 
@@ -92,23 +95,40 @@ class NearestTargetOrNothing(TargetSimilarity):
     """Cells of the most similar trained perturbation if it is similar enough, else control cells.
 
     The threshold minimises the summed E-distances when each trained perturbation is left out in turn.
+
+    Parameters
+    ----------
+    embedding
+        One row for each target, names as its index; their cosine is the similarity, and a combination is the sum over
+        its targets. If `None`, the embedding from :func:`unlasting.pp.grn` for genes beside that from
+        :func:`unlasting.pp.molecules` for drugs.
     """
 
     def _rows(self, condition: Condition) -> np.ndarray:
         trained = self.training_.perturbed_in(condition.cell_type)
         controls = self.training_.controls(condition.cell_type)
-        found, similarity = self.nearest(condition, trained)
+        found, similarity = self._nearest(condition, trained)
         return self.training_.perturbed[found] if similarity >= self.threshold(condition.cell_type) else controls
 
     def threshold(self, cell_type: str) -> float:
-        """Choose the smallest similarity at which the nearest target is used in a cell type."""
+        """Choose the smallest similarity at which the nearest target is used.
+
+        Parameters
+        ----------
+        cell_type
+            The cell type.
+
+        Returns
+        -------
+        The threshold; infinite if control cells are always better.
+        """
         if cell_type not in self._thresholds:
             trained = self.training_.perturbed_in(cell_type)
             control = self._sampled(self.training_.controls(cell_type))
             found = []
             for condition, rows in trained.items():
                 try:
-                    nearest, similarity = self.nearest(condition, trained)
+                    nearest, similarity = self._nearest(condition, trained)
                 except NoPrediction:
                     continue
                 cells, guess = self._sampled(rows), self._sampled(trained[nearest])

@@ -11,14 +11,21 @@ N_QUANTILES = 21
 
 
 class ControlExpression(NamedTuple):
-    """Detection and expressed values in control cells, gene by gene."""
+    """Detection and expressed values in control cells, gene by gene.
+
+    Parameters
+    ----------
+    rate
+        Share of cells that express the gene, strictly between 0 and 1, shape `(n_genes,)`.
+    mean
+        Mean expressed value, shape `(n_genes,)`.
+    quantiles
+        Quantiles of the expressed values at equal steps from 0 to 1, shape `(n_quantiles, n_genes)`.
+    """
 
     rate: np.ndarray
-    """Share of cells that express the gene, strictly between 0 and 1, shape `(n_genes,)`."""
     mean: np.ndarray
-    """Mean expressed value, shape `(n_genes,)`."""
     quantiles: np.ndarray
-    """Quantiles of the expressed values at equal steps from 0 to 1, shape `(n_quantiles, n_genes)`."""
 
 
 def control_expression(cells: np.ndarray, otherwise: np.ndarray) -> ControlExpression:
@@ -30,6 +37,10 @@ def control_expression(cells: np.ndarray, otherwise: np.ndarray) -> ControlExpre
         Log-normalised control cells, shape `(n_cells, n_genes)`.
     otherwise
         Expressed value for genes that no control cell expresses, shape `(n_genes,)`.
+
+    Returns
+    -------
+    The summary.
     """
     ordered = np.sort(cells, axis=0)
     n_cells, n_expressed = len(cells), (cells > 0).sum(axis=0)

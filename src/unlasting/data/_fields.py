@@ -1,4 +1,4 @@
-"""Registered fields: where the data of a screen are, and the vocabularies that travel with a model."""
+"""Registered fields: the screen's data, and the vocabularies that are saved with a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VAL_SHARE = 0.1
 
 
 class _CodeField(BaseAnnDataField):
-    """Integer codes of the cells in a column of `obs`."""
+    """Integer codes for cells, in an `obs` column."""
 
     def __init__(self, keys: ScreenKeys) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class _CodeField(BaseAnnDataField):
 
     @abstractmethod
     def codes(self, adata: AnnData, state: dict[str, Any]) -> np.ndarray:
-        """Get the code of every cell, -1 for what the vocabulary does not hold, shape `(n_cells,)`."""
+        """Get each cell's code, -1 outside the vocabulary, shape `(n_cells,)`."""
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         super().register_field(adata)
@@ -78,8 +78,7 @@ class _CodeField(BaseAnnDataField):
 def split_codes(adata: AnnData, keys: ScreenKeys) -> np.ndarray:
     """Get 0 (train), 1 (val) or 2 (test) for every cell, shape `(n_cells,)`.
 
-    Where the split names no validation cells, a tenth of the training cells of every condition is taken, always the
-    same ones.
+    Without validation cells in the split, a tenth in every training condition is taken, always the same ones.
     """
     split = keys.split(adata)
     codes = (
@@ -100,7 +99,7 @@ def split_codes(adata: AnnData, keys: ScreenKeys) -> np.ndarray:
 
 
 class SplitField(_CodeField):
-    """Which part of the split a cell is in."""
+    """The split's part for each cell."""
 
     @property
     def registry_key(self) -> str:
@@ -114,7 +113,7 @@ class SplitField(_CodeField):
 
 
 class PerturbationField(_CodeField):
-    """The perturbation of every cell; conditions that occur, and which targets occur in training cells.
+    """Each cell's perturbation; all conditions, and the targets in training cells.
 
     A condition is a label at a dose; the first is the control.
     """
@@ -139,7 +138,7 @@ class PerturbationField(_CodeField):
         return np.array([place.get(p, -1) for p in self.keys.perturbations(adata)])
 
     def conditions(self, state: dict[str, Any], *, trained: bool = False) -> list[Perturbation]:
-        """Read the registered conditions, or those of them that were trained."""
+        """Read the registered conditions, or only the trained ones."""
         written = zip(state["conditions"], state["doses"], state["is_trained"], strict=True)
         return [
             Perturbation.parse(label, dose or None, **self.keys.grammar)
@@ -155,7 +154,7 @@ class PerturbationField(_CodeField):
 
 
 class PopulationField(_CodeField):
-    """The population of controls that stands behind every cell: those of its cell type and batch."""
+    """Each cell's control population: the controls with its cell type and batch."""
 
     @property
     def registry_key(self) -> str:
@@ -181,7 +180,7 @@ class PopulationField(_CodeField):
 
 
 class GraphField(BaseAnnDataField):
-    """The gene regulatory network and the embeddings of targets and molecules, taken from `uns` into the registry."""
+    """The gene regulatory network, and the embeddings of targets and molecules, copied from `uns` into the registry."""
 
     @property
     def registry_key(self) -> str:

@@ -1,4 +1,4 @@
-"""Random numbers that belong to a cell, not to its place in a batch."""
+"""Random numbers that depend on the cell, not on its place in a batch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 def cell_noise(
     names: Sequence[str], replicates: Sequence[int], n_genes: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draw all noise that belongs to (source cell, replicate, seed).
+    """Draw all noise for (source cell, replicate, seed).
 
     Parameters
     ----------
     names
-        Names of the source cells.
+        Source cells by name.
     replicates
-        How many cells were made from this source before.
+        Number of earlier cells from the same source.
     n_genes
         Number of genes.
     seed
@@ -27,11 +27,11 @@ def cell_noise(
     Returns
     -------
     eps
-        Standard normal, the latent of silent genes, shape `(n_cells, n_genes)`, float32 as all others.
+        Standard normal, the latent for undetected genes, shape `(n_cells, n_genes)`, float32 as all others.
     mask
-        Uniform, the latent of the mask, of the same shape.
+        Uniform, the mask's latent, shape `(n_cells, n_genes)`.
     rounding
-        Uniform, which counts are rounded up, of the same shape.
+        Uniform, for rounding counts up or down, shape `(n_cells, n_genes)`.
     response
         Uniform, whether the cell responds, shape `(n_cells,)`.
     """

@@ -1,4 +1,4 @@
-"""How the cells of a screen are dealt out for training."""
+"""Batches of training and validation cells."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from unlasting.data._fields import PERTURBATION, POPULATION
 
 
 class CellSplitter(DataSplitter):
-    """Deal the training cells out in steps, of which each process takes its share.
+    """Divide training cells into steps, and each step among processes.
 
-    Every process scores all validation cells: the score is then that of a single process, whatever their number.
+    Every process scores all validation cells, and so the score does not depend on the number of processes.
 
     Parameters
     ----------
     adata_manager
         The screen.
     parts
-        Rows of the training, validation and test cells.
+        Rows for training, validation and test.
     batch_size
         Cells in a step, over all processes.
     n_processes
-        The number of processes that train together.
+        Number of processes that train together.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class CellSplitter(DataSplitter):
         self._n_processes = n_processes
 
     def train_dataloader(self) -> AnnDataLoader:
-        """Get the training cells of this process, in another order in every epoch."""
+        """Get this process's training cells, in another order in every epoch."""
         options = dict(self.data_loader_kwargs)
         options["batch_size"] = max(1, options["batch_size"] // self._n_processes)
         return AnnDataLoader(

@@ -2,7 +2,7 @@
 
 from unlasting.diffusion._coordinates import AngleCoordinates, Coordinates, NoiseCoordinates
 from unlasting.diffusion._mask_bridge import bridge_mask, mask_latent
-from unlasting.diffusion._schedule import CosineSchedule, LinearBetaSchedule, NoiseSchedule
+from unlasting.diffusion._schedule import CosineSchedule, LinearBetaSchedule, NoiseSchedule, alpha_sigma
 from unlasting.diffusion._solver import SOLVERS, integrate
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "LinearBetaSchedule",
     "NoiseCoordinates",
     "NoiseSchedule",
+    "alpha_sigma",
     "bridge_mask",
     "integrate",
     "mask_latent",

@@ -23,24 +23,23 @@ _WEIGHT_POWER: Final = 4.0
 class ConditionTensors(Rows):
     """Conditions with one slot for every target in a combination.
 
-    A control has no filled slot. The order of the slots does not matter.
+    A control has no filled slot. Slots have no order.
 
     Parameters
     ----------
     kind
         0 for a gene, 1 for a drug, 2 for a stimulus, -1 for an empty slot, shape `(n_conditions, n_slots)`.
     node
-        Node of a gene in the graph, else -1, shape `(n_conditions, n_slots)`.
+        A gene's node in the graph, else -1, shape `(n_conditions, n_slots)`.
     molecule
-        Row of a drug among the molecules, else -1, shape `(n_conditions, n_slots)`.
+        A drug's row among the molecules, else -1, shape `(n_conditions, n_slots)`.
     dose
         `log1p` of the dose in uM, -1 without a dose, shape `(n_conditions, n_slots)`.
     features
-        Description of the condition, zero for the control, shape `(n_conditions, n_features)`.
+        Features that describe the condition, zero for the control, shape `(n_conditions, n_features)`.
     weight
-        Weight of the description in the mask network, in [0, 1], shape `(n_conditions,)`. It is 1 for trained
-        conditions at any dose. Elsewhere it falls with the support, since corrections to the expected effects that were
-        learnt from trained conditions do not transfer.
+        Weight for the features in the mask network, in [0, 1], shape `(n_conditions,)`. It is 1 for trained
+        conditions at any dose. Elsewhere it falls with the support, since learnt corrections do not transfer.
     """
 
     kind: Tensor
@@ -51,7 +50,7 @@ class ConditionTensors(Rows):
     weight: Tensor
 
     def down_weighted(self) -> ConditionTensors:
-        """Multiply the description by its weight."""
+        """Multiply the features by their weight."""
         return replace(self, features=self.features * self.weight[:, None])
 
     @property

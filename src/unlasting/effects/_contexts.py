@@ -8,7 +8,7 @@ from typing import Final, Self
 import numpy as np
 
 CONTEXT_SHARES: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
-"""Shares of an effect's variance that may be particular to populations."""
+"""Candidate shares for the variance that is particular to populations."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ContextKernel:
     centre
         Mean expression over populations, shape `(n_genes,)`.
     share
-        Share of an effect's variance that is particular to populations, shape `()`.
+        Share in an effect's variance that is particular to populations, shape `()`.
     """
 
     profiles: np.ndarray

@@ -23,11 +23,11 @@ def direction(group: np.ndarray, control: np.ndarray, n_genes: int) -> tuple[np.
     control
         Control cells, shape `(n_controls, n_all_genes)`.
     n_genes
-        Number of genes.
+        Number of genes to select.
 
     Returns
     -------
-    Columns of the genes, and their weights, shape `(n_genes,)`, or fewer if there are not as many genes.
+    The genes' columns and weights, shape `(n_genes,)`, or fewer if there are not as many.
     """
     variance = (control.var(axis=0, ddof=1) + group.var(axis=0, ddof=1)) / 2
     # nearly undetected genes have next to no variance: none of them may be the whole direction

@@ -14,14 +14,14 @@ from unlasting.effects._moments import MeasuredEffects
 from unlasting.effects._vocabulary import Target, TargetVocabulary
 
 _OFFSETS: Final = np.linspace(-3.0, 3.0, 61) * np.log(10.0)
-"""Candidate half doses: three powers of ten on both sides of the middle of a drug's trained doses."""
+"""Candidate half doses: three powers of ten on both sides of a drug's middle trained dose."""
 _RELATIVE_SPREAD: Final = 1 / 6
-"""Prior s.d. of a log half dose, relative to the range of trained doses, which are chosen to contain it."""
+"""Prior s.d. for a log half dose, relative to the range of trained doses, which are chosen to contain it."""
 _MIN_SPREAD: Final = np.log(10.0) / 3
 _LOG_SLOPES: Final = np.linspace(np.log(0.5), np.log(4.0), 13)
 _PRIOR_LOG_SLOPE: Final = np.log(1.4)
 _LOG_SLOPE_SPREAD: Final = 0.35
-"""Prior s.d. of a log Hill slope: most slopes are between .7 and 2.8."""
+"""Prior s.d. for a log Hill slope: most slopes are between .7 and 2.8."""
 
 
 def hill(log_dose: Any, log_half_dose: Any, slope: Any) -> Any:
@@ -32,12 +32,12 @@ def hill(log_dose: Any, log_half_dose: Any, slope: Any) -> Any:
 
 @dataclass(frozen=True)
 class DoseCurves:
-    """Hill curves of drugs.
+    """Hill curves for drugs.
 
     Parameters
     ----------
     half_doses
-        Doses in uM with half of the effect for the trained drugs and, last, any other, shape `(n_trained_drugs + 1,)`.
+        Doses in uM with half of the effect, for the trained drugs and, last, any other, shape `(n_trained_drugs + 1,)`.
     slopes
         Hill slopes, shape `(n_trained_drugs + 1,)`.
     """
@@ -47,7 +47,7 @@ class DoseCurves:
 
     @classmethod
     def prior(cls, vocabulary: TargetVocabulary) -> Self:
-        """Get the expected curves before any measurement: half of the effect in the middle of a drug's own doses."""
+        """Get the expected curves before any measurement: half the effect at a drug's middle dose."""
         middles = [_middle_and_range(doses)[0] for doses in _trained_doses(vocabulary)]
         half_doses = np.exp([*middles, np.median(middles) if middles else 0.0]).astype(np.float32)
         return cls(half_doses, np.full_like(half_doses, np.exp(_PRIOR_LOG_SLOPE)))
@@ -56,14 +56,14 @@ class DoseCurves:
     def fit(cls, vocabulary: TargetVocabulary, measured: MeasuredEffects) -> Self:
         """Estimate half dose and slope for each trained drug.
 
-        The effect of a single drug is a full effect in each control population times a Hill curve. With normally
-        distributed full effects, whose variance is the most likely one for each hurdle parameter, the likelihood of a
-        curve is known in closed form. The posterior means of log half dose and log slope are taken. Without an effect,
-        or with a single dose, they stay near the middle of the drug's doses and a slope of 1.4.
+        A single drug's effect is a full effect in each control population times a Hill curve. Full effects are normally
+        distributed with the most likely variance, and so a curve's likelihood has a closed form. Log half dose and log
+        slope take their posterior means. Without an effect, or with one dose, they stay near the drug's middle dose and
+        a slope of 1.4.
 
         Returns
         -------
-        Curves for the trained drugs in the order of the vocabulary, and last their median for any other drug.
+        Curves for the trained drugs in the vocabulary's order, and last their median for any other drug.
         """
         likelihoods = np.zeros((len(vocabulary.trained_drugs), len(_LOG_SLOPES), len(_OFFSETS)))
         centres = [_middle_and_range(doses) for doses in _trained_doses(vocabulary)]
@@ -88,7 +88,7 @@ class DoseCurves:
         Parameters
         ----------
         shares
-            Similarity shares of the trained drugs, at most 1 together, shape `(n_trained_drugs,)`.
+            Shares that the trained drugs have in this one, at most 1 together, shape `(n_trained_drugs,)`.
         dose
             Dose in uM.
         """
@@ -99,7 +99,7 @@ class DoseCurves:
 
 @dataclass(frozen=True)
 class SingleDrug:
-    """Measured effects of one drug, not combined with others, in one control population.
+    """Effects measured for one drug, alone and in one control population.
 
     Parameters
     ----------
@@ -108,14 +108,14 @@ class SingleDrug:
     population
         Code of the control population.
     log_doses
-        Logarithms of the doses in uM, infinite without a dose, shape `(n_doses,)`.
+        Log doses in uM, infinite without a dose, shape `(n_doses,)`.
     values
         Effects in their units, shape `(3, n_doses, n_genes)`.
     noise
-        Error covariance, shape `(n_doses, n_doses)`. All doses share the error of the controls, which must not look
-        like a common effect.
+        Error covariance, shape `(n_doses, n_doses)`. All doses share the controls' error, which must not look like
+        a common effect.
     control_noise
-        Variance of that shared error.
+        Variance in that shared error.
     """
 
     place: int
@@ -127,7 +127,7 @@ class SingleDrug:
 
 
 def single_drugs(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> Iterator[SingleDrug]:
-    """Collect the measured effects of each single drug in each control population."""
+    """Collect the effects measured for each single drug in each control population."""
     conditions, values = vocabulary.trained_conditions, measured.effects * measured.units
     rows = [conditions[code] for code in np.unique(measured.condition, return_inverse=True)[1]]
     doses = np.array([np.inf if p.doses[0] is None else p.doses[0] for p in rows])
@@ -159,13 +159,13 @@ def _trained_doses(vocabulary: TargetVocabulary) -> list[list[float]]:
 
 
 def _middle_and_range(doses: Sequence[float]) -> tuple[float, float]:
-    """Get the middle and the range of log doses; 1 uM without any."""
+    """Get middle and range on the log scale; 1 uM without any dose."""
     logarithms = np.log(doses or [1.0])
     return float((logarithms.min() + logarithms.max()) / 2), float(np.ptp(logarithms))
 
 
 def _log_likelihood(curves: np.ndarray, noise: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Compute log-likelihoods at the most likely variance of full effects, shape `(n_slopes, n_half_doses)`."""
+    """Compute log-likelihoods at the most likely full effect, shape `(n_slopes, n_half_doses)`."""
     weighted = curves @ np.linalg.inv(noise)  # (n_slopes, n_half_doses, n_doses)
     precision = (weighted * curves).sum(axis=-1)
     explained = ((weighted @ values) ** 2).sum(axis=-1) / precision

@@ -14,7 +14,7 @@ from unlasting.effects._vocabulary import DRUG, GENE, Target, TargetVocabulary
 from unlasting.screen import Perturbation
 
 _SHARES: Final = {"prior": 0.88, "identity": 0.1, "molecule": 0.1, "drug identity": 0.88, "generic": 0.02}
-"""Prior variance of an effect by kind of feature. Unrelated perturbations share little, unless the screen shows more."""
+"""Prior share in an effect's variance for each kind of feature. Unrelated perturbations share little, unless the screen shows more."""
 
 _SHARES_WITH_FEW_DRUGS: Final = {"molecule": 0.88, "drug identity": 0.1}
 """With one or two trained drugs the usual similarity between molecules is unknown, and untrained drugs inherit nothing."""
@@ -23,10 +23,10 @@ _SHARES_WITH_FEW_DRUGS: Final = {"molecule": 0.88, "drug identity": 0.1}
 class ConditionFeatures:
     """Describe conditions by features.
 
-    A target has the features of its prior or molecule, a generic feature for its kind, and an identity if it was
-    trained. An untrained drug has shares in the identities of trained drugs with similar molecules. A combination is the
-    sum over its targets, and a trained one has an identity as well. The features of a drug are multiplied by its Hill
-    curve: its effect has one direction, and rises with the dose, between and beyond the trained doses.
+    A target has features from its prior or molecule, a generic feature for its kind, and an identity if it was trained.
+    An untrained drug has shares in the identities that belong to similar trained drugs. A combination is the sum over
+    its targets, and a trained one has an identity as well. A drug's features are multiplied by its Hill curve: its
+    effect has one direction, and rises with the dose, between and beyond the trained doses.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class ConditionFeatures:
     dose_curves
         Hill curves; the prior ones by default.
     similarity
-        Similarity of molecules; the prior one by default.
+        Similarity between molecules; the prior one by default.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ConditionFeatures:
         return self._shares[drug]
 
     def _kinds(self) -> np.ndarray:
-        """Get the kind of every column."""
+        """Get every column's kind."""
         genes, molecules, _, generic = self._sizes()
         identities = ["drug identity" if kind == DRUG else "identity" for kind, _ in self._trained]
         combinations = ["identity"] * len(self._combination)

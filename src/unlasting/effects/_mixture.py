@@ -1,4 +1,4 @@
-"""Mixture of responding and non-responding cells in every condition and control population."""
+"""Responding and non-responding cells: a mixture for every condition and control population."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unlasting.effects._moments import ScreenCells
 from unlasting.effects._tensors import Tensors
 
 _DIRECTION_GENES: Final = 50
-"""Number of genes that distinguish responding from non-responding cells."""
+"""Genes that distinguish responding from non-responding cells."""
 _MIN_CELLS: Final = 50
 """Fewest cells, perturbed and control, from which a mixture is distinguished from a single mode."""
 _MIN_SHARED_CELLS: Final = 20
@@ -24,7 +24,7 @@ _MIN_SHARED_CELLS: Final = 20
 _MAX_CELLS: Final = 2_000
 """Most cells that are read for one mixture."""
 _MIN_SHARE: Final = 1e-3
-"""Share of non-responding cells where one mode explains all cells."""
+"""Non-responding share where one mode explains all cells."""
 _ROUNDS: Final = 200
 
 
@@ -46,8 +46,8 @@ class NonresponderMixture(Tensors):
     separation, spread
         Mean and s.d. of the responding cells' scores, shape `(n_conditions, n_populations)`.
     trained_share
-        Share of non-responding cells in every trained condition, over populations where responding cells are clearly
-        apart from controls. Where they never are, it is the share at other doses, shape `(n_trained,)`.
+        Share of non-responding cells in every trained condition, over populations where responding cells are clearly apart
+        from controls. Where they never are, it is the share at other doses, shape `(n_trained,)`.
     """
 
     genes: Tensor
@@ -71,11 +71,11 @@ class NonresponderMixture(Tensors):
         """Fit mixtures to the training cells.
 
         As in Mixscape :cite:p:`papalexi2021`, cells are scored along the change from control to perturbed cells, and
-        the scores of non-responding cells are distributed as in controls. One half of the cells provides the direction
-        for the other half. A mixture has to beat a single mode by more than the logarithm of the number of cells.
+        non-responding cells have the scores' distribution in controls. One half provides the direction for the other
+        half. A mixture has to beat a single mode by more than the log number of cells.
 
-        Conditions with few cells in a population share one mixture with such populations and doses of the same
-        perturbation, unless one share for each dose is clearly likelier. Each cell is scored along the direction of
+        Conditions with few cells in a population share one mixture with such populations and doses under the
+        same perturbation, unless one share for each dose is clearly likelier. Each cell is scored along the direction of
         its own condition and population.
 
         Parameters
@@ -83,7 +83,7 @@ class NonresponderMixture(Tensors):
         cells
             The screen.
         perturbation
-            Codes for perturbations irrespective of dose, shape `(n_conditions,)`. `None`: all conditions differ.
+            Codes for perturbations at any dose, shape `(n_conditions,)`. `None`: all conditions differ.
         """
         training = np.flatnonzero(cells.split == 0)
         trained = np.setdiff1d(cells.condition[training], [0])
@@ -125,7 +125,7 @@ class NonresponderMixture(Tensors):
         return fit
 
     def _write(self, scores: _Scores, share: float, separation: float, spread: float) -> None:
-        """Add one mixture; its share counts by the number of cells."""
+        """Add one mixture; its share counts by its cells."""
         self.trained_share[scores.place] += scores.n_cells * share
         if share:
             pair, n_genes = scores.pair, len(scores.genes)
@@ -175,7 +175,7 @@ class ResponseMixture:
     nonresponding
         Share of non-responding cells.
     separation, spread
-        Mean and s.d. of the responding cells' scores, in s.d. of the controls.
+        Mean and s.d. of the responding cells' scores, in units of the controls' s.d.
     mixture
         The mixture as the effects model stores it.
     """
@@ -199,7 +199,7 @@ class ResponseMixture:
 
 
 def fit_response_mixture(perturbed: np.ndarray, control: np.ndarray, seed: int = 0) -> ResponseMixture | None:
-    """Fit the mixture of the effects model to one condition.
+    """Fit the effects model's mixture to one condition.
 
     Parameters
     ----------
@@ -226,9 +226,9 @@ class _Scores:
     """Scores for the cells in one condition and population, and their direction."""
 
     pair: tuple[int, int]
-    """Codes of condition and population."""
+    """Condition and population as codes."""
     place: int
-    """Row of the condition among the trained ones."""
+    """The condition's row among the trained ones."""
     n_cells: int
     values: np.ndarray
     genes: np.ndarray
@@ -253,7 +253,7 @@ class _Scores:
 
 
 def _read(cells: ScreenCells, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Read some cells, or a sample of them, shape `(n_cells, n_genes)`."""
+    """Read some cells, or a sample, shape `(n_cells, n_genes)`."""
     if len(rows) > _MAX_CELLS:
         rows = np.sort(rng.choice(rows, _MAX_CELLS, replace=False))
     blocks = [block.toarray() for _, block in cells.blocks(rows)]
@@ -261,7 +261,7 @@ def _read(cells: ScreenCells, rows: np.ndarray, rng: np.random.Generator) -> np.
 
 
 def _held_out_scores(perturbed: np.ndarray, control: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Score each half of the perturbed cells along the other half's direction, in s.d. of held-out controls."""
+    """Score each half along the other half's direction, in units of the held-out controls' s.d."""
     scores = np.zeros(len(perturbed))
     half, control_half = (rng.permutation(len(cells)) % 2 == 0 for cells in (perturbed, control))
     for first in (True, False):
@@ -295,7 +295,7 @@ def _shares(members: list[_Scores]) -> Iterator[tuple[_Scores, float, float, flo
 
 @dataclass(frozen=True)
 class _Mixture:
-    """`share N(0, 1) + (1 - share) N(separation, spread^2)` in several groups of cells with a common share."""
+    """`share N(0, 1) + (1 - share) N(separation, spread^2)` in several groups with a common share."""
 
     share: float
     separation: np.ndarray

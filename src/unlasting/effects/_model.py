@@ -35,7 +35,7 @@ class EffectsModel:
     Parameters
     ----------
     statistics
-        Statistics of the training cells.
+        Statistics from the training cells.
     mixture
         Non-responding cells in registered conditions.
     features
@@ -67,7 +67,7 @@ class EffectsModel:
         cells
             The screen.
         conditions
-            Condition of every code, shape `(n_conditions,)`.
+            Each code's condition, shape `(n_conditions,)`.
         vocabulary
             Targets, priors and molecules.
         mode
@@ -98,7 +98,7 @@ class EffectsModel:
         return self.features.vocabulary
 
     def effects(self, perturbations: Sequence[Perturbation], means: np.ndarray) -> np.ndarray:
-        """Predict effects on log-odds, on the mean of expressed values in s.d. and on their log s.d.
+        """Predict effects on log-odds, on the mean expressed value in s.d. and on the log s.d.
 
         Parameters
         ----------
@@ -184,16 +184,16 @@ class EffectsModel:
 
 
 class ExpectedParameters:
-    """Hurdle parameters for pairs of condition and population by their codes, computed once for each pair.
+    """Hurdle parameters for each pair (condition, population), computed once.
 
     Parameters
     ----------
     effects
-        Predicts them; without a model they are those of the control population.
+        Predicts them; without a model they equal the control population's.
     conditions
-        Condition of every code.
+        Each code's condition.
     populations
-        Population of every code, on the device of the result.
+        Each code's population, on the result's device.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Statistics of the training cells: control populations, hurdle parameters and measured effects on them."""
+"""Statistics from the training cells: control populations, hurdle parameters and measured effects on them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from unlasting.effects._mixture import NonresponderMixture
 
 N_PARAMETERS: Final = 3
-"""Hurdle parameters: log-odds of detection, mean of the expressed values, their standard deviation."""
+"""Hurdle parameters: log-odds of detection, mean expressed value, and its standard deviation."""
 
 _BLOCK: Final = 8_192
 _PRIOR_CELLS: Final = 10.0
-"""Weight in cells of the average gene, towards which moments of rarely detected genes are shrunken."""
+"""Weight in cells for the average gene, towards which rarely detected genes are shrunken."""
 _CONTROL_CELLS: Final = 2.0
-"""Weight in cells of the control, which keeps effects finite where few cells were measured."""
+"""Weight in cells for the control, which keeps effects finite where few cells were measured."""
 _HALF_INFORMATION: Final = 0.5
-"""Fisher information at which an effect on log-odds keeps half of its size."""
+"""Fisher information at which an effect on log-odds keeps half its size."""
 _MIN_RETAINED: Final = 0.2
-"""Smallest retained share of an effect that units correct for: below it, an effect is mere noise."""
+"""Smallest retained share that units correct for: below it, an effect is mere noise."""
 _MIN_SCALE: Final = 1e-3
-"""Smallest s.d. of expressed values, as a share of the largest value: a single normalised gene does not vary."""
+"""Smallest s.d. for expressed values, relative to the largest value: a single normalised gene does not vary."""
 
 _SAME_TOTAL: Final = 1e-3
-"""Range of the cells' totals, relative to their mean, that counts as rounding."""
+"""Range between cells' totals, relative to their mean, that counts as rounding."""
 _INTEGER_TOLERANCE: Final = (0.01, 1e-6)
 """Absolute and relative distance to an integer that is rounding in float32."""
 _INTEGER_CELLS: Final = 0.99
@@ -41,14 +41,14 @@ _INTEGER_CELLS: Final = 0.99
 
 @dataclass(frozen=True)
 class HurdleParameters(Rows):
-    """Detection, mean and spread of every gene.
+    """Detection, mean and spread for every gene.
 
     Parameters
     ----------
     log_odds
         Log-odds that a gene is detected in a cell with the usual number of detected genes, shape `(n, n_genes)`.
     base
-        Mean of the expressed values on the [0, 1] scale, shape `(n, n_genes)`.
+        Mean expressed value on the [0, 1] scale, shape `(n, n_genes)`.
     scale
         Their standard deviation, shape `(n, n_genes)`.
     """
@@ -67,7 +67,7 @@ class HurdleParameters(Rows):
 
 @dataclass(frozen=True)
 class ControlPopulations(Rows):
-    """Moments of control populations, each the control cells of one cell type and batch.
+    """Moments for control populations, each the control cells in one cell type and batch.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class ControlPopulations(Rows):
     log_odds
         Log-odds of detection, shape `(n_populations, n_genes)`.
     base, scale
-        Mean and standard deviation of the expressed values, shape `(n_populations, n_genes)`.
+        Mean and standard deviation of expressed values, shape `(n_populations, n_genes)`.
     log_detected_mean
         Mean log number of detected genes, shape `(n_populations,)`.
     log_detected_sd
@@ -98,7 +98,7 @@ class ControlPopulations(Rows):
 
     @classmethod
     def fit(cls, matrix: Any, *, cell_type: int, x_max: float) -> ControlPopulations:
-        """Fit one population to log-normalised control cells, shape `(n_cells, n_genes)`; `x_max` is that of the model."""
+        """Fit one population to log-normalised control cells, shape `(n_cells, n_genes)`; `x_max` is the model's."""
         zeros = np.zeros(matrix.shape[0], dtype=int)
         statistics, _ = fit_statistics(ScreenCells(matrix, zeros, zeros, zeros, 1, 1))
         fitted, factor = statistics.populations(torch.tensor([cell_type])), float(statistics.x_max) / x_max
@@ -111,18 +111,18 @@ class ControlPopulations(Rows):
 
 @dataclass(frozen=True)
 class ScreenStatistics(Tensors):
-    """Moments of the training cells, on the [0, 1] scale except for the first.
+    """Moments from the training cells, on the [0, 1] scale except for the first.
 
     Parameters
     ----------
     x_max
         Largest log-normalised value, shape `()`.
     base, scale
-        Mean and s.d. of the control cells' expressed values, shape `(n_populations, n_genes)`.
+        Mean and s.d. of control cells' expressed values, shape `(n_populations, n_genes)`.
     typical_scale
         S.d. of a typical expressed value, shape `()`.
     control_mean, control_sd
-        Mean and s.d. of the control cells, zeros included, shape `(n_populations, n_genes)`.
+        Mean and s.d. of control cells, zeros included, shape `(n_populations, n_genes)`.
     control_log_odds
         Log-odds of detection in a control cell, shape `(n_populations, n_genes)`.
     log_detected_mean
@@ -130,7 +130,7 @@ class ScreenStatistics(Tensors):
     log_detected_sd
         Its standard deviation among control cells, shape `(n_populations,)`.
     total
-        Sum of the normalised counts in every cell, 0 where it differs between cells, shape `()`.
+        Sum over the normalised counts in a cell, 0 where it differs between cells, shape `()`.
     integer_counts
         1 where a cell's normalised counts are multiples of its smallest one, else 0, shape `()`.
     """
@@ -163,7 +163,7 @@ class ScreenStatistics(Tensors):
 
 @dataclass(frozen=True)
 class MeasuredEffects:
-    """Differences of trained conditions from their control populations.
+    """Differences between trained conditions and their control populations.
 
     Parameters
     ----------
@@ -172,12 +172,12 @@ class MeasuredEffects:
     n_cells
         Number of training cells, shape `(n_measured,)`.
     noise
-        Error variance of an effect whose variance over cells is 1, shape `(n_measured,)`.
+        Error variance for an effect whose variance over cells is 1, shape `(n_measured,)`.
     effects
-        Effects on log-odds of detection, on the mean of the expressed values in s.d., and on the log of their s.d.,
+        Effects on log-odds of detection, on the mean expressed value in s.d., and on the log s.d.,
         shape `(n_measured, 3, n_genes)`.
     detection
-        Share of training cells with a gene, shape `(n_genes,)`.
+        Detection rate among training cells, shape `(n_genes,)`.
     """
 
     condition: np.ndarray
@@ -189,7 +189,7 @@ class MeasuredEffects:
 
     @property
     def units(self) -> np.ndarray:
-        """Factors that bring all effects to a variance of 1 over cells, shape `(3, n_genes)`.
+        """Factors that bring all effects to unit variance over cells, shape `(3, n_genes)`.
 
         Measurement shrinks effects seen in few cells. The factors undo this on average, and leave the final shrinkage
         to the regression, which sees all conditions.
@@ -353,7 +353,7 @@ def fit_statistics(
 def _expressed_moments(
     sums: np.ndarray, usual_mean: np.ndarray | None = None, usual_scale: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and s.d. of expressed values, shrunken to the given ones, by default to those over all genes."""
+    """Compute mean and s.d. for expressed values, shrunken to the given ones, by default to those over all genes."""
     n, first, second = sums
     if usual_mean is None or usual_scale is None:
         total = n.sum()
@@ -392,7 +392,7 @@ def _effects(
 
 
 def _detected_genes(log_detected: np.ndarray, cells: ScreenCells) -> tuple[np.ndarray, np.ndarray]:
-    """Mean log number of detected genes by condition and population, shrunken to the controls', and their s.d."""
+    """Compute mean log detected genes by condition and population, shrunken to the controls', and their s.d."""
     mean, sd = np.zeros((cells.n_conditions, cells.n_populations)), np.ones(cells.n_populations)
     pair, control_mean = cells.pair, {}
     for code in range(cells.n_populations):

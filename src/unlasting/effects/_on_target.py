@@ -1,4 +1,4 @@
-"""On-target effects: the change in a perturbed gene's own transcript, apart from all other effects."""
+"""On-target effects: the change in the perturbed gene's transcript, apart from all other effects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_INFORMATIVE_LOG_ODDS: Final = 4.0
 
 @dataclass(frozen=True)
 class _Transcripts:
-    """Genes in control cells: log-odds of detection, mean and s.d. of expressed values in log1p, each `(n_genes,)`."""
+    """Genes in control cells: log-odds of detection, mean and s.d. for expressed values in log1p, each `(n_genes,)`."""
 
     log_odds: np.ndarray
     base: np.ndarray
@@ -37,7 +37,7 @@ class _Transcripts:
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean count from the cells without one, or else from the normalised value of a single count, `(n_genes,)`."""
+        """Mean count from the cells without one, or else from a single count's normalised value, `(n_genes,)`."""
         mean = np.logaddexp(0.0, self.log_odds)
         normalised = np.expm1(self.base) * -np.expm1(-mean)
         is_informative = np.abs(self.log_odds) < _MAX_INFORMATIVE_LOG_ODDS
@@ -52,7 +52,7 @@ class _Transcripts:
         return self._log_rate_change(effects[0]) + np.log(np.expm1(base) / np.expm1(self.base))
 
     def effects(self, log_fold: float) -> np.ndarray:
-        """Convert a log fold change in the mean of Poisson counts to effects `(3, n_genes)`; the s.d. stays."""
+        """Convert a log fold change in mean Poisson counts to effects `(3, n_genes)`; the s.d. stays."""
         mean = self.mean * np.exp(log_fold)
         log_odds = np.clip(mean + np.log(-np.expm1(-mean)), -_MAX_LOG_ODDS, _MAX_LOG_ODDS) - self.log_odds
         # never against the fold: a gene may be missing in more cells than its counts explain
@@ -69,7 +69,7 @@ class _Transcripts:
 class OnTargetEffects:
     """Separates on-target effects from all others.
 
-    A knock-out loses some of its own transcript, an activation gains some. Similar targets do not share that effect,
+    A knock-out loses some target transcripts, an activation gains some. Similar targets do not share that effect,
     and so it does not enter the regression over conditions.
 
     Parameters
@@ -141,7 +141,7 @@ class OnTargetEffects:
         on_target
             Effect on each gene where it is the target, shape `(3, n_genes)`. For a trained target it is the mean over
             informative measurements, shrunken to the usual effect as far as it may be noise. The usual effect has the
-            median fold change over trained targets and the prior; it is that of untrained targets.
+            median fold change over trained targets and the prior; untrained targets have it.
         rest
             Effects without it. Informative measurements are replaced by `expected`, if given.
         """

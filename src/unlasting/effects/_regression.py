@@ -15,18 +15,18 @@ from unlasting.effects._moments import N_PARAMETERS, MeasuredEffects
 from unlasting.effects._on_target import OnTargetEffects
 
 _ROUNDS: Final = 3
-"""Updates of the relevances. More updates fit trained conditions better, and held-out conditions worse."""
+"""Updates to the relevances. More updates fit trained conditions better, and held-out conditions worse."""
 
 _SIZES: Final = np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
-"""Candidate variances of the effects on a gene; 0: no perturbation acts on it."""
+"""Candidate variances for the effects on a gene; 0: no perturbation acts on it."""
 
 
 @dataclass(frozen=True)
 class EffectRegression:
     """Posterior mean of effects given those in the training cells.
 
-    The effects of two conditions on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, times the kernel
-    over control populations. Relevances come from a few steps of expectation and maximisation over all genes
+    Two conditions' effects on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, times the kernel
+    over control populations. Relevances come from a few expectation-maximisation steps over all genes
     :cite:p:`tipping2001relevance`, sizes from maximum likelihood, and everything else is linear algebra.
 
     Parameters
@@ -34,15 +34,15 @@ class EffectRegression:
     contexts
         Kernel over control populations.
     relevance
-        Weight for every feature of a condition, shape `(n_features,)`.
+        Weight for every feature, shape `(n_features,)`.
     specific
         1 for features that distinguish targets, 0 for those common to all perturbations, shape `(n_features,)`.
     features
-        Features of the trained conditions, shape `(n_trained, n_features)`.
+        The trained conditions' features, shape `(n_trained, n_features)`.
     coefficients
         Effects are kernel times coefficients, shape `(n_trained, n_populations, 3, n_genes)`.
     precision
-        Inverse covariance of the measured conditions at a typical size of effects, shape `(n_trained, n_trained)`.
+        Inverse covariance between measured conditions at a typical effect size, shape `(n_trained, n_trained)`.
     on_target
         Additional effect on each gene where it is the target, shape `(3, n_genes)`.
     """
@@ -69,7 +69,7 @@ class EffectRegression:
         Parameters
         ----------
         features
-            Features of the trained conditions, shape `(n_trained, n_features)`.
+            The trained conditions' features, shape `(n_trained, n_features)`.
         specific
             1 for features that distinguish targets, else 0, shape `(n_features,)`.
         means
@@ -119,7 +119,7 @@ class EffectRegression:
         Parameters
         ----------
         features
-            Features of the conditions, shape `(n, n_features)`.
+            The conditions' features, shape `(n, n_features)`.
         means
             Mean expression in the control populations, shape `(n, n_genes)`.
 
@@ -133,10 +133,10 @@ class EffectRegression:
         return _matmul(kernel.reshape(len(kernel), -1), coefficients).reshape(-1, n_parameters, n_genes)
 
     def support(self, features: np.ndarray) -> np.ndarray:
-        """Get the share of the target-specific variance that trained conditions explain, in [0, 1], shape `(n,)`.
+        """Get the target-specific variance that trained conditions explain, as a share in [0, 1], shape `(n,)`.
 
-        It is 1 for trained conditions and the control. The variance of any other target is at least that of a typical
-        trained condition, so that unknown properties count as unexplained.
+        It is 1 for trained conditions and the control. Any other target has at least a typical trained
+        condition's variance, so that unknown properties count as unexplained.
         """
         specific = features * self.specific
         kernel = self._kernel(specific)
@@ -148,7 +148,7 @@ class EffectRegression:
     def transfer(self, features: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Predict a quantity with one value per trained condition, shape `(n,)`.
 
-        A trained condition keeps its value, and other doses have that of the nearest dose, since their features are
+        A trained condition keeps its value, and other doses have the nearest dose's, since their features are
         parallel. The control has 0, as has a condition without similar ones. Features and effects shrink with the dose,
         whereas the quantity does not. It never exceeds a value that all trained conditions have.
         """
@@ -188,7 +188,7 @@ class EffectRegression:
 
 @dataclass(frozen=True)
 class _Spectrum:
-    """Eigenvectors of a covariance in units of the noise, which are the same for every size of effects."""
+    """Eigenvectors for a covariance in noise units, which are the same for every effect size."""
 
     scale: np.ndarray
     values: np.ndarray
@@ -201,7 +201,7 @@ class _Spectrum:
         return cls(scale, np.maximum(values, 0.0), vectors)
 
     def sizes(self, measured: np.ndarray) -> tuple[float, np.ndarray]:
-        """Find the most likely size of the effects on each output, after the log-likelihood over all outputs."""
+        """Find the likeliest effect size for each output, and the log-likelihood over all outputs."""
         rotated = (self.vectors.T @ (measured * self.scale[:, None])) ** 2
         inflated = 1.0 + _SIZES[:, None] * self.values  # (n_sizes, n_measured)
         likelihood = -0.5 * (np.log(inflated).sum(axis=1)[:, None] + (1.0 / inflated) @ rotated)
@@ -214,7 +214,7 @@ class _Spectrum:
         return (root / (self.values + 1.0 / size)) @ root.T
 
     def solve(self, measured: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """Compute the coefficients of the posterior mean, shape `(n_measured, n_outputs)`."""
+        """Compute the posterior mean's coefficients, shape `(n_measured, n_outputs)`."""
         rotated = self.vectors.T @ (measured * self.scale[:, None])
         return self.scale[:, None] * (self.vectors @ (rotated * sizes / (1.0 + sizes * self.values[:, None])))
 
@@ -232,7 +232,7 @@ class _Spectrum:
 
 
 def _relevances(features: np.ndarray, measured: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate relevances, and the precision of the measurements at a typical size of effects."""
+    """Estimate relevances, and the measurements' precision at a typical effect size."""
     squared = features**2
     relevance = np.ones(features.shape[1])
     for _ in range(_ROUNDS):
@@ -260,7 +260,7 @@ def _single(array: np.ndarray) -> np.ndarray:
 
 
 def _matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Multiply matrices in single precision by torch, with the networks' threads, in mixed-precision training too."""
+    """Multiply in single precision by torch, whose threads the networks share, in mixed-precision training too."""
     with torch.autocast("cpu", enabled=False):
         return (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
 

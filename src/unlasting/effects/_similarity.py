@@ -1,4 +1,4 @@
-"""Similarity of molecules: how much an untrained drug acts like each trained one."""
+"""Similarity between molecules: an untrained drug's shares in the trained ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PRIOR_MEAN: Final = (2.0, 0.5)
 _PRIOR_SD: Final = (1.5, 1.0)
 """Prior for the two parameters of :class:`MolecularSimilarity`, log2 sharpness and threshold."""
 _ROUNDING: Final = 1e-6
-"""Range of similarities, at most 1, that is rounding."""
+"""Range between similarities that is rounding."""
 _MIN_DRUGS: Final = 4
 """Fewest drugs from which leaving one out is informative."""
 _MIN_ERROR: Final = 0.02
@@ -28,26 +28,26 @@ _MIN_ERROR: Final = 0.02
 
 @dataclass(frozen=True)
 class MolecularSimilarity:
-    """Softmax over standardised similarities, which gives shares of trained drugs in an untrained one.
+    """Softmax over standardised similarities, which gives trained drugs shares in an untrained one.
 
     Parameters
     ----------
     sharpness
-        Slope of the log shares, in s.d. of the similarities between trained drugs.
+        Slope for the log shares, per s.d. among the similarities between trained drugs.
     threshold
-        Standardised similarity with the weight of no drug at all.
+        Standardised similarity that weighs as much as no drug at all.
     """
 
     sharpness: float = 2.0 ** _PRIOR_MEAN[0]
     threshold: float = _PRIOR_MEAN[1]
 
     def shares(self, similarity: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """Divide a drug among the trained ones and none of them.
+        """Divide a drug among the trained ones and none.
 
         Parameters
         ----------
         similarity
-            Similarities between its molecule and those of trained drugs, shape `(n_trained_drugs,)`.
+            Similarities between its molecule and the trained drugs', shape `(n_trained_drugs,)`.
         reference
             Similarities between the trained drugs.
 
@@ -101,7 +101,7 @@ class MolecularSimilarity:
 def _products_of_full_effects(
     vocabulary: TargetVocabulary, measured: MeasuredEffects, curves: DoseCurves
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Multiply full effects of drugs with a molecule, corrected for noise: drugs and products in each population."""
+    """Multiply full effects between drugs with a molecule, corrected for noise: drugs and products per population."""
     known = set(vocabulary.smiles)
     by_population: dict[int, list[SingleDrug]] = {}
     for drug in single_drugs(vocabulary, measured):

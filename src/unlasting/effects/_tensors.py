@@ -32,5 +32,5 @@ class Rows(Tensors):
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Put the rows of all parts one after the other."""
+        """Put all parts' rows one after the other."""
         return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))

@@ -29,21 +29,21 @@ class TargetVocabulary:
     Parameters
     ----------
     nodes
-        Names of the graph's nodes, the measured genes first.
+        The graph's nodes by name, the measured genes first.
     trained_conditions
         Conditions in training cells, without the control.
     embedded
-        Names of the genes in the prior.
+        Genes in the prior, by name.
     features
         Their features, dense or sparse, shape `(n_embedded, n_prior_features)`.
     drugs
-        Canonical SMILES by name of the drug.
+        Canonical SMILES by drug name.
     smiles
-        Canonical SMILES of the molecules.
+        Canonical SMILES by row in `molecules`.
     molecules
-        Embeddings, rows of length one, shape `(n_molecules, n_molecule_features)`.
+        Embeddings with unit length, shape `(n_molecules, n_molecule_features)`.
     molecule_kind
-        Kind of embedding, as in :func:`unlasting.pp.molecules`.
+        Embedding kind, as in :func:`unlasting.pp.molecules`.
     """
 
     nodes: Sequence[str]
@@ -76,7 +76,7 @@ class TargetVocabulary:
 
     @cached_property
     def molecule_row(self) -> dict[str, int]:
-        """Row of each molecule by its SMILES."""
+        """Molecule rows by SMILES."""
         return {smiles: row for row, smiles in enumerate(self.smiles)}
 
     @cached_property
@@ -87,12 +87,12 @@ class TargetVocabulary:
 
     @cached_property
     def trained(self) -> list[str]:
-        """Names of the targets in training cells."""
+        """Target names in training cells."""
         return sorted({name for p in self.trained_conditions for name in p.targets})
 
     @cached_property
     def names_of_drugs(self) -> frozenset[str]:
-        """All names and SMILES of drugs."""
+        """All drug names and SMILES."""
         return frozenset({*self.drugs, *self.smiles})
 
     @cached_property
@@ -123,7 +123,7 @@ class TargetVocabulary:
 
     @cached_property
     def node_row(self) -> dict[Target, int]:
-        """Row of each gene among the nodes."""
+        """Rows among the nodes by gene."""
         return {(GENE, name): row for row, name in enumerate(self.nodes)}
 
     def measured_targets(self, perturbation: Perturbation, n_genes: int) -> list[int]:

@@ -8,16 +8,16 @@ import numpy as np
 def dynamic_range_fraction(
     positive: np.ndarray, negative: np.ndarray, *, best_value: float, larger_is_better: bool
 ) -> np.ndarray:
-    """Compute which share of the range of a metric lies between a poor prediction and a replicate.
+    """Compute the share of a metric's range between a poor prediction and a replicate.
 
     Parameters
     ----------
     positive
-        Values of the metric for other cells of the same condition, shape `(n_conditions,)`.
+        The metric's values for other cells from the same condition, shape `(n_conditions,)`.
     negative
-        Values for a prediction that knows nothing of the condition, such as the mean of all perturbations.
+        Values for a prediction that ignores the condition, such as the mean over all perturbations.
     best_value
-        The value of a perfect prediction.
+        Value for a perfect prediction.
     larger_is_better
         Whether a larger value is better.
 
@@ -28,7 +28,7 @@ def dynamic_range_fraction(
 
     Notes
     -----
-    It is the dynamic range fraction of :cite:t:`miller2025calibrated`, the calibrator `drf` of scPertEval.
+    It is the dynamic range fraction by :cite:t:`miller2025calibrated`, the calibrator `drf` in scPertEval.
     """
     sign = 1.0 if larger_is_better else -1.0
     positive, negative = (np.asarray(x, dtype=np.float64) for x in (positive, negative))

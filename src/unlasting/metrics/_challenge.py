@@ -1,4 +1,4 @@
-"""The six metrics of the Virtual Cell Challenge 2026, as cell-eval2 defines them."""
+"""The six metrics in the Virtual Cell Challenge 2026, as cell-eval2 defines them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ MIN_GENES = 10
 def perturbation_discrimination(
     predicted: np.ndarray, observed: np.ndarray, *, excluded: np.ndarray | None = None
 ) -> np.ndarray:
-    """Compute how near the own truth is to each prediction among the truths of all conditions, by cosine distance.
+    """Rank each condition's own truth among all truths by cosine distance to its prediction.
 
     Parameters
     ----------
     predicted
         Predicted changes of pseudobulk profiles from the observed control, shape `(n_conditions, n_genes)`.
     observed
-        Observed changes of the same conditions in the same order.
+        Observed changes, same conditions in the same order.
     excluded
         The target genes of *all* conditions, shape `(n_genes,)`, boolean. They are left out everywhere: otherwise a
-        prediction scores by moving the targets of the other conditions.
+        prediction scores by moving other conditions' targets.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def perturbation_discrimination(
 
     Notes
     -----
-    It is `pds_cosine` of cell-eval2.
+    It is `pds_cosine` in cell-eval2.
     """
     if excluded is not None:
         kept = ~np.asarray(excluded, dtype=bool)
@@ -65,18 +65,18 @@ def noise_corrected_mse(
     control_noise: float,
     targets: Sequence[Sequence[int]] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the squared error of pseudobulk profiles, and the squared size of the observed change, without noise.
+    """Compute the squared error in pseudobulk profiles, and the observed change's squared size, without noise.
 
     Parameters
     ----------
     predicted, observed
-        Pseudobulk profiles of the same conditions, shape `(n_conditions, n_genes)`.
+        Pseudobulk profiles for the same conditions, shape `(n_conditions, n_genes)`.
     control
-        Pseudobulk profile of the observed control cells, shape `(n_genes,)`.
+        Pseudobulk profile for the observed control cells, shape `(n_genes,)`.
     predicted_noise, observed_noise, control_noise
         Their sampling variance (:func:`pseudobulk_noise`), shape `(n_conditions,)` and a number.
     targets
-        Columns of the target genes of each condition, which do not count. If `None`, all genes count.
+        Columns of each condition's target genes, which do not count. If `None`, all genes count.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def noise_corrected_mse(
 
     Notes
     -----
-    Error and size are `expr_mse_unbiased_capped` and `expr_distance_unbiased` of cell-eval2, and their ratio of sums
+    Error and size are `expr_mse_unbiased_capped` and `expr_distance_unbiased` in cell-eval2, and their ratio of sums
     `expr_mse_unbiased_capped_norm`. The correction of a prediction is bounded twice, so that noisy cells earn nothing:
     by the noise of the observed cells, and in total by the spread of the predictions over conditions.
     """
@@ -132,9 +132,9 @@ def direction_fidelity(predicted: RankTable, observed: RankTable, *, targets: Se
     Parameters
     ----------
     predicted, observed
-        Differential expression of predicted and observed cells against the observed control.
+        Differential expression in predicted and observed cells against the observed control.
     targets
-        Columns of the target genes, which do not count.
+        Target gene columns, which do not count.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def direction_fidelity(predicted: RankTable, observed: RankTable, *, targets: Se
 
     Notes
     -----
-    It is `de_wilcoxon_direction_fidelity_yield_raw` of cell-eval2. A gene without observed change has no direction.
+    It is `de_wilcoxon_direction_fidelity_yield_raw` in cell-eval2. A gene without observed change has no direction.
     """
     significant = _significant(observed, targets)
     called = _significant(predicted, targets) & _has_direction(observed)
@@ -152,14 +152,14 @@ def direction_fidelity(predicted: RankTable, observed: RankTable, *, targets: Se
 
 
 def direction_reach(predicted: RankTable, observed: RankTable, *, targets: Sequence[int] = ()) -> float:
-    """Compute how deep the predicted ranking of the significant observed genes keeps 90 % of the directions right.
+    """Compute the depth to which the predicted ranking keeps 90 % of the directions right.
 
     Parameters
     ----------
     predicted, observed
-        Differential expression of predicted and observed cells against the observed control.
+        Differential expression in predicted and observed cells against the observed control.
     targets
-        Columns of the target genes, which do not count.
+        Target gene columns, which do not count.
 
     Returns
     -------
@@ -168,7 +168,7 @@ def direction_reach(predicted: RankTable, observed: RankTable, *, targets: Seque
 
     Notes
     -----
-    It is `de_wilcoxon_direction_reach_raw` of cell-eval2. Genes are ranked by the adjusted p-value of the prediction,
+    It is `de_wilcoxon_direction_reach_raw` in cell-eval2. Genes are ranked by the adjusted p-value of the prediction,
     then by the p-value, by the size of the change, and by their order in the table.
     """
     significant = _significant(observed, targets)
@@ -189,9 +189,9 @@ def significant_jaccard(predicted: RankTable, observed: RankTable, *, targets: S
     Parameters
     ----------
     predicted, observed
-        Differential expression of predicted and observed cells against the observed control.
+        Differential expression in predicted and observed cells against the observed control.
     targets
-        Columns of the target genes, which do not count.
+        Target gene columns, which do not count.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def significant_jaccard(predicted: RankTable, observed: RankTable, *, targets: S
 
     Notes
     -----
-    It is `de_wilcoxon_sig_jaccard` of cell-eval2.
+    It is `de_wilcoxon_sig_jaccard` in cell-eval2.
     """
     first, second = _significant(predicted, targets), _significant(observed, targets)
     union = (first | second).sum()
@@ -209,16 +209,16 @@ def significant_jaccard(predicted: RankTable, observed: RankTable, *, targets: S
 def lfc_nmae(
     predicted: RankTable, observed: RankTable, *, reference: RankTable | None = None, targets: Sequence[int] = ()
 ) -> float:
-    """Compute the mean absolute error of log fold changes, relative to their mean absolute size.
+    """Compute the mean absolute error in log fold changes, relative to their mean absolute size.
 
     Parameters
     ----------
     predicted, observed
-        Differential expression of predicted and observed cells. The change of a gene that is not tested is 0.
+        Differential expression in predicted and observed cells. The change of a gene that is not tested is 0.
     reference
         Differential expression that chooses the genes and gives their size. If `None`, `observed`.
     targets
-        Columns of the target genes, which do not count.
+        Target gene columns, which do not count.
 
     Returns
     -------
@@ -227,7 +227,7 @@ def lfc_nmae(
 
     Notes
     -----
-    It is `de_wilcoxon_lfc_nmae` of cell-eval2.
+    It is `de_wilcoxon_lfc_nmae` in cell-eval2.
     """
     reference = reference or observed
     chosen = _significant(reference, targets)

@@ -55,14 +55,8 @@ def mse_change(
 
     Parameters
     ----------
-    predicted
-        Predicted cells, shape `(n_cells, n_genes)`, or their mean profile, shape `(n_genes,)`.
-    observed
-        Observed cells or their mean profile, likewise.
-    control
-        Reference for the change: control cells or a mean profile, likewise.
-    observed_control
-        Other control cells, from which the observed change is measured. If `None`, `control`, which then cancels.
+    predicted, observed, control, observed_control
+        As in :func:`pearson_change`. Without `observed_control`, the control cancels.
 
     Returns
     -------
@@ -70,10 +64,8 @@ def mse_change(
 
     Raises
     ------
-    TypeError
-        If an argument does not hold real numbers.
     ValueError
-        If an argument is empty or holds missing or infinite values, or the genes differ in number.
+        As :func:`pearson_change`.
     """
     first, second = _changes(predicted, observed, control, observed_control)
     return float(np.mean((first - second) ** 2))

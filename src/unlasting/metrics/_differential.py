@@ -21,15 +21,11 @@ def de_overlap(
 
     Parameters
     ----------
-    predicted_score
-        Ranks genes by its absolute value, predicted against control cells, shape `(n_genes,)`: log-fold
-        changes, or t statistics. Genes where it is missing come last.
-    observed_score
-        The same for observed cells.
-    predicted_pvalue
+    predicted_score, observed_score
+        Log-fold changes or t statistics against control cells, shape `(n_genes,)`. Their absolute value ranks genes, and
+        missing values come last.
+    predicted_pvalue, observed_pvalue
         Adjusted p-values, shape `(n_genes,)`: only genes below `threshold` are ranked. If `None`, all are.
-    observed_pvalue
-        The same for observed cells.
     n_top
         Number of genes, at most the significant observed ones. If `None`, all these.
     threshold
@@ -70,10 +66,8 @@ def de_recall(predicted_pvalue: np.ndarray, observed_pvalue: np.ndarray, *, thre
 
     Parameters
     ----------
-    predicted_pvalue
-        Adjusted p-values, predicted against control cells, shape `(n_genes,)`. A missing one is not significant.
-    observed_pvalue
-        The same for observed cells.
+    predicted_pvalue, observed_pvalue
+        Adjusted p-values against control cells, shape `(n_genes,)`. A missing one is not significant.
     threshold
         Below which a gene is significant.
 
@@ -106,11 +100,9 @@ def de_direction(
 
     Parameters
     ----------
-    predicted_lfc
-        Log-fold changes, or any score with their sign, predicted against control cells, shape `(n_genes,)`. No
-        predicted change is a wrong direction.
-    observed_lfc
-        The same for observed cells.
+    predicted_lfc, observed_lfc
+        Log-fold changes against control cells, or any score with their sign, shape `(n_genes,)`. No predicted change is
+        a wrong direction.
     observed_pvalue
         Adjusted p-values in observed cells, shape `(n_genes,)`. If `None`, all genes count.
     threshold
@@ -144,10 +136,8 @@ def de_lfc_spearman(
 
     Parameters
     ----------
-    predicted_lfc
-        Log-fold changes, predicted against control cells, shape `(n_genes,)`.
-    observed_lfc
-        The same for observed cells.
+    predicted_lfc, observed_lfc
+        Log-fold changes against control cells, shape `(n_genes,)`.
     observed_pvalue
         Adjusted p-values in observed cells, shape `(n_genes,)`. If `None`, all genes count.
     threshold

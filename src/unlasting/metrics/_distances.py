@@ -73,10 +73,8 @@ def e_distance(
 
     Parameters
     ----------
-    predicted
-        Predicted cells, shape `(n_cells, n_genes)`.
-    observed
-        Observed cells, shape `(n_other_cells, n_genes)`.
+    predicted, observed
+        Cells, shapes `(n_cells, n_genes)` and `(n_other_cells, n_genes)`.
     unbiased
         Whether to leave out each cell's pair with itself (U-statistic). It is zero on average, and negative
         half the time, for samples from one distribution; the other form is never negative and grows as samples
@@ -140,10 +138,8 @@ def mmd(
 
     Parameters
     ----------
-    predicted
-        Predicted cells, shape `(n_cells, n_genes)`.
-    observed
-        Observed cells, shape `(n_other_cells, n_genes)`.
+    predicted, observed
+        Cells, shapes `(n_cells, n_genes)` and `(n_other_cells, n_genes)`.
     unbiased
         Whether to leave out each cell's pair with itself (U-statistic, zero on average for samples from one
         distribution, hence sometimes negative).

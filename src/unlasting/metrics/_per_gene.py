@@ -12,10 +12,8 @@ def emd_per_gene(predicted: Matrix, observed: Matrix) -> np.ndarray:
 
     Parameters
     ----------
-    predicted
-        Predicted cells, shape `(n_cells, n_genes)`.
-    observed
-        Observed cells, shape `(n_other_cells, n_genes)`.
+    predicted, observed
+        Cells, shapes `(n_cells, n_genes)` and `(n_other_cells, n_genes)`.
 
     Returns
     -------
@@ -48,10 +46,8 @@ def emd(predicted: Matrix, observed: Matrix) -> float:
 
     Parameters
     ----------
-    predicted
-        Predicted cells, shape `(n_cells, n_genes)`.
-    observed
-        Observed cells, shape `(n_other_cells, n_genes)`.
+    predicted, observed
+        Cells, shapes `(n_cells, n_genes)` and `(n_other_cells, n_genes)`.
 
     Returns
     -------
@@ -60,7 +56,7 @@ def emd(predicted: Matrix, observed: Matrix) -> float:
     Raises
     ------
     ValueError
-        If a matrix is empty or holds missing or infinite values, or the genes differ in number.
+        As :func:`emd_per_gene`.
     """
     return float(emd_per_gene(predicted, observed).mean())
 
@@ -70,10 +66,8 @@ def energy_per_gene(predicted: Matrix, observed: Matrix, *, unbiased: bool = Fal
 
     Parameters
     ----------
-    predicted
-        Predicted cells, shape `(n_cells, n_genes)`.
-    observed
-        Observed cells, shape `(n_other_cells, n_genes)`.
+    predicted, observed
+        Cells, shapes `(n_cells, n_genes)` and `(n_other_cells, n_genes)`.
     unbiased
         Whether to leave out each cell's pair with itself.
 
@@ -103,10 +97,8 @@ def energy(predicted: Matrix, observed: Matrix, *, unbiased: bool = False) -> fl
 
     Parameters
     ----------
-    predicted
-        Predicted cells, shape `(n_cells, n_genes)`.
-    observed
-        Observed cells, shape `(n_other_cells, n_genes)`.
+    predicted, observed
+        Cells, shapes `(n_cells, n_genes)` and `(n_other_cells, n_genes)`.
     unbiased
         Whether to leave out each cell's pair with itself.
 
@@ -117,8 +109,7 @@ def energy(predicted: Matrix, observed: Matrix, *, unbiased: bool = False) -> fl
     Raises
     ------
     ValueError
-        If a matrix is empty or holds missing or infinite values, the genes differ in number, or a sample is too
-        small.
+        As :func:`energy_per_gene`.
     """
     return float(energy_per_gene(predicted, observed, unbiased=unbiased).mean())
 

@@ -1,4 +1,4 @@
-"""Profiles of summed counts, and how far chance moves them."""
+"""Pseudobulk profiles and their sampling noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TARGET_SUM = 5e4
 
 
 def pseudobulk(counts: Matrix, *, target_sum: float = TARGET_SUM) -> np.ndarray:
-    """Compute the logarithm of the summed counts of cells, scaled to a total.
+    """Compute the logarithm of summed counts, scaled to a total.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def pseudobulk(counts: Matrix, *, target_sum: float = TARGET_SUM) -> np.ndarray:
 
 
 def pseudobulk_noise(counts: Matrix, *, target_sum: float = TARGET_SUM) -> float:
-    """Estimate the sampling variance of a pseudobulk profile, summed over genes.
+    """Estimate a pseudobulk profile's sampling variance, summed over genes.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Differential expression of counts by a rank test, as cell-eval2 computes it."""
+"""Differential expression on counts by a rank test, as cell-eval2 computes it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MIN_CPM = 5.0
 
 @dataclass(frozen=True)
 class RankTable:
-    """Differential expression of a condition against control cells.
+    """Differential expression between a condition and control cells.
 
     Parameters
     ----------
     lfc
         log2 of the ratio of mean counts per million, shape `(n_genes,)`.
     p_value
-        Two-sided p-values of the Mann-Whitney test, shape `(n_genes,)`; NaN where a gene is not tested.
+        Two-sided Mann-Whitney p-values, shape `(n_genes,)`; NaN where a gene is not tested.
     p_adjusted
         The same after Benjamini and Hochberg over the tested genes.
     """
@@ -34,14 +34,14 @@ class RankTable:
 
 
 def rank_table(counts: Matrix, control: Matrix, *, min_cpm: float = MIN_CPM) -> RankTable:
-    """Compare counts of a condition with those of control cells, gene by gene.
+    """Compare a condition's counts with control counts, gene by gene.
 
     Parameters
     ----------
     counts
-        Counts of the condition, shape `(n_cells, n_genes)`.
+        The condition's counts, shape `(n_cells, n_genes)`.
     control
-        Counts of control cells, shape `(n_controls, n_genes)`.
+        Control counts, shape `(n_controls, n_genes)`.
     min_cpm
         A gene is tested where the mean counts per million of the *control* cells are above this number, so that no
         prediction chooses its genes.
@@ -55,11 +55,11 @@ def rank_table(counts: Matrix, control: Matrix, *, min_cpm: float = MIN_CPM) -> 
     TypeError
         If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty, holds missing, infinite or negative values, or the numbers of genes differ.
+        If a matrix is empty, holds missing, infinite or negative values, or the genes differ in number.
 
     Notes
     -----
-    The settings are those of the profile `vcc2026` of cell-eval2: counts per million over the given genes, arithmetic
+    The settings are those in the profile `vcc2026` in cell-eval2: counts per million over the given genes, arithmetic
     means with a pseudocount of 1e-9, the Mann-Whitney test of log values with correction for ties and continuity.
     """
     counts, control = as_pair(counts, control)
@@ -81,9 +81,9 @@ def rank_test(first: Matrix, second: Matrix) -> np.ndarray:
     Parameters
     ----------
     first
-        Values of one sample, shape `(n_cells, n_genes)`.
+        One sample's values, shape `(n_cells, n_genes)`.
     second
-        Values of the other sample, shape `(n_other_cells, n_genes)`.
+        The other sample's values, shape `(n_other_cells, n_genes)`.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def rank_test(first: Matrix, second: Matrix) -> np.ndarray:
     TypeError
         If a matrix does not hold real numbers.
     ValueError
-        If a matrix is empty, holds missing, infinite or negative values, or the numbers of genes differ.
+        If a matrix is empty, holds missing, infinite or negative values, or the genes differ in number.
 
     Notes
     -----
@@ -123,9 +123,9 @@ def rank_test(first: Matrix, second: Matrix) -> np.ndarray:
     n_zero = n - n_present
     first_place = np.r_[0, np.cumsum(n_present)[:-1]]
     rank = n_zero[group_gene] + start - first_place[group_gene] + (size + 1) / 2
-    of_first = np.add.reduceat(is_first.astype(np.float64), start) if len(start) else np.zeros(0)
-    zeros_of_first = n_first - np.bincount(gene, weights=is_first, minlength=n_genes)
-    rank_sum = np.bincount(group_gene, weights=of_first * rank, minlength=n_genes) + zeros_of_first * (n_zero + 1) / 2
+    first_counts = np.add.reduceat(is_first.astype(np.float64), start) if len(start) else np.zeros(0)
+    first_zeros = n_first - np.bincount(gene, weights=is_first, minlength=n_genes)
+    rank_sum = np.bincount(group_gene, weights=first_counts * rank, minlength=n_genes) + first_zeros * (n_zero + 1) / 2
     ties = np.bincount(group_gene, weights=_ties(size), minlength=n_genes) + _ties(n_zero)
 
     product = float(n_first) * second.shape[0]

@@ -101,7 +101,17 @@ class Metric:
         object.__setattr__(self, "needs", needs)
 
     def loss(self, value: float | np.ndarray) -> Any:
-        """Turn values into losses, shaped like `value`: lower is better, and zero has no meaning."""
+        """Turn values into losses, for which lower is better.
+
+        Parameters
+        ----------
+        value
+            Values of the metric.
+
+        Returns
+        -------
+        The losses, shaped like `value`. Their zero has no meaning.
+        """
         if self.larger_is_better is None:
             return abs(value - self.best_value)
         return -value if self.larger_is_better else value

@@ -1,4 +1,4 @@
-"""The two ends of the scale of the profile `vcc2026`: the mean response, and a replicate made of half the cells."""
+"""The two ends on the scale of `vcc2026`: the mean response, and a replicate from half the cells."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ N_SPLITS = 5
 def mean_response(
     counts: Mapping[str, Matrix], control: Matrix, *, targets: Sequence[Sequence[int]] | None = None, seed: int = 0
 ) -> dict[str, sparse.csr_array]:
-    """Predict the mean response of all conditions for each of them.
+    """Predict all conditions' mean response for each condition.
 
     Parameters
     ----------
     counts
-        Observed counts of each condition, shape `(n_cells, n_genes)`.
+        Observed counts per condition, shape `(n_cells, n_genes)`.
     control
-        Observed counts of control cells, shape `(n_controls, n_genes)`.
+        Observed control counts, shape `(n_controls, n_genes)`.
     targets
-        Columns of the target genes of each condition, which do not enter the mean of these genes.
+        Columns of each condition's target genes, which do not enter the mean of these genes.
     seed
-        Seed of the draws.
+        Seed for the draws.
 
     Returns
     -------
@@ -39,11 +39,11 @@ def mean_response(
     Raises
     ------
     ValueError
-        If a gene is the target of every condition.
+        If every condition targets the same gene.
 
     Notes
     -----
-    It is the baseline of cell-eval2, with the same draws for conditions in the order of their names.
+    It is the baseline in cell-eval2, with the same draws, conditions ordered by name.
     """
     means = np.array([_mean(cells) for cells in counts.values()])
     counted = np.ones(means.shape, dtype=bool)
@@ -81,21 +81,21 @@ def replicate_summary(
     Parameters
     ----------
     counts
-        Observed counts of each condition, shape `(n_cells, n_genes)`.
+        Observed counts per condition, shape `(n_cells, n_genes)`.
     control
-        Observed counts of control cells, shape `(n_controls, n_genes)`. Each half has its own.
+        Observed control counts, shape `(n_controls, n_genes)`. Each half has its own.
     targets
-        Columns of the target genes of each condition.
+        Columns of each condition's target genes.
     control_name
-        Name of the control, which only decides the order of the draws.
+        Name of the control, which only orders the draws.
     seed
-        Seed of the splits.
+        Seed for the splits.
     n_splits
         How often the cells are split.
 
     Returns
     -------
-    The mean aggregate of each metric over splits. The genes of `lfc_nmae` are those of all cells together.
+    Each metric's mean aggregate over splits. The genes in `lfc_nmae` come from all cells together.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def replicate_summary(
 
     Notes
     -----
-    It is the replicate of cell-eval2, with the same splits.
+    It is the replicate in cell-eval2, with the same splits.
     """
     whole = Panel.of(counts, control)
     own = targets or [()] * len(counts)
@@ -124,7 +124,7 @@ def replicate_summary(
 def _halves(
     cells: Mapping[str, Matrix], rng: np.random.Generator
 ) -> tuple[dict[str, sparse.csr_array], dict[str, sparse.csr_array]]:
-    """Split the cells of each name at random into two halves of the same size, in the order of names."""
+    """Split each name's cells at random into two equal halves, ordered by name."""
     first, second = {}, {}
     for name in sorted(cells):
         matrix = sparse.csr_array(cells[name])

@@ -1,4 +1,4 @@
-"""The E-distance under many weights of the same cells: permutations and bootstraps."""
+"""The E-distance under many weightings: permutations and bootstraps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sklearn.metrics.pairwise import euclidean_distances
 def resampled_e_distance(
     cells: np.ndarray, first: np.ndarray, second: np.ndarray, *, source: np.ndarray | None = None
 ) -> np.ndarray:
-    """Compute the unbiased E-distance between two weighted samples of the same cells, for many weightings.
+    """Compute the unbiased E-distance between two weighted samples from the same cells, for many weightings.
 
     Parameters
     ----------
     cells
-        Cells of both samples, shape `(n_cells, n_genes)`.
+        Cells from both samples, shape `(n_cells, n_genes)`.
     first, second
-        Frequency of every cell in each sample, shape `(n_rows, n_cells)`: labels of a permutation, or counts of a
+        Every cell's frequency in each sample, shape `(n_rows, n_cells)`: labels of a permutation, or counts of a
         bootstrap.
     source
         Cells with the same source form no pair, shape `(n_cells,)`. All sources differ if `None`.

@@ -16,10 +16,8 @@ def dispersion_error(predicted: Matrix, observed: Matrix, *, min_cells: int = 10
 
     Parameters
     ----------
-    predicted
-        Predicted cells, shape `(n_cells, n_genes)`. A gene is expressed where its value is above 0.
-    observed
-        Observed cells, shape `(n_other_cells, n_genes)`.
+    predicted, observed
+        Cells, shapes `(n_cells, n_genes)` and `(n_other_cells, n_genes)`. A gene is expressed where its value is above 0.
     min_cells
         Number of cells of each sample that must express a gene, or it is not compared.
 

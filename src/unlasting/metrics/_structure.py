@@ -15,10 +15,8 @@ def zero_fraction_error(predicted: Matrix, observed: Matrix) -> float:
 
     Parameters
     ----------
-    predicted
-        Predicted cells, shape `(n_cells, n_genes)`. A gene is expressed where its value is above 0.
-    observed
-        Observed cells, shape `(n_other_cells, n_genes)`.
+    predicted, observed
+        Cells, shapes `(n_cells, n_genes)` and `(n_other_cells, n_genes)`. A gene is expressed where its value is above 0.
 
     Returns
     -------
@@ -71,10 +69,8 @@ def detected_genes_error(predicted: Matrix, observed: Matrix) -> float:
 
     Parameters
     ----------
-    predicted
-        Predicted cells, shape `(n_cells, n_genes)`. A gene is expressed where its value is above 0.
-    observed
-        Observed cells, shape `(n_other_cells, n_genes)`.
+    predicted, observed
+        Cells, shapes `(n_cells, n_genes)` and `(n_other_cells, n_genes)`. A gene is expressed where its value is above 0.
 
     Returns
     -------
@@ -95,10 +91,8 @@ def correlation_error(predicted: Matrix, observed: Matrix) -> float:
 
     Parameters
     ----------
-    predicted
-        Predicted cells, shape `(n_cells, n_genes)`.
-    observed
-        Observed cells, shape `(n_other_cells, n_genes)`.
+    predicted, observed
+        Cells, shapes `(n_cells, n_genes)` and `(n_other_cells, n_genes)`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Whether predictions recover the differences between perturbations, beyond what all of them share."""
+"""Recovery of differences between perturbations, beyond their shared response."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from unlasting.metrics._matrices import as_pair, dense
 
 
 def perturbed_reference(profiles: np.ndarray) -> np.ndarray:
-    """Compute the mean of the centroids of perturbations, the origin of changes in Systema.
+    """Compute the mean over perturbation centroids, from which Systema measures changes.
 
     Parameters
     ----------
     profiles
-        Mean profiles of the training perturbations, shape `(n_conditions, n_genes)`. Each counts once, whatever its
+        Mean profiles over training perturbations, shape `(n_conditions, n_genes)`. Each counts once, whatever its
         number of cells.
 
     Returns
@@ -23,7 +23,7 @@ def perturbed_reference(profiles: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    It is a measure of Systema :cite:p:`vinastorne2025systema`.
+    It is a measure from Systema :cite:p:`vinastorne2025systema`.
     """
     return np.asarray(profiles, dtype=np.float64).mean(axis=0)
 
@@ -36,7 +36,7 @@ def centroid_accuracy(predicted: np.ndarray, observed: np.ndarray) -> np.ndarray
     predicted
         Predicted mean profiles or changes, one row for each condition, shape `(n_conditions, n_genes)`.
     observed
-        Observed ones of the same conditions in the same order.
+        Observed ones, same conditions in the same order.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def centroid_accuracy(predicted: np.ndarray, observed: np.ndarray) -> np.ndarray
 
     Notes
     -----
-    It is a measure of Systema :cite:p:`vinastorne2025systema`.
+    It is a measure from Systema :cite:p:`vinastorne2025systema`.
     """
     first, second = as_pair(predicted, observed)
     if first.shape != second.shape:

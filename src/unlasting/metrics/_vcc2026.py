@@ -1,4 +1,4 @@
-"""The profile `vcc2026`: its metrics of all conditions, their aggregates and their scale."""
+"""The profile `vcc2026`: its metrics, their aggregates and their scale."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VCC2026: Final = {
     "significant_jaccard": "de_wilcoxon_sig_jaccard",
     "lfc_nmae": "de_wilcoxon_lfc_nmae",
 }
-"""The metrics of the profile, and their names in cell-eval2."""
+"""The profile's metrics, and their names in cell-eval2."""
 
 SMALLER_IS_BETTER: Final = ("mse_ratio", "lfc_nmae")
 RANGES: Final = {"mse_ratio": (0.0, 1.0), "lfc_nmae": (-6.0, np.inf)}
@@ -38,7 +38,7 @@ RANGES: Final = {"mse_ratio": (0.0, 1.0), "lfc_nmae": (-6.0, np.inf)}
 
 @dataclass(frozen=True)
 class Panel:
-    """What the profile needs of the cells of all conditions, predicted or observed.
+    """The profile's input from all conditions, predicted or observed.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ class Panel:
     profiles, noise
         Their pseudobulk profiles, shape `(n_conditions, n_genes)`, and the sampling variance of these.
     control, control_noise
-        The same of the control cells.
+        The same for the control cells.
     tables
-        Differential expression of each condition against the control cells.
+        Differential expression per condition against the control cells.
     """
 
     names: tuple[str, ...]
@@ -66,7 +66,7 @@ class Panel:
         Parameters
         ----------
         counts
-            Counts of each condition, shape `(n_cells, n_genes)`.
+            Counts per condition, shape `(n_cells, n_genes)`.
         control
             Counts of the observed control cells, for predicted conditions too.
 
@@ -95,7 +95,7 @@ class Panel:
 
 
 def vcc2026(predicted: Panel, observed: Panel, *, targets: Sequence[Sequence[int]] | None = None) -> pd.DataFrame:
-    """Compute the metrics of the profile `vcc2026` for every condition.
+    """Compute the metrics in profile `vcc2026` for every condition.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def vcc2026(predicted: Panel, observed: Panel, *, targets: Sequence[Sequence[int
         Predicted and observed cells of the same conditions in the same order. Genes are in the order of their names,
         so that ties are broken as in cell-eval2.
     targets
-        Columns of the target genes of each condition. If `None`, no gene is excluded.
+        Columns of each condition's target genes. If `None`, no gene is excluded.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def vcc2026(predicted: Panel, observed: Panel, *, targets: Sequence[Sequence[int
 
     Notes
     -----
-    It is the preset `vcc2026` of cell-eval2 0.20.
+    It is the preset `vcc2026` in cell-eval2 0.20.
     """
     if predicted.names != observed.names:
         raise ValueError(
@@ -153,7 +153,7 @@ def vcc2026(predicted: Panel, observed: Panel, *, targets: Sequence[Sequence[int
 
 
 def vcc2026_summary(values: pd.DataFrame) -> pd.Series:
-    """Aggregate the metrics of the profile over conditions.
+    """Aggregate the profile's metrics over conditions.
 
     Parameters
     ----------
@@ -177,11 +177,11 @@ def vcc2026_scores(summary: pd.Series, mean_response: pd.Series, replicate: pd.S
     Parameters
     ----------
     summary
-        Aggregates of a prediction (:func:`vcc2026_summary`).
+        A prediction's aggregates (:func:`vcc2026_summary`).
     mean_response
-        Those of the mean response of all conditions: score 0.
+        Those for the mean response over all conditions: score 0.
     replicate
-        Those of a replicate of the observed cells: score 1.
+        Those for a replicate from the observed cells: score 1.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Metrics that weigh genes by how strongly they respond, and the recovery of responding genes."""
+"""Metrics that weigh genes by their response, and the recovery of responding genes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from unlasting.metrics._matrices import Matrix, check_genes, mean_profile
 
 
 def gene_weights(score: np.ndarray) -> np.ndarray:
-    """Compute weights of genes from differential expression.
+    """Compute gene weights from differential expression.
 
     Parameters
     ----------
     score
-        Statistic of each gene, shape `(n_genes,)`. Its sign does not matter; a missing one weighs nothing.
+        Statistic per gene, shape `(n_genes,)`. Its sign does not matter; a missing one weighs nothing.
 
     Returns
     -------
@@ -22,7 +22,7 @@ def gene_weights(score: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    The weights are those of :cite:t:`mejia2025diversity`.
+    The weights are those by :cite:t:`mejia2025diversity`.
     """
     size = np.abs(np.asarray(score, dtype=np.float64))
     known = np.isfinite(size)
@@ -43,29 +43,29 @@ def weighted_mse(predicted: Matrix, observed: Matrix, weights: np.ndarray) -> fl
     observed
         Observed cells or their mean profile, likewise.
     weights
-        Weights of the genes (:func:`gene_weights`), shape `(n_genes,)`; their sum is set to 1.
+        Gene weights (:func:`gene_weights`), shape `(n_genes,)`; their sum is set to 1.
 
     Returns
     -------
-    The weighted mean squared error, in the squared unit of the data. NaN if all weights are 0.
+    The weighted mean squared error, in the data's squared unit. NaN if all weights are 0.
 
     Raises
     ------
     TypeError
         If an argument does not hold real numbers.
     ValueError
-        If an argument is empty or holds missing or infinite values, or the numbers of genes differ.
+        If an argument is empty or holds missing or infinite values, or the genes differ in number.
 
     Notes
     -----
-    It is the WMSE of :cite:t:`mejia2025diversity`, `wmse_exp2` of scPertEval.
+    It is the WMSE by :cite:t:`mejia2025diversity`, `wmse_exp2` in scPertEval.
     """
     first, second, shares = _profiles(predicted, observed, weights)
     return float(shares @ (first - second) ** 2)
 
 
 def weighted_r2_change(predicted: Matrix, observed: Matrix, reference: Matrix, weights: np.ndarray) -> float:
-    r"""Compute the share of the variance of the observed change that is predicted, weighted by gene.
+    r"""Compute the predicted share of variance in the observed change, weighted by gene.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def weighted_r2_change(predicted: Matrix, observed: Matrix, reference: Matrix, w
     reference
         Origin of the change: the mean profile of other perturbations, or that of control cells.
     weights
-        Weights of the genes (:func:`gene_weights`), shape `(n_genes,)`; their sum is set to 1.
+        Gene weights (:func:`gene_weights`), shape `(n_genes,)`; their sum is set to 1.
 
     Returns
     -------
@@ -88,11 +88,11 @@ def weighted_r2_change(predicted: Matrix, observed: Matrix, reference: Matrix, w
     TypeError
         If an argument does not hold real numbers.
     ValueError
-        If an argument is empty or holds missing or infinite values, or the numbers of genes differ.
+        If an argument is empty or holds missing or infinite values, or the genes differ in number.
 
     Notes
     -----
-    It is the weighted delta :math:`R^2` of :cite:t:`mejia2025diversity`, `weighted_r2_pert_exp2` of scPertEval.
+    It is the weighted delta :math:`R^2` by :cite:t:`mejia2025diversity`, `weighted_r2_pert_exp2` in scPertEval.
     """
     first, second, shares = _profiles(predicted, observed, weights)
     origin = mean_profile(reference, "reference")
@@ -110,7 +110,7 @@ def de_auprc(predicted_score: np.ndarray, observed_pvalue: np.ndarray, *, thresh
     predicted_score
         Ranks the genes by its absolute value, shape `(n_genes,)`. A missing one comes last.
     observed_pvalue
-        Adjusted p-values of observed against control cells, shape `(n_genes,)`. A missing one is not significant.
+        Adjusted p-values, observed against control cells, shape `(n_genes,)`. A missing one is not significant.
     threshold
         Below which a gene is significant.
 
@@ -126,7 +126,7 @@ def de_auprc(predicted_score: np.ndarray, observed_pvalue: np.ndarray, *, thresh
 
     Notes
     -----
-    It is `de_auprc` of scPertEval. `de_wilcoxon_pr_auc` of cell-eval2 ranks by p-values.
+    It is `de_auprc` in scPertEval. `de_wilcoxon_pr_auc` in cell-eval2 ranks by p-values.
     """
     score, p_value = np.abs(np.asarray(predicted_score, dtype=float)), np.asarray(observed_pvalue, dtype=float)
     if score.shape != p_value.shape or score.ndim != 1:

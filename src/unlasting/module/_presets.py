@@ -1,4 +1,4 @@
-"""Presets: all options of the method, under the names of two recipes."""
+"""Presets: all options of the method, for two recipes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class NetworkTraining:
     Parameters
     ----------
     max_steps
-        Largest number of steps.
+        Maximum number of steps.
     batch_size
         Cells in a step.
     lr
-        Learning rate of AdamW at the start; it falls linearly to zero at `max_steps`.
+        Initial learning rate of AdamW; it falls linearly to zero at `max_steps`.
     weight_decay
         Weight decay of AdamW.
     ema_decay
-        Decay of the averaged weights, which prediction uses.
+        Decay for the averaged weights, which prediction uses.
     """
 
     max_steps: int
@@ -38,7 +38,7 @@ class NetworkTraining:
 
 @dataclass(frozen=True)
 class Preset:
-    """All options of the method.
+    """All the method's options.
 
     Parameters
     ----------
@@ -49,17 +49,17 @@ class Preset:
     coordinates
         `angle`: preconditioned per gene. `noise`: the network predicts x_0.
     schedule
-        `cosine`: continuous, centred at the s.d. of the data. `linear_beta`: the published 500 steps.
+        `cosine`: continuous, centred at the data's s.d. `linear_beta`: the published 500 steps.
     solver
         `adams` (third order) or `euler` (in noise coordinates: DDIM).
     n_steps
         Solver steps for encoding, and as many for decoding.
     control_signal
-        `population`: mean of the training controls, for source and target. `cell`: as published, nothing for the source,
+        `population`: mean over training controls, for source and target. `cell`: as published, nothing for the source,
         `mu + sigma eps` for the target in training and the control cell itself in generation.
     mask_rule
-        `bridge`: the latent of a source cell's mask transfers it. As published, masks are drawn from a rate for each gene:
-        the mean predicted probability over control cells (`probability`), or the share of control cells whose probability
+        `bridge`: a latent transfers a source cell's mask. As published, masks are drawn from a rate for each gene:
+        the mean predicted probability over control cells (`probability`), or the share among control cells whose probability
         exceeds `mask_threshold` (`threshold`).
     mask_threshold
         Threshold tau for that rule.
@@ -70,7 +70,7 @@ class Preset:
     use_responders
         Whether some perturbed cells may be non-responding, in training and generation.
     keep_total
-        Whether generated cells get the common total of normalised counts, if training cells have one.
+        Whether generated cells get the training cells' common total, if there is one.
     integer_counts
         Whether generated cells hold integer counts, rounded at random, if training cells do. Needs `use_latent` and
         `use_mask`.
@@ -82,7 +82,7 @@ class Preset:
     Raises
     ------
     ValueError
-        If an option is none of its choices, or a number is too small.
+        If an option is not among its choices, or a number is too small.
     """
 
     denoiser: Architecture = field(default_factory=Architecture)

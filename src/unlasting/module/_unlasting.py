@@ -50,7 +50,7 @@ class UnlastingModule(nn.Module):
     preset
         The recipe.
     edge_index
-        Source and target node of the gene regulatory network's edges, shape `(2, n_edges)`.
+        Edges in the gene regulatory network, source before target, shape `(2, n_edges)`.
     n_nodes
         Number of nodes, the measured genes first.
     n_genes
@@ -138,7 +138,7 @@ class UnlastingModule(nn.Module):
 
     @property
     def statistics(self) -> ScreenStatistics:
-        """Statistics of the training cells."""
+        """Statistics from the training cells."""
         return self._once("statistics", lambda: self.effects.statistics.to(self.device))
 
     @property
@@ -161,7 +161,7 @@ class UnlastingModule(nn.Module):
         return self._once("conditions", lambda: self.tensors(self.registered_conditions))[codes]
 
     def expected(self, perturbations: Sequence[Perturbation], populations: ControlPopulations) -> ExpectedParameters:
-        """Get the expected hurdle parameters for any pair of condition and population."""
+        """Get the expected hurdle parameters for pairs (condition, population)."""
         return ExpectedParameters(self.effects if self.preset.use_effects else None, perturbations, populations)
 
     def registered_expected(self, condition: Tensor, population: Tensor) -> HurdleParameters:
@@ -211,9 +211,9 @@ class UnlastingModule(nn.Module):
         x0
             Cells on the [0, 1] scale, shape `(n_cells, n_genes)`.
         condition
-            Codes of registered conditions, shape `(n_cells,)`.
+            Registered conditions as codes, shape `(n_cells,)`.
         population
-            Codes of registered populations, shape `(n_cells,)`.
+            Registered populations as codes, shape `(n_cells,)`.
         averaged
             Whether the averaged weights are used.
         generator
@@ -254,7 +254,7 @@ class UnlastingModule(nn.Module):
         averaged: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Compute the binary cross-entropy of the mask; parameters as in :meth:`denoising_loss`."""
+        """Compute the mask's binary cross-entropy; parameters as in :meth:`denoising_loss`."""
         random: dict[str, Any] = {"generator": generator, "device": x0.device}
         condition = self.assigned_condition(x0, condition, population, generator)
         network = self._averaged_mask_network if averaged else self.mask_network
@@ -283,7 +283,7 @@ class UnlastingModule(nn.Module):
 
     @torch.no_grad()
     def average(self, name: NetworkName, decay: float) -> None:
-        """Move the averaged weights of one network towards its weights."""
+        """Move one network's averaged weights towards its weights."""
         averaged, trained = (list(network.parameters()) for network in (self.averaged[name], getattr(self, name)))
         torch._foreach_lerp_(averaged, trained, 1.0 - decay)
 
@@ -300,7 +300,7 @@ class UnlastingModule(nn.Module):
     ) -> Tensor:
         """Encode cells on the [0, 1] scale to the shared latent, shape `(n_cells, n_genes)`.
 
-        In the default recipe the latent of an undetected gene is the noise `eps` in its place.
+        In the default recipe an undetected gene has the noise `eps` as latent.
         """
         mask = self.is_expressed(x0)
         return self._solve(x0, mask, control, conditions, populations, expected, eps=eps, encode=True)
@@ -314,7 +314,7 @@ class UnlastingModule(nn.Module):
         populations: ControlPopulations,
         expected: HurdleParameters,
     ) -> Tensor:
-        """Decode latents to cells on the [0, 1] scale; values outside of the mask are undefined."""
+        """Decode latents to cells on the [0, 1] scale; values outside the mask are undefined."""
         return self._solve(latent, mask, control, conditions, populations, expected, eps=None, encode=False)
 
     def _solve(
@@ -381,5 +381,5 @@ class UnlastingModule(nn.Module):
 
     @staticmethod
     def transfer_mask(mask: Tensor, before: Tensor, after: Tensor, uniform: Tensor) -> Tensor:
-        """Transfer the masks of source cells from probabilities `before` to `after`."""
+        """Transfer source cells' masks from probabilities `before` to `after`."""
         return bridge_mask(mask_latent(mask, before, uniform), after).to(mask.dtype)

@@ -1,4 +1,4 @@
-"""Division of a screen into cells for training, for validation and for tests."""
+"""Division into cells for training, validation and tests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SPLIT_KINDS: dict[str, Callable[[Labels, Request], np.ndarray]] = {
     "unseen_pair": by_pair,
     "reference": by_reference,
 }
-"""Each kind: a function from labels and request to `train`, `val` or `test` of every cell, shape `(n_cells,)`."""
+"""Each kind: a function from labels and request to `train`, `val` or `test` per cell, shape `(n_cells,)`."""
 
 
 def split(
@@ -82,7 +82,7 @@ def split(
     kind
         The held-out part, an entry of `SPLIT_KINDS`:
 
-        - `"random"`: cells of every condition, controls too.
+        - `"random"`: cells in every condition, controls too.
         - `"unseen_perturbation"`: whole perturbations, in all cell types. A combination counts as one of its own; its
           targets may be seen elsewhere.
         - `"leave_one_out"`: the targets named by `test`, with every combination that contains one of them.
@@ -99,35 +99,28 @@ def split(
         `"A in CD14 Mono"`. For `unseen_dose` a number of uM holds out this dose of every drug with another dose, and
         `"A at 10 uM in A549"` a single one. By default drawn at random.
     test_fraction, val_fraction
-        Fractions to draw: of all cells (`random`), perturbations, combinations, groups of drugs, doses, cell types or
-        pairs. The nearest whole number is taken, and at least one unless the fraction is 0.
+        Fractions to draw among cells (`random`), perturbations, combinations, drug groups, doses, cell types or pairs. The
+        nearest whole number is taken, and at least one unless the fraction is 0.
     n_seen
-        For `unseen_combo`: number of targets that are trained as singles (0, 1 or 2 for pairs).
+        For `unseen_combo`: number of targets trained as singles (0, 1 or 2 for pairs).
     n_shots
-        For `unseen_cell_type`: number of cells of each perturbation in a held-out cell type that stay in training
-        (0 for zero-shot).
+        For `unseen_cell_type`: number of cells per perturbation in a held-out cell type that stay in training (0 for
+        zero-shot).
     method
         For `unseen_drug`, the drugs that are held out together:
 
         - `"random"`: one molecule under several names.
         - `"scaffold"`: drugs with one Bemis-Murcko scaffold; a drug without rings is on its own.
-        - `"similarity"`: drugs with a Tanimoto similarity of Morgan fingerprints above 0.4, and chains of them.
+        - `"similarity"`: drugs with a Tanimoto similarity (Morgan fingerprints) above 0.4, and chains of them.
         - `"published"`, `"published_epigenetic"`: the out-of-distribution drugs of sci-Plex3 in chemCPA, as `test`; see
           :func:`unlasting.datasets.sciplex3_drugs`.
     min_cells
         Conditions with fewer perturbed cells are not drawn (they may be named).
-    perturbation_key
-        `obs` column with the perturbation labels, by default `"perturbation"`.
+    perturbation_key, cell_type_key, batch_key, dose_key, smiles_key
+        `obs` columns with labels (by default `"perturbation"`), cell types, batches, doses in uM, and SMILES like in
+        :func:`unlasting.pp.molecules`.
     control
         Control label, by default `"control"`.
-    cell_type_key
-        `obs` column with the cell type.
-    batch_key
-        `obs` column with the batch.
-    dose_key
-        `obs` column with the doses in uM.
-    smiles_key
-        `obs` column with the SMILES of drugs, like in :func:`unlasting.pp.molecules`.
     delimiter
         Separator between targets, by default `"+"`.
     key_added

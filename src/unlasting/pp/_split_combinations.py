@@ -1,4 +1,4 @@
-"""The split kind that holds out combinations by the number of their targets in training."""
+"""The split kind that holds out combinations by their number of trained targets."""
 
 from __future__ import annotations
 
@@ -61,18 +61,18 @@ class _HeldOut:
 
     @property
     def parts(self) -> dict[str, str]:
-        """The part of each label; test goes before val."""
+        """The part by label; test goes before val."""
         return {label: self.part(label) for label in self.perturbations}
 
     def part(self, label: str) -> str:
-        """Find the part of a label."""
+        """Find the part for a label."""
         targets = self.perturbations[label].targets
         parts = {part for name, part in self.combos if name == label}
         parts |= {part for name, part in self.hidden if name in targets}
         return TEST if TEST in parts else VAL if VAL in parts else TRAIN
 
     def matching(self, part: str) -> list[str]:
-        """List the combinations of a part with exactly `n_seen` trained singles, and no other target in training."""
+        """List combinations in a part with exactly `n_seen` trained singles, and no other target in training."""
         parts = self.parts
         trained = [p.targets for label, p in self.perturbations.items() if p.targets and parts[label] == TRAIN]
         alone = {targets[0] for targets in trained if len(targets) == 1}

@@ -1,4 +1,4 @@
-"""The split kind that holds out drugs, together with drugs of the same or a similar molecule."""
+"""The split kind that holds out drugs, together with drugs that have the same or a similar molecule."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from unlasting.screen import (
 
 Method = Literal["random", "scaffold", "similarity", "published", "published_epigenetic"]
 MAX_SIMILARITY = 0.4
-"""Drugs are similar if the Tanimoto similarity of their Morgan fingerprints is above this."""
+"""Drugs with a higher Tanimoto similarity (Morgan fingerprints) are held out together."""
 
 
 def by_drug(labels: Labels, request: Request) -> np.ndarray:
-    """Hold out whole groups of drugs, with every combination that contains one."""
+    """Hold out whole drug groups, with every combination that contains one."""
     require_choices(get_args(Method), method=request.method)
     molecules = labels.molecules
     named = dict(request.names)
@@ -55,15 +55,15 @@ def by_drug(labels: Labels, request: Request) -> np.ndarray:
 
 
 def drug_groups(molecules: Mapping[str, str], method: str) -> dict[str, str]:
-    """Name the group of each drug by its first member in alphabetical order.
+    """Name each drug's group by its first member in alphabetical order.
 
     Parameters
     ----------
     molecules
-        The canonical SMILES of each drug.
+        The canonical SMILES by drug name.
     method
         `"scaffold"` joins drugs with one scaffold, `"similarity"` drugs connected by a chain of similar ones, any other
-        method the names of one molecule.
+        method only synonyms.
     """
     distinct = sorted(set(molecules.values()))
     if method == "scaffold":
@@ -79,7 +79,7 @@ def drug_groups(molecules: Mapping[str, str], method: str) -> dict[str, str]:
 
 
 def _published(molecules: Mapping[str, str], method: str) -> list[str]:
-    """List the drugs of a screen in a published list, by their name in sci-Plex3 or by their molecule.
+    """List the drugs in a published list, by their name in sci-Plex3 or by their molecule.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from unlasting.screen import TEST, TRAIN, VAL
 
 
 def by_cells(labels: Labels, request: Request) -> np.ndarray:
-    """Hold out cells of every label, cell type and batch, controls too."""
+    """Hold out cells with every label, cell type and batch, controls too."""
     request.refuse_names("`kind='random'` holds out cells of all of them")
     part = np.full(len(labels.perturbation), TRAIN, dtype=object)
     groups: dict[tuple[str, str, str], list[int]] = {}
@@ -28,7 +28,7 @@ def by_cells(labels: Labels, request: Request) -> np.ndarray:
 
 
 def by_perturbation(labels: Labels, request: Request) -> np.ndarray:
-    """Hold out whole perturbations; a combination is one of its own."""
+    """Hold out whole perturbations; a combination counts as its own."""
     request = request.canonical(labels.keys)
     known = set(labels.perturbation[labels.is_perturbed])
     frequent = labels.frequent(labels.perturbation, request.min_cells)
@@ -50,7 +50,7 @@ def by_target(labels: Labels, request: Request) -> np.ndarray:
 
 
 def by_cell_type(labels: Labels, request: Request) -> np.ndarray:
-    """Hold out the perturbed cells of whole cell types, except `n_shots` cells of each perturbation."""
+    """Hold out perturbed cells in whole cell types, except `n_shots` cells per perturbation."""
     labels.require("cell_type_key", "cell type")
     with_controls = set(labels.cell_type[~labels.is_perturbed])
     named = [name for names in request.names.values() for name in names or ()]
@@ -73,7 +73,7 @@ def by_cell_type(labels: Labels, request: Request) -> np.ndarray:
 
 
 def by_reference(labels: Labels, request: Request) -> np.ndarray:
-    """Hold out what the published split of a shipped data set names."""
+    """Hold out the published conditions of a shipped data set."""
     request.refuse_names("`kind='reference'` is a fixed split")
     table = json.loads((files("unlasting.pp") / "_data" / "reference_splits.json").read_text(encoding="utf-8"))
     if labels.dataset not in table:

@@ -1,4 +1,4 @@
-"""The input of a split kind: the labels of a screen, and the parts that the user asks for."""
+"""The input to a split kind: the labels, and the parts that the user asks for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unlasting.screen import (
 
 
 class Labels:
-    """The labels of all cells. A split kind sees no expression.
+    """All labels. A split kind sees no expression.
 
     Parameters
     ----------
@@ -37,13 +37,13 @@ class Labels:
     Attributes
     ----------
     perturbation, cell_type, batch, dose
-        Canonical label, cell type, batch and dose (uM, as text) of each cell, shape `(n_cells,)`; empty texts without a key.
+        Canonical label, cell type, batch and dose (uM, as text) per cell, shape `(n_cells,)`; empty texts without a key.
     is_perturbed
         Whether each cell is perturbed, shape `(n_cells,)`.
     perturbations
-        The perturbation of each canonical label.
+        The perturbation for each canonical label.
     dataset
-        Name of the shipped data set, or an empty text.
+        Name, if it is a shipped data set, or an empty text.
     """
 
     def __init__(self, adata: AnnData, keys: ScreenKeys) -> None:
@@ -71,11 +71,11 @@ class Labels:
         return distinct[count >= min_cells].tolist()
 
     def from_labels(self, part: Mapping[str, str]) -> np.ndarray:
-        """Get the part of each cell from that of its label, shape `(n_cells,)`; `train` for labels without a part."""
+        """Get the part per cell from its label, shape `(n_cells,)`; `train` for labels without a part."""
         return np.array([part.get(label, TRAIN) for label in self.perturbation], dtype=object)
 
     def from_targets(self, part: Mapping[str, str]) -> np.ndarray:
-        """Get the part of each cell from its targets, shape `(n_cells,)`: test if one is test, else val if one is val."""
+        """Get the part per cell from its targets, shape `(n_cells,)`: test if one is test, else val if one is val."""
         found = {
             label: {part.get(name, TRAIN) for name in perturbation.targets}
             for label, perturbation in self.perturbations.items()
@@ -86,7 +86,7 @@ class Labels:
 
     @cached_property
     def molecules(self) -> dict[str, str]:
-        """The canonical SMILES of each drug, by name.
+        """The canonical SMILES by drug name.
 
         Raises
         ------
@@ -124,11 +124,11 @@ class Request:
     fractions
         The fractions to draw for `test` and `val`.
     min_cells
-        Fewest perturbed cells of a condition that is drawn.
+        Fewest perturbed cells in a condition that is drawn.
     n_seen, n_shots, method
         As in :func:`unlasting.pp.split`.
     rng
-        Source of randomness.
+        Random generator.
     report
         Entries for `uns["unlasting"]["split"]`. A split kind may add some.
     """
@@ -143,7 +143,7 @@ class Request:
     report: dict[str, Any] = field(default_factory=dict)
 
     def n_drawn(self, part: str, n: int) -> int:
-        """Count the conditions of a part to draw from `n`: the nearest integer, but at least one for a fraction above 0."""
+        """Count the conditions to draw from `n`: the nearest integer, but at least one for a fraction above 0."""
         if self.names[part] is not None or not self.fractions[part]:
             return 0
         return max(1, round(self.fractions[part] * n))

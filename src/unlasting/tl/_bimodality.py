@@ -84,7 +84,7 @@ def bimodality(
     - `n_cells`, `zero_fraction`
     - `sarle`: Sarle's bimodality coefficient (1/3 for a normal, 5/9 for a uniform, 1 for a two-point distribution)
       :cite:p:`pfister2013bimodality`
-    - `dip`, `dip_pvalue`: Hartigan's dip test; missing without the extra `unlasting[dip]`
+    - `dip`, `dip_pvalue`: Hartigan's dip test; missing without the extra `unlasting[bimodality]`
     - `bic_gain`: BIC with one normal component minus BIC with two; positive values favour two
     - `mode_low`, `mode_high`, `weight_high`: component means, and the upper component's share
     - `separation`: Ashman's D, the distance between the means in root-mean-square s.d.
@@ -251,6 +251,8 @@ def _dip_test() -> Callable[..., Any] | None:
     try:
         from diptest import diptest
     except ImportError:
-        logger.info("Without Hartigan's dip test. Install it with `pip install 'unlasting[dip]'` (its licence is GPL).")
+        logger.info(
+            "Without Hartigan's dip test. Install it with `pip install 'unlasting[bimodality]'` (its licence is GPL)."
+        )
         return None
     return diptest

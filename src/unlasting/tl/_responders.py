@@ -81,7 +81,9 @@ def responders(
         response = fit_response(control, groups)
         if response is None:
             continue
-        rows.append({**condition.columns(), **response.row, **_shares(response.share, groups)})
+        numbers = {f"n_{name}": len(cells) for name, cells in groups.items()}
+        shares = {f"responders_{name}": share for name, share in response.share.items()}
+        rows.append({**condition.columns(), **response.row, **numbers, **shares})
         observed[screen.observed.rows(condition)] = response.probability["observed"]
         generated[screen.generated.rows(condition)] = response.probability["generated"]
     if not rows:
@@ -141,11 +143,6 @@ def _share(probability: np.ndarray, prior: float) -> float:
         for _ in range(_ROUNDS):
             share = max(float(np.mean(1 / (1 + against * (1 / share - 1)))), 1e-9)
     return share
-
-
-def _shares(share: Mapping[str, float], groups: Mapping[str, np.ndarray]) -> dict[str, object]:
-    numbers: dict[str, object] = {f"n_{name}": len(cells) for name, cells in groups.items()}
-    return numbers | {f"responders_{name}": share[name] for name in groups}
 
 
 def _write(
