@@ -70,8 +70,8 @@ def test_parts_are_switched_off_in_a_saved_model_too(screen, tmp_path):
     for option in ("use_control_moments", "use_latent", "use_mask", "use_grn"):
         model = trained(screen, "default", 3, **{option: False})
         expected = model.generate("G3", 6, show_progress=False)
-        model.save(tmp_path / "model")
-        loaded = UnlastingModel.load(tmp_path / "model", model.adata, accelerator="cpu")
+        model.save(tmp_path / option)
+        loaded = UnlastingModel.load(tmp_path / option, model.adata, accelerator="cpu")
         np.testing.assert_array_equal(loaded.generate("G3", 6, show_progress=False).X.toarray(), expected.X.toarray())
         switched_off = {getattr(loaded.preset, option, True), getattr(loaded.preset.denoiser, option, True)}
         assert False in switched_off

@@ -43,10 +43,10 @@ def in_zarr(adata: anndata.AnnData, folder: Path) -> anndata.AnnData:
 def test_what_needs_cells_in_memory_says_so_of_zarr_too(build, screen, tmp_path):
     on_disk = in_zarr(screen(n_cells=100), tmp_path / "screen.zarr")
     for step in (pp.prepare, pp.grn):
-        with pytest.raises(ValueError, match=r"not in memory.*to_memory"):
+        with pytest.raises(ValueError, match=r"backed by a file.*to_memory"):
             step(on_disk)
     model = build(on_disk, train=1)
-    with pytest.raises(ValueError, match=r"`copy=True` is for cells in memory.*`path=`"):
+    with pytest.raises(ValueError, match=r"`copy=True` needs cells in memory.*`path=`"):
         model.predict(copy=True, **QUIET)
 
 

@@ -98,7 +98,7 @@ def no_matrix(adata):
     return anndata.AnnData(obs=adata.obs, var=adata.var, uns=adata.uns)
 
 
-NUMBERS = "real numbers are needed"
+NUMBERS = "real numbers are expected"
 ANNDATA = r"`(adata|controls)` (is|must be) .*(DataFrame|str|AnnData)"
 NOT_FINITE = "(NaN|missing) or infinite"
 UNWRITTEN = ["split", "prepare", "grn", "setup", "evaluate", "load"]
@@ -116,7 +116,7 @@ FAULTS = {
     "negative": (value(-0.5), "negative values", READ),
     "text in X": (matrix(lambda values: values.astype(str).astype(object)), NUMBERS, READ),
     "complex numbers": (matrix(lambda values: values.astype(complex)), NUMBERS, READ),
-    "no X": (no_matrix, r"`adata.X` is empty. Put the expression there", READ),
+    "no X": (no_matrix, r"`adata.X` is empty; expression is expected there. Fill it", READ),
     "zeros": (matrix(lambda values: sparse.csr_matrix(0 * values)), "only zeros|no counts", ["prepare", "setup", "predict", "generate", "load", "model.prepare"]),
     "raw counts": (counts_for_logs, r"whole numbers.* raw counts.*pp\.prepare", LOGS),
     "logs": (logs_for_counts, r"fractions .*layers\['counts'\]", ["prepare", "model.prepare"]),
@@ -352,7 +352,7 @@ OPTIONS = [
     ({"width": 0}, ValueError, f"`width` is 0; {WHOLE} 1"),
     ({"heads": "2"}, ValueError, f"`heads` is '2'; {WHOLE} 1"),
     ({"condition_features": -1}, ValueError, f"`condition_features` is -1; {WHOLE} 0"),
-    ({"dropout": 2}, ValueError, "`dropout` is 2; it must be from 0 to below 1"),
+    ({"dropout": 2}, ValueError, "`dropout` is 2; give a number from 0 to below 1"),
     ({"dropout": "x"}, ValueError, "`dropout` is 'x'; a number is needed"),
     ({"mask_threshold": float("nan")}, ValueError, "`mask_threshold` is nan; a number is needed"),
     ({"use_mask": "no"}, ValueError, "`use_mask` is 'no'; choose `True` or `False`"),
@@ -472,7 +472,7 @@ ARGUMENTS = {
     ],
     "evaluate": [
         ({"layer": "x"}, "`adata.layers` has no 'x'"),
-        ({"predictions": "cells.h5ad"}, "`predictions` is a str; an AnnData"),
+        ({"predictions": "cells.h5ad"}, "`predictions` is a str; pass an AnnData"),
         ({"n_repeats": 2.5}, f"`n_repeats` is 2.5; {WHOLE} 1"),
         ({"metrics": ["emdd"]}, "no metric 'emdd'. Did you mean 'emd'"),
         ({"seed": -1}, f"`seed` is -1; {WHOLE} 0"),

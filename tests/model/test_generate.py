@@ -120,7 +120,7 @@ def test_what_training_tells_little_of_is_said(model, caplog):
         model.generate(["G3", "NEW2"], 1, cell_type="B", **QUIET)
     finally:
         logger.removeHandler(caplog.handler)
-    assert "training tells little of NEW2 (`obs['unlasting_support']` is below 0.25)" in caplog.text
+    assert "training cells support little of NEW2 (`obs['unlasting_support']` is below 0.25)" in caplog.text
 
 
 def test_where_no_target_is_known_an_untrained_one_has_no_support(build, screen):

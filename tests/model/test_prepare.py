@@ -120,7 +120,7 @@ def test_refusals_leave_the_cells_as_they_were(model):
     assert missing.n_vars == 49
     fractions = adata.copy()
     fractions.X = sparse.csr_matrix(fractions.X * 0.5)
-    with pytest.raises(ValueError, match="Raw counts are expected"):
+    with pytest.raises(ValueError, match="Raw counts are needed"):
         model.prepare(fractions)
     with pytest.raises(ValueError, match="fractions"):
         model.prepare(model.adata, copy=True)

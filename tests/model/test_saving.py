@@ -135,6 +135,7 @@ def test_an_untrained_model_can_be_saved(build, screen, tmp_path):
         loaded.generate("G3", **QUIET)
 
 
+@pytest.mark.slow
 def test_a_new_process_generates_the_same_cells(build, screen, tmp_path):
     """Also with sparse features of the prior, such as annotations."""
     adata = screen(n_cells=300)
@@ -339,7 +340,6 @@ def equal_json(one: bytes, other: bytes) -> bool:
         return False
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.json", "tensors.safetensors", "adata.h5ad"])
 def test_a_damaged_file_is_refused(stored, file):
     """Whichever byte it is: positions are drawn anew each time, and reported when damage goes unnoticed."""

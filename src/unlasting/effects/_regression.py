@@ -260,8 +260,9 @@ def _single(array: np.ndarray) -> np.ndarray:
 
 
 def _matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Multiply in single precision by torch, whose threads the networks share."""
-    return (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
+    """Multiply in single precision by torch, whose threads the networks share, in mixed-precision training too."""
+    with torch.autocast("cpu", enabled=False):
+        return (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
 
 
 def _product(left: np.ndarray, relevance: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -287,6 +287,8 @@ class SetupMixin(ModelBase):
             split_key=self.keys.split_key,
             delimiter=self.keys.delimiter,
         )
+        if split is not None:
+            adata.obs[self.keys.split_key] = split
         self.keys.write(adata)
         stored = {} if self.adata is None else self.adata.uns[UNS_KEY]
         present = [key for key in ("grn", "target_embedding", "molecules") if key in stored]
@@ -298,8 +300,6 @@ class SetupMixin(ModelBase):
                 n_genes,
                 before,
             )
-        if split is not None:
-            adata.obs[self.keys.split_key] = split
         return adata if copy else None
 
     def _known_split(self, adata: AnnData) -> np.ndarray | None:
