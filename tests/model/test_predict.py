@@ -238,9 +238,9 @@ def test_decode_refuses_what_does_not_fit(model, controls):
     latent = model.encode(controls)
     with pytest.raises(ValueError, match="shape"):
         model.decode(latent, "G3", mask=np.ones((3, 3)), cell_type="B")
-    with pytest.raises(ValueError, match="name 2 populations.*Cell types"):
+    with pytest.raises(ValueError, match="name 2 control populations.*Cell types"):
         model.decode(latent, "G3", mask=np.ones(latent.shape))
-    with pytest.raises(ValueError, match="name 0 populations"):
+    with pytest.raises(ValueError, match="name 0 control populations"):
         model.decode(latent, "G3", mask=np.ones(latent.shape), cell_type="Q")
 
 

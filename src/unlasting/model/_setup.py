@@ -235,7 +235,7 @@ class SetupMixin(ModelBase):
         targets = targets_by_kind(vocabulary, field.conditions(conditions))
         logger.info(
             "setup_anndata: %d gene targets, %d drugs, %d stimuli%s.",
-            *map(len, targets.values()),
+            *(len({vocabulary.target(name) for name in names}) for names in targets.values()),
             f" ({listed(targets['stimulus'], 10)})"
             if targets["stimulus"]
             else "",  # a misspelt gene would be among them
