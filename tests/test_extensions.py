@@ -25,7 +25,13 @@ RECIPES = {name: "".join(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
 @pytest.fixture
 def follow(monkeypatch):
     """Run the code of a recipe as a module; the registries are restored afterwards."""
-    registries = (ul.metrics.METRICS, ul.datasets.DATASETS, ul.pp.PRIORS, ul.pp.SPLIT_KINDS)
+    registries = (
+        ul.metrics.METRICS,
+        ul.datasets.DATASETS,
+        ul.pp.PRIORS,
+        ul.pp.SPLIT_KINDS,
+        ul.effects.FAMILIES,
+    )
     before = [dict(registry) for registry in registries]
 
     def run(recipe: str) -> ModuleType:
@@ -82,6 +88,27 @@ def test_a_prior_joins_genes_and_describes_targets(follow):
     assert {"IFNGR1", "JAK2"} in pairs
     assert not any("SMAD4" in pair and pair & {"IFNGR1", "IFNGR2", "JAK2", "STAT1"} for pair in pairs)
     assert joined <= {"IFNGR1", "IFNGR2", "JAK2", "STAT1", "SMAD4", "CUL3"}
+
+
+def test_a_kernel_family_shares_effects(follow):
+    adata = ul.datasets.simulate_screen(n_cells=60, n_controls=200, n_targets=6, n_unmeasured=0, n_genes=40, seed=1)
+    ul.pp.split(adata, "unseen_perturbation", test="T2", val_fraction=0)
+    ul.pp.prepare(adata)
+    adata.uns["unlasting"].pop("grn", None)
+
+    def change() -> np.ndarray:
+        ul.UnlastingModel.setup_anndata(adata)
+        model = ul.UnlastingModel(adata, width=8)
+        model.train(max_steps=0, show_progress=False)
+        cells = model.generate("T2", n_cells=200, seed=0)
+        controls = adata[(adata.obs["perturbation"] == "control").to_numpy()]
+        return np.asarray(cells.X.mean(axis=0) - controls.X.mean(axis=0)).ravel()
+
+    effect = adata.uns["simulation"]["effects"].loc["T2", adata.var_names]
+    downstream = (np.isfinite(effect) & (effect != 0)).to_numpy()
+    before = np.abs(change()[downstream]).mean()
+    follow("kernel family")
+    assert np.abs(change()[downstream]).mean() > 1.5 * before
 
 
 def test_a_data_set_is_read_and_labelled(follow, tmp_path):

@@ -29,7 +29,8 @@ def test_shipped_screens_are_raw_counts_with_labels() -> None:
         assert len({p.targets for p in parsed.values()} - {()}) == n_conditions
         assert adata.obs_names.is_unique
         assert adata.var_names.is_unique
-        assert adata.uns["unlasting"] == {"dataset": name}
+        assert adata.uns["unlasting"]["dataset"] == name
+        assert ("keys" in adata.uns["unlasting"]) == (name == "kang")  # its column with cell types
 
 
 def test_every_data_set_is_registered_under_its_name() -> None:

@@ -227,6 +227,7 @@ def test_the_embedding_keeps_similarities_of_annotations() -> None:
     assert np.corrcoef(exact[upper], (rows @ rows.T)[upper])[0, 1] > 0.7
 
 
+@pytest.mark.slow
 def test_features_are_the_terms_that_two_targets_share() -> None:
     """Against sets of terms, for genes, targets and an alias."""
     genes, annotated = annotations()

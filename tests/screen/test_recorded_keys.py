@@ -173,10 +173,9 @@ def test_functions_without_key_arguments_use_recorded_keys(raw, model, predicted
         again = raw.copy()
         ul.pp.split(again, kind, key_added="fold", min_cells=1, val_fraction=0)
         assert again.uns["unlasting"]["keys"] == KEYS
-    new = model.generate(conditions[0], 60, cell_type=sorted(kinds)[0], dose=1.0, **QUIET)
+    new = model.generate(conditions[0], 4, cell_type=sorted(kinds)[0], dose=2.0, **QUIET)
     assert set(new.obs["treatment"]) == {conditions[0]}
     assert set(new.obs["line"]) == {sorted(kinds)[0]}
-    assert set(ul.tl.responders(adata, predictions=new)["cell_type"]) == {sorted(kinds)[0]}
     later = raw[raw.obs["treatment"] == "DMSO"].copy()
     model.prepare(later)
     assert later.uns["unlasting"]["keys"] == KEYS

@@ -4,6 +4,7 @@ from unlasting.effects._condition_tensors import NO_DOSE, ConditionTensors, cond
 from unlasting.effects._contexts import ContextKernel
 from unlasting.effects._direction import direction, t_scores
 from unlasting.effects._dose import DoseCurves, hill
+from unlasting.effects._families import FAMILIES, KernelFamily
 from unlasting.effects._features import ConditionFeatures
 from unlasting.effects._mixture import NonresponderMixture, ResponseMixture, fit_response_mixture
 from unlasting.effects._model import EffectsModel, ExpectedParameters
@@ -34,6 +35,8 @@ __all__ = [
     "DoseCurves",
     "EffectRegression",
     "EffectsModel",
+    "FAMILIES",
+    "KernelFamily",
     "ExpectedParameters",
     "HurdleParameters",
     "MeasuredEffects",

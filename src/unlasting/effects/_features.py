@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from unlasting.effects._dose import DoseCurves
+from unlasting.effects._families import FAMILIES
 from unlasting.effects._similarity import MolecularSimilarity
 from unlasting.effects._vocabulary import DRUG, GENE, Target, TargetVocabulary
 from unlasting.screen import Perturbation
@@ -55,12 +56,13 @@ class ConditionFeatures:
         self._shares: dict[Target, np.ndarray] = dict(zip(drugs, np.eye(len(drugs)), strict=True))
         with_molecule = [i for i, (_, smiles) in enumerate(drugs) if smiles in vocabulary.molecule_row]
         self._compared = np.array(with_molecule, dtype=np.int64)
+        self._families = {name: (family, len(family.describe(""))) for name, family in FAMILIES.items()}
         described = self._describe(trained)
         self._columns = np.flatnonzero(np.abs(described).sum(axis=0) > 0)
         squared, kinds = described[:, self._columns] ** 2, self._kinds()[self._columns]
         self._scale = np.ones(len(self._columns), dtype=np.float32)
         shares = _SHARES if len(self._compared) > 2 else _SHARES | _SHARES_WITH_FEW_DRUGS
-        for kind, share in shares.items():
+        for kind, share in (shares | {name: family.share for name, (family, _) in self._families.items()}).items():
             length = squared[:, kinds == kind].sum(axis=1)
             if (length > 0).any():
                 self._scale[kinds == kind] = np.sqrt(share / length[length > 0].mean())
@@ -82,7 +84,8 @@ class ConditionFeatures:
 
     def _sizes(self) -> list[int]:
         features, molecules = self.vocabulary.features, self.vocabulary.molecules
-        return [features.shape[1], molecules.shape[1], len(self._trained), 3]
+        widths = [width for _, width in self._families.values()]
+        return [features.shape[1], molecules.shape[1], len(self._trained), 3, *widths]
 
     def _drug_shares(self, drug: Target) -> np.ndarray:
         """Get a drug's shares in the trained drugs, itself if it was trained, shape `(n_trained_drugs,)`."""
@@ -98,11 +101,12 @@ class ConditionFeatures:
 
     def _kinds(self) -> np.ndarray:
         """Get every column's kind."""
-        genes, molecules, _, generic = self._sizes()
+        genes, molecules, _, generic, *_ = self._sizes()
         identities = ["drug identity" if kind == DRUG else "identity" for kind, _ in self._trained]
         combinations = ["identity"] * len(self._combination)
+        further = [name for name, (_, width) in self._families.items() for _ in range(width)]
         return np.array(
-            ["prior"] * genes + ["molecule"] * molecules + identities + ["generic"] * generic + combinations
+            ["prior"] * genes + ["molecule"] * molecules + identities + ["generic"] * generic + further + combinations
         )
 
     def _describe(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
@@ -123,6 +127,8 @@ class ConditionFeatures:
             elif target in self._trained:
                 targets[row, starts[2] + self._trained[target]] = 1.0
             targets[row, starts[3] + kind] = 1.0
+            for (family, _), start, stop in zip(self._families.values(), starts[4:], starts[5:], strict=False):
+                targets[row, start:stop] = family.describe(name)
         place = {name: row for row, name in enumerate(names)}
         described = np.zeros((len(perturbations), starts[-1]), dtype=np.float32)
         combinations = np.zeros((len(perturbations), len(self._combination)), dtype=np.float32)
