@@ -75,7 +75,7 @@ def test_library_sizes_come_from_the_same_column():
 
 
 def test_a_saved_model_knows_it_without_its_screen(model, tmp_path):
-    model.is_trained_ = True
+    model.train(max_steps=0)
     model.save(tmp_path / "model")
     loaded = UnlastingModel.load(tmp_path / "model", adata=False, accelerator="cpu")
     adata = raw()

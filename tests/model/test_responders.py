@@ -74,7 +74,7 @@ def test_few_cells_of_many_doses_tell_how_many_escape_a_drug():
     pp.grn(adata, prior=adata.uns["simulation"]["edges"])
     UnlastingModel.setup_anndata(adata, cell_type_key="cell_type", dose_key="dose", smiles_key="smiles")
     model = UnlastingModel(adata)
-    model.is_trained_ = True
+    model.train(max_steps=0)
     curves = adata.uns["simulation"]["drugs"]
     first = adata.obs["cell_type"].astype(str).iloc[0]  # where every family has an effect
     controls = adata[(adata.obs["perturbation"] == "control") & (adata.obs["cell_type"] == first)].copy()

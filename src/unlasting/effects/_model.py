@@ -184,7 +184,9 @@ class EffectsModel:
 
 
 class ExpectedParameters:
-    """Hurdle parameters for each pair (condition, population), computed once.
+    """Hurdle parameters for each pair (condition, population), computed once, each pair alone.
+
+    A row's last bits thus depend on no other row, and a resumed training equals an undisturbed one.
 
     Parameters
     ----------
@@ -210,11 +212,9 @@ class ExpectedParameters:
             return self._populations[population].hurdle_parameters()
         unique, row = torch.unique(torch.stack([condition, population], dim=-1), dim=0, return_inverse=True)
         pairs: list[tuple[int, int]] = [(int(one), int(other)) for one, other in unique.tolist()]
-        new = [pair for pair in pairs if pair not in self._rows]
-        if new:
-            with torch.inference_mode(False), torch.no_grad():  # training reads rows that validation has computed
-                codes = torch.tensor([code for _, code in new], device=population.device)
-                conditions = [self._conditions[code] for code, _ in new]
-                found = self._effects.predict(conditions, self._populations[codes])
-            self._rows |= {pair: found[i : i + 1] for i, pair in enumerate(new)}
+        with torch.inference_mode(False), torch.no_grad():  # training reads rows that validation has computed
+            for pair in pairs:
+                if pair not in self._rows:
+                    code = torch.tensor([pair[1]], device=population.device)
+                    self._rows[pair] = self._effects.predict([self._conditions[pair[0]]], self._populations[code])
         return HurdleParameters.concatenate([self._rows[pair] for pair in pairs])[row]
