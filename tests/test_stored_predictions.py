@@ -22,6 +22,7 @@ CASES = [(screen, preset) for screen in screens.SCREENS for preset in screens.PR
 
 
 @pytest.mark.parametrize(("screen", "preset"), CASES, ids=["-".join(case) for case in CASES])
+@pytest.mark.slow
 def test_predictions_are_the_stored_ones(screen, preset):
     found, stored = screens.numbers(screen, preset), np.load(FOLDER / f"{screen}_{preset}.npz")
     assert set(found) == set(stored)
