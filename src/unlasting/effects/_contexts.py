@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
+import torch
 
 CONTEXT_SHARES: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
 """Candidate shares for the variance that is particular to populations."""
@@ -37,9 +38,14 @@ class ContextKernel:
 
     def __call__(self, means: np.ndarray) -> np.ndarray:
         """Compute covariances with the trained populations for mean expression `(n, n_genes)`, `(n, n_populations)`."""
-        correlation = _unit(means.astype(self.centre.dtype) - self.centre) @ self.profiles.T
+        correlation = aligned(_unit(means.astype(self.centre.dtype) - self.centre)) @ self.profiles.T
         return 1.0 - self.share + self.share * correlation
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """Copy to memory with torch's alignment, because products round by it: a loaded model equals the fitted one."""
+    return torch.from_numpy(array).clone().numpy()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unlasting.effects._contexts import ContextKernel
+from unlasting.effects._contexts import ContextKernel, aligned
 from unlasting.effects._dose import DoseCurves
 from unlasting.effects._features import ConditionFeatures
 from unlasting.effects._mixture import NonresponderMixture
@@ -171,7 +171,7 @@ class EffectsModel:
         parts: dict[str, dict[str, Any]] = {}
         for name, array in state.items():
             part, field = name.split(".")
-            parts.setdefault(part, {})[field] = array
+            parts.setdefault(part, {})[field] = aligned(array)
         for part in ("statistics", "mixture"):
             parts[part] = {field: torch.from_numpy(array) for field, array in parts[part].items()}
         similarity = MolecularSimilarity(**{field: float(value) for field, value in parts["similarity"].items()})

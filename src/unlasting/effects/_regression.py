@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 from scipy.spatial.distance import cdist
 
-from unlasting.effects._contexts import CONTEXT_SHARES, ContextKernel
+from unlasting.effects._contexts import CONTEXT_SHARES, ContextKernel, aligned
 from unlasting.effects._moments import N_PARAMETERS, MeasuredEffects
 from unlasting.effects._on_target import OnTargetEffects
 
@@ -256,13 +256,13 @@ def _relevances(features: np.ndarray, measured: np.ndarray, noise: np.ndarray) -
 
 
 def _single(array: np.ndarray) -> np.ndarray:
-    return np.asarray(array, dtype=np.float32, order="C")
+    return aligned(np.asarray(array, dtype=np.float32, order="C"))
 
 
 def _matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Multiply in single precision by torch, whose threads the networks share, in mixed-precision training too."""
     with torch.autocast("cpu", enabled=False):
-        return (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
+        return (torch.from_numpy(aligned(left)) @ torch.from_numpy(right)).numpy()
 
 
 def _product(left: np.ndarray, relevance: np.ndarray, right: np.ndarray) -> np.ndarray:
