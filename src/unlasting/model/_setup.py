@@ -33,6 +33,7 @@ from unlasting.screen import (
     TEST,
     UNS_KEY,
     Perturbation,
+    Scale,
     ScreenKeys,
     check_cells,
     check_log_normalised,
@@ -268,7 +269,7 @@ class SetupMixin(ModelBase):
             If `X` holds other values than raw counts, genes are missing, or the training screen was not normalised by
             `pp.prepare`.
         """
-        if not self.preparation_ or self._layer is not None:
+        if "target_sum" not in self.preparation_ or self._layer is not None:
             raise ValueError(
                 "This model's screen was not normalised by `unlasting.pp.prepare`, so its normalisation is unknown. "
                 "Normalise the new cells in the same way, and pass `adata[:, model.get_var_names()].copy()`."
@@ -314,10 +315,12 @@ class SetupMixin(ModelBase):
         return screen.obs[key].to_numpy()[rows]
 
 
-def preparation_of(adata: AnnData) -> dict[str, Any]:
-    """Get the options of `pp.prepare` that new cells need."""
+def preparation_of(adata: AnnData, keys: ScreenKeys, layer: str | None) -> dict[str, Any]:
+    """Get the options of `pp.prepare` that new cells need, and the scale of training controls."""
     report = adata.uns.get(UNS_KEY, {}).get("prepare", {})
-    return {key: report[key] for key in ("target_sum", "library_size_key", "genes_before") if key in report}
+    found = {key: report[key] for key in ("target_sum", "library_size_key", "genes_before") if key in report}
+    scale = Scale.training_controls(adata, keys, layer)
+    return found if scale is None else {**found, "control_totals": scale.as_list()}
 
 
 def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) -> None:
@@ -352,6 +355,7 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
             f"{', '.join(named)}. Every prediction starts from controls with the same cell type and batch: add controls, "
             "drop these cells, or delete this key from `adata.uns['unlasting']['keys']` and set up without it."
         )
+    _check_scale(adata, keys, layer, np.flatnonzero(~is_control))
     for step in ("prepare", "split", "grn"):
         report = adata.uns.get(UNS_KEY, {}).get(step, {})
         report = report.get("report", report)
@@ -364,6 +368,24 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
     graph = adata.uns.get(UNS_KEY, {}).get("grn")
     if graph is not None:
         _check_graph(adata, keys, graph, _names(perturbations))
+
+
+def _check_scale(adata: AnnData, keys: ScreenKeys, layer: str | None, perturbed: np.ndarray) -> None:
+    """Refuse perturbed cells on another scale than training controls, and a screen normalised again after `pp.prepare`."""
+    scale, origin = (
+        Scale.training_controls(adata, keys, layer),
+        "adata.X" if layer is None else f"adata.layers[{layer!r}]",
+    )
+    if scale is None:
+        return
+    fix = "Normalise all cells in the same way: call `pp.prepare(adata)` on their raw counts."
+    scale.check(expression(adata, layer), perturbed, f"the perturbed cells in {origin}", fix)
+    total = adata.uns.get(UNS_KEY, {}).get("prepare", {}).get("target_sum")
+    if layer is None and total is not None and scale.median > 1.05 * total:
+        raise ValueError(
+            f"`{origin}` was scaled to {total:.6g} counts per cell by `pp.prepare`, but now the median sum of `expm1` is "
+            f"{scale.median:.6g}. Leave further normalisation out, or repeat `pp.prepare` on the raw counts."
+        )
 
 
 def _check_graph(adata: AnnData, keys: ScreenKeys, graph: Mapping[str, Any], names: set[str]) -> None:

@@ -32,6 +32,7 @@ from unlasting.screen._counts import counts_per_unit, is_counts, rounded_counts,
 from unlasting.screen._keys import ScreenKeys, split_hash
 from unlasting.screen._logging import listed, logger
 from unlasting.screen._perturbation import Perturbation, canonical_labels, nearest_name, parse_labels, split_label
+from unlasting.screen._scale import Scale
 
 __all__ = [
     "COUNTS_LAYER",
@@ -43,6 +44,7 @@ __all__ = [
     "SMILES_DELIMITER",
     "SPLITS",
     "SPLIT_KEY",
+    "Scale",
     "ScreenKeys",
     "TEST",
     "TRAIN",
