@@ -93,9 +93,9 @@ class ModelBase(EffectsMixin):
         others = sorted({p.label(**self.keys.grammar) for p in perturbations} - {self.keys.control})
         if others:
             raise ValueError(
-                f"`{argument}` holds cells labelled {others[:5]}, but only controls ({self.keys.control!r}) can get "
-                f"another perturbation. Pass `adata[adata.obs[{self.keys.perturbation_key!r}] == "
-                f"{self.keys.control!r}].copy()`."
+                f"`{argument}` holds cells labelled {others[:5]}, but only controls ({self.keys.control_text}) can get "
+                f"another perturbation. Pass `adata[adata.obs[{self.keys.perturbation_key!r}].isin("
+                f"[{self.keys.control_text}])].copy()`."
             )
 
     def _resolve(self, adata: AnnData | MuData | None, argument: str = "adata") -> AnnData:

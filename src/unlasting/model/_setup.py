@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -42,7 +42,9 @@ from unlasting.screen import (
     logger,
     not_none,
     require_choices,
+    require_perturbed,
     split_hash,
+    warn_of_labels,
 )
 
 MODES = ("knockout", "knockdown", "activation")
@@ -56,7 +58,7 @@ class SetupMixin(ModelBase):
         cls,
         adata: AnnData,
         perturbation_key: str | None = None,
-        control: str | None = None,
+        control: str | Sequence[str] | None = None,
         *,
         cell_type_key: str | None = None,
         batch_key: str | None = None,
@@ -85,7 +87,7 @@ class SetupMixin(ModelBase):
             default. A name in :func:`unlasting.pp.molecules` is a drug; else a gene in the panel or prior is a gene
             target; any other is a stimulus. An untrained stimulus cannot be predicted.
         control
-            Label of unperturbed cells, `"control"` by default.
+            Label of unperturbed cells, `"control"` by default. Several labels, or a pattern such as `"NT*"`, name one control.
         cell_type_key
             Column of `obs` with cell types. Each needs control cells in training.
         batch_key
@@ -114,6 +116,7 @@ class SetupMixin(ModelBase):
         `None`. Updates the following fields:
 
         - `adata.uns["unlasting"]["keys"]`: names of the columns.
+        - `adata.uns["unlasting"]["label_review"]`: the warning about labels, or an empty text.
         - `adata.obs["_unlasting_perturbation"]`, `["_unlasting_population"]`, `["_unlasting_split"]`: integer codes.
         - `adata.uns["unlasting"]["grn"]`, if absent.
 
@@ -134,7 +137,7 @@ class SetupMixin(ModelBase):
         cls,
         mdata: MuData,
         perturbation_key: str | None = None,
-        control: str | None = None,
+        control: str | Sequence[str] | None = None,
         *,
         modalities: Mapping[str, str],
         cell_type_key: str | None = None,
@@ -204,6 +207,7 @@ class SetupMixin(ModelBase):
             adata.obs = labelled.obs
         if saved is None:
             keys.write(adata)
+            warn_of_labels(adata, keys, "setup_anndata")
             if "grn" not in adata.uns[UNS_KEY]:
                 logger.warning(
                     "`pp.grn` was not called: the graph is made from the co-expression of training cells alone. Untrained "
@@ -284,7 +288,7 @@ class SetupMixin(ModelBase):
             library_size_key=self.preparation_["library_size_key"] or None,
             target_sum=self.preparation_["target_sum"],
             perturbation_key=self.keys.perturbation_key,
-            control=self.keys.control,
+            control=self.keys.as_dict()["control"],
             split_key=self.keys.split_key,
             delimiter=self.keys.delimiter,
         )
@@ -334,6 +338,7 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
     _check_drugs(adata, keys, perturbations)
     in_training = split_codes(adata, keys) == 0
     is_control = labels == keys.control
+    require_perturbed(is_control, keys)
     if not (in_training & is_control).any():
         raise ValueError(
             f"No control cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`; training needs some. "

@@ -84,7 +84,7 @@ class Scale:
         fix
             The preferred way out, as a sentence.
         predicted
-            Whether these are predictions, which need not keep the total of measured cells.
+            Whether these are predictions, which need not keep the total of measured cells, and may be averages.
 
         Raises
         ------
@@ -104,6 +104,9 @@ class Scale:
         has_one_total = self.high < self.low * _SAME
         if has_one_total and found.high < found.low * _SAME:
             message += f" Without counts, rescale: `np.log1p(np.expm1(X) * {self.median / found.median:.6g})`."
-        if has_one_total or outside > _REFUSED:
+        if predicted and found.median < self.low:
+            logger.warning("%s Averages over cells may differ so: then go on.", message)
+        elif has_one_total or outside > _REFUSED:
             raise ValueError(message)
-        logger.warning("%s Cells of another type may differ so: then go on.", message)
+        else:
+            logger.warning("%s Cells of another type may differ so: then go on.", message)
