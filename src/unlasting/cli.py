@@ -171,7 +171,10 @@ def train(
     ] = None,
     prior: Annotated[str, typer.Option(help="Prior for the gene graph: go, none, or an scGPT folder.")] = "go",
     perturbation_key: Annotated[str | None, typer.Option(help="Column of obs with the perturbation.")] = None,
-    control: Annotated[str | None, typer.Option(help="Label for unperturbed cells.")] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="Label for unperturbed cells, or a pattern such as 'non-targeting*'. May be repeated."),
+    ] = None,
     delimiter: Annotated[str | None, typer.Option(help="Separator between the targets in a combination.")] = None,
     cell_type_key: Annotated[str | None, typer.Option(help="Column of obs with the cell type.")] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with the batch.")] = None,
@@ -203,7 +206,7 @@ def train(
     adata = _read(file)
     given: dict[str, Any] = not_none(
         perturbation_key=perturbation_key,
-        control=control,
+        control=control[0] if control and len(control) == 1 else control or None,
         delimiter=delimiter,
         cell_type_key=cell_type_key,
         batch_key=batch_key,
@@ -280,7 +283,7 @@ def predict(
     adata = None if file is None else _prepared(_read(file), trained)
     if perturbation:
         keys = trained.keys
-        controls = None if adata is None else adata[adata.obs[keys.perturbation_key] == keys.control].copy()
+        controls = None if adata is None else adata[keys.labels(adata) == keys.control].copy()
         cells = trained.generate(perturbation, n_cells, dose=dose or None, controls=controls, seed=seed)
     else:
         cells = trained.adata if adata is None else adata

@@ -21,10 +21,10 @@ from scipy import sparse
 from unlasting._compat import parse_device_args
 from unlasting._files import replacing_folder, standing
 from unlasting.effects import EffectsModel
-from unlasting.model._base import ModelBase
+from unlasting.model._base import ModelBase, check_scale
 from unlasting.model._mudata import modality_of
 from unlasting.module import Preset
-from unlasting.screen import check_genes
+from unlasting.screen import check_cells, check_genes
 
 FORMAT: Final = 1
 _JSON: Final = "model.json"
@@ -132,18 +132,20 @@ class SavingMixin(ModelBase):
             adata = anndata.read_h5ad(folder / _ADATA)
         setup = dict(registry["setup_args"])
         modalities = setup.pop("modalities", None)
-        given = adata if isinstance(adata, AnnData) else None
-        if isinstance(adata, MuData):
-            given = modality_of(adata, modalities)
+        preparation = _from_json(description["preparation"], tensors)
+        given = modality_of(adata, modalities) if isinstance(adata, MuData) else adata if adata is not False else None
+        if given is not None:
+            check_cells(given)
             check_genes(given, description["var_names"])
+            check_scale(given, setup["layer"], preparation)
+        if isinstance(adata, MuData):
             cls.setup_mudata(adata, source_registry=registry, modalities=modalities, **setup)
         elif given is not None:
-            check_genes(given, description["var_names"])
             cls.setup_anndata(given, source_registry=registry, **setup)
         options = vars(Preset.from_dict(description["options"]))
         model = cls(given, None if given is not None else registry, preset=description["preset"], **options)
         model.var_names_ = description["var_names"]
-        model.preparation_ = _from_json(description["preparation"], tensors)
+        model.preparation_ = preparation
         networks, effects = (
             {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
             for part in ("module", "effects")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -32,7 +32,7 @@ def molecules(
     embedding: Embedding | pd.DataFrame = "morgan",
     smiles: Mapping[str, str] | None = None,
     perturbation_key: str | None = None,
-    control: str | None = None,
+    control: str | Sequence[str] | None = None,
     delimiter: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:

@@ -37,7 +37,7 @@ def prepare(
     library_size_key: str | None = None,
     target_sum: float | None = None,
     perturbation_key: str | None = None,
-    control: str | None = None,
+    control: str | Sequence[str] | None = None,
     split_key: str | None = None,
     delimiter: str | None = None,
     copy: bool = False,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _BLOCK = 8_192
+_LARGEST_LOG = 15.0
+"""Above every logarithm of normalised counts: `log1p` of a million is 13.8."""
 
 
 class MissingKeyError(KeyError):
@@ -177,9 +179,10 @@ def check_log_normalised(matrix: Any, origin: str = "The expression matrix") -> 
     Raises
     ------
     ValueError
-        If values are missing, infinite, negative, only zeros, or integers like raw counts.
+        If values are missing, infinite, negative, only zeros, integers like raw counts, or too large for logarithms.
     """
     only_zeros = only_integers = True
+    largest = 0.0
     for values in _values(matrix):
         _require_finite(values, origin)
         if (values < 0).any():
@@ -187,6 +190,7 @@ def check_log_normalised(matrix: Any, origin: str = "The expression matrix") -> 
                 f"{origin} contains negative values, like scaled data. Log-normalised values are needed: call "
                 "`unlasting.pp.prepare(adata)` on raw counts."
             )
+        largest = max(largest, float(values.max(initial=0.0)))
         only_zeros = only_zeros and not values.any()
         only_integers = only_integers and bool((values == np.rint(values)).all())
     if only_zeros:
@@ -195,6 +199,11 @@ def check_log_normalised(matrix: Any, origin: str = "The expression matrix") -> 
         raise ValueError(
             f"{origin} contains whole numbers only, like raw counts. Log-normalised values are needed: call "
             "`unlasting.pp.prepare(adata)` first."
+        )
+    if largest > _LARGEST_LOG:
+        raise ValueError(
+            f"{origin} contains values up to {largest:.6g}, like normalised values without a logarithm. Log-normalised values "
+            "are needed: call `unlasting.pp.prepare(adata)` on raw counts, or take the logarithm: `np.log1p(X)`."
         )
 
 
