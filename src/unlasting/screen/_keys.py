@@ -103,7 +103,10 @@ class ScreenKeys:
     @classmethod
     def _resolved(cls, adata: AnnData, keys: dict[str, Any]) -> ScreenKeys:
         """Put a label first among the controls where a pattern is given: the most frequent match."""
-        names, key = _names(keys.get("control", cls.control)) or [""], keys.get("perturbation_key", cls.perturbation_key)
+        names, key = (
+            _names(keys.get("control", cls.control)) or [""],
+            keys.get("perturbation_key", cls.perturbation_key),
+        )
         if "*" in names[0] and key in adata.obs:
             labels = Counter(map(str, adata.obs[key]))
             matches = [label for label, _ in labels.most_common() if _pattern(names).fullmatch(label)]
@@ -344,8 +347,8 @@ def _recorded(adata: AnnData) -> dict[str, Any]:
 
 def _names(control: object) -> list[str]:
     """List the control labels and patterns, each once."""
-    several = isinstance(control, Iterable) and not isinstance(control, str)
-    return list(dict.fromkeys(map(str, control if several else [control])))
+    names = control if isinstance(control, Iterable) and not isinstance(control, str) else [control]
+    return list(dict.fromkeys(map(str, names)))
 
 
 def _pattern(names: Iterable[str]) -> re.Pattern[str]:
