@@ -103,7 +103,10 @@ class ScreenKeys:
     @classmethod
     def _resolved(cls, adata: AnnData, keys: dict[str, Any]) -> ScreenKeys:
         """Put a label first among the controls where a pattern is given: the most frequent match."""
-        names, key = _names(keys.get("control", cls.control)) or [""], keys.get("perturbation_key", cls.perturbation_key)
+        names, key = (
+            _names(keys.get("control", cls.control)) or [""],
+            keys.get("perturbation_key", cls.perturbation_key),
+        )
         if "*" in names[0] and key in adata.obs:
             labels = Counter(map(str, adata.obs[key]))
             matches = [label for label, _ in labels.most_common() if _pattern(names).fullmatch(label)]
