@@ -24,7 +24,7 @@ from unlasting.effects import EffectsModel
 from unlasting.model._base import ModelBase, check_scale
 from unlasting.model._mudata import modality_of
 from unlasting.module import Preset
-from unlasting.screen import check_cells, check_genes
+from unlasting.screen import check_cells, check_genes, logger, use_plain_strings
 
 FORMAT: Final = 1
 _JSON: Final = "model.json"
@@ -79,10 +79,23 @@ class SavingMixin(ModelBase):
             content = save({k: v.clone() for k, v in {**tensors, **arrays}.items()})
             (building / _TENSORS).write_bytes(content)  # not by safetensors, whose files others may not read
             if save_anndata:
-                self.adata.write_h5ad(building / _ADATA)
+                self._write_cells(building / _ADATA)
             description["files"] = {file.name: _checksum(file) for file in sorted(building.iterdir())}
             description["sha256"] = _checksum_of(description)
             (building / _JSON).write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+    def _write_cells(self, path: Path) -> None:
+        """Write the model's cells; a failure is logged, and the model is saved without them."""
+        use_plain_strings(self.adata)
+        try:
+            self.adata.write_h5ad(path)
+        except (TypeError, ValueError, NotImplementedError, KeyError) as error:
+            path.unlink(missing_ok=True)
+            logger.warning(
+                "The model is saved without its cells, which h5ad cannot hold: %s. Convert or drop the entry, and write them "
+                "yourself: `model.adata.write_h5ad(...)`.",
+                error,
+            )
 
     @classmethod
     def load(

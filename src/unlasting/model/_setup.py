@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS
@@ -27,6 +28,7 @@ from unlasting.data import (
 from unlasting.effects import TargetVocabulary
 from unlasting.model._base import ModelBase, targets_by_kind
 from unlasting.model._mudata import expression_of, modality_of
+from unlasting.pp._genes import gene_names, looks_like_gene
 from unlasting.screen import (
     SPLIT_KEY,
     SPLITS,
@@ -245,6 +247,13 @@ class SetupMixin(ModelBase):
             if targets["stimulus"]
             else "",  # a misspelt gene would be among them
         )
+        spelt = [name for name in targets["stimulus"] if looks_like_gene(name)]
+        if spelt:
+            logger.warning(
+                "setup_anndata: the stimuli %s are spelt like genes, but neither measured nor in the prior. Correct the names, "
+                "or name genes in `pp.grn(adata, targets=[...])`.",
+                listed(spelt),
+            )
 
     def prepare(self, adata: AnnData, *, copy: bool = False) -> AnnData | None:
         """Normalise raw counts like the training screen, on the model's genes.
@@ -279,7 +288,17 @@ class SetupMixin(ModelBase):
                 "Normalise the new cells in the same way, and pass `adata[:, model.get_var_names()].copy()`."
             )
         check_cells(adata)
+        missing = [
+            gene for gene in self.get_var_names() if gene not in set(gene_names(adata, self.get_var_names(), None)[0])
+        ]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} of the {len(self.get_var_names())} genes of the model are missing in the new cells: "
+                f"{listed(missing)}. Train on the genes in common (`pp.prepare(adata, genes=...)`), or pass cells with all "
+                "measured genes. If these genes were measured and never detected, add them as zeros."
+            )
         adata = adata.copy() if copy else adata
+        self._label_as_controls(adata)
         split = self._known_split(adata)
         n_genes, before = adata.n_vars, self.preparation_["genes_before"]
         pp.prepare(
@@ -306,6 +325,18 @@ class SetupMixin(ModelBase):
                 before,
             )
         return adata if copy else None
+
+    def _label_as_controls(self, adata: AnnData) -> None:
+        """Label cells without any label as controls, and log it."""
+        key, control = self.keys.perturbation_key, self.keys.control
+        if key not in adata.obs:
+            logger.warning(
+                "The new cells have no column %r, and are taken as controls. If they are perturbed, label them first: "
+                "`adata.obs[%r] = ...`.",
+                key,
+                key,
+            )
+            adata.obs[key] = pd.Categorical([control] * adata.n_obs)
 
     def _known_split(self, adata: AnnData) -> np.ndarray | None:
         """Look up each cell's split, if all are cells of the training screen."""
@@ -458,7 +489,8 @@ def _check_drugs(adata: AnnData, keys: ScreenKeys, perturbations: set[Perturbati
     if keys.dose_key is not None and not names & molecules:
         raise ValueError(
             f"`dose_key` is {keys.dose_key!r}, but no perturbation is a drug: only drugs have doses. Call "
-            "`pp.molecules(adata, smiles_key=...)` first, or set up without `dose_key`."
+            "`pp.molecules(adata, smiles_key=...)` first. Without SMILES, drugs are known by name: `pp.molecules(adata, "
+            "embedding=pd.DataFrame(np.eye(len(names)), index=names))` with their `names`. Or set up without `dose_key`."
         )
 
 

@@ -29,6 +29,7 @@ from unlasting.screen._chemistry import (
 )
 from unlasting.screen._constants import COUNTS_LAYER, PREDICTION_KEY, SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
 from unlasting.screen._counts import counts_per_unit, is_counts, rounded_counts, screen_counts
+from unlasting.screen._files import use_plain_strings
 from unlasting.screen._keys import ScreenKeys, split_hash
 from unlasting.screen._labels import require_perturbed, review_labels, target_by_guide, warn_of_labels
 from unlasting.screen._logging import listed, logger
@@ -86,5 +87,6 @@ __all__ = [
     "split_label",
     "tanimoto_similarity",
     "target_by_guide",
+    "use_plain_strings",
     "warn_of_labels",
 ]

@@ -227,14 +227,28 @@ def integer_counts(adata: AnnData) -> sparse.csr_matrix:
         )
     fractional = values[values != np.rint(values)]
     if fractional.size:
-        raise ValueError(
-            f"`adata.X` contains fractions (such as {fractional[0]:g}), like normalised or log-transformed data. "
-            "Raw counts are needed: put them back, for example with `adata.X = adata.layers['counts'].copy()`."
-        )
+        if values.max() > _LARGEST_LOG and not _has_one_total(counts):
+            fix = (
+                "like counts after the removal of ambient RNA. Raw counts are needed: round them, `adata.X.data = np.rint(adata.X.data)`, or "
+                "`adata.X = np.rint(adata.X)` for a dense matrix."
+            )
+        else:
+            fix = (
+                "like normalised or log-transformed data. Raw counts are needed: put them back, for example with "
+                "`adata.X = adata.layers['counts'].copy()`. Without raw counts, leave out `pp.prepare` if the values are "
+                "log-normalised, and round them (`np.rint`) if they are counts after the removal of ambient RNA."
+            )
+        raise ValueError(f"`adata.X` contains fractions (such as {fractional[0]:g}), {fix}")
     counts = counts.astype(np.float32)
     counts.sum_duplicates()
     counts.eliminate_zeros()
     return counts
+
+
+def _has_one_total(matrix: sparse.csr_matrix) -> bool:
+    """Whether all cells have the same sum, as after normalisation."""
+    totals = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    return float(np.ptp(totals)) < 1e-3 * max(float(totals.max(initial=0.0)), 1.0)
 
 
 def _values(matrix: Any) -> Iterator[np.ndarray]:
