@@ -90,7 +90,8 @@ class EffectsModel:
         means = statistics.control_mean.double().numpy()
         described = features(vocabulary.trained_conditions)
         regression = EffectRegression.fit(described, features.specific, means, measured, on_target)
-        return cls(statistics, mixture, features, regression)
+        fitted = cls(statistics, mixture, features, regression)
+        return cls.from_state(fitted.state(), vocabulary)  # equal to a saved model in the last bits, too
 
     @property
     def vocabulary(self) -> TargetVocabulary:
@@ -171,7 +172,8 @@ class EffectsModel:
         parts: dict[str, dict[str, Any]] = {}
         for name, array in state.items():
             part, field = name.split(".")
-            parts.setdefault(part, {})[field] = array
+            # torch aligns memory, on which the last bits of products depend
+            parts.setdefault(part, {})[field] = torch.from_numpy(array).clone().numpy()
         for part in ("statistics", "mixture"):
             parts[part] = {field: torch.from_numpy(array) for field, array in parts[part].items()}
         similarity = MolecularSimilarity(**{field: float(value) for field, value in parts["similarity"].items()})
