@@ -90,6 +90,7 @@ def test_a_prior_joins_genes_and_describes_targets(follow):
     assert joined <= {"IFNGR1", "IFNGR2", "JAK2", "STAT1", "SMAD4", "CUL3"}
 
 
+@pytest.mark.slow
 def test_a_kernel_family_shares_effects(follow):
     adata = ul.datasets.simulate_screen(n_cells=60, n_controls=200, n_targets=6, n_unmeasured=0, n_genes=40, seed=1)
     ul.pp.split(adata, "unseen_perturbation", test="T2", val_fraction=0)
@@ -133,6 +134,7 @@ def test_a_split_kind_holds_out_its_cells(follow):
     assert adata.uns["unlasting"]["split"]["kind"] == "last_batch"
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_denoiser_trains_generates_and_is_saved(follow, tmp_path):
     recipe = follow("denoiser")

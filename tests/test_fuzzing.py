@@ -117,6 +117,7 @@ def goes_through(adata: anndata.AnnData, cell_type_key: str | None) -> bool:
 @settings(FORGIVING, max_examples=80 * TIMES)
 @given(adata=screens(), cell_type_key=st.sampled_from([None, "cell_type"]))
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_any_screen_is_taken_or_refused(adata, cell_type_key):
     if goes_through(adata, cell_type_key):
         ul.UnlastingModel(adata, **SIZES)
@@ -125,6 +126,7 @@ def test_any_screen_is_taken_or_refused(adata, cell_type_key):
 @settings(FORGIVING, max_examples=8 * TIMES)
 @given(adata=screens(), cell_type_key=st.sampled_from([None, "cell_type"]))
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_what_is_taken_can_be_trained_on(adata, cell_type_key):
     if goes_through(adata, cell_type_key):
         model = ul.UnlastingModel(adata, n_steps=2, **SIZES)
@@ -138,6 +140,7 @@ def test_what_is_taken_can_be_trained_on(adata, cell_type_key):
 @settings(FORGIVING, max_examples=20 * TIMES)
 @given(adata=screens(), data=st.data())
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_any_mudata_is_taken_or_refused(adata, data):
     """Labels stand in the expression, in another modality or in the MuData; cells differ in number or order."""
     if not takes(ul.pp.prepare, adata, min_cells=1, genes=list(adata.var_names)):

@@ -34,6 +34,7 @@ def shared(tmp_path, monkeypatch):
     return names
 
 
+@pytest.mark.slow
 def test_the_hub_loads_the_model(shared):
     expected = shared["model"].generate(**CALL).X.toarray()
     np.testing.assert_array_equal(shared["hub"].model.generate(**CALL).X.toarray(), expected)
@@ -44,6 +45,7 @@ def test_the_hub_loads_the_model(shared):
     assert json.loads(Path("my_model/_scvi_required_metadata.json").read_text())["model_parent_module"] == "unlasting"
 
 
+@pytest.mark.slow
 def test_a_card_is_not_lost(shared):
     with pytest.raises(FileExistsError, match="'README.md' is one"):
         shared["model"].save("my_model", overwrite=True)
@@ -51,6 +53,7 @@ def test_a_card_is_not_lost(shared):
 
 
 @pytest.mark.parametrize("shortcut", [HubMetadata, HubModelCardHelper])
+@pytest.mark.slow
 def test_the_shortcuts_of_scvi_tools_still_do_not_know_the_model(shared, shortcut):
     """When this fails, the page can be shortened."""
     arguments = {"license_info": "mit"} if shortcut is HubModelCardHelper else {}

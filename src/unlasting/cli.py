@@ -17,7 +17,17 @@ import typer
 from typer.core import TyperGroup
 
 from unlasting._files import replacing
-from unlasting.screen import TEST, Cells, ScreenKeys, listed, logger, not_none
+from unlasting.screen import (
+    TEST,
+    Cells,
+    ScreenKeys,
+    check_log_normalised,
+    expression,
+    listed,
+    logger,
+    not_none,
+    use_plain_strings,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +84,7 @@ def _accelerator(name: str) -> str:
     return name
 
 
-File = Annotated[Path, typer.Argument(help="A screen as h5ad.", exists=True, dir_okay=False, show_default=False)]
+File = Annotated[Path, typer.Argument(help="A screen as h5ad or zarr.", exists=True, show_default=False)]
 Model = Annotated[Path, typer.Option("--model", "-m", help="Folder for the saved model.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Path for the output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
@@ -171,7 +181,10 @@ def train(
     ] = None,
     prior: Annotated[str, typer.Option(help="Prior for the gene graph: go, none, or an scGPT folder.")] = "go",
     perturbation_key: Annotated[str | None, typer.Option(help="Column of obs with the perturbation.")] = None,
-    control: Annotated[str | None, typer.Option(help="Label for unperturbed cells.")] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="Label for unperturbed cells, or a pattern such as 'non-targeting*'. May be repeated."),
+    ] = None,
     delimiter: Annotated[str | None, typer.Option(help="Separator between the targets in a combination.")] = None,
     cell_type_key: Annotated[str | None, typer.Option(help="Column of obs with the cell type.")] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with the batch.")] = None,
@@ -203,7 +216,7 @@ def train(
     adata = _read(file)
     given: dict[str, Any] = not_none(
         perturbation_key=perturbation_key,
-        control=control,
+        control=control[0] if control and len(control) == 1 else control or None,
         delimiter=delimiter,
         cell_type_key=cell_type_key,
         batch_key=batch_key,
@@ -214,7 +227,7 @@ def train(
         ScreenKeys.restart(adata, **given).write(adata)
     else:
         ul.pp.split(adata, split, **given, seed=seed)
-    ul.pp.prepare(adata, n_top_genes=n_top_genes, library_size_key=library_size_key)
+    _normalise(adata, n_top_genes=n_top_genes, library_size_key=library_size_key)
     if ScreenKeys.read(adata).smiles_key is not None:
         ul.pp.molecules(adata)
     ul.pp.grn(adata, prior=None if prior == "none" else prior)
@@ -243,7 +256,6 @@ def predict(
         typer.Argument(
             help="Cells with raw counts on the training genes; by default the training screen itself.",
             exists=True,
-            dir_okay=False,
             show_default=False,
         ),
     ] = None,
@@ -280,7 +292,7 @@ def predict(
     adata = None if file is None else _prepared(_read(file), trained)
     if perturbation:
         keys = trained.keys
-        controls = None if adata is None else adata[adata.obs[keys.perturbation_key] == keys.control].copy()
+        controls = None if adata is None else adata[keys.labels(adata) == keys.control].copy()
         cells = trained.generate(perturbation, n_cells, dose=dose or None, controls=controls, seed=seed)
     else:
         cells = trained.adata if adata is None else adata
@@ -296,7 +308,7 @@ def evaluate(
     layer: Annotated[str, typer.Option(help="Layer of FILE with the generated cells.")] = "unlasting",
     predictions: Annotated[
         Path | None,
-        typer.Option(help="Generated cells from any tool, in a second h5ad.", exists=True, dir_okay=False),
+        typer.Option(help="Generated cells from any tool, in a second h5ad or zarr.", exists=True),
     ] = None,
     output: Output = Path("scores.csv"),
     seed: Seed = 0,
@@ -369,14 +381,34 @@ def _read(file: Path) -> AnnData:
     import anndata
 
     try:
-        return anndata.read_h5ad(file)
-    except OSError as error:
-        raise ValueError(f"{str(file)!r} cannot be read as h5ad: {error}. Give a complete h5ad file.") from error
+        adata = anndata.read_zarr(file) if file.is_dir() else anndata.read_h5ad(file)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{str(file)!r} cannot be read: {error}. Give a complete h5ad file or zarr store.") from error
+    use_plain_strings(adata)
+    return adata
+
+
+def _normalise(adata: AnnData, **options: Any) -> None:
+    """Call `pp.prepare`; log-normalised values without counts are kept, and said."""
+    import unlasting as ul
+    from unlasting.pp._genes import find_counts
+
+    if find_counts(adata)[0] is None:
+        try:
+            check_log_normalised(expression(adata), "`adata.X`")
+        except ValueError:
+            ul.pp.prepare(adata, **options)  # says what is wrong
+        logger.warning(
+            "The file holds no raw counts: its values are taken as log-normalised, and all genes are kept. If they are "
+            "something else, put raw counts into X or layers['counts']."
+        )
+        return
+    ul.pp.prepare(adata, **options)
 
 
 def _prepared(adata: AnnData, model: UnlastingModel) -> AnnData:
     """Normalise cells as in training, unless `pp.prepare` has done so."""
-    if "prepare" not in adata.uns.get("unlasting", {}):
+    if "prepare" not in adata.uns.get("unlasting", {}) and "target_sum" in model.preparation_:
         model.prepare(adata)
     return adata
 

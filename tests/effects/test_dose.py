@@ -55,7 +55,7 @@ def screen(halves: dict[str, float], *, slope=1.4, size=0.5, n_genes=40, seed=0)
 
 def only(measured: MeasuredEffects, rows: np.ndarray) -> MeasuredEffects:
     """Keep some of the measurements."""
-    arrays = ("condition", "population", "n_cells", "noise", "effects")
+    arrays = ("condition", "context", "n_cells", "noise", "effects")
     return dataclasses.replace(measured, **{name: getattr(measured, name)[rows] for name in arrays})
 
 

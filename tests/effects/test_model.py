@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -63,7 +64,7 @@ def model() -> EffectsModel:
 
 @pytest.fixture(scope="module")
 def populations(model):
-    return model.statistics.populations(torch.tensor([0, 0]))
+    return model.statistics.populations(torch.tensor([0, 1]))
 
 
 def test_measured_conditions_are_predicted_and_the_control_is_unchanged(model, populations):
@@ -87,7 +88,7 @@ def test_measured_conditions_are_predicted_and_the_control_is_unchanged(model, p
 
 
 def test_an_unseen_gene_acts_like_a_similar_one(model, populations):
-    similar, other = model.effects([Perturbation(("G2",)), Perturbation(("G3",))], populations.mean.numpy())
+    similar, other = model.effects([Perturbation(("G2",)), Perturbation(("G3",))], populations)
     assert similar[1, 10:20].mean() > 5 * abs(other[1, 10:20].mean())
     support = model.support([CONDITIONS[1], Perturbation(), *(Perturbation((name,)) for name in ("G2", "TFX", "NEW"))])
     assert support[:2].tolist() == [1.0, 1.0]
@@ -150,6 +151,16 @@ def test_test_cells_are_not_read(model):
     state = EffectsModel.fit(other, CONDITIONS, VOCABULARY).state()
     for name, array in model.state().items():
         np.testing.assert_array_equal(state[name], array, err_msg=name)
+
+
+def test_batches_of_one_cell_type_are_one_context():
+    cells = screen()
+    batches = EffectsModel.fit(dataclasses.replace(cells, cell_type=np.zeros(2, dtype=int)), CONDITIONS, VOCABULARY)
+    assert batches.regression.coefficients.shape[1] == len(batches.regression.contexts.profiles) == 1
+    populations = batches.statistics.populations(torch.tensor([0, 0]))
+    one, other = (batches.effects(CONDITIONS, populations[torch.full((8,), code)]) for code in (0, 1))
+    np.testing.assert_array_equal(one, other)
+    assert one[1, 1, 10:20].min() > 1.0
 
 
 def test_options_reach_the_parts():

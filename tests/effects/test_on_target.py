@@ -10,6 +10,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 
 from unlasting.effects import (
+    ContextKernel,
     EffectRegression,
     HurdleParameters,
     MeasuredEffects,
@@ -212,12 +213,14 @@ def pathways(seed=0):
 
 def fitted(known, features, measured, mode="knockout"):
     own = OnTargetEffects.find(known, measured, controls(), X_MAX, mode)
-    return EffectRegression.fit(features, np.ones(features.shape[1]), np.zeros((1, N_GENES)), measured, own)
+    contexts = ContextKernel.centred(np.zeros((1, N_GENES)))
+    return EffectRegression.fit(features, np.ones(features.shape[1]), contexts, measured, own)
 
 
 def expected(fit, features, node) -> np.ndarray:
     """Add the effect on each row's target, if any."""
-    effects = fit.effects(np.asarray(features, dtype=np.float32), np.zeros((len(features), N_GENES)))
+    n = len(features)
+    effects = fit.effects(np.asarray(features, dtype=np.float32), np.zeros(n, dtype=int), np.zeros((n, N_GENES)))
     for row, gene in enumerate(node):
         if gene >= 0:
             effects[row, :, gene] += fit.on_target[:, gene]

@@ -94,9 +94,7 @@ def test_drugs_without_a_dose_are_compared_too() -> None:
     known = vocabulary(molecules)
     undosed = [dataclasses.replace(p, doses=(None,)) for p in known.trained_conditions[2::3]]
     rows = np.arange(2, len(measured.condition), 3)
-    arrays = {
-        name: getattr(measured, name)[rows] for name in ("condition", "population", "n_cells", "noise", "effects")
-    }
+    arrays = {name: getattr(measured, name)[rows] for name in ("condition", "context", "n_cells", "noise", "effects")}
     [(drugs, products)] = _products_of_full_effects(
         dataclasses.replace(known, trained_conditions=undosed), dataclasses.replace(measured, **arrays), curves
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -110,6 +111,13 @@ def assert_unchanged(adata: AnnData, before: dict[str, object]) -> None:
     np.testing.assert_array_equal(after.pop("X"), before["X"])
     pd.testing.assert_frame_equal(after.pop("obs"), before["obs"])
     assert after == {k: v for k, v in before.items() if k not in ("X", "obs")}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that read a model trained here as slow."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and {"model", "paper_model", "either"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -129,7 +129,7 @@ FAULTS = {
     "repeated target": (labels("control", "T1+T1", 1), r"'T1\+T1' repeats a target. Name every target once", PARSED),
     "unknown target": (labels("T1", "XYZ", 1), "Nothing is known of the target 'XYZ'", ["predict"]),
     "one cell of a condition": (labels("T1", "XYZ", 1), r"is for training.* perturbation 'XYZ' was not.*adata=False", ["load"]),
-    "no column": (no_column, "`perturbation_key` is 'perturbation', but `adata.obs` has no such column", PARSED),
+    "no column": (no_column, "`perturbation_key` is 'perturbation', but `adata.obs` has no such column", [*UNWRITTEN, "predict"]),
     "repeated gene": (repeated("var_names"), "var_names_make_unique|genes of the model are missing", ALL),
     "repeated cell": (repeated("obs_names"), "obs_names_make_unique", ALL),
     "no such part": (column("unlasting_split", "val", "held"), r"\['held'\]; only 'train', 'val' and 'test'", UNWRITTEN[1:]),
@@ -139,7 +139,7 @@ FAULTS = {
     "no genes": (lambda adata: adata[:, :0].copy(), "is empty|genes of the model are missing", ALL),
     "a frame": (lambda adata: adata.to_df(), ANNDATA, ALL),
     "a path": (lambda adata: "screen.h5ad", ANNDATA, ALL),
-    "a gene less": (lambda adata: adata[:, 1:].copy(), "1 of the 20 .*'T1' the first", ["predict", "generate", "load", "model.prepare"]),
+    "a gene less": (lambda adata: adata[:, 1:].copy(), "1 of the 20 .*('T1' the first|missing in the new cells: T1)", ["predict", "generate", "load", "model.prepare"]),
     "turned genes": (lambda adata: adata[:, ::-1].copy(), r"same order. Pass `adata\[:, model.get_var_names", ["predict", "generate", "load"]),
     "a changed panel": (lambda adata: adata[:, 1:].copy(), r"do not begin with the 19 genes.*Call `pp\.grn", ["setup"]),
 }  # fmt: skip

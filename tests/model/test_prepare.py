@@ -115,7 +115,7 @@ def test_another_number_of_genes_is_told(model, caplog):
 def test_refusals_leave_the_cells_as_they_were(model):
     adata = raw()
     missing = adata[:, [name for name in adata.var_names if name != model.get_var_names()[2]]].copy()
-    with pytest.raises(ValueError, match="1 of the .* `genes` are not among `adata.var_names`"):
+    with pytest.raises(ValueError, match="1 of the .* genes of the model are missing in the new cells"):
         model.prepare(missing)
     assert missing.n_vars == 49
     fractions = adata.copy()

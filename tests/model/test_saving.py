@@ -104,6 +104,7 @@ def test_without_an_anndata_it_takes_controls(either, folder, controls):
         loaded.train(max_steps=1)
 
 
+@pytest.mark.slow
 def test_options_are_saved(build, screen, tmp_path):
     """Single options, and whole option classes of the networks and their training."""
     sizes = {"width": 8, "gene_features": 4, "attention_features": 4, "time_frequencies": 8}
@@ -159,6 +160,7 @@ def test_a_new_process_generates_the_same_cells(build, screen, tmp_path):
     assert 0 < support["NEW1"] < support["G3+TFX"]
 
 
+@pytest.mark.slow
 def test_a_loaded_model_trains_on(build, screen, tmp_path):
     model = build(screen(n_cells=200), train=5)
     model.save(tmp_path / "model")
@@ -180,6 +182,7 @@ def test_a_loaded_model_keeps_its_statistics_and_its_own_split(model, tmp_path, 
         assert torch.equal(loaded.module.state_dict()[name], value), name
 
 
+@pytest.mark.slow
 def test_a_stored_model_gives_the_stored_cells_also_after_another_save(tmp_path):
     folder, expected = STORED / "model", np.load(STORED / "cells.npz", allow_pickle=False)
     assert sum(file.stat().st_size for file in STORED.rglob("*") if file.is_file()) < 200_000

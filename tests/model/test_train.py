@@ -55,6 +55,7 @@ def moved(before: dict[str, torch.Tensor], module: torch.nn.Module) -> set[str]:
     return {".".join(parts[:2]) if parts[0] == "averaged" else parts[0] for parts in changed}
 
 
+@pytest.mark.slow
 def test_each_stage_moves_only_its_own_network(build, screen):
     for preset in ("default", "paper"):
         watch = Watch()
@@ -62,6 +63,7 @@ def test_each_stage_moves_only_its_own_network(build, screen):
         assert watch.moved == {name: {name, f"averaged.{name}"} for name in NETWORKS}
 
 
+@pytest.mark.slow
 def test_no_steps_leave_the_effects_model_alone(build, screen, tmp_path):
     model = build(screen(n_cells=200))
     before = weights(model.module)
@@ -140,6 +142,7 @@ def test_the_same_seed_gives_the_same_cells(build, screen):
         assert not np.array_equal(first.X.toarray(), third.X.toarray())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model(screen):
     """Whatever else drew random numbers before, and without any effect on those."""
     adata = screen(n_cells=150)
@@ -166,6 +169,7 @@ def test_history_holds_both_networks(build, screen):
         assert values[-1] < values[0], name
 
 
+@pytest.mark.slow
 def test_history_counts_each_networks_own_steps_whatever_the_logger(build, screen, tmp_path):
     model, logged = build(screen(n_cells=200)), build(screen(n_cells=200))
     model.train(max_steps=12, seed=0, **QUIET)
@@ -189,6 +193,7 @@ def test_history_counts_each_networks_own_steps_whatever_the_logger(build, scree
     assert change < 1.0  # from the earlier weights
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_the_weights_and_says_so(build, screen, caplog):
     model = build(screen(n_cells=300))
     before, handler = weights(model.module), signal.getsignal(signal.SIGINT)
@@ -208,6 +213,7 @@ def test_an_interruption_keeps_the_weights_and_says_so(build, screen, caplog):
     assert "mask_network" in moved(before, model.module)
 
 
+@pytest.mark.slow
 def test_an_error_is_not_an_interruption(build, screen):
     class Fault(Callback):
         def on_train_batch_end(self, *args) -> None:
@@ -251,6 +257,7 @@ def test_the_best_averaged_weights_are_kept(build, screen):
     assert float(score) == pytest.approx(scores.min(), rel=0.2)
 
 
+@pytest.mark.slow
 def test_cells_behind_steps_and_epochs(build, screen):
     """Without a split a tenth is validated; epochs are passes over training cells; a batch may exceed the screen."""
     adata = screen(n_cells=400)
@@ -290,6 +297,7 @@ def test_half_precision_is_like_full(build, screen):
     assert not np.array_equal(whole, rough)
 
 
+@pytest.mark.slow
 def test_test_cells_change_nothing(build, screen):
     """The same model, whatever the values of test cells."""
     adata = screen(n_cells=300)
@@ -305,6 +313,7 @@ def test_test_cells_change_nothing(build, screen):
         assert frame.equals(two.history[name]), name
 
 
+@pytest.mark.slow
 def test_progress_appears_in_steps_on_the_standard_error(build, screen, capsys):
     model = build(screen(n_cells=120))
     model.train(max_steps=3, accelerator="cpu")

@@ -116,6 +116,7 @@ def test_a_perturbation_changes_the_output(networks, cells, conditions):
         assert ((perturbed - control).abs().amax(-1)[list(changed)] > 1e-4).all()
 
 
+@pytest.mark.slow
 def test_the_published_drug_branch(graph, molecules, cells, conditions, shake):
     """A drug acts through its molecule and its dose, whether trained or not; without a drug nothing is fused."""
     for kind in NETWORKS:

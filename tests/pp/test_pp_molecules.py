@@ -17,6 +17,7 @@ from rdkit.Chem import Descriptors, rdFingerprintGenerator
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.preprocessing import StandardScaler
 
+import unlasting as ul
 from unlasting import datasets, pp
 from unlasting.screen import ScreenKeys
 
@@ -190,7 +191,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         pp.molecules(adata)
     for part in (
         "Invalid SMILES: 'C1CC' of 'bad', '?' of 'worse'.",
-        "Different molecules under one name: 'aspirin' (CCN, CCO).",
+        "Different molecules under one name (choose one: `smiles={name: SMILES}`): 'aspirin' (CCN, CCO).",
         "'a+b' has 3 SMILES for 2 names.",
         "an empty text for no drug): a, b, none.",
     ):
@@ -209,7 +210,6 @@ def test_faults_are_named_and_nothing_is_written():
         ({"embedding": "morgen"}, ValueError, "Did you mean 'morgan'"),
         ({"embedding": np.eye(3)}, TypeError, "`embedding` is a ndarray"),
         ({"smiles_key": "smile"}, KeyError, "Did you mean 'smiles'"),
-        ({"smiles": {"aspirin": "CCO"}}, ValueError, "Different molecules under one name: 'aspirin'"),
         ({"smiles": {"new": "CC("}}, ValueError, r"Invalid SMILES: 'CC\(' of 'new'"),
         ({"embedding": pd.DataFrame([["x"]], index=["aspirin"])}, ValueError, "must hold numbers only"),
         (
@@ -292,3 +292,34 @@ def test_unimol_says_what_is_missing(monkeypatch) -> None:
     with pytest.raises(ConnectionError, match="mol_pre_all_h_220816.*UNIMOL_WEIGHT_DIR"):
         pp.molecules(adata, embedding="unimol")
     assert "unlasting" not in adata.uns
+
+
+def test_one_drug_with_several_stereo_smiles_is_chosen_by_name():
+    adata = ul.datasets.simulate_drug_screen()
+    name = str(adata.uns["unlasting"]["molecules"]["drugs"][0]) if "molecules" in adata.uns.get("unlasting", {}) else ""
+    name = name or str(adata.obs.loc[adata.obs["smiles"].astype(str).str.len() > 3, "perturbation"].iloc[0])
+    rows = np.flatnonzero(adata.obs["perturbation"].astype(str) == name)
+    smiles = adata.obs["smiles"].astype(object)
+    smiles.iloc[rows[::2]] = "C[C@H](N)C(=O)O"
+    smiles.iloc[rows[1::2]] = "C[C@@H](N)C(=O)O"
+    adata.obs["smiles"] = smiles
+    with pytest.raises(ValueError, match=r"Different molecules under one name \(choose one: `smiles="):
+        ul.pp.molecules(adata)
+    ul.pp.molecules(adata, smiles={name: "CC(N)C(=O)O"})
+    stored = adata.uns["unlasting"]["molecules"]
+    assert stored["drug_smiles"][list(stored["drugs"]).index(name)] == "CC(N)C(=O)O"
+
+
+def test_drugs_without_smiles_have_doses_by_name():
+    adata = ul.datasets.simulate_drug_screen(n_combos=0, n_gene_targets=0)
+    del adata.uns["unlasting"], adata.obs["smiles"]
+    ul.pp.split(adata, "random", dose_key="dose")
+    ul.pp.prepare(adata, min_cells=1)
+    ul.pp.grn(adata, prior=None)
+    with pytest.raises(ValueError, match=r"Without SMILES.*embedding=pd\.DataFrame\(np\.eye"):
+        ul.UnlastingModel.setup_anndata(adata)
+    names = sorted(set(adata.obs["perturbation"].astype(str)) - {"control"})
+    ul.pp.molecules(adata, embedding=pd.DataFrame(np.eye(len(names)), index=names))
+    ul.pp.grn(adata, prior=None)
+    ul.UnlastingModel.setup_anndata(adata)
+    assert ul.UnlastingModel(adata, width=32).targets["drug"] == names

@@ -200,7 +200,7 @@ def test_faults_are_named_and_nothing_is_written() -> None:
         (spoil(np.nan), {}, "1 NaN or infinite"),
         (spoil(np.inf), {}, "1 NaN or infinite"),
         (spoil(-1), {}, "negative values .the smallest is -1"),
-        (spoil(0.5), {}, r"fractions \(such as 0.5\), like normalised"),
+        (spoil(0.5), {}, r"fractions \(such as 0.5\), like counts after"),
         (empty_cell, {}, "1 cells have no counts .the first: 'cell3'.*filter_cells"),
         (repeat_gene, {}, "The gene name 'G1' is repeated. Call `adata.var_names_make_unique"),
         (no_training, {}, "No cell is labelled 'train'"),

@@ -1,45 +1,88 @@
-"""Kernel over control populations: how far an effect in one population transfers to another."""
+"""Kernel over contexts: how far an effect in one cell type transfers to another."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
+import torch
+from scipy.special import softmax
 
-CONTEXT_SHARES: Final = (0.0, 0.25, 0.5, 0.75, 0.9)
-"""Candidate shares for the variance that is particular to populations."""
+SHARES: Final = np.array([0.0, 0.125, 0.25, 0.375, 0.5])
+"""Candidate shares of the variance that is particular to contexts. Above one half, covariances could be negative."""
+_LOG_PRIOR: Final = -2.0 * SHARES
+"""Full transfer is likeliest where contexts are few or effects weak."""
+_OUTPUTS_AS_ONE: Final = 50.0
+"""Outputs that count as one: genes respond together, and their likelihoods are not independent."""
 
 
 @dataclass(frozen=True)
 class ContextKernel:
-    """Covariance `1 - share + share * correlation` between effects in two control populations.
+    """Covariance `1 - share + share * correlation` between effects in two contexts.
+
+    With shares up to one half it is positive semi-definite and non-negative, for unseen contexts too.
 
     Parameters
     ----------
     profiles
-        Centred mean expression with length one, shape `(n_populations, n_genes)`.
+        Centred mean expression with length one in the control cells of every context, shape `(n_contexts, n_genes)`.
     centre
-        Mean expression over populations, shape `(n_genes,)`.
-    share
-        Share in an effect's variance that is particular to populations, shape `()`.
+        Mean expression over contexts, shape `(n_genes,)`.
+    weights
+        Posterior weight of every candidate share, shape `(n_shares,)`.
     """
 
     profiles: np.ndarray
     centre: np.ndarray
-    share: np.ndarray
+    weights: np.ndarray
 
     @classmethod
     def centred(cls, means: np.ndarray) -> Self:
-        """Make a kernel without particular effects from mean expression, shape `(n_populations, n_genes)`."""
+        """Make a kernel with full transfer from mean expression, shape `(n_contexts, n_genes)`."""
         centre = means.mean(axis=0)
-        return cls(_unit(means - centre), centre, np.array(0.0))
+        return cls(_unit(means - centre), centre, np.eye(len(SHARES))[0])
 
-    def __call__(self, means: np.ndarray) -> np.ndarray:
-        """Compute covariances with the trained populations for mean expression `(n, n_genes)`, `(n, n_populations)`."""
-        correlation = _unit(means.astype(self.centre.dtype) - self.centre) @ self.profiles.T
-        return 1.0 - self.share + self.share * correlation
+    def __call__(self, context: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """Compute covariances with the contexts.
+
+        Parameters
+        ----------
+        context
+            Codes, -1 for a new context, shape `(n,)`.
+        means
+            Mean expression in control cells, read for new contexts, shape `(n, n_genes)`.
+
+        Returns
+        -------
+        Shape `(n, n_contexts)`.
+        """
+        known = (context >= 0)[:, None]
+        profiles = np.where(known, self.profiles[np.maximum(context, 0)], _unit(means - self.centre))
+        return self._covariance(profiles)
+
+    def between(self) -> np.ndarray:
+        """Compute covariances between the contexts, shape `(n_contexts, n_contexts)`."""
+        return self._covariance(self.profiles)
+
+    def candidates(self) -> list[Self]:
+        """Get the kernel for each share alone."""
+        return [replace(self, weights=weights) for weights in np.eye(len(SHARES))]
+
+    def averaged_over(self, log_likelihood: np.ndarray) -> Self:
+        """Average the shares by their likelihoods over all outputs, shape `(n_shares,)`."""
+        likelihood = log_likelihood - log_likelihood.max()
+        return replace(self, weights=softmax(_LOG_PRIOR + likelihood / _OUTPUTS_AS_ONE))
+
+    def _covariance(self, profiles: np.ndarray) -> np.ndarray:
+        share = self.weights @ SHARES
+        return np.asarray(1.0 - share + share * (aligned(profiles) @ self.profiles.T))
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """Copy to memory with torch's alignment, because products round by it: a loaded model equals the fitted one."""
+    return torch.from_numpy(array).clone().numpy()

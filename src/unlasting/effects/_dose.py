@@ -105,8 +105,8 @@ class SingleDrug:
     ----------
     place
         Row among the trained drugs.
-    population
-        Code of the control population.
+    context
+        Code of the context.
     log_doses
         Log doses in uM, infinite without a dose, shape `(n_doses,)`.
     values
@@ -119,7 +119,7 @@ class SingleDrug:
     """
 
     place: int
-    population: int
+    context: int
     log_doses: np.ndarray
     values: np.ndarray
     noise: np.ndarray
@@ -134,13 +134,13 @@ def single_drugs(vocabulary: TargetVocabulary, measured: MeasuredEffects) -> Ite
     drugs = [vocabulary.target(p.targets[0]) if len(p.targets) == 1 else None for p in rows]
     for place, drug in enumerate(vocabulary.trained_drugs):
         same = np.array([other == drug for other in drugs]) & (doses > 0)
-        for population in np.unique(measured.population[same]):
-            own = same & (measured.population == population)
+        for context in np.unique(measured.context[same]):
+            own = same & (measured.context == context)
             cell_noise = 1.0 / measured.n_cells[own]
             control_noise = float((measured.noise[own] - cell_noise).mean())
             yield SingleDrug(
                 place,
-                int(population),
+                int(context),
                 np.log(doses[own]),
                 values[own].swapaxes(0, 1),
                 np.diag(cell_noise) + control_noise,

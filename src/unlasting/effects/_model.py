@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unlasting.effects._contexts import ContextKernel
+from unlasting.effects._contexts import ContextKernel, aligned
 from unlasting.effects._dose import DoseCurves
 from unlasting.effects._features import ConditionFeatures
 from unlasting.effects._mixture import NonresponderMixture
@@ -30,7 +30,7 @@ from unlasting.screen import Perturbation
 
 @dataclass(frozen=True)
 class EffectsModel:
-    """Empirical-Bayes regression of hurdle parameters on condition features and control populations.
+    """Empirical-Bayes regression of hurdle parameters on condition features and contexts.
 
     Parameters
     ----------
@@ -87,32 +87,32 @@ class EffectsModel:
         features = ConditionFeatures(vocabulary, curves, MolecularSimilarity.fit(vocabulary, measured, curves))
         controls = HurdleParameters(statistics.control_log_odds, statistics.base, statistics.scale)
         on_target = OnTargetEffects.find(vocabulary, measured, controls, float(statistics.x_max), mode)
-        means = statistics.control_mean.double().numpy()
         described = features(vocabulary.trained_conditions)
-        regression = EffectRegression.fit(described, features.specific, means, measured, on_target)
-        fitted = cls(statistics, mixture, features, regression)
-        return cls.from_state(fitted.state(), vocabulary)  # equal to a saved model in the last bits, too
+        contexts = ContextKernel.centred(_context_means(statistics, cells))
+        regression = EffectRegression.fit(described, features.specific, contexts, measured, on_target)
+        return cls(statistics, mixture, features, regression)
 
     @property
     def vocabulary(self) -> TargetVocabulary:
         """Targets, priors and molecules."""
         return self.features.vocabulary
 
-    def effects(self, perturbations: Sequence[Perturbation], means: np.ndarray) -> np.ndarray:
+    def effects(self, perturbations: Sequence[Perturbation], populations: ControlPopulations) -> np.ndarray:
         """Predict effects on log-odds, on the mean expressed value in s.d. and on the log s.d.
 
         Parameters
         ----------
         perturbations
             Conditions, one for each row.
-        means
-            Mean expression in their control populations on the [0, 1] scale, shape `(n, n_genes)`.
+        populations
+            Their control populations, one for each row.
 
         Returns
         -------
         Shape `(n, 3, n_genes)`; 0 for the control.
         """
-        effects = self.regression.effects(self._describe(perturbations), means)
+        context, means = (part.cpu().numpy() for part in (populations.cell_type, populations.mean.double()))
+        effects = self.regression.effects(self._describe(perturbations), context, means)
         n_genes = effects.shape[2]
         for row, perturbation in enumerate(perturbations):
             columns = self.vocabulary.measured_targets(perturbation, n_genes)
@@ -121,7 +121,7 @@ class EffectsModel:
 
     def predict(self, perturbations: Sequence[Perturbation], populations: ControlPopulations) -> HurdleParameters:
         """Predict hurdle parameters, one row for each perturbation in its population."""
-        effects = self.effects(perturbations, populations.mean.double().cpu().numpy())
+        effects = self.effects(perturbations, populations)
         return populations.hurdle_parameters().changed_by(torch.from_numpy(effects).to(populations.mean))
 
     def nonresponder_share(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
@@ -172,8 +172,7 @@ class EffectsModel:
         parts: dict[str, dict[str, Any]] = {}
         for name, array in state.items():
             part, field = name.split(".")
-            # torch aligns memory, on which the last bits of products depend
-            parts.setdefault(part, {})[field] = torch.from_numpy(array).clone().numpy()
+            parts.setdefault(part, {})[field] = aligned(array)
         for part in ("statistics", "mixture"):
             parts[part] = {field: torch.from_numpy(array) for field, array in parts[part].items()}
         similarity = MolecularSimilarity(**{field: float(value) for field, value in parts["similarity"].items()})
@@ -183,6 +182,14 @@ class EffectsModel:
             ConditionFeatures(vocabulary, DoseCurves(**parts["dose"]), similarity),
             EffectRegression(**parts["regression"], contexts=ContextKernel(**parts["contexts"])),
         )
+
+
+def _context_means(statistics: ScreenStatistics, cells: ScreenCells) -> np.ndarray:
+    """Average mean expression in control cells over the batches of every context, shape `(n_contexts, n_genes)`."""
+    controls = (cells.condition == 0) & (cells.split == 0)
+    n_cells = np.maximum(np.bincount(cells.population[controls], minlength=cells.n_populations), 1)
+    member = (np.arange(cells.context.max() + 1)[:, None] == cells.context) * n_cells
+    return member @ statistics.control_mean.double().numpy() / np.maximum(member.sum(axis=1, keepdims=True), 1)
 
 
 class ExpectedParameters:

@@ -167,8 +167,8 @@ class MeasuredEffects:
 
     Parameters
     ----------
-    condition, population
-        Codes, shape `(n_measured,)`.
+    condition, context
+        Codes of condition and cell type, shape `(n_measured,)`. Each batch of a cell type has a row.
     n_cells
         Number of training cells, shape `(n_measured,)`.
     noise
@@ -181,7 +181,7 @@ class MeasuredEffects:
     """
 
     condition: np.ndarray
-    population: np.ndarray
+    context: np.ndarray
     n_cells: np.ndarray
     noise: np.ndarray
     effects: np.ndarray
@@ -225,6 +225,8 @@ class ScreenCells:
         0 for training, 1 for validation, 2 for test cells, shape `(n_cells,)`.
     n_conditions, n_populations
         Numbers of codes.
+    cell_type
+        Code of every population's cell type, shape `(n_populations,)`. `None`: each population is one.
     """
 
     matrix: Any
@@ -233,6 +235,12 @@ class ScreenCells:
     split: np.ndarray
     n_conditions: int
     n_populations: int
+    cell_type: np.ndarray | None = None
+
+    @property
+    def context(self) -> np.ndarray:
+        """Code of every population's context, its cell type, shape `(n_populations,)`."""
+        return np.arange(self.n_populations) if self.cell_type is None else np.asarray(self.cell_type)
 
     def blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:
         """Read some rows in blocks."""
@@ -324,13 +332,13 @@ def fit_statistics(
     mean = control_sums[1] / counts
     rate = _rate(control_sums[0], counts)
 
-    measured, context = ~is_control, population[~is_control]
+    measured, rows = ~is_control, population[~is_control]
     effects = MeasuredEffects(
         condition=condition[measured],
-        population=context,
+        context=cells.context[rows],
         n_cells=n_cells[measured],
-        noise=1.0 / n_cells[measured] + 1.0 / np.maximum(n_controls[context], 1.0),
-        effects=_effects(sums[:, measured], n_cells[measured], base[context], scale[context], rate[context]),
+        noise=1.0 / n_cells[measured] + 1.0 / np.maximum(n_controls[rows], 1.0),
+        effects=_effects(sums[:, measured], n_cells[measured], base[rows], scale[rows], rate[rows]),
         detection=_rate(sums[0].sum(axis=0), n_cells.sum()),
     )
     usual_total = float(totals[training].mean())

@@ -1,8 +1,8 @@
-"""Regression of effects on condition features and control populations: a Gaussian process in closed form."""
+"""Regression of effects on condition features and contexts: a Gaussian process in closed form."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 from scipy.spatial.distance import cdist
 
-from unlasting.effects._contexts import CONTEXT_SHARES, ContextKernel
+from unlasting.effects._contexts import ContextKernel, aligned
 from unlasting.effects._moments import N_PARAMETERS, MeasuredEffects
 from unlasting.effects._on_target import OnTargetEffects
 
@@ -20,19 +20,22 @@ _ROUNDS: Final = 3
 _SIZES: Final = np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
 """Candidate variances for the effects on a gene; 0: no perturbation acts on it."""
 
+_MAX_ROWS: Final = 400
+"""Measurements that choose the kernel over contexts: decompositions are cubic."""
+
 
 @dataclass(frozen=True)
 class EffectRegression:
     """Posterior mean of effects given those in the training cells.
 
-    Two conditions' effects on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, times the kernel
-    over control populations. Relevances come from a few expectation-maximisation steps over all genes
+    Two conditions' effects on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, times the kernel over
+    contexts. Relevances come from a few expectation-maximisation steps over all genes
     :cite:p:`tipping2001relevance`, sizes from maximum likelihood, and everything else is linear algebra.
 
     Parameters
     ----------
     contexts
-        Kernel over control populations.
+        Kernel over contexts.
     relevance
         Weight for every feature, shape `(n_features,)`.
     specific
@@ -40,7 +43,7 @@ class EffectRegression:
     features
         The trained conditions' features, shape `(n_trained, n_features)`.
     coefficients
-        Effects are kernel times coefficients, shape `(n_trained, n_populations, 3, n_genes)`.
+        Effects are kernel times coefficients, shape `(n_trained, n_contexts, 3, n_genes)`.
     precision
         Inverse covariance between measured conditions at a typical effect size, shape `(n_trained, n_trained)`.
     on_target
@@ -60,7 +63,7 @@ class EffectRegression:
         cls,
         features: np.ndarray,
         specific: np.ndarray,
-        means: np.ndarray,
+        contexts: ContextKernel,
         measured: MeasuredEffects,
         on_target: OnTargetEffects | None = None,
     ) -> Self:
@@ -72,16 +75,16 @@ class EffectRegression:
             The trained conditions' features, shape `(n_trained, n_features)`.
         specific
             1 for features that distinguish targets, else 0, shape `(n_features,)`.
-        means
-            Mean expression in every control population, shape `(n_populations, n_genes)`.
+        contexts
+            Kernel over contexts, whose weights are learnt here.
         measured
             Effects in the training cells.
         on_target
             Separates on-target effects; any other effect on a target is predicted from other conditions. `None`: no
             separation.
         """
-        n_trained, (n_populations, n_genes) = len(features), means.shape
-        units = measured.units
+        n_trained, units = len(features), measured.units
+        n_contexts, n_genes = len(contexts.profiles), units.shape[1]
         target_effects, rest = np.zeros((N_PARAMETERS, n_genes)), measured
         if on_target is not None:
             target_effects, rest = on_target.separate(measured)
@@ -92,14 +95,18 @@ class EffectRegression:
         summing = sparse.csr_matrix((weight, (condition, np.arange(len(condition)))), (n_trained, len(condition)))
         relevance, precision = _relevances(features, (summing @ values) / total[:, None], 1.0 / total)
         covariance = _product(features, relevance, features)[np.ix_(condition, condition)]
-        contexts = ContextKernel.centred(means)
-        candidates = []
-        for share in CONTEXT_SHARES if n_populations > 1 else CONTEXT_SHARES[:1]:
-            kernel = replace(contexts, share=np.array(share))
-            between = kernel(means)[np.ix_(measured.population, measured.population)]
-            spectrum = _Spectrum.decompose(covariance * between, measured.noise)
-            candidates.append((*spectrum.sizes(values), kernel, spectrum))
-        _, sizes, contexts, spectrum = max(candidates, key=lambda candidate: candidate[0])
+        context = measured.context
+        if len(np.unique(context)) > 1:
+            chosen = _subset(condition)
+            square = np.ix_(chosen, chosen)
+            likelihood = []
+            for candidate in contexts.candidates():
+                between = candidate.between()[np.ix_(context[chosen], context[chosen])]
+                spectrum = _Spectrum.decompose(covariance[square] * between, measured.noise[chosen])
+                likelihood.append(spectrum.sizes(values[chosen])[0])
+            contexts = contexts.averaged_over(np.array(likelihood))
+        spectrum = _Spectrum.decompose(covariance * contexts.between()[np.ix_(context, context)], measured.noise)
+        _, sizes = spectrum.sizes(values)
         if on_target is not None:
             left_out = np.repeat(on_target.is_target[:, None], N_PARAMETERS, axis=1).reshape(values.shape)
             expected = spectrum.left_out(values, sizes, left_out).reshape(rest.effects.shape) / units
@@ -107,27 +114,29 @@ class EffectRegression:
             values = (rest.effects * units).reshape(values.shape)
             _, sizes = spectrum.sizes(values)
         solved = spectrum.solve(values, sizes).reshape(-1, N_PARAMETERS, n_genes) / units
-        coefficients = np.zeros((n_trained, n_populations, N_PARAMETERS, n_genes))
-        coefficients[condition, measured.population] = solved
-        contexts = ContextKernel(*map(_single, (contexts.profiles, contexts.centre, contexts.share)))
+        coefficients = np.zeros((n_trained, n_contexts, N_PARAMETERS, n_genes))
+        np.add.at(coefficients, (condition, context), solved)  # batches of a context add up
         arrays = (relevance, specific, features, coefficients, precision, target_effects)
         return cls(contexts, *map(_single, arrays))
 
-    def effects(self, features: np.ndarray, means: np.ndarray) -> np.ndarray:
+    def effects(self, features: np.ndarray, context: np.ndarray, means: np.ndarray) -> np.ndarray:
         """Predict effects without on-target effects.
 
         Parameters
         ----------
         features
             The conditions' features, shape `(n, n_features)`.
+        context
+            Codes of their contexts, -1 for a new one, shape `(n,)`.
         means
-            Mean expression in the control populations, shape `(n, n_genes)`.
+            Mean expression in their control cells, read for new contexts, shape `(n, n_genes)`.
 
         Returns
         -------
         Effects on log-odds, on the mean in s.d. and on the log s.d., shape `(n, 3, n_genes)`.
         """
-        kernel = self._kernel(features)[:, :, None] * self.contexts(means)[:, None]  # (n, n_trained, n_populations)
+        between = _single(self.contexts(context, means))
+        kernel = self._kernel(features)[:, :, None] * between[:, None]  # (n, n_trained, n_contexts)
         n_parameters, n_genes = self.coefficients.shape[2:]
         coefficients = self.coefficients.reshape(-1, n_parameters * n_genes)
         return _matmul(kernel.reshape(len(kernel), -1), coefficients).reshape(-1, n_parameters, n_genes)
@@ -184,6 +193,14 @@ class EffectRegression:
     def _kernel(self, features: np.ndarray) -> np.ndarray:
         """Covariance with the trained conditions, shape `(n, n_trained)`."""
         return _matmul((features * self.relevance).astype(np.float32), self.features.T)
+
+
+def _subset(condition: np.ndarray) -> np.ndarray:
+    """Draw whole conditions with few enough rows to compare kernels over contexts."""
+    codes, sizes = np.unique(condition, return_counts=True)
+    order = np.random.default_rng(0).permutation(len(codes))
+    within = sizes[order].cumsum() <= max(_MAX_ROWS, int(sizes[order[0]]))
+    return np.flatnonzero(np.isin(condition, codes[order[within]]))
 
 
 @dataclass(frozen=True)
@@ -256,13 +273,13 @@ def _relevances(features: np.ndarray, measured: np.ndarray, noise: np.ndarray) -
 
 
 def _single(array: np.ndarray) -> np.ndarray:
-    return np.asarray(array, dtype=np.float32, order="C")
+    return aligned(np.asarray(array, dtype=np.float32, order="C"))
 
 
 def _matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Multiply in single precision by torch, whose threads the networks share, in mixed-precision training too."""
     with torch.autocast("cpu", enabled=False):
-        return (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
+        return (torch.from_numpy(aligned(left)) @ torch.from_numpy(right)).numpy()
 
 
 def _product(left: np.ndarray, relevance: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -103,11 +103,11 @@ def _products_of_full_effects(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Multiply full effects between drugs with a molecule, corrected for noise: drugs and products per population."""
     known = set(vocabulary.smiles)
-    by_population: dict[int, list[SingleDrug]] = {}
+    by_context: dict[int, list[SingleDrug]] = {}
     for drug in single_drugs(vocabulary, measured):
         if vocabulary.trained_drugs[drug.place][1] in known:
-            by_population.setdefault(drug.population, []).append(drug)
-    for drugs in by_population.values():
+            by_context.setdefault(drug.context, []).append(drug)
+    for drugs in by_context.values():
         effects, variances, control_errors = [], [], []
         for drug in drugs:
             half, slope = (np.float64(part[drug.place]) for part in (curves.half_doses, curves.slopes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from unlasting.model._effects import EffectsMixin
 from unlasting.model._mudata import expression_of, modality_of
 from unlasting.screen import (
     Perturbation,
+    Scale,
     check_cells,
     check_genes,
     check_log_normalised,
@@ -92,9 +93,9 @@ class ModelBase(EffectsMixin):
         others = sorted({p.label(**self.keys.grammar) for p in perturbations} - {self.keys.control})
         if others:
             raise ValueError(
-                f"`{argument}` holds cells labelled {others[:5]}, but only controls ({self.keys.control!r}) can get "
-                f"another perturbation. Pass `adata[adata.obs[{self.keys.perturbation_key!r}] == "
-                f"{self.keys.control!r}].copy()`."
+                f"`{argument}` holds cells labelled {others[:5]}, but only controls ({self.keys.control_text}) can get "
+                f"another perturbation. Pass `adata[adata.obs[{self.keys.perturbation_key!r}].isin("
+                f"[{self.keys.control_text}])].copy()`."
             )
 
     def _resolve(self, adata: AnnData | MuData | None, argument: str = "adata") -> AnnData:
@@ -109,7 +110,7 @@ class ModelBase(EffectsMixin):
         if adata is not self.adata:
             check_cells(adata, argument)
             check_genes(adata, self.get_var_names())
-            check_log_normalised(expression(adata, self._layer))
+            check_scale(adata, self._layer, self.preparation_, argument)
         return adata
 
     def _asked(self, label: object, dose: Dose = None) -> Perturbation:
@@ -156,6 +157,17 @@ def targets_by_kind(vocabulary: TargetVocabulary, conditions: Iterable[Perturbat
     names = sorted({name for condition in conditions for name in condition.targets})
     kinds = {"gene": GENE, "drug": DRUG, "stimulus": STIMULUS}
     return {kind: [n for n in names if vocabulary.target(n)[0] == code] for kind, code in kinds.items()}
+
+
+def check_scale(adata: AnnData, layer: str | None, preparation: Mapping[str, Any], argument: str = "adata") -> None:
+    """Refuse values that are not log-normalised, or on another scale than a model's training controls."""
+    check_log_normalised(expression(adata, layer))
+    if "control_totals" in preparation:
+        fix = f"Pass raw counts on all genes through `model.prepare({argument})`."
+        if "target_sum" in preparation:
+            fix += f" The model's cells have {preparation['target_sum']:.6g} counts each, over all measured genes."
+        scale = Scale(*preparation["control_totals"])
+        scale.check(expression(adata, layer), np.arange(adata.n_obs), f"`{argument}`", fix)
 
 
 def seed_or_default(seed: int | None) -> int:

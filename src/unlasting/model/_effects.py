@@ -46,6 +46,7 @@ class EffectsMixin(BaseModelClass):
                 codes[SPLIT],
                 self.summary_stats["n_conditions"],
                 self.summary_stats["n_populations"],
+                self.module.cell_type.cpu().numpy(),
             )
             fitted = EffectsModel.fit(
                 cells,

@@ -120,6 +120,9 @@ class GenerationMixin(SourcesMixin):
             sources = self._training_controls()
         else:
             controls = self._resolve(controls, "controls")
+            if self.keys.perturbation_key not in controls.obs:
+                controls = controls.copy()
+                controls.obs[self.keys.perturbation_key] = self.keys.control  # the argument says so
             self._require_controls(self._perturbations(controls), "controls")
             sources = self._as_sources(controls, np.arange(controls.n_obs))
         rng = np.random.default_rng(seed_or_default(seed))
@@ -380,6 +383,7 @@ class GenerationMixin(SourcesMixin):
             "n_steps": self.preset.n_steps,
             "x_max": float(self.module.statistics.x_max),
             "scale": "log-normalised, as the training cells",
+            **{key: self.preparation_[key] for key in ("target_sum",) if key in self.preparation_},
             "unseen_targets": np.array(
                 sorted(name for name in names if self.vocabulary.target(name) not in trained_targets), dtype=str
             ),

@@ -21,10 +21,10 @@ from scipy import sparse
 from unlasting._compat import parse_device_args
 from unlasting._files import replacing_folder, standing
 from unlasting.effects import EffectsModel
-from unlasting.model._base import ModelBase
+from unlasting.model._base import ModelBase, check_scale
 from unlasting.model._mudata import modality_of
 from unlasting.module import Preset
-from unlasting.screen import check_genes
+from unlasting.screen import check_cells, check_genes, logger, use_plain_strings
 
 FORMAT: Final = 1
 _JSON: Final = "model.json"
@@ -79,10 +79,23 @@ class SavingMixin(ModelBase):
             content = save({k: v.clone() for k, v in {**tensors, **arrays}.items()})
             (building / _TENSORS).write_bytes(content)  # not by safetensors, whose files others may not read
             if save_anndata:
-                self.adata.write_h5ad(building / _ADATA)
+                self._write_cells(building / _ADATA)
             description["files"] = {file.name: _checksum(file) for file in sorted(building.iterdir())}
             description["sha256"] = _checksum_of(description)
             (building / _JSON).write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+    def _write_cells(self, path: Path) -> None:
+        """Write the model's cells; a failure is logged, and the model is saved without them."""
+        use_plain_strings(self.adata)
+        try:
+            self.adata.write_h5ad(path)
+        except (TypeError, ValueError, NotImplementedError, KeyError) as error:
+            path.unlink(missing_ok=True)
+            logger.warning(
+                "The model is saved without its cells, which h5ad cannot hold: %s. Convert or drop the entry, and write them "
+                "yourself: `model.adata.write_h5ad(...)`.",
+                error,
+            )
 
     @classmethod
     def load(
@@ -132,18 +145,20 @@ class SavingMixin(ModelBase):
             adata = anndata.read_h5ad(folder / _ADATA)
         setup = dict(registry["setup_args"])
         modalities = setup.pop("modalities", None)
-        given = adata if isinstance(adata, AnnData) else None
-        if isinstance(adata, MuData):
-            given = modality_of(adata, modalities)
+        preparation = _from_json(description["preparation"], tensors)
+        given = modality_of(adata, modalities) if isinstance(adata, MuData) else adata if adata is not False else None
+        if given is not None:
+            check_cells(given)
             check_genes(given, description["var_names"])
+            check_scale(given, setup["layer"], preparation)
+        if isinstance(adata, MuData):
             cls.setup_mudata(adata, source_registry=registry, modalities=modalities, **setup)
         elif given is not None:
-            check_genes(given, description["var_names"])
             cls.setup_anndata(given, source_registry=registry, **setup)
         options = vars(Preset.from_dict(description["options"]))
         model = cls(given, None if given is not None else registry, preset=description["preset"], **options)
         model.var_names_ = description["var_names"]
-        model.preparation_ = _from_json(description["preparation"], tensors)
+        model.preparation_ = preparation
         networks, effects = (
             {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
             for part in ("module", "effects")

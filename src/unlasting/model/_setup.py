@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS
@@ -27,12 +28,14 @@ from unlasting.data import (
 from unlasting.effects import TargetVocabulary
 from unlasting.model._base import ModelBase, targets_by_kind
 from unlasting.model._mudata import expression_of, modality_of
+from unlasting.pp._genes import gene_names, looks_like_gene
 from unlasting.screen import (
     SPLIT_KEY,
     SPLITS,
     TEST,
     UNS_KEY,
     Perturbation,
+    Scale,
     ScreenKeys,
     check_cells,
     check_log_normalised,
@@ -41,7 +44,9 @@ from unlasting.screen import (
     logger,
     not_none,
     require_choices,
+    require_perturbed,
     split_hash,
+    warn_of_labels,
 )
 
 MODES = ("knockout", "knockdown", "activation")
@@ -55,7 +60,7 @@ class SetupMixin(ModelBase):
         cls,
         adata: AnnData,
         perturbation_key: str | None = None,
-        control: str | None = None,
+        control: str | Sequence[str] | None = None,
         *,
         cell_type_key: str | None = None,
         batch_key: str | None = None,
@@ -84,7 +89,7 @@ class SetupMixin(ModelBase):
             default. A name in :func:`unlasting.pp.molecules` is a drug; else a gene in the panel or prior is a gene
             target; any other is a stimulus. An untrained stimulus cannot be predicted.
         control
-            Label of unperturbed cells, `"control"` by default.
+            Label of unperturbed cells, `"control"` by default. Several labels, or a pattern such as `"NT*"`, name one control.
         cell_type_key
             Column of `obs` with cell types. Each needs control cells in training.
         batch_key
@@ -113,6 +118,7 @@ class SetupMixin(ModelBase):
         `None`. Updates the following fields:
 
         - `adata.uns["unlasting"]["keys"]`: names of the columns.
+        - `adata.uns["unlasting"]["label_review"]`: the warning about labels, or an empty text.
         - `adata.obs["_unlasting_perturbation"]`, `["_unlasting_population"]`, `["_unlasting_split"]`: integer codes.
         - `adata.uns["unlasting"]["grn"]`, if absent.
 
@@ -133,7 +139,7 @@ class SetupMixin(ModelBase):
         cls,
         mdata: MuData,
         perturbation_key: str | None = None,
-        control: str | None = None,
+        control: str | Sequence[str] | None = None,
         *,
         modalities: Mapping[str, str],
         cell_type_key: str | None = None,
@@ -203,6 +209,7 @@ class SetupMixin(ModelBase):
             adata.obs = labelled.obs
         if saved is None:
             keys.write(adata)
+            warn_of_labels(adata, keys, "setup_anndata")
             if "grn" not in adata.uns[UNS_KEY]:
                 logger.warning(
                     "`pp.grn` was not called: the graph is made from the co-expression of training cells alone. Untrained "
@@ -240,6 +247,13 @@ class SetupMixin(ModelBase):
             if targets["stimulus"]
             else "",  # a misspelt gene would be among them
         )
+        spelt = [name for name in targets["stimulus"] if looks_like_gene(name)]
+        if spelt:
+            logger.warning(
+                "setup_anndata: the stimuli %s are spelt like genes, but neither measured nor in the prior. Correct the names, "
+                "or name genes in `pp.grn(adata, targets=[...])`.",
+                listed(spelt),
+            )
 
     def prepare(self, adata: AnnData, *, copy: bool = False) -> AnnData | None:
         """Normalise raw counts like the training screen, on the model's genes.
@@ -268,13 +282,23 @@ class SetupMixin(ModelBase):
             If `X` holds other values than raw counts, genes are missing, or the training screen was not normalised by
             `pp.prepare`.
         """
-        if not self.preparation_ or self._layer is not None:
+        if "target_sum" not in self.preparation_ or self._layer is not None:
             raise ValueError(
                 "This model's screen was not normalised by `unlasting.pp.prepare`, so its normalisation is unknown. "
                 "Normalise the new cells in the same way, and pass `adata[:, model.get_var_names()].copy()`."
             )
         check_cells(adata)
+        missing = [
+            gene for gene in self.get_var_names() if gene not in set(gene_names(adata, self.get_var_names(), None)[0])
+        ]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} of the {len(self.get_var_names())} genes of the model are missing in the new cells: "
+                f"{listed(missing)}. Train on the genes in common (`pp.prepare(adata, genes=...)`), or pass cells with all "
+                "measured genes. If these genes were measured and never detected, add them as zeros."
+            )
         adata = adata.copy() if copy else adata
+        self._label_as_controls(adata)
         split = self._known_split(adata)
         n_genes, before = adata.n_vars, self.preparation_["genes_before"]
         pp.prepare(
@@ -283,7 +307,7 @@ class SetupMixin(ModelBase):
             library_size_key=self.preparation_["library_size_key"] or None,
             target_sum=self.preparation_["target_sum"],
             perturbation_key=self.keys.perturbation_key,
-            control=self.keys.control,
+            control=self.keys.as_dict()["control"],
             split_key=self.keys.split_key,
             delimiter=self.keys.delimiter,
         )
@@ -302,6 +326,18 @@ class SetupMixin(ModelBase):
             )
         return adata if copy else None
 
+    def _label_as_controls(self, adata: AnnData) -> None:
+        """Label cells without any label as controls, and log it."""
+        key, control = self.keys.perturbation_key, self.keys.control
+        if key not in adata.obs:
+            logger.warning(
+                "The new cells have no column %r, and are taken as controls. If they are perturbed, label them first: "
+                "`adata.obs[%r] = ...`.",
+                key,
+                key,
+            )
+            adata.obs[key] = pd.Categorical([control] * adata.n_obs)
+
     def _known_split(self, adata: AnnData) -> np.ndarray | None:
         """Look up each cell's split, if all are cells of the training screen."""
         key, screen = self.keys.split_key, self.adata
@@ -314,10 +350,12 @@ class SetupMixin(ModelBase):
         return screen.obs[key].to_numpy()[rows]
 
 
-def preparation_of(adata: AnnData) -> dict[str, Any]:
-    """Get the options of `pp.prepare` that new cells need."""
+def preparation_of(adata: AnnData, keys: ScreenKeys, layer: str | None) -> dict[str, Any]:
+    """Get the options of `pp.prepare` that new cells need, and the scale of training controls."""
     report = adata.uns.get(UNS_KEY, {}).get("prepare", {})
-    return {key: report[key] for key in ("target_sum", "library_size_key", "genes_before") if key in report}
+    found = {key: report[key] for key in ("target_sum", "library_size_key", "genes_before") if key in report}
+    scale = Scale.training_controls(adata, keys, layer)
+    return found if scale is None else {**found, "control_totals": scale.as_list()}
 
 
 def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) -> None:
@@ -331,6 +369,7 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
     _check_drugs(adata, keys, perturbations)
     in_training = split_codes(adata, keys) == 0
     is_control = labels == keys.control
+    require_perturbed(is_control, keys)
     if not (in_training & is_control).any():
         raise ValueError(
             f"No control cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`; training needs some. "
@@ -352,6 +391,7 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
             f"{', '.join(named)}. Every prediction starts from controls with the same cell type and batch: add controls, "
             "drop these cells, or delete this key from `adata.uns['unlasting']['keys']` and set up without it."
         )
+    _check_scale(adata, keys, layer, np.flatnonzero(~is_control))
     for step in ("prepare", "split", "grn"):
         report = adata.uns.get(UNS_KEY, {}).get(step, {})
         report = report.get("report", report)
@@ -364,6 +404,24 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
     graph = adata.uns.get(UNS_KEY, {}).get("grn")
     if graph is not None:
         _check_graph(adata, keys, graph, _names(perturbations))
+
+
+def _check_scale(adata: AnnData, keys: ScreenKeys, layer: str | None, perturbed: np.ndarray) -> None:
+    """Refuse perturbed cells on another scale than training controls, and a screen normalised again after `pp.prepare`."""
+    scale, origin = (
+        Scale.training_controls(adata, keys, layer),
+        "adata.X" if layer is None else f"adata.layers[{layer!r}]",
+    )
+    if scale is None:
+        return
+    fix = "Normalise all cells in the same way: call `pp.prepare(adata)` on their raw counts."
+    scale.check(expression(adata, layer), perturbed, f"the perturbed cells in {origin}", fix)
+    total = adata.uns.get(UNS_KEY, {}).get("prepare", {}).get("target_sum")
+    if layer is None and total is not None and scale.median > 1.05 * total:
+        raise ValueError(
+            f"`{origin}` was scaled to {total:.6g} counts per cell by `pp.prepare`, but now the median sum of `expm1` is "
+            f"{scale.median:.6g}. Leave further normalisation out, or repeat `pp.prepare` on the raw counts."
+        )
 
 
 def _check_graph(adata: AnnData, keys: ScreenKeys, graph: Mapping[str, Any], names: set[str]) -> None:
@@ -431,7 +489,8 @@ def _check_drugs(adata: AnnData, keys: ScreenKeys, perturbations: set[Perturbati
     if keys.dose_key is not None and not names & molecules:
         raise ValueError(
             f"`dose_key` is {keys.dose_key!r}, but no perturbation is a drug: only drugs have doses. Call "
-            "`pp.molecules(adata, smiles_key=...)` first, or set up without `dose_key`."
+            "`pp.molecules(adata, smiles_key=...)` first. Without SMILES, drugs are known by name: `pp.molecules(adata, "
+            "embedding=pd.DataFrame(np.eye(len(names)), index=names))` with their `names`. Or set up without `dose_key`."
         )
 
 

@@ -14,7 +14,7 @@ from unlasting.data import POPULATION, SPLIT
 from unlasting.effects import ControlPopulations
 from unlasting.model._base import ModelBase
 from unlasting.model._streaming import digest_of
-from unlasting.screen import TEST, expression, nearest_name
+from unlasting.screen import TEST, expression, listed, logger, nearest_name
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,14 @@ class SourcesMixin(ModelBase):
             raise ValueError(
                 f"The cell type {cell_type!r} (batch {batch!r}) was not trained, and no control cells of it are given. "
                 "Every prediction starts from controls: add some."
+            )
+        if self.keys.cell_type_key is not None and cell_type not in trained:
+            logger.warning(
+                "The cell type %r was not trained (trained: %s), and is represented by its controls. If it is one of these, "
+                "rename it in `adata.obs[%r]`.",
+                cell_type,
+                listed(sorted(set(trained))),
+                self.keys.cell_type_key,
             )
         index = {name: int(self.module.cell_type[i]) for i, name in enumerate(trained)}
         population = ControlPopulations.fit(

@@ -16,12 +16,11 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 from lightning.pytorch.callbacks import EarlyStopping
-from scvi import settings
 from scvi.train import Trainer
 
 from unlasting._compat import parse_device_args
 from unlasting.data import SPLIT
-from unlasting.model._base import ModelBase
+from unlasting.model._base import ModelBase, seed_or_default
 from unlasting.module import NetworkName, NetworkTraining
 from unlasting.screen import SPLITS, logger, not_none, require_integers, require_numbers
 from unlasting.train import (
@@ -115,7 +114,7 @@ class TrainingMixin(ModelBase):
         accelerator, devices
             Hardware to train on, as for every scvi-tools model.
         seed
-            Seed for weight updates and cell order; `scvi.settings.seed` by default. The same seed gives the same model
+            Seed for weight updates and cell order; `scvi.settings.seed`, or 0, by default. The same seed gives the same model
             on the CPU.
         checkpoint
             A file for the training's state, written at regular steps in case the process is killed.
@@ -204,7 +203,7 @@ class TrainingMixin(ModelBase):
         if max_steps == 0:
             stages, self.is_trained_ = {}, True
         patience = early_stopping_patience if early_stopping else None
-        seed = settings.seed if seed is None else seed
+        seed = seed_or_default(seed)
         options: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "enable_progress_bar": show_progress}
         for name, training in stages.items():
             plan = self._training_plan_cls(self.module, name, training, **plan_kwargs)
@@ -217,15 +216,14 @@ class TrainingMixin(ModelBase):
         self,
         plan: NetworkPlan,
         patience: int | None,
-        seed: int | None,
+        seed: int,
         checkpoint: tuple[str | os.PathLike[str], dict[str, Any]] | None,
         resume: str | os.PathLike[str] | None,
         callbacks: Sequence[pl.Callback] = (),
         **trainer_kwargs: Any,
     ) -> bool:
         """Train one network; `True` unless interrupted."""
-        if seed is not None:
-            pl.seed_everything(seed, workers=True, verbose=False)
+        pl.seed_everything(seed, workers=True, verbose=False)
         parts, batch_size, name = self._parts(), plan.training_options.batch_size, plan.network.replace("_", " ")
         steps_per_epoch, has_validation = _steps_per_epoch(len(parts[0]), batch_size), len(parts[1]) > 0
         n_epochs = math.ceil(plan.max_steps / steps_per_epoch)

@@ -104,7 +104,7 @@ class UnlastingModel(SetupMixin, TrainingMixin, LatentMixin, SavingMixin):
                 torch.as_tensor(np.unique(self._state(POPULATION)["cell_types"].astype(str), return_inverse=True)[1]),
                 torch.as_tensor(graph["molecules"]) if len(graph["molecules"]) else None,
             )
-        self.preparation_ = {} if adata is None else preparation_of(adata)
+        self.preparation_ = {} if adata is None else preparation_of(adata, self.keys, setup["layer"])
         self._preset_name = preset
         self._model_summary_string = (
             f"UnlastingModel with preset {preset!r}: {self.summary_stats['n_conditions']} conditions, "

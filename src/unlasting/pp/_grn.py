@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike
 
 import numpy as np
@@ -39,7 +39,7 @@ def grn(
     max_neighbors: int = 20,
     n_components: int = 256,
     perturbation_key: str | None = None,
-    control: str | None = None,
+    control: str | Sequence[str] | None = None,
     cell_type_key: str | None = None,
     split_key: str | None = None,
     delimiter: str | None = None,

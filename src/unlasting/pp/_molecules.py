@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -32,7 +32,7 @@ def molecules(
     embedding: Embedding | pd.DataFrame = "morgan",
     smiles: Mapping[str, str] | None = None,
     perturbation_key: str | None = None,
-    control: str | None = None,
+    control: str | Sequence[str] | None = None,
     delimiter: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
@@ -59,7 +59,7 @@ def molecules(
         - `"unimol"`: the pre-trained Uni-Mol, from the package `unimol_tools`, which downloads its weights on first use.
         - a DataFrame with one row of numbers per molecule, and either drug names or SMILES as its index.
     smiles
-        SMILES by name, for drugs without one in the column and further drugs to predict later. An empty text marks a name
+        SMILES by name, in place of those in the column, and for further drugs to predict later. An empty text marks a name
         as no drug.
     perturbation_key, control, delimiter
         `obs` column and label grammar, like in :func:`unlasting.pp.split`; recorded ones by default.
@@ -115,7 +115,7 @@ def molecules(
     column = keys.column(adata, "smiles_key") if keys.smiles_key else np.full(adata.n_obs, None, dtype=object)
     found, unclear = smiles_by_name(keys.column(adata, "perturbation_key"), column, **keys.grammar)
     for name, text in (smiles or {}).items():
-        found[name] = list(dict.fromkeys([*found.get(name, []), str(text).strip()]))
+        found[name] = [str(text).strip()]
     names, faults = one_molecule_each(found)
     if unclear:
         faults["Combinations with ambiguous SMILES (separate them by '..', in label order)"] = unclear

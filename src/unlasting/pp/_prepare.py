@@ -10,6 +10,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
+from unlasting.pp._genes import find_counts, gene_names, is_gene, warn_of_names
 from unlasting.screen import (
     COUNTS_LAYER,
     TRAIN,
@@ -35,9 +36,10 @@ def prepare(
     min_cells: int = 5,
     genes: Sequence[str] | None = None,
     library_size_key: str | None = None,
+    symbols_key: str | None = None,
     target_sum: float | None = None,
     perturbation_key: str | None = None,
-    control: str | None = None,
+    control: str | Sequence[str] | None = None,
     split_key: str | None = None,
     delimiter: str | None = None,
     copy: bool = False,
@@ -51,7 +53,8 @@ def prepare(
     Parameters
     ----------
     adata
-        The screen, with raw counts in `X`, shape `(n_cells, n_genes)`.
+        The screen, with raw counts in `X`, a layer or `raw`, shape `(n_cells, n_genes)`. Features other than
+        `Gene Expression` in `var["feature_types"]` are dropped.
     n_top_genes
         Number of highly variable genes; all genes if there are fewer.
     min_cells
@@ -60,6 +63,9 @@ def prepare(
         Genes to keep, in this order, in place of highly variable genes and targets.
     library_size_key
         `obs` column with library sizes, if `X` contains only some measured genes. By default the row sums.
+    symbols_key
+        `var` column with gene symbols, which become `var_names`. By default a column is used if it holds more targets than
+        `var_names`.
     target_sum
         Library size after scaling; by default the median over training cells.
     perturbation_key, control, split_key, delimiter
@@ -72,6 +78,7 @@ def prepare(
     `None`, or the copy. Updates the following fields:
 
     - `adata.X`: log-normalised expression, CSR float32, kept genes only.
+    - `adata.var_names`: the symbols, if they were in a column; `adata.var["gene_id"]` then keeps the former names.
     - `adata.layers["counts"]`: raw counts of the kept genes.
     - `adata.uns["unlasting"]["prepare"]`: `target_sum`, `library_size_key`, `n_top_genes`, `min_cells`, the numbers
       `genes_kept` and `genes_before`, `counts_layer`, and `split_hash` of the split (empty if nothing was fitted).
@@ -104,16 +111,20 @@ def prepare(
             f"No cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`, so nothing can be fitted. Call `pp.split`."
         )
     targets = _targets(adata, keys) if genes is None else set()
-    counts = integer_counts(adata)
+    names, column = gene_names(adata, targets if genes is None else list(genes), symbols_key)
+    with_genes, (matrix, place) = is_gene(adata), find_counts(adata)
+    counts = integer_counts(adata) if matrix is None else integer_counts(AnnData(matrix, obs=adata.obs[[]]))
+    counts = counts[:, with_genes]
     size = _library_size(adata, counts, library_size_key)
     target_sum = float(np.median(size[in_training]) if target_sum is None else target_sum)
     expression = counts.copy()
     expression.data *= np.repeat(target_sum / size, np.diff(counts.indptr)).astype(np.float32)
     np.log1p(expression.data, out=expression.data)
 
-    is_target = np.asarray(adata.var_names.isin(sorted(targets)))
+    names = names[with_genes]
+    is_target = np.asarray(names.isin(sorted(targets)))
     if genes is not None:
-        keep = _places(adata, genes)
+        keep = _places(names, genes)
     else:
         keep = np.flatnonzero(is_target | _variable(expression[in_training], n_top_genes, min_cells))
     if not len(keep):
@@ -124,7 +135,11 @@ def prepare(
 
     n_before = adata.n_vars
     expression, counts = expression[:, keep], counts[:, keep]
-    adata._inplace_subset_var(keep)
+    _say(adata, column, with_genes, place)
+    adata._inplace_subset_var(np.flatnonzero(with_genes)[keep])
+    if column is not None:
+        adata.var["gene_id"] = adata.var_names.astype(str).to_numpy()
+        adata.var_names = names[keep]
     adata.X = expression
     adata.layers[COUNTS_LAYER] = counts
     adata.uns.setdefault(UNS_KEY, {})["prepare"] = {
@@ -145,7 +160,29 @@ def prepare(
         f" ({is_target.sum()} of {len(targets)} targets are measured)" if targets else "",
         target_sum,
     )
+    warn_of_names(adata, targets)
     return adata if copy else None
+
+
+def _say(adata: AnnData, column: str | None, with_genes: np.ndarray, place: str) -> None:
+    """Log everything that was taken from elsewhere than expected."""
+    said = []
+    if place not in ("", "adata.X"):
+        said.append(
+            f"`adata.X` holds no raw counts, so those in `{place}` are used; put them into `adata.X` to be explicit."
+        )
+    if column is not None:
+        said.append(
+            f"gene names are taken from `adata.var[{column!r}]`, in place of names such as {adata.var_names[0]!r}; give "
+            "`symbols_key` for another column."
+        )
+    if not with_genes.all():
+        said.append(
+            f"{int((~with_genes).sum())} features that are not genes by `var['feature_types']` are dropped, such as "
+            f"{adata.var_names[int(np.argmin(with_genes))]!r}; keep them in another AnnData (guides: `pp.assign_guides`)."
+        )
+    for one in said:
+        logger.warning("pp.prepare: %s", one)
 
 
 def row_sums(matrix: sparse.csr_matrix) -> np.ndarray:
@@ -160,19 +197,19 @@ def _targets(adata: AnnData, keys: ScreenKeys) -> set[str]:
     return names - (keys.drugs(adata) or set())
 
 
-def _places(adata: AnnData, genes: Sequence[str]) -> np.ndarray:
+def _places(names: pd.Index, genes: Sequence[str]) -> np.ndarray:
     """Find the columns of the given genes, shape `(n_genes,)`."""
     wanted = pd.Index(genes)
     if not len(wanted):
         raise ValueError("`genes` is empty; name at least one, or leave it out for the highly variable ones.")
     if not wanted.is_unique:
         raise ValueError(f"`genes` names {wanted[wanted.duplicated()][0]!r} more than once. Name every gene once.")
-    places = adata.var_names.get_indexer(wanted)
+    places = names.get_indexer(wanted)
     missing = wanted[places < 0]
     if len(missing):
         raise ValueError(
             f"{len(missing)} of the {len(wanted)} `genes` are not among `adata.var_names`, {missing[0]!r} the first."
-            f"{nearest_name(missing[0], adata.var_names)}"
+            f"{nearest_name(missing[0], names)}"
         )
     return places
 

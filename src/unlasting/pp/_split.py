@@ -30,6 +30,8 @@ from unlasting.screen import (
     require_integers,
     require_numbers,
     split_hash,
+    target_by_guide,
+    warn_of_labels,
 )
 
 SPLIT_KINDS: dict[str, Callable[[Labels, Request], np.ndarray]] = {
@@ -45,6 +47,9 @@ SPLIT_KINDS: dict[str, Callable[[Labels, Request], np.ndarray]] = {
 }
 """Each kind: a function from labels and request to `train`, `val` or `test` per cell, shape `(n_cells,)`."""
 
+LABEL_KINDS = ("unseen_perturbation", "leave_one_out", "unseen_combo")
+"""The kinds that hold out all cells of a label."""
+
 
 def split(
     adata: AnnData,
@@ -59,7 +64,7 @@ def split(
     method: Method = "random",
     min_cells: int = 10,
     perturbation_key: str | None = None,
-    control: str | None = None,
+    control: str | Sequence[str] | None = None,
     cell_type_key: str | None = None,
     batch_key: str | None = None,
     dose_key: str | None = None,
@@ -120,7 +125,8 @@ def split(
         `obs` columns with labels (by default `"perturbation"`), cell types, batches, doses in uM, and SMILES like in
         :func:`unlasting.pp.molecules`.
     control
-        Control label, by default `"control"`.
+        Control label, by default `"control"`. Several labels, or a pattern such as `"non-targeting*"`, name one control; the
+        first label, or the most frequent match, then stands for all.
     delimiter
         Separator between targets, by default `"+"`.
     key_added
@@ -137,8 +143,10 @@ def split(
     - `adata.obs[key_added]`: `train`, `val` or `test`.
     - `adata.uns["unlasting"]["split"]`: the kind, the seed, the numbers of cells and the perturbations (and cell types)
       in each part, and a hash that lets later steps notice a change. `also_held_out` names test conditions that had to go
-      with the others, but do not have `n_seen` trained targets.
+      with the others, but do not have `n_seen` trained targets. `trained_in_combinations` names trained combinations with
+      a target that is held out alone.
     - `adata.uns["unlasting"]["keys"]`: the columns with the labels.
+    - `adata.uns["unlasting"]["label_review"]`: the warning about labels, or an empty text.
 
     Raises
     ------
@@ -189,6 +197,7 @@ def split(
         rng=np.random.default_rng(seed),
     )
     parts = SPLIT_KINDS[kind](labels, request)
+    said = _keep_guides_together(labels, parts, set(map(str, adata.var_names))) if kind in LABEL_KINDS else []
     _require_parts(labels, parts, request)
     report: dict[str, Any] = {"kind": kind, "seed": seed, "hash": split_hash(adata.obs_names, parts)}
     report |= _describe(labels, parts) | request.report
@@ -206,7 +215,47 @@ def split(
     held_out["also held out"] = list(report.get("also_held_out", ()))
     names = "".join(f"; {part}: {listed(found)}" for part, found in held_out.items() if len(found))
     logger.info("pp.split: %s; %s%s.", kind, counts, names)
+    if kind in LABEL_KINDS:
+        said += _trained_elsewhere(labels, parts, report)
+    warn_of_labels(adata, keys, "pp.split", said)
     return adata if copy else None
+
+
+def _keep_guides_together(labels: Labels, parts: np.ndarray, genes: set[str]) -> list[str]:
+    """Hold out all guides of a target with one of them, `test` before `val`, and report them in a sentence."""
+    targets = {name for perturbation in labels.perturbations.values() for name in perturbation.targets}
+    guides = target_by_guide(targets, genes)
+    groups: dict[frozenset[str], list[str]] = {}
+    for label, perturbation in labels.perturbations.items():
+        if not perturbation.is_control:
+            groups.setdefault(frozenset(guides.get(name, name) for name in perturbation.targets), []).append(label)
+    moved: list[str] = []
+    for group in groups.values():
+        cells = np.isin(labels.perturbation.astype(str), group)
+        held_out = next((part for part in (TEST, VAL) if (parts[cells] == part).any()), TRAIN)
+        if len(group) > 1 and (parts[cells] != held_out).any():
+            parts[cells] = held_out
+            moved += group
+    return [f"Guides of one target are held out together: {listed(moved)}."] if moved else []
+
+
+def _trained_elsewhere(labels: Labels, parts: np.ndarray, report: dict[str, Any]) -> list[str]:
+    """Report targets that are held out alone and trained in a combination, and name them in a sentence."""
+    trained = {str(label) for label in labels.perturbation[labels.is_perturbed & (parts == TRAIN)]}
+    found: dict[str, list[str]] = {}
+    for label in map(str, report["test_conditions"]):
+        targets = set(labels.perturbations[label].targets)
+        within = sorted(other for other in trained if targets < set(labels.perturbations[other].targets))
+        if label not in trained and len(targets) == 1 and within:
+            found[label] = within
+    combinations = sorted({other for within in found.values() for other in within})
+    report["trained_in_combinations"] = np.array(combinations, dtype=str)
+    if not found:
+        return []
+    return [
+        f"Held-out targets are trained within combinations, so they are not unseen: {listed(found)} (in "
+        f"{listed(combinations)}). To hold these out too: `pp.split(adata, 'leave_one_out', test={sorted(found)[:8]})`."
+    ]
 
 
 def _names(names: str | float | Sequence[str | float] | None) -> list[str] | None:

@@ -20,6 +20,7 @@ from unlasting.screen import (
     nearest_name,
     one_molecule_each,
     parse_labels,
+    require_perturbed,
     smiles_by_name,
 )
 
@@ -51,6 +52,7 @@ class Labels:
         self.perturbation, self.dose = keys.labels(adata), keys.doses(adata)
         self.cell_type, self.batch = keys.cell_types(adata), keys.batches(adata)
         self.is_perturbed = self.perturbation != keys.control
+        require_perturbed(~self.is_perturbed, keys)
         self.perturbations = {str(k): p for k, p in parse_labels(self.perturbation, **keys.grammar).items()}
         self.dataset = str(adata.uns.get(UNS_KEY, {}).get("dataset", ""))
 

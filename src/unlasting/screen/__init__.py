@@ -29,9 +29,12 @@ from unlasting.screen._chemistry import (
 )
 from unlasting.screen._constants import COUNTS_LAYER, PREDICTION_KEY, SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
 from unlasting.screen._counts import counts_per_unit, is_counts, rounded_counts, screen_counts
+from unlasting.screen._files import use_plain_strings
 from unlasting.screen._keys import ScreenKeys, split_hash
+from unlasting.screen._labels import require_perturbed, review_labels, target_by_guide, warn_of_labels
 from unlasting.screen._logging import listed, logger
 from unlasting.screen._perturbation import Perturbation, canonical_labels, nearest_name, parse_labels, split_label
+from unlasting.screen._scale import Scale
 
 __all__ = [
     "COUNTS_LAYER",
@@ -43,6 +46,7 @@ __all__ = [
     "SMILES_DELIMITER",
     "SPLITS",
     "SPLIT_KEY",
+    "Scale",
     "ScreenKeys",
     "TEST",
     "TRAIN",
@@ -71,8 +75,10 @@ __all__ = [
     "require_column",
     "require_integers",
     "require_numbers",
+    "require_perturbed",
     "require_rdkit",
     "require_switches",
+    "review_labels",
     "rounded_counts",
     "sample",
     "screen_counts",
@@ -80,4 +86,7 @@ __all__ = [
     "split_hash",
     "split_label",
     "tanimoto_similarity",
+    "target_by_guide",
+    "use_plain_strings",
+    "warn_of_labels",
 ]

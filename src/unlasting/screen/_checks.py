@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _BLOCK = 8_192
+_LARGEST_LOG = 15.0
+"""Above every logarithm of normalised counts: `log1p` of a million is 13.8."""
 
 
 class MissingKeyError(KeyError):
@@ -177,9 +179,10 @@ def check_log_normalised(matrix: Any, origin: str = "The expression matrix") -> 
     Raises
     ------
     ValueError
-        If values are missing, infinite, negative, only zeros, or integers like raw counts.
+        If values are missing, infinite, negative, only zeros, integers like raw counts, or too large for logarithms.
     """
     only_zeros = only_integers = True
+    largest = 0.0
     for values in _values(matrix):
         _require_finite(values, origin)
         if (values < 0).any():
@@ -187,6 +190,7 @@ def check_log_normalised(matrix: Any, origin: str = "The expression matrix") -> 
                 f"{origin} contains negative values, like scaled data. Log-normalised values are needed: call "
                 "`unlasting.pp.prepare(adata)` on raw counts."
             )
+        largest = max(largest, float(values.max(initial=0.0)))
         only_zeros = only_zeros and not values.any()
         only_integers = only_integers and bool((values == np.rint(values)).all())
     if only_zeros:
@@ -195,6 +199,11 @@ def check_log_normalised(matrix: Any, origin: str = "The expression matrix") -> 
         raise ValueError(
             f"{origin} contains whole numbers only, like raw counts. Log-normalised values are needed: call "
             "`unlasting.pp.prepare(adata)` first."
+        )
+    if largest > _LARGEST_LOG:
+        raise ValueError(
+            f"{origin} contains values up to {largest:.6g}, like normalised values without a logarithm. Log-normalised values "
+            "are needed: call `unlasting.pp.prepare(adata)` on raw counts, or take the logarithm: `np.log1p(X)`."
         )
 
 
@@ -218,14 +227,28 @@ def integer_counts(adata: AnnData) -> sparse.csr_matrix:
         )
     fractional = values[values != np.rint(values)]
     if fractional.size:
-        raise ValueError(
-            f"`adata.X` contains fractions (such as {fractional[0]:g}), like normalised or log-transformed data. "
-            "Raw counts are needed: put them back, for example with `adata.X = adata.layers['counts'].copy()`."
-        )
+        if values.max() > _LARGEST_LOG and not _has_one_total(counts):
+            fix = (
+                "like counts after the removal of ambient RNA. Raw counts are needed: round them, `adata.X.data = np.rint(adata.X.data)`, or "
+                "`adata.X = np.rint(adata.X)` for a dense matrix."
+            )
+        else:
+            fix = (
+                "like normalised or log-transformed data. Raw counts are needed: put them back, for example with "
+                "`adata.X = adata.layers['counts'].copy()`. Without raw counts, leave out `pp.prepare` if the values are "
+                "log-normalised, and round them (`np.rint`) if they are counts after the removal of ambient RNA."
+            )
+        raise ValueError(f"`adata.X` contains fractions (such as {fractional[0]:g}), {fix}")
     counts = counts.astype(np.float32)
     counts.sum_duplicates()
     counts.eliminate_zeros()
     return counts
+
+
+def _has_one_total(matrix: sparse.csr_matrix) -> bool:
+    """Whether all cells have the same sum, as after normalisation."""
+    totals = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    return float(np.ptp(totals)) < 1e-3 * max(float(totals.max(initial=0.0)), 1.0)
 
 
 def _values(matrix: Any) -> Iterator[np.ndarray]:

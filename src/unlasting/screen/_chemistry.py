@@ -195,4 +195,7 @@ def one_molecule_each(found: Mapping[str, Iterable[str]]) -> tuple[dict[str, str
         if len(distinct) > 1:
             ambiguous.append(f"{name!r} ({', '.join(sorted(distinct))})")
         names[name] = min(distinct, default="")
-    return names, {"Invalid SMILES": invalid, "Different molecules under one name": ambiguous}
+    return names, {
+        "Invalid SMILES": invalid,
+        "Different molecules under one name (choose one: `smiles={name: SMILES}`)": ambiguous,
+    }

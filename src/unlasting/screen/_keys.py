@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ class ScreenKeys:
     perturbation_key
         `obs` column with the perturbation labels.
     control
-        Control label.
+        Control label. Several labels or patterns such as `NT*` may be given; the first label then stands for all.
     cell_type_key
         `obs` column with the cell type.
     batch_key
@@ -46,6 +47,8 @@ class ScreenKeys:
         not needed if its drugs are known from other cells.
     known_drugs
         A saved model's drug names, in place of those in an AnnData. Not recorded.
+    other_controls
+        Further control labels and patterns.
     """
 
     perturbation_key: str = "perturbation"
@@ -57,6 +60,13 @@ class ScreenKeys:
     dose_key: str | None = None
     smiles_key: str | None = None
     known_drugs: frozenset[str] | None = None
+    other_controls: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.control, str):
+            first, *others = _names(self.control) or [""]
+            object.__setattr__(self, "control", first)
+            object.__setattr__(self, "other_controls", tuple(others))
 
     @classmethod
     def read(cls, adata: AnnData, **given: Any) -> ScreenKeys:
@@ -70,6 +80,8 @@ class ScreenKeys:
             If a given key differs from the recorded one.
         """
         recorded, given = _recorded(adata), not_none(**given)
+        if "control" in given and {*_names(given["control"])} <= {*_names(recorded.get("control", ()))}:
+            del given["control"]
         for argument, value in given.items():
             known = recorded.get(argument, value)
             if known != value:
@@ -81,28 +93,48 @@ class ScreenKeys:
                     f"`adata.uns['unlasting']['keys']`. Leave `{argument}` out, or start over on the raw counts: {again} "
                     "and the steps after it."
                 )
-        return cls(**{**recorded, **given})
+        return cls._resolved(adata, {**recorded, **given})
 
     @classmethod
     def restart(cls, adata: AnnData, **given: Any) -> ScreenKeys:
         """Read the recorded keys, and replace those given: for `pp.split`, the first step, which may be repeated."""
-        return cls(**{**_recorded(adata), **not_none(**given)})
+        return cls._resolved(adata, {**_recorded(adata), **not_none(**given)})
+
+    @classmethod
+    def _resolved(cls, adata: AnnData, keys: dict[str, Any]) -> ScreenKeys:
+        """Put a label first among the controls where a pattern is given: the most frequent match."""
+        names, key = (
+            _names(keys.get("control", cls.control)) or [""],
+            keys.get("perturbation_key", cls.perturbation_key),
+        )
+        if "*" in names[0] and key in adata.obs:
+            labels = Counter(map(str, adata.obs[key]))
+            matches = [label for label, _ in labels.most_common() if _pattern(names).fullmatch(label)]
+            keys = {**keys, "control": [*matches[:1], *names]}
+        return cls(**keys)
 
     def write(self, adata: AnnData) -> None:
         """Record the keys in `uns["unlasting"]["keys"]`, `split_key` only with its column."""
-        used = not_none(**self.as_dict())
+        used: dict[str, Any] = not_none(**self.as_dict())
         if self.split_key not in adata.obs:
             del used["split_key"]
         adata.uns.setdefault(UNS_KEY, {})["keys"] = {**_recorded(adata), **used}
 
-    def as_dict(self) -> dict[str, str | None]:
-        """Get the keys by argument name."""
+    def as_dict(self) -> dict[str, Any]:
+        """Get the keys by argument name, several controls as a list."""
         keys = asdict(self)
-        del keys["known_drugs"]
-        return keys
+        del keys["known_drugs"], keys["other_controls"]
+        return keys | ({"control": [self.control, *self.other_controls]} if self.other_controls else {})
+
+    @property
+    def control_text(self) -> str:
+        """The control labels for a message."""
+        return ", ".join(map(repr, (self.control, *self.other_controls)))
 
     def column(self, adata: AnnData, argument: str) -> np.ndarray:
         """Get the values in a key's column, such as `"perturbation_key"`, shape `(n_cells,)`; `None` if missing.
+
+        Other control labels are replaced by the first, also within combinations.
 
         Raises
         ------
@@ -122,7 +154,18 @@ class ScreenKeys:
                 f"`{argument}` is {key!r}, but `adata.obs` has no such column (it has {columns}).{hint}"
             )
         column = adata.obs[key].astype(object)
+        if argument == "perturbation_key" and self.other_controls:
+            column = column.map({label: self._with_one_control(label) for label in column.dropna().unique()})
         return np.asarray(column.where(column.notna(), None))
+
+    def _with_one_control(self, label: object) -> object:
+        """Write a label with the first control label in place of the others."""
+        text, pattern = str(label).strip(), _pattern((self.control, *self.other_controls))
+        if pattern.fullmatch(text):
+            return self.control
+        parts = text.split(self.delimiter) if self.delimiter else [text]
+        others = [part for part in parts if not pattern.fullmatch(part.strip())]
+        return label if len(others) == len(parts) else self.delimiter.join(others) or self.control
 
     @property
     def grammar(self) -> dict[str, str]:
@@ -199,7 +242,7 @@ class ScreenKeys:
             common = ", ".join(repr(label) for label, _ in found.most_common(5))
             raise ValueError(
                 f"No cell of `adata.obs[{self.perturbation_key!r}]` has the control label "
-                f"`control={self.control!r}`.{nearest_name(self.control, sorted(found))} "
+                f"`control={self.as_dict()['control']!r}`.{nearest_name(self.control, sorted(found))} "
                 "Unperturbed cells are needed: every prediction starts from them. "
                 f"Name their label as `control`; the most frequent labels are {common}."
             )
@@ -266,7 +309,15 @@ class ScreenKeys:
         """Get the names in a column, or one empty name for all without this key, shape `(n_cells,)`."""
         if getattr(self, argument) is None:
             return np.full(adata.n_obs, "", dtype=object)
-        return self.column(adata, argument).astype(str).astype(object)
+        groups = self.column(adata, argument)
+        missing = np.flatnonzero([group is None for group in groups])
+        if len(missing):
+            key = getattr(self, argument)
+            raise ValueError(
+                f"{len(missing)} cells have no value in `adata.obs[{key!r}]` (`{argument}`), {adata.obs_names[missing[0]]!r} the "
+                f"first. Remove such cells (`adata = adata[adata.obs[{key!r}].notna()].copy()`), or name their group."
+            )
+        return groups.astype(str).astype(object)
 
     def split(self, adata: AnnData) -> np.ndarray | None:
         """Get `train`, `val` or `test` for each cell, or `None` without a split column.
@@ -288,9 +339,21 @@ class ScreenKeys:
         return split
 
 
-def _recorded(adata: AnnData) -> dict[str, str]:
+def _recorded(adata: AnnData) -> dict[str, Any]:
     """Get the keys that earlier steps recorded."""
-    return dict(adata.uns.get(UNS_KEY, {}).get("keys", {}))
+    keys = dict(adata.uns.get(UNS_KEY, {}).get("keys", {}))
+    return keys | ({} if isinstance(keys.get("control", ""), str) else {"control": _names(keys["control"])})
+
+
+def _names(control: object) -> list[str]:
+    """List the control labels and patterns, each once."""
+    names = control if isinstance(control, Iterable) and not isinstance(control, str) else [control]
+    return list(dict.fromkeys(map(str, names)))
+
+
+def _pattern(names: Iterable[str]) -> re.Pattern[str]:
+    """Write names with `*` for any text as one expression."""
+    return re.compile("|".join(re.escape(name).replace(r"\*", ".*") for name in names))
 
 
 def _written(found: np.ndarray, write: Callable[[Perturbation], str]) -> np.ndarray:

@@ -65,7 +65,7 @@ class Perturbation:
             A number (uM), or text such as `1+0.5` in label order: one number for each drug, or one for each part. Doses
             for control and genes are ignored.
         control
-            Control label. It may also stand as a part (`A+ctrl`).
+            Control label. It may also stand as a part (`A+ctrl`), and so may half of a control such as `NT+NT`.
         delimiter
             Separator between targets. Within brackets it is part of a name, like in `(+)-JQ1` and
             `C[N+](C)C`. Choose another one for names that contain it elsewhere.
@@ -84,6 +84,9 @@ class Perturbation:
         """
         parts = split_label(label, control=control, delimiter=delimiter)
         targets = [part for part in parts if part not in (control, GEARS_CONTROL_PART)] if len(parts) > 1 else parts
+        twice = control.split(delimiter) if delimiter else []
+        if len(twice) > 1 and len(set(twice)) == 1:  # `NT_NT` is the control of a library with two guides, `A_NT` is A
+            targets = [part for part in targets if part != twice[0]]
         if len(set(targets)) < len(targets):
             raise ValueError(f"The perturbation label {str(label).strip()!r} repeats a target. Name every target once.")
         if dose is None:

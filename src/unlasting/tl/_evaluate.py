@@ -51,7 +51,7 @@ def evaluate(
     name: str | None = None,
     seed: int = 0,
     perturbation_key: str | None = None,
-    control: str | None = None,
+    control: str | Sequence[str] | None = None,
     cell_type_key: str | None = None,
     dose_key: str | None = None,
     split_key: str | None = None,

@@ -21,6 +21,7 @@ from unlasting.screen import (
     Condition,
     MissingKeyError,
     Perturbation,
+    Scale,
     ScreenKeys,
     canonical_labels,
     check_cells,
@@ -87,6 +88,10 @@ class Screen:
             )
         if not allow_counts:
             cells.check()
+            scale = Scale.training_controls(adata, keys)
+            if scale is not None:
+                fix = "Give the cells the normalisation of `adata`."
+                scale.check(cells.matrix, np.flatnonzero(cells.present), cells.origin, fix, predicted=True)
         return cls(keys, adata.var_names, observed, split, cells, f"{layer}_source")
 
     @property

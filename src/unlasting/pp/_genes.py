@@ -1,0 +1,115 @@
+"""Gene names, genes among the features, and raw counts, wherever an AnnData keeps them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unlasting.screen import COUNTS_LAYER, UNS_KEY, MissingKeyError, is_counts, is_in_memory, logger, nearest_name
+
+_SYMBOL_COLUMNS: Final = (
+    "gene_name", "gene_symbol", "gene_symbols", "symbol", "symbols", "feature_name", "gene_names", "gene_short_name",
+    "hgnc_symbol", "name",
+)  # fmt: skip
+_ENSEMBL: Final = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
+_GENE: Final = re.compile(r"[A-Z][A-Z0-9]+(-[A-Z0-9]+)*|[A-Z][a-z]+\d+[a-z]?\d*")
+GENE_EXPRESSION: Final = "Gene Expression"
+
+
+def looks_like_gene(name: str) -> bool:
+    """Whether a name is spelt like a human or murine gene symbol, or is an Ensembl id."""
+    return bool(_GENE.fullmatch(name) or _ENSEMBL.fullmatch(name))
+
+
+def gene_names(adata: AnnData, wanted: Collection[str], symbols_key: str | None) -> tuple[pd.Index, str | None]:
+    """Get gene names from a column of `var`, if asked for or if it holds more wanted names than `var_names`.
+
+    Parameters
+    ----------
+    adata
+        The screen.
+    wanted
+        Names of targets, or of a model's genes.
+    symbols_key
+        The column; found by itself by default.
+
+    Returns
+    -------
+    The names, shape `(n_genes,)`, and the column; `var_names` and `None` if these are kept. A repeated or missing symbol
+    leaves the name in `var_names`.
+
+    Raises
+    ------
+    KeyError
+        If the column is missing.
+    """
+    column = symbols_key
+    if column is None:
+        present = len(set(wanted) & set(adata.var_names))
+        text = [name for name in adata.var if not pd.api.types.is_numeric_dtype(adata.var[name].dtype)]
+        hits = {name: len(set(wanted) & set(adata.var[name].dropna().astype(str))) for name in text}
+        column = max(hits, key=hits.__getitem__, default=None)
+        if column is not None and hits[column] <= 2 * present:
+            column = None
+        if column is None and not present and all(map(_ENSEMBL.fullmatch, map(str, adata.var_names[:20]))):
+            column = next((name for name in _SYMBOL_COLUMNS if name in text), None)
+        if column is None:
+            return adata.var_names, None
+    if column not in adata.var:
+        raise MissingKeyError(
+            f"`symbols_key` is {column!r}, but `adata.var` has no such column (it has {list(map(str, adata.var))})."
+            f"{nearest_name(column, map(str, adata.var))}"
+        )
+    symbols = adata.var[column].astype(object)
+    usable = (symbols.notna() & ~symbols.astype(str).isin(["", "nan", "None"]) & ~symbols.duplicated()).to_numpy()
+    names = pd.Index(np.where(usable, symbols.astype(str), adata.var_names.astype(str)))
+    return (names if names.is_unique else pd.Index(np.where(names.duplicated(), adata.var_names, names))), column
+
+
+def is_gene(adata: AnnData) -> np.ndarray:
+    """Whether each feature is a gene by `var["feature_types"]`, shape `(n_features,)`; all without this column."""
+    types = adata.var.get("feature_types", adata.var.get("feature_type"))
+    if types is None or not (types.astype(str) == GENE_EXPRESSION).any():
+        return np.ones(adata.n_vars, dtype=bool)
+    return (types.astype(str) == GENE_EXPRESSION).to_numpy()
+
+
+def find_counts(adata: AnnData) -> tuple[Any, str]:
+    """Find raw counts in `X`, a layer or `raw`.
+
+    Returns
+    -------
+    The matrix and its place; `None` and an empty text if there is none.
+    """
+    places: dict[str, Any] = {"adata.X": adata.X}
+    if "prepare" in adata.uns.get(UNS_KEY, {}):  # the layer has kept genes only, and no library sizes
+        names, raw = [], None
+    else:
+        names, raw = sorted(map(str, adata.layers), key=lambda name: (name != COUNTS_LAYER, name)), adata.raw
+    places |= {f"adata.layers[{name!r}]": adata.layers[name] for name in names}
+    if raw is not None and adata.var_names.isin(raw.var_names).all():
+        places["adata.raw.X"] = raw[:, list(adata.var_names)].X
+    for place, matrix in places.items():
+        if is_in_memory(matrix) and matrix is not None and matrix.dtype.kind in "biuf" and is_counts(matrix):
+            return matrix, place
+    return None, ""
+
+
+def warn_of_names(adata: AnnData, targets: Collection[str]) -> None:
+    """Log a warning if hardly any target that is spelt like a gene is measured."""
+    spelt = sorted(name for name in targets if looks_like_gene(name))
+    measured = [name for name in spelt if name in adata.var_names]
+    if len(spelt) > 2 and len(measured) * 10 < len(spelt):
+        logger.warning(
+            "pp.prepare: only %d of %d targets are measured: labels have names such as %r, and genes such as %r. Use one "
+            "nomenclature: put the symbols into a column of `adata.var` and give `symbols_key`, or rename the labels.",
+            len(measured),
+            len(spelt),
+            spelt[0],
+            str(adata.var_names[0]),
+        )

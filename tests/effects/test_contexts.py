@@ -1,0 +1,99 @@
+"""The kernel over contexts: positive semi-definite, never negative, and with full transfer where nothing is known."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from unlasting.effects import ContextKernel, EffectRegression, MeasuredEffects
+
+N_GENES = 40
+UNITS = np.array([0.5, np.sqrt(0.5), 1.0])[:, None]  # half of the cells express each gene
+
+
+def screen(own: float, n_contexts: int = 2, n_conditions: int = 6, seed: int = 0):
+    """Effects with a share particular to contexts, their features, and mean expression in one more context."""
+    rng = np.random.default_rng(seed)
+    condition, context = np.divmod(np.arange(n_conditions * n_contexts), n_contexts)
+    common = rng.normal(size=(n_conditions, 3, N_GENES))[condition]
+    effects = np.sqrt(1 - own) * common + np.sqrt(own) * rng.normal(size=common.shape)
+    effects = effects + rng.normal(size=effects.shape) * 0.1 / UNITS
+    noise = np.full(len(condition), 0.01)
+    measured = MeasuredEffects(condition, context, 1e6 / noise, noise, effects, np.full(N_GENES, 0.5))
+    return np.eye(n_conditions, dtype=np.float32), rng.random((n_contexts + 1, N_GENES)), measured
+
+
+def fitted(features, means, measured) -> EffectRegression:
+    return EffectRegression.fit(features, np.ones(features.shape[1]), ContextKernel.centred(means), measured)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 8), st.integers(1, 4))
+def test_covariances_are_positive_semidefinite_and_never_negative(seed: int, n_trained: int, n_new: int) -> None:
+    rng = np.random.default_rng(seed)
+    kernel = ContextKernel.centred(rng.gamma(0.5, size=(n_trained, 5)) * rng.choice([1e-3, 1.0, 1e3]))
+    kernel = kernel.averaged_over(rng.normal(size=len(kernel.weights)) * 1e3)
+    new = rng.gamma(0.5, size=(n_new, 5))
+    centred = new - kernel.centre
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    cross = kernel(np.full(n_new, -1), new)
+    share = 1.0 - kernel(np.full(1, -1), kernel.centre[None])[0, 0]  # without correlation
+    joint = np.block([[kernel.between(), cross.T], [cross, 1.0 - share + share * centred @ centred.T]])
+    assert np.linalg.eigvalsh(joint)[0] > -1e-9
+    assert joint.min() > -1e-12
+    np.testing.assert_array_equal(kernel(np.arange(n_trained), np.zeros((n_trained, 5))), kernel.between())
+
+
+def test_the_share_is_averaged_over_the_tempered_posterior() -> None:
+    """Likelihoods come from the joint normal density at the likeliest size of each output."""
+    features, means, measured = screen(own=0.5, n_contexts=3)
+    fit = fitted(features, means, measured)
+    values = (measured.effects * UNITS).reshape(len(measured.condition), -1)
+    correlation = fit.contexts.profiles @ fit.contexts.profiles.T
+    relevance = np.diag(fit.relevance.astype(float))[np.ix_(measured.condition, measured.condition)]
+    candidates = [0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
+    shares, likelihood = np.array([0.0, 0.125, 0.25, 0.375, 0.5]), []
+    for share in shares:
+        between = (1 - share + share * correlation)[np.ix_(measured.context, measured.context)]
+        joint = [stats.multivariate_normal(cov=s * relevance * between + np.diag(measured.noise)) for s in candidates]
+        likelihood.append(np.max([one.logpdf(values.T) for one in joint], axis=0).sum())
+    posterior = np.exp(-2 * shares + (np.array(likelihood) - max(likelihood)) / 50)
+    np.testing.assert_allclose(fit.contexts.weights, posterior / posterior.sum(), rtol=1e-3, atol=1e-6)
+
+
+def test_effects_measured_in_one_context_transfer_in_full() -> None:
+    for seed in range(10):
+        features, means, measured = screen(own=0.0, n_contexts=1, seed=seed)
+        fit = fitted(features, means, measured)
+        known = fit.effects(features, np.zeros(6, dtype=int), means[[0] * 6])
+        for context in (1, -1):  # registered without effects, or new
+            np.testing.assert_array_equal(fit.effects(features, np.full(6, context), means[[1] * 6]), known)
+
+
+def test_the_share_rises_with_effects_that_are_particular_to_contexts() -> None:
+    shares = []
+    for own in (0.0, 0.3, 1.0):
+        fit = fitted(*screen(own))
+        shares.append(1.0 - fit.contexts(np.full(1, -1), fit.contexts.centre[None])[0, 0])
+    assert shares[0] < 0.02
+    assert (np.diff(shares) > 0.05).all()
+
+
+def test_batches_of_a_context_count_as_their_average() -> None:
+    features, means, measured = screen(own=0.3)
+    rows = np.repeat(np.arange(12), 2)
+    halves = MeasuredEffects(
+        measured.condition[rows],
+        measured.context[rows],
+        measured.n_cells[rows] / 2,
+        2 * measured.noise[rows],
+        measured.effects[rows],
+        measured.detection,
+    )
+    context = np.zeros(6, dtype=int)
+    whole, parts = (
+        fitted(features, means, one).effects(features, context, means[context]) for one in (measured, halves)
+    )
+    assert np.linalg.norm(parts - whole) < 0.02 * np.linalg.norm(whole)
