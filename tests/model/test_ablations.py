@@ -26,7 +26,7 @@ def trained(screen, preset: str, steps: int = 20, **options) -> UnlastingModel:
 def shuffled(cells):
     """The same masks and totals with other values: those of each cell change places."""
     other = cells.copy()
-    other.X = sparse.csr_matrix(cells.X)
+    other.X = sparse.csr_matrix(cells.X, copy=True)
     for start, stop in itertools.pairwise(other.X.indptr):
         other.X.data[start:stop] = np.random.default_rng(0).permutation(other.X.data[start:stop])
     return other

@@ -68,7 +68,7 @@ def test_a_killed_training_ends_with_the_same_weights(build, screen, undisturbed
 
 
 def test_early_stopping_stays_stopped(build, screen, tmp_path):
-    arguments = {**ARGUMENTS, "max_steps": 400, "early_stopping_patience": 1, "lr": 0.05}
+    arguments = {**ARGUMENTS, "max_steps": 400, "early_stopping_patience": 1, "lr": 0.02}
     whole = build(screen(300))
     whole.train(**arguments)
     assert whole.history["denoiser_validation_score"].index.max() < 200
