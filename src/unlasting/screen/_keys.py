@@ -347,8 +347,8 @@ def _recorded(adata: AnnData) -> dict[str, Any]:
 
 def _names(control: object) -> list[str]:
     """List the control labels and patterns, each once."""
-    names = control if isinstance(control, Iterable) and not isinstance(control, str) else [control]
-    return list(dict.fromkeys(map(str, names)))
+    several = [control] if isinstance(control, str) or not isinstance(control, Iterable) else control
+    return list(dict.fromkeys(map(str, several)))
 
 
 def _pattern(names: Iterable[str]) -> re.Pattern[str]:
