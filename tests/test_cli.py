@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import anndata
 import numpy as np
@@ -153,6 +154,16 @@ def test_the_best_score_counts_predictors_that_are_scored_everywhere(place, pred
     assert line in done.stdout
     assert "cells (ceiling)" in done.stdout
     assert "cells: " not in done.stdout
+
+
+def test_a_check_names_the_training_command_that_runs(place, tmp_path):
+    found = results("check", place / "screen.h5ad")
+    assert found["counts"] == "adata.X"
+    program, *words = shlex.split(found["next_call"])
+    assert (program, found["split_kind"]) == ("unlasting", "unseen_perturbation")
+    assert call(*words, "--model", tmp_path / "model", *TINY).exit_code == 0
+    prepared = results("check", place / "model" / "adata.h5ad")
+    assert (prepared["counts"], prepared["split_kind"]) == ("adata.layers['counts']", "")
 
 
 def test_training_names_the_held_out_conditions_and_the_next_command(place, tmp_path):
@@ -345,7 +356,7 @@ def test_the_doctor_finds_what_is_broken(monkeypatch):
 
 def test_help_has_an_example_of_each_command():
     assert call("--help").exit_code == 0
-    for command in ("demo", "train", "predict", "evaluate", "doctor"):
+    for command in ("demo", "check", "train", "predict", "evaluate", "doctor"):
         done = call(command, "--help")
         assert done.exit_code == 0
         assert command == "doctor" or f"Example: unlasting {command}" in " ".join(done.stdout.split())
