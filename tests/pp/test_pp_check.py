@@ -136,6 +136,28 @@ def test_drugs_have_doses():
     assert (found.split_kind, found.oddities) == ("unseen_drug", [])
 
 
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ({"control": 60, "aspirin": 60}, "random"),
+        ({"control": 60, "aspirin": 30, "caffeine": 30, "ethanol": 5}, "unseen_cell_type"),
+        ({"control": 60, "aspirin": 20, "caffeine": 20, "ethanol": 20}, "unseen_drug"),
+        ({"control": 60, "aspirin": 20, "caffeine": 20, "STAT1": 20}, "unseen_perturbation"),
+    ],
+)
+def test_the_suggested_split_can_be_made(labels, kind):
+    adata = screen(labels)
+    adata.obs["dose"] = np.resize([1.0, 2.0, 4.0], adata.n_obs)
+    adata.obs["smiles"] = adata.obs["perturbation"].map(SMILES)
+    adata.obs["line"] = np.resize(["A", "B", "C"], adata.n_obs)
+    keys = {"dose_key": "dose", "smiles_key": "smiles"}
+    keys |= {"cell_type_key": "line"} if kind == "unseen_cell_type" else {}
+    found = unchanged(adata, **keys)
+    assert found.split_kind == kind
+    run(found.next_call, adata)
+    assert adata.uns["unlasting"]["split"]["kind"] == kind
+
+
 def test_each_step_leads_to_the_next():
     adata = screen({"control": 40, "STAT1": 20, "JAK2": 20, "IRF1": 20, "MYC": 20})
     for step in ("split", "prepare", "grn"):
@@ -159,11 +181,11 @@ def test_the_command_line_shows_the_same(kind, tmp_path):
     read = anndata.read_h5ad(path) if kind == "h5ad" else anndata.read_zarr(path)
     expected = ul.pp.check(read, perturbation_key="target", control=["NT a", "NTb"])
     assert done.stdout.splitlines()[:-1] == str(expected).splitlines()[:-1]
-    (found,) = [CliRunner().invoke(app, ["check", str(path), *options, "--json"]).stdout]
+    found = json.loads(CliRunner().invoke(app, ["check", str(path), *options, "--json"]).stdout)
     call = (
         f"unlasting train '{path}' --split unseen_perturbation --perturbation-key target --control 'NT a' --control NTb"
     )
-    assert json.loads(found)["next_call"] == call
-    assert json.loads(found)["cells"] == expected.cells
-    (again,) = [CliRunner().invoke(app, ["check", str(path), "--perturbation-key", "target"]).stdout]
+    assert found["next_call"] == call
+    assert found["cells"] == expected.cells
+    again = CliRunner().invoke(app, ["check", str(path), "--perturbation-key", "target"]).stdout
     assert again.splitlines()[-1] == f"next: unlasting check '{path}' --perturbation-key target --control LABEL"

@@ -20,7 +20,6 @@ from unlasting.pp._priors import RENAMED
 from unlasting.pp._split import split
 from unlasting.screen import (
     UNS_KEY,
-    Perturbation,
     Scale,
     ScreenKeys,
     check_cells,
@@ -126,10 +125,10 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
     keys = ScreenKeys.restart(adata, **given)
     found, drugs, part = keys.perturbations(adata), keys.drugs(adata) or frozenset(), keys.split(adata)
     is_control = np.array([p.is_control for p in found])
-    conditions, targets, combinations = Counter(found), Counter[str](), Counter[str]()
+    together, targets = Counter[tuple[str, ...]](), Counter[str]()
     doses: dict[str, set[float]] = defaultdict(set)
-    for perturbation, n in conditions.items():
-        combinations[perturbation.label(**keys.grammar)] += n * (len(perturbation.targets) > 1)
+    for perturbation, n in Counter(found).items():
+        together[perturbation.targets] += n
         for name, dose in zip(perturbation.targets, perturbation.doses, strict=True):
             targets[name] += n
             doses[name] |= set() if dose is None else {dose}
@@ -143,7 +142,7 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
     cells = {
         "controls": _count(adata.obs[keys.perturbation_key][is_control]),
         **{kind: {name: n for name, n in targets.most_common() if name in those} for kind, those in kinds.items()},
-        "combinations": {name: n for name, n in combinations.most_common() if n},
+        "combinations": {keys.delimiter.join(t): n for t, n in together.most_common() if len(t) > 1},
         "contexts": _count(keys.cell_types(adata)) if keys.cell_type_key else {},
         "batches": _count(keys.batches(adata)) if keys.batch_key else {},
         "split": {} if part is None else _count(part),
@@ -156,12 +155,12 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
         *review_labels(adata, keys),
         unmatched_names(names, others),
         f"The stimuli {listed(spelt)} are spelt like genes, but unknown. Correct the names." if spelt else "",
-        f"{listed(dosed)} have doses but no SMILES. Name the column of a drug's SMILES: `smiles_key=...`."
+        f"{listed(dosed)} have doses but no SMILES. Name the SMILES column of drugs, `smiles_key=...`, or leave `dose_key` out."
         if dosed
         else "",
         fault,
     ]
-    kind = _split_kind(cells, conditions) if part is None else ""
+    kind = _split_kind(cells, sum(n >= 10 for names, n in together.items() if names)) if part is None else ""
     return Overview(
         n_cells=adata.n_obs,
         n_features=adata.n_vars,
@@ -197,7 +196,8 @@ def _scale(adata: AnnData, controls: np.ndarray) -> tuple[str, str, str]:
     matrix, place = find_counts(adata)
     if place == "adata.X":
         return f"integers, {np.median(np.asarray(matrix.sum(axis=1))):g} counts in the median cell", place, ""
-    place = place or "adata.layers['counts']" * ("prepare" in adata.uns.get(UNS_KEY, {}))
+    prepared = adata.uns.get(UNS_KEY, {}).get("prepare")
+    place = f"adata.layers[{prepared['counts_layer']!r}]" if prepared and not place else place
     fault = _fault(lambda: check_log_normalised(expression(adata), "`adata.X`"))
     if not fault:
         total = Scale.measure(adata.X, controls if len(controls) else np.arange(adata.n_obs))
@@ -205,9 +205,9 @@ def _scale(adata: AnnData, controls: np.ndarray) -> tuple[str, str, str]:
     return "neither counts nor log-normalised", place, "" if place else _fault(integer_counts, adata) or fault
 
 
-def _split_kind(cells: Mapping[str, Mapping[str, int]], conditions: Mapping[Perturbation, int]) -> str:
-    """Choose a kind of split that the screen permits."""
-    if sum(n >= 10 for p, n in conditions.items() if not p.is_control) >= 3:
+def _split_kind(cells: Mapping[str, Mapping[str, int]], n_frequent: int) -> str:
+    """Choose a kind of split that the screen permits; each part of it needs a perturbation or cell type."""
+    if n_frequent >= 3:
         only_drugs = cells["drugs"] and not (cells["gene targets"] or cells["stimuli"])
         return "unseen_drug" if only_drugs and len(cells["drugs"]) >= 3 else "unseen_perturbation"
     return "unseen_cell_type" if len(cells["contexts"]) >= 3 else "random"
