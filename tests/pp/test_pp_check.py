@@ -85,7 +85,12 @@ def test_a_screen_that_nobody_has_described_gets_the_fix():
     for fix in ("Name their label as `control`", "seem to be guides", "'unassigned'", "may be meant as control"):
         assert any(fix in sentence for sentence in found.oddities), fix
     assert len(set(found.oddities)) == len(found.oddities)
-    assert "(1) No cell of" in str(found)
+    assert "\noddities:\n  (1) No cell of" in str(found)
+    misspelt = unchanged(screen({"control": 20, "STTA1": 12, "interferon": 12}))
+    assert list(misspelt.cells["stimuli"]) == ["STTA1", "interferon"]
+    assert [sentence.split(". ")[0] for sentence in misspelt.oddities] == [
+        "Unknown names that look like genes count as stimuli: STTA1"
+    ]
     with pytest.raises(KeyError, match="has no such column"):
         ul.pp.check(adata, perturbation_key="guide")
     only = unchanged(screen({"control": 20}))

@@ -70,10 +70,14 @@ class Overview:
             lines[section] = f"{len(cells)} (cells): {named}" if cells else _UNNAMED.get(section, "none")
         lines["doses in uM"] = listed(f"{name} ({', '.join(f'{x:g}' for x in xs)})" for name, xs in self.doses.items())
         genes = len(self.cells["gene targets"])
-        lines["gene names"] = f"{self.gene_names}; {len(self.measured)} of {genes} gene targets are measured"
+        lines["gene names"] = self.gene_names
+        if genes:
+            lines["gene names"] += f"; {len(self.measured)} of {genes} gene targets are measured"
         lines |= {"expression": self.expression, "raw counts": self.counts or "none"}
-        lines["oddities"] = "".join(f"\n  ({i}) {one}" for i, one in enumerate(self.oddities, 1)) or "none"
-        return "\n".join(f"{name}: {text or 'none'}" for name, text in {**lines, "next": self.next_call}.items())
+        lines["oddities"] = "".join(f"\n  ({i}) {one}" for i, one in enumerate(self.oddities, 1))
+        lines["next"] = self.next_call
+        written = "\n".join(f"{name}: {text or 'none'}" for name, text in lines.items())
+        return written.replace(": \n", ":\n")
 
 
 def check(
@@ -154,7 +158,10 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
         _fault(require_perturbed, is_control, keys),
         *review_labels(adata, keys),
         unmatched_names(names, others),
-        f"The stimuli {listed(spelt)} are spelt like genes, but unknown. Correct the names." if spelt else "",
+        f"Unknown names that look like genes count as stimuli: {listed(spelt)}. Correct them, or name genes in "
+        "`pp.grn(adata, targets=[...])`."
+        if spelt
+        else "",
         f"{listed(dosed)} have doses but no SMILES. Name the SMILES column of drugs, `smiles_key=...`, or leave `dose_key` out."
         if dosed
         else "",
