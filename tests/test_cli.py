@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import anndata
 import numpy as np
@@ -155,6 +156,16 @@ def test_the_best_score_counts_predictors_that_are_scored_everywhere(place, pred
     assert "cells: " not in done.stdout
 
 
+def test_a_check_names_the_training_command_that_runs(place, tmp_path):
+    found = results("check", place / "screen.h5ad")
+    assert found["counts"] == "adata.X"
+    program, *words = shlex.split(found["next_call"])
+    assert (program, found["split_kind"]) == ("unlasting", "unseen_perturbation")
+    assert call(*words, "--model", tmp_path / "model", *TINY).exit_code == 0
+    prepared = results("check", place / "model" / "adata.h5ad")
+    assert (prepared["counts"], prepared["split_kind"]) == ("adata.layers['counts']", "")
+
+
 def test_training_names_the_held_out_conditions_and_the_next_command(place, tmp_path):
     done = call("train", place / "screen.h5ad", "--split", "unseen_perturbation", "-m", tmp_path / "my model", *TINY)
     held_out = anndata.read_h5ad(tmp_path / "my model" / "adata.h5ad").uns["unlasting"]["split"]["test_conditions"]
@@ -275,7 +286,7 @@ FAULTS = {
     "scores are a folder": (["evaluate", "{}/screen.h5ad", "-o", "{}/model", "--force"], 1, "'{}/model' is a folder"),
     "other files": (["train", "{}/screen.h5ad", "-m", "{}", "--force"], 1, "holds other files than a saved model"),
     "another program": (["predict", "-m", "{}"], 1, "'{}' holds no saved model"),
-    "no h5ad": (["train", "{}/text.h5ad"], 1, "'{}/text.h5ad' cannot be read as h5ad"),
+    "no h5ad": (["train", "{}/text.h5ad"], 1, "'{}/text.h5ad' cannot be read"),
     "model there": (["train", "{}/screen.h5ad", "-m", "{}/model"], 1, "'{}/model' exists already. Pass --force"),
     "demo there": (["demo", "-o", "{}/model"], 1, "'{}/model' exists already. Pass --force"),
     "label": (["train", "{}/screen.h5ad", "--control", "contrl"], 1, "Did you mean 'control'?"),
@@ -345,7 +356,7 @@ def test_the_doctor_finds_what_is_broken(monkeypatch):
 
 def test_help_has_an_example_of_each_command():
     assert call("--help").exit_code == 0
-    for command in ("demo", "train", "predict", "evaluate", "doctor"):
+    for command in ("demo", "check", "train", "predict", "evaluate", "doctor"):
         done = call(command, "--help")
         assert done.exit_code == 0
         assert command == "doctor" or f"Example: unlasting {command}" in " ".join(done.stdout.split())

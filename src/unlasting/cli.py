@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,6 +93,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write the results as JSON,
 Seed = Annotated[int, typer.Option(help="Seed for all random numbers.", min=0)]
 MaxSteps = Annotated[int | None, typer.Option(help="Training steps at most; by default as in the preset.", min=1)]
 Accelerator = Annotated[str, typer.Option(help="Device: auto, cpu, gpu or mps.", callback=_accelerator)]
+PerturbationKey = Annotated[str | None, typer.Option(help="Column of obs with the perturbation.")]
+Control = Annotated[
+    list[str] | None,
+    typer.Option(help="Label for unperturbed cells, or a pattern such as 'non-targeting*'. May be repeated."),
+]
+Delimiter = Annotated[str | None, typer.Option(help="Separator between the targets in a combination.")]
+CellTypeKey = Annotated[str | None, typer.Option(help="Column of obs with the cell type.")]
+BatchKey = Annotated[str | None, typer.Option(help="Column of obs with the batch.")]
+DoseKey = Annotated[str | None, typer.Option(help="Column of obs with the dose in uM.")]
+SmilesKey = Annotated[str | None, typer.Option(help="Column of obs with the SMILES of the drug.")]
 
 
 def _version(asked: bool) -> None:
@@ -169,6 +180,44 @@ def demo(
 
 
 @app.command()
+def check(
+    file: File,
+    perturbation_key: PerturbationKey = None,
+    control: Control = None,
+    delimiter: Delimiter = None,
+    cell_type_key: CellTypeKey = None,
+    batch_key: BatchKey = None,
+    dose_key: DoseKey = None,
+    smiles_key: SmilesKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show controls, perturbations, doses, genes, scale and oddities in a screen, and the next command.
+
+    Example: `unlasting check screen.h5ad --perturbation-key target_gene --control NT`
+    """
+    from unlasting.pp._check import overview
+
+    given: dict[str, Any] = not_none(
+        perturbation_key=perturbation_key,
+        control=_one_or_several(control),
+        delimiter=delimiter,
+        cell_type_key=cell_type_key,
+        batch_key=batch_key,
+        dose_key=dose_key,
+        smiles_key=smiles_key,
+    )
+    found = overview(_read(file), **given)
+    words = ["unlasting", "train", str(file), *(["--split", found.split_kind] if found.split_kind else [])]
+    if not found.cells["controls"]:
+        words, given["control"] = ["unlasting", "check", str(file)], "LABEL"
+    for name, value in given.items():
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{name.replace('_', '-')}", one]
+    found = replace(found, next_call=shlex.join(words))
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
+
+
+@app.command()
 def train(
     file: File,
     model: Model = Path("unlasting_model"),
@@ -180,16 +229,13 @@ def train(
         ),
     ] = None,
     prior: Annotated[str, typer.Option(help="Prior for the gene graph: go, none, or an scGPT folder.")] = "go",
-    perturbation_key: Annotated[str | None, typer.Option(help="Column of obs with the perturbation.")] = None,
-    control: Annotated[
-        list[str] | None,
-        typer.Option(help="Label for unperturbed cells, or a pattern such as 'non-targeting*'. May be repeated."),
-    ] = None,
-    delimiter: Annotated[str | None, typer.Option(help="Separator between the targets in a combination.")] = None,
-    cell_type_key: Annotated[str | None, typer.Option(help="Column of obs with the cell type.")] = None,
-    batch_key: Annotated[str | None, typer.Option(help="Column of obs with the batch.")] = None,
-    dose_key: Annotated[str | None, typer.Option(help="Column of obs with the dose in uM.")] = None,
-    smiles_key: Annotated[str | None, typer.Option(help="Column of obs with the SMILES of the drug.")] = None,
+    perturbation_key: PerturbationKey = None,
+    control: Control = None,
+    delimiter: Delimiter = None,
+    cell_type_key: CellTypeKey = None,
+    batch_key: BatchKey = None,
+    dose_key: DoseKey = None,
+    smiles_key: SmilesKey = None,
     library_size_key: Annotated[str | None, typer.Option(help="Column of obs with the full library size.")] = None,
     n_top_genes: Annotated[int, typer.Option(help="Highly variable genes to keep, besides the targets.")] = 2_000,
     mode: Annotated[str, typer.Option(help="knockout, knockdown or activation.")] = "knockout",
@@ -216,7 +262,7 @@ def train(
     adata = _read(file)
     given: dict[str, Any] = not_none(
         perturbation_key=perturbation_key,
-        control=control[0] if control and len(control) == 1 else control or None,
+        control=_one_or_several(control),
         delimiter=delimiter,
         cell_type_key=cell_type_key,
         batch_key=batch_key,
@@ -375,6 +421,11 @@ def _may_write(path: Path, force: bool, *, is_folder: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"{str(path.absolute().parent)!r} is read-only. Choose another place.")
+
+
+def _one_or_several(labels: list[str] | None) -> str | list[str] | None:
+    """Read a repeatable option: one label, a list, or nothing."""
+    return labels[0] if labels and len(labels) == 1 else labels or None
 
 
 def _read(file: Path) -> AnnData:

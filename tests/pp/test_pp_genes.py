@@ -74,7 +74,7 @@ def test_names_stay_where_they_fit(warnings):
 def test_targets_and_genes_that_hardly_meet_are_reported(warnings):
     ul.pp.prepare(raw([f"gene-{i}" for i in range(8)]), min_cells=1)
     (said,) = warnings()
-    assert "only 0 of 4 targets are measured" in said
+    assert "Only 0 of 4 targets are measured" in said
     assert "`symbols_key`" in said
 
 

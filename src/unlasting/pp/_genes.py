@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting.screen import COUNTS_LAYER, UNS_KEY, MissingKeyError, is_counts, is_in_memory, logger, nearest_name
+from unlasting.screen import COUNTS_LAYER, UNS_KEY, MissingKeyError, is_counts, is_in_memory, nearest_name
 
 _SYMBOL_COLUMNS: Final = (
     "gene_name", "gene_symbol", "gene_symbols", "symbol", "symbols", "feature_name", "gene_names", "gene_short_name",
@@ -100,16 +100,14 @@ def find_counts(adata: AnnData) -> tuple[Any, str]:
     return None, ""
 
 
-def warn_of_names(adata: AnnData, targets: Collection[str]) -> None:
-    """Log a warning if hardly any target that is spelt like a gene is measured."""
+def unmatched_names(genes: Collection[str], targets: Collection[str]) -> str:
+    """Write a sentence with its fix if hardly any target that is spelt like a gene is measured; else nothing."""
     spelt = sorted(name for name in targets if looks_like_gene(name))
-    measured = [name for name in spelt if name in adata.var_names]
-    if len(spelt) > 2 and len(measured) * 10 < len(spelt):
-        logger.warning(
-            "pp.prepare: only %d of %d targets are measured: labels have names such as %r, and genes such as %r. Use one "
-            "nomenclature: put the symbols into a column of `adata.var` and give `symbols_key`, or rename the labels.",
-            len(measured),
-            len(spelt),
-            spelt[0],
-            str(adata.var_names[0]),
-        )
+    n_measured = len(set(genes).intersection(spelt))
+    if len(spelt) < 3 or n_measured * 10 >= len(spelt):
+        return ""
+    return (
+        f"Only {n_measured} of {len(spelt)} targets are measured: labels have names such as {spelt[0]!r}, and genes such as "
+        f"{str(next(iter(genes)))!r}. Use one nomenclature: put the symbols into a column of `adata.var` and give "
+        "`symbols_key`, or rename the labels."
+    )

@@ -10,7 +10,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from unlasting.pp._genes import find_counts, gene_names, is_gene, warn_of_names
+from unlasting.pp._genes import find_counts, gene_names, is_gene, unmatched_names
 from unlasting.screen import (
     COUNTS_LAYER,
     TRAIN,
@@ -160,7 +160,8 @@ def prepare(
         f" ({is_target.sum()} of {len(targets)} targets are measured)" if targets else "",
         target_sum,
     )
-    warn_of_names(adata, targets)
+    if unmatched := unmatched_names(adata.var_names, targets):
+        logger.warning("pp.prepare: %s", unmatched)
     return adata if copy else None
 
 
