@@ -27,7 +27,10 @@ FULL = {"library_size_key": "ncounts_full", "target_sum": 1e4}
 DATLINGER = {"file": "datlinger2021_jurkat_tcr.h5ad", "prepare": FULL, "setup": {"cell_type_key": "stimulation"}}
 FURTHER: dict[str, dict[str, Any]] = {
     "datlinger_targets": {**DATLINGER, "split": {"kind": "unseen_perturbation"}},
-    "datlinger_contexts": {**DATLINGER, "split": {"kind": "unseen_cell_type", "test": "stimulated", "val_fraction": 0.0}},
+    "datlinger_contexts": {
+        **DATLINGER,
+        "split": {"kind": "unseen_cell_type", "test": "stimulated", "val_fraction": 0.0},
+    },
     "mcfaline_targets": {
         "file": "mcfaline2023_gbm_mini.h5ad",
         "prepare": FULL,
