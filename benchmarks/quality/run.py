@@ -95,10 +95,7 @@ def maker(setup: dict[str, Any], steps: int | None, seed: int, **options: Any) -
         ul.UnlastingModel.setup_anndata(adata, **setup)
         scvi.settings.seed = seed
         model = ul.UnlastingModel(adata, **options)
-        if steps == 0:
-            model.is_trained_ = True
-        else:
-            model.train(max_steps=steps, seed=seed, show_progress=False)
+        model.train(max_steps=steps, seed=seed, show_progress=False)
         return model
 
     return make

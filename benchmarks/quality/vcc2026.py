@@ -1,51 +1,115 @@
-"""Score the model and all baselines in the profile of the Virtual Cell Challenge 2026, beside the normalised E-distance.
+"""Score the model and all baselines in the profile of the Virtual Cell Challenge 2026, beside normalised E-distance and EMD.
 
-    python benchmarks/quality/vcc2026.py --steps 0
+    python benchmarks/quality/vcc2026.py --steps 0 --data FOLDER
 
-Writes `results/vcc2026.csv`, and prints the scores. `--steps 0` scores the closed form, `--no-model` the baselines alone.
+Writes `results/vcc2026.csv`, and prints the tables of the guide. `--steps 0` scores the closed form, `--no-model` the
+baselines alone. Without `--data`, a folder with the files of further development screens, only shipped screens are scored.
+At most `--cells` cells of a condition take part, drawn with seed 0.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import anndata
+import numpy as np
 import pandas as pd
 from run import RESULTS, TABLES, maker
 
 import unlasting as ul
 from unlasting.baselines import BASELINES, ModelPredictor
+from unlasting.metrics import VCC2026
 
-SCREENS = ("papalexi_reference", "norman_reference", "kang_reference")
+FULL = {"library_size_key": "ncounts_full", "target_sum": 1e4}
+DATLINGER = {"file": "datlinger2021_jurkat_tcr.h5ad", "prepare": FULL, "setup": {"cell_type_key": "stimulation"}}
+FURTHER: dict[str, dict[str, Any]] = {
+    "datlinger_targets": {**DATLINGER, "split": {"kind": "unseen_perturbation"}},
+    "datlinger_contexts": {
+        **DATLINGER,
+        "split": {"kind": "unseen_cell_type", "test": "stimulated", "val_fraction": 0.0},
+    },
+    "mcfaline_targets": {
+        "file": "mcfaline2023_gbm_mini.h5ad",
+        "prepare": FULL,
+        "setup": {"cell_type_key": "cell_type"},
+        "split": {"kind": "unseen_perturbation"},
+    },
+}
+SHIPPED = {
+    name: {**TABLES[name], "split": {"kind": "reference"}}
+    for name in ("papalexi_reference", "norman_reference", "kang_reference")
+}
+COLUMNS = ["cell_type", "predictor", "metric", "score", "value", "n_conditions"]
 
 
-def scores(name: str, steps: int | None, *, with_model: bool) -> pd.DataFrame:
-    """Score all predictors on the reference split of a screen, by both kinds of scores."""
-    table = TABLES[name]
+def screens(data: Path | None) -> dict[str, dict[str, Any]]:
+    """List the screens, with those in the folder `data`."""
+    if data is None:
+        return SHIPPED
+    further = {
+        name: {**table, "screen": partial(anndata.read_h5ad, data / table["file"])} for name, table in FURTHER.items()
+    }
+    return SHIPPED | further
+
+
+def scores(table: dict[str, Any], steps: int | None, n_cells: int, *, with_model: bool) -> pd.DataFrame:
+    """Score all predictors on a screen's held-out conditions, by both kinds of scores."""
     adata = table["screen"]()
     setup: dict[str, Any] = table.get("setup", {})
     keys = {key: value for key, value in setup.items() if key == "cell_type_key"}
-    ul.pp.split(adata, "reference", **keys)
+    groups = adata.obs.groupby(["perturbation", *keys.values()], observed=True).indices.values()
+    rng = np.random.default_rng(0)
+    adata = adata[np.sort(np.concatenate([rng.permutation(group)[:n_cells] for group in groups]))].copy()
+    ul.pp.split(adata, **table["split"], **keys)
     ul.pp.prepare(adata, **table.get("prepare", {}))
     ul.pp.grn(adata, prior=table.get("prior", "go"))
     predictors: dict[str, Any] = {"unlasting": ModelPredictor(maker(setup, steps, 0))} if with_model else {}
     predictors |= {label: baseline() for label, baseline in BASELINES.items()}
-    for options in ({"profile": "vcc2026"}, {"metrics": "e_distance", "gene_sets": "all"}):
+    distances = {"metrics": ["e_distance", "emd"], "gene_sets": "all", "n_repeats": 2, "n_bootstraps": 50}
+    for options in ({"profile": "vcc2026"}, distances):
         ul.tl.evaluate(adata, layer=None, baselines=predictors, **options)
     stored = adata.uns["unlasting"]
     distance = stored["score_summary"].assign(cell_type="", value=float("nan"))
-    columns = ["cell_type", "predictor", "metric", "score", "value", "n_conditions"]
-    return pd.concat([stored["vcc2026_summary"][columns], distance[columns]]).assign(screen=name)
+    found = pd.concat([stored["vcc2026_summary"][COLUMNS], distance[COLUMNS]])
+    return found.dropna(subset=["score", "value"], how="all")
+
+
+def overview(frame: pd.DataFrame) -> str:
+    """Write E, EMD and the challenge's mean score of each predictor and screen as Markdown, and their rank correlation."""
+    kinds = ["e_distance", "emd", "mean"]
+    wide = frame[frame["metric"].isin(kinds)].groupby(["screen", "predictor", "metric"], sort=False)["score"].mean()
+    wide = wide.unstack("metric")[kinds]
+    names = list(frame["screen"].unique())
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for predictor in frame["predictor"].unique():
+        rows = [wide.loc[(name, predictor)] if (name, predictor) in wide.index else None for name in names]
+        cells = ["" if row is None else " / ".join("-" if pd.isna(v) else f"{v:.2f}" for v in row) for row in rows]
+        lines.append(f"| {predictor} | " + " | ".join(cells) + " |")
+    for kind in kinds[:2]:
+        ranks = [wide.loc[name].dropna(subset=[kind, "mean"]) for name in names]
+        found = ["-" if len(r) < 3 else f"{-r[kind].corr(r['mean'], method='spearman'):.2f}" for r in ranks]
+        lines.append(f"| rank correlation, {kind} and mean | " + " | ".join(found) + " |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=None, help="training steps of the denoiser; 0: none")
     parser.add_argument("--model", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--data", type=Path, default=None, help="folder with further screens")
+    parser.add_argument("--cells", type=int, default=500, help="cells of a condition")
     arguments = parser.parse_args()
-    found = [scores(name, arguments.steps, with_model=arguments.model) for name in SCREENS]
-    frame = pd.concat(found, ignore_index=True)
-    frame.to_csv(RESULTS / "vcc2026.csv", index=False)
-    for screen, part in frame.groupby("screen", sort=False):
-        wide = part.pivot_table(index="predictor", columns="metric", values="score", sort=False)
-        print(f"{screen}, mean over cell types:\n{wide.round(2).to_string()}")
+    parts = []
+    for name, table in screens(arguments.data).items():
+        part = scores(table, arguments.steps, arguments.cells, with_model=arguments.model).assign(screen=name)
+        parts.append(part)
+        frame = pd.concat(parts, ignore_index=True)
+        frame.to_csv(RESULTS / "vcc2026.csv", index=False, float_format="%.6g")
+        wide = part.pivot_table(index="predictor", columns="metric", values="score", sort=False, dropna=False)
+        values = part.pivot_table(index="predictor", columns="metric", values="value", sort=False, dropna=False)
+        print(f"{name}, scores, mean over cell types:\n{wide.round(2).to_string()}", flush=True)
+        print(f"{name}, values:\n{values.reindex(columns=list(VCC2026)).round(2).to_string()}", flush=True)
+    print(overview(frame))
