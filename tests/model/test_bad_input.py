@@ -216,7 +216,6 @@ def test_a_screen_is_accepted_without_a_fault_only(calls, unchanged, call):
 IN_FILES = [
     "NaN",
     "negative",
-    "logs",
     "no X",
     "no controls",
     "controls misspelt",
