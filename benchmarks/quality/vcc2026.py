@@ -24,13 +24,14 @@ from unlasting.baselines import BASELINES, ModelPredictor
 from unlasting.metrics import VCC2026
 
 FULL = {"library_size_key": "ncounts_full", "target_sum": 1e4}
-DATLINGER = {"file": "datlinger2021_jurkat_tcr.h5ad", "prepare": FULL, "setup": {"cell_type_key": "stimulation"}}
+DATLINGER: dict[str, Any] = {
+    "file": "datlinger2021_jurkat_tcr.h5ad",
+    "prepare": {**FULL, "n_top_genes": 500},
+    "split": {"kind": "unseen_perturbation"},
+}
 FURTHER: dict[str, dict[str, Any]] = {
-    "datlinger_targets": {**DATLINGER, "split": {"kind": "unseen_perturbation"}},
-    "datlinger_contexts": {
-        **DATLINGER,
-        "split": {"kind": "unseen_cell_type", "test": "stimulated", "val_fraction": 0.0},
-    },
+    "datlinger_stimulated": {**DATLINGER, "only": ("stimulation", "stimulated")},
+    "datlinger_unstimulated": {**DATLINGER, "only": ("stimulation", "unstimulated")},
     "mcfaline_targets": {
         "file": "mcfaline2023_gbm_mini.h5ad",
         "prepare": FULL,
@@ -58,6 +59,9 @@ def screens(data: Path | None) -> dict[str, dict[str, Any]]:
 def scores(table: dict[str, Any], steps: int | None, n_cells: int, *, with_model: bool) -> pd.DataFrame:
     """Score all predictors on a screen's held-out conditions, by both kinds of scores."""
     adata = table["screen"]()
+    if "only" in table:
+        key, value = table["only"]
+        adata = adata[adata.obs[key] == value]
     setup: dict[str, Any] = table.get("setup", {})
     keys = {key: value for key, value in setup.items() if key == "cell_type_key"}
     groups = adata.obs.groupby(["perturbation", *keys.values()], observed=True).indices.values()
@@ -101,13 +105,19 @@ if __name__ == "__main__":
     parser.add_argument("--model", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--data", type=Path, default=None, help="folder with further screens")
     parser.add_argument("--cells", type=int, default=500, help="cells of a condition")
+    parser.add_argument("--only", nargs="+", default=None, help="screens to score again; rows of others are kept")
     arguments = parser.parse_args()
-    parts = []
-    for name, table in screens(arguments.data).items():
+    place = RESULTS / "vcc2026.csv"
+    tables = screens(arguments.data)
+    frame = pd.DataFrame()
+    if arguments.only is not None:
+        tables = {name: tables[name] for name in arguments.only}
+        frame = pd.read_csv(place, keep_default_na=False, na_values={"score": "", "value": ""})
+        frame = frame[~frame["screen"].isin(tables)]
+    for name, table in tables.items():
         part = scores(table, arguments.steps, arguments.cells, with_model=arguments.model).assign(screen=name)
-        parts.append(part)
-        frame = pd.concat(parts, ignore_index=True)
-        frame.to_csv(RESULTS / "vcc2026.csv", index=False, float_format="%.6g")
+        frame = pd.concat([frame, part], ignore_index=True)
+        frame.to_csv(place, index=False, float_format="%.6g")
         wide = part.pivot_table(index="predictor", columns="metric", values="score", sort=False, dropna=False)
         values = part.pivot_table(index="predictor", columns="metric", values="value", sort=False, dropna=False)
         print(f"{name}, scores, mean over cell types:\n{wide.round(2).to_string()}", flush=True)
