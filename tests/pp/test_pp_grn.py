@@ -92,11 +92,11 @@ def test_a_graph_that_was_made_without_the_cell_types_is_told_of(caplog) -> None
     logger.addHandler(caplog.handler)
     try:
         UnlastingModel.setup_anndata(adata, cell_type_key="cell_type")
-        assert "`pp.grn(adata, cell_type_key='cell_type')` takes it away" in caplog.text
+        assert "`pp.grn(adata, cell_type_key='cell_type')` removes such edges" in caplog.text
         caplog.clear()
         pp.grn(adata, prior=None)  # the key is recorded now
         UnlastingModel.setup_anndata(adata)
-        assert "takes it away" not in caplog.text
+        assert "removes such edges" not in caplog.text
     finally:
         logger.removeHandler(caplog.handler)
 

@@ -91,7 +91,7 @@ def test_names_get_what_the_column_says() -> None:
     assert names == {"A": "CCO", "B": "CCN", "GENE": "", "Q": "", "R": "CCN", "X": "", "Y": "", "Z": "CCF"}
     assert faults_by_kind == {
         "Invalid SMILES": ["'C1C' of 'Q'"],
-        "Different molecules under one name": ["'R' (CCN, CCO)"],
+        "Different molecules under one name (choose one: `smiles={name: SMILES}`)": ["'R' (CCN, CCO)"],
     }
 
 

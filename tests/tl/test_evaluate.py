@@ -69,6 +69,11 @@ def test_values_scores_and_effects_of_a_screen_that_can_be_written_down():
         np.testing.assert_allclose(effects.loc[name, "predicted"], predicted, atol=1e-6)
 
 
+def _noise(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Draw cells without structure, about as large as those of the screen."""
+    return (rng.uniform(0, 4, shape) * (rng.random(shape) < 0.5)).astype(np.float32)
+
+
 def _cells_like(adata: AnnData, kind: str, n: int = 400) -> AnnData:
     """Generate cells that are true, unperturbed or noise."""
     rng = np.random.default_rng(7)
@@ -76,7 +81,7 @@ def _cells_like(adata: AnnData, kind: str, n: int = 400) -> AnnData:
     for name in ("half", "all", "none"):
         source = adata.layers["unlasting"][(adata.obs["perturbation"] == (name if kind == "true" else "control"))]
         rows = rng.integers(len(source), size=n)
-        parts.append(source[rows] if kind != "noise" else rng.uniform(0, 5, (n, adata.n_vars)).astype(np.float32))
+        parts.append(source[rows] if kind != "noise" else _noise(rng, (n, adata.n_vars)))
         labels += [name] * n
     obs = pd.DataFrame({"perturbation": labels}, index=[f"new{i}" for i in range(3 * n)])
     return AnnData(np.vstack(parts), obs=obs, var=adata.var)
@@ -635,6 +640,7 @@ def test_a_scale_of_rounding_is_none(planted_screen):
     adata = planted_screen(120)
     sizes = np.expm1(adata.X).sum(axis=1, keepdims=True)
     adata.X = np.log1p(np.expm1(adata.X) / sizes * 60.0).astype(np.float32)
+    adata.layers["unlasting"] = np.log1p(np.expm1(adata.layers["unlasting"]) * 0.4).astype(np.float32)
     metrics = ["library_size_error", "zero_fraction_error"]
     frame = tl.evaluate(adata, baselines=SIMPLE, metrics=metrics, gene_sets="all", conditions=["half", "all"], **QUICK)
     own = frame[(frame["predictor"] == "unlasting") & (frame["metric"] == "library_size_error")]
