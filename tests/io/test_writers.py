@@ -64,6 +64,7 @@ def test_a_screen_without_counts_gets_the_way_out(screen: AnnData) -> None:
 
 
 @pytest.mark.parametrize("form", ["layer", "predictions"])
+@pytest.mark.slow
 def test_a_pair_scores_in_cell_eval2_as_here(screen: AnnData, tmp_path: Path, form: str) -> None:
     given = {} if form == "layer" else {"predictions": generated(screen)[:, ::-1].copy()}
     pred, real = ul.io.write_cell_eval(screen, tmp_path / "pair", **given)

@@ -37,6 +37,7 @@ def shuffled(cells):
     # In the published recipe the control cell is the control signal as well, and stands behind the masks.
     [("default", {}), ("paper", {"use_control_moments": False, "use_mask": False})],
 )
+@pytest.mark.slow
 def test_without_the_latent_the_values_of_the_control_cell_are_not_seen(screen, preset, options, controls):
     few = controls[:20].copy()
     for use, same in ((True, False), (False, True)):
@@ -46,6 +47,7 @@ def test_without_the_latent_the_values_of_the_control_cell_are_not_seen(screen, 
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.slow
 def test_without_a_mask_network_every_gene_counts(screen, preset):
     model = trained(screen, preset, use_mask=False)
     assert set(model.history) == {"denoiser_train_loss", "denoiser_validation_score"}
@@ -69,6 +71,7 @@ def test_without_a_mask_network_every_gene_counts(screen, preset):
         np.testing.assert_allclose(null.X.toarray()[first], before[first], atol=2e-3 * values.max())
 
 
+@pytest.mark.slow
 def test_parts_are_switched_off_in_a_saved_model_too(screen, tmp_path):
     for option in ("use_control_moments", "use_latent", "use_mask", "use_grn"):
         model = trained(screen, "default", 3, **{option: False})

@@ -218,6 +218,7 @@ def test_the_mask_network_sees_a_condition_as_far_as_training_tells_of_it(model)
             torch.testing.assert_close(module.mask_log_odds(conditions, populations, start), expected)
 
 
+@pytest.mark.slow
 def test_the_validation_score_of_an_untrained_condition_is_that_of_its_prediction(build, screen):
     """What the mask network is not told when it predicts, it is not told when it is validated."""
     adata = screen()

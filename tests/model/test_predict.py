@@ -58,6 +58,7 @@ def test_the_models_own_cells_and_a_copy_get_the_same(either):
     assert not set(copy.obs) - set(either.adata.obs) - {"copied_source"}
 
 
+@pytest.mark.slow
 def test_in_place_on_the_models_own_cells(build, screen):
     model = build(screen(), train=5)
     other = model.predict(seed=2, copy=True, **QUIET)
@@ -66,6 +67,7 @@ def test_in_place_on_the_models_own_cells(build, screen):
     assert (model.adata.obs["unlasting_source"] == other.obs["unlasting_source"]).all()
 
 
+@pytest.mark.slow
 def test_sources_come_from_the_batch_too(build, screen):
     model = build(screen(batches=True), train=5, batch_key="batch")
     adata = model.predict(copy=True, **QUIET)
@@ -250,6 +252,7 @@ def counts_of(cells: np.ndarray) -> np.ndarray:
     return normalised / np.where(normalised > 0, normalised, np.inf).min(1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_cells_hold_integer_counts_where_all_training_cells_do(build, screen):
     for has_total in (True, False):
         adata = screen()
@@ -262,6 +265,7 @@ def test_cells_hold_integer_counts_where_all_training_cells_do(build, screen):
         assert set(range(1, 6)) <= set(counts.round().ravel())
 
 
+@pytest.mark.slow
 def test_cells_hold_any_values_where_counts_are_not_whole_or_not_wanted(build, screen):
     for fault in ("other values", "off"):
         adata = screen()

@@ -163,6 +163,7 @@ def test_the_suggested_split_can_be_made(labels, kind):
     assert adata.uns["unlasting"]["split"]["kind"] == kind
 
 
+@pytest.mark.slow
 def test_each_step_leads_to_the_next():
     adata = screen({"control": 40, "STAT1": 20, "JAK2": 20, "IRF1": 20, "MYC": 20})
     for step in ("split", "prepare", "grn"):
