@@ -286,7 +286,7 @@ FAULTS = {
     "scores are a folder": (["evaluate", "{}/screen.h5ad", "-o", "{}/model", "--force"], 1, "'{}/model' is a folder"),
     "other files": (["train", "{}/screen.h5ad", "-m", "{}", "--force"], 1, "holds other files than a saved model"),
     "another program": (["predict", "-m", "{}"], 1, "'{}' holds no saved model"),
-    "no h5ad": (["train", "{}/text.h5ad"], 1, "'{}/text.h5ad' cannot be read"),
+    "no h5ad": (["train", "{}/text.h5ad"], 1, "'{}/text.h5ad' cannot be read as h5ad"),
     "model there": (["train", "{}/screen.h5ad", "-m", "{}/model"], 1, "'{}/model' exists already. Pass --force"),
     "demo there": (["demo", "-o", "{}/model"], 1, "'{}/model' exists already. Pass --force"),
     "label": (["train", "{}/screen.h5ad", "--control", "contrl"], 1, "Did you mean 'control'?"),

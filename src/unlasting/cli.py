@@ -431,10 +431,12 @@ def _one_or_several(labels: list[str] | None) -> str | list[str] | None:
 def _read(file: Path) -> AnnData:
     import anndata
 
+    form, read = ("zarr", anndata.read_zarr) if file.is_dir() else ("h5ad", anndata.read_h5ad)
     try:
-        adata = anndata.read_zarr(file) if file.is_dir() else anndata.read_h5ad(file)
+        adata = read(file)
     except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read: {error}. Give a complete h5ad file or zarr store.") from error
+        message = f"{str(file)!r} cannot be read as {form}: {error}. Give a complete h5ad file or zarr store."
+        raise ValueError(message) from error
     use_plain_strings(adata)
     return adata
 
