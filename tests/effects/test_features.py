@@ -154,9 +154,7 @@ def test_whatever_was_measured_no_expected_shift_turns_back(seed, doses):
         asked = features(parse(*(f"{name}@{dose!r}" for dose in (0.0, *sorted(doses)))))
         effects = regression.effects(asked, np.zeros(len(asked), dtype=int), np.zeros((len(asked), 9)))
         steps = np.diff(effects, axis=0)
-        assert np.minimum(steps.max(axis=0), -steps.min(axis=0)).max() < 2e-4 * (
-            1.0 + np.abs(effects).max()
-        )  # single precision
+        assert np.minimum(steps.max(axis=0), -steps.min(axis=0)).max() < 1e-5 * (1.0 + np.abs(effects).max())
 
 
 def test_planted_monotone_doses_are_predicted_monotone():

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
-import torch
 from scipy import sparse
 from scipy.spatial.distance import cdist
 
@@ -277,9 +276,8 @@ def _single(array: np.ndarray) -> np.ndarray:
 
 
 def _matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Multiply in single precision by torch, whose threads the networks share, in mixed-precision training too."""
-    with torch.autocast("cpu", enabled=False):
-        return (torch.from_numpy(aligned(left)) @ torch.from_numpy(right)).numpy()
+    """Multiply in double precision, so that neighbouring doses keep their order."""
+    return left.astype(np.float64) @ right.astype(np.float64)
 
 
 def _product(left: np.ndarray, relevance: np.ndarray, right: np.ndarray) -> np.ndarray:
