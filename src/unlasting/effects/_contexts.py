@@ -13,8 +13,6 @@ SHARES: Final = np.array([0.0, 0.125, 0.25, 0.375, 0.5])
 """Candidate shares of the variance that is particular to contexts. Above one half, covariances could be negative."""
 _LOG_PRIOR: Final = -2.0 * SHARES
 """Full transfer is likeliest where contexts are few or effects weak."""
-_OUTPUTS_AS_ONE: Final = 50.0
-"""Outputs that count as one: genes respond together, and their likelihoods are not independent."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,17 @@ class ContextKernel:
         """Get the kernel for each share alone."""
         return [replace(self, weights=weights) for weights in np.eye(len(SHARES))]
 
-    def averaged_over(self, log_likelihood: np.ndarray) -> Self:
-        """Average the shares by their likelihoods over all outputs, shape `(n_shares,)`."""
-        likelihood = log_likelihood - log_likelihood.max()
-        return replace(self, weights=softmax(_LOG_PRIOR + likelihood / _OUTPUTS_AS_ONE))
+    def averaged_over(self, errors: np.ndarray) -> Self:
+        """Average the shares by their squared errors for left-out effects, shape `(n_shares, n_left_out)`.
+
+        Few strong effects determine the error, whatever their number.
+        """
+        total = errors.sum(axis=1)
+        if errors.size == 0 or total.min() <= 0:
+            return self
+        best = errors[total.argmin()]
+        n_effective = best.sum() ** 2 / (best**2).sum()
+        return replace(self, weights=softmax(_LOG_PRIOR - 0.5 * n_effective * np.log(total / total.min())))
 
     def _covariance(self, profiles: np.ndarray) -> np.ndarray:
         share = self.weights @ SHARES

@@ -82,6 +82,14 @@ class ConditionFeatures:
         """
         return self._describe(perturbations)[:, self._columns] * self._scale
 
+    def strength(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+        """Get the largest share of a full effect among the targets, 0 for the control, shape `(n_conditions,)`."""
+        shares = [
+            [self._gate(self.vocabulary.target(name), dose) for name, dose in zip(p.targets, p.doses, strict=True)]
+            for p in perturbations
+        ]
+        return np.array([max(share, default=0.0) for share in shares])
+
     def _sizes(self) -> list[int]:
         features, molecules = self.vocabulary.features, self.vocabulary.molecules
         widths = [width for _, width in self._families.values()]

@@ -8,6 +8,7 @@ from typing import Final, Self
 
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.stats import norm
 from torch import Tensor
 
@@ -99,7 +100,7 @@ class NonresponderMixture(Tensors):
         shared: dict[tuple[int, ...], list[_Scores]] = {}
         for population in range(cells.n_populations):
             first = population * cells.n_conditions
-            control = _read(cells, rows_by_group.get(first, training[:0]), rng)
+            control = _read(cells, rows_by_group.get(first, training[:0]))
             if len(control) < _MIN_CELLS:
                 continue
             for place, condition in enumerate(trained.tolist()):
@@ -110,7 +111,7 @@ class NonresponderMixture(Tensors):
                 if perturbation is not None and len(rows) < _MIN_CELLS:
                     key = (int(perturbation[condition]),)
                 scores = _Scores.along_direction(
-                    (condition, population), place, len(rows), _read(cells, rows, rng), control, rng
+                    (condition, population), place, len(rows), _read(cells, rows), control, rng
                 )
                 shared.setdefault(key, []).append(scores)
         n_separated = np.zeros(len(trained))
@@ -252,12 +253,13 @@ class _Scores:
         return cls(pair, place, n_cells, values, genes, weights / sd, float(along.mean()) / sd)
 
 
-def _read(cells: ScreenCells, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Read some cells, or a sample, shape `(n_cells, n_genes)`."""
-    if len(rows) > _MAX_CELLS:
-        rows = np.sort(rng.choice(rows, _MAX_CELLS, replace=False))
-    blocks = [block.toarray() for _, block in cells.blocks(rows)]
-    return np.concatenate(blocks) if blocks else np.zeros((0, cells.matrix.shape[1]), dtype=np.float32)
+def _read(cells: ScreenCells, rows: np.ndarray) -> np.ndarray:
+    """Read some cells, or a sample, in an order that depends on their expression alone, shape `(n_cells, n_genes)`."""
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal(cells.matrix.shape[1])
+    read = sparse.vstack([sparse.csr_matrix((0, len(weights)), dtype=np.float32), *(b for _, b in cells.blocks(rows))])
+    order = np.argsort(read @ weights, kind="stable")
+    return read[order[rng.permutation(len(order))[:_MAX_CELLS]]].toarray()
 
 
 def _held_out_scores(perturbed: np.ndarray, control: np.ndarray, rng: np.random.Generator) -> np.ndarray:

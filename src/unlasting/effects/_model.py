@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -85,12 +85,14 @@ class EffectsModel:
         statistics, measured = fit_statistics(cells, mixture, use_mask=use_mask)
         curves = DoseCurves.fit(vocabulary, measured)
         features = ConditionFeatures(vocabulary, curves, MolecularSimilarity.fit(vocabulary, measured, curves))
-        controls = HurdleParameters(statistics.control_log_odds, statistics.base, statistics.scale)
+        observed = HurdleParameters(statistics.control_log_odds, statistics.base, statistics.scale)
+        controls = observed.changed_by(statistics.correction)
         on_target = OnTargetEffects.find(vocabulary, measured, controls, float(statistics.x_max), mode)
         described = features(vocabulary.trained_conditions)
         contexts = ContextKernel.centred(_context_means(statistics, cells))
         regression = EffectRegression.fit(described, features.specific, contexts, measured, on_target)
-        return cls(statistics, mixture, features, regression)
+        correction = statistics.correction + torch.from_numpy(regression.control_error)
+        return cls(replace(statistics, correction=correction), mixture, features, regression)
 
     @property
     def vocabulary(self) -> TargetVocabulary:
@@ -120,9 +122,14 @@ class EffectsModel:
         return effects
 
     def predict(self, perturbations: Sequence[Perturbation], populations: ControlPopulations) -> HurdleParameters:
-        """Predict hurdle parameters, one row for each perturbation in its population."""
-        effects = self.effects(perturbations, populations)
-        return populations.hurdle_parameters().changed_by(torch.from_numpy(effects).to(populations.mean))
+        """Predict hurdle parameters, one row for each perturbation in its population.
+
+        The control keeps the observed ones. Other perturbations act on estimates without the control cells' sampling
+        error, a dose in proportion to its effect.
+        """
+        effects = torch.from_numpy(self.effects(perturbations, populations)).to(populations.mean)
+        strength = torch.from_numpy(self.features.strength(perturbations)).to(populations.mean)
+        return populations.hurdle_parameters().changed_by(effects + strength[:, None, None] * populations.correction)
 
     def nonresponder_share(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Predict the share of non-responding cells, shape `(n,)`."""

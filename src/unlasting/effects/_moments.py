@@ -23,11 +23,13 @@ _BLOCK: Final = 8_192
 _PRIOR_CELLS: Final = 10.0
 """Weight in cells for the average gene, towards which rarely detected genes are shrunken."""
 _CONTROL_CELLS: Final = 2.0
-"""Weight in cells for the control, which keeps effects finite where few cells were measured."""
-_HALF_INFORMATION: Final = 0.5
-"""Fisher information at which an effect on log-odds keeps half its size."""
+"""Weight in cells for the reference around which a spread is measured, which keeps it finite where few cells express a gene."""
+_SMOOTHING_EVENTS: Final = 3.0
+"""Weight for the reference, in detections, at which effects are linearised: fewer make rare genes' effects skewed."""
+_OBSERVED_EVENTS: Final = 0.1
+"""Detections that keep observed rates off 0 and 1."""
 _MIN_RETAINED: Final = 0.2
-"""Smallest retained share that units correct for: below it, an effect is mere noise."""
+"""Smallest retained share of an effect on the spread that units correct for: below it, an effect is mere noise."""
 _MIN_SCALE: Final = 1e-3
 """Smallest s.d. for expressed values, relative to the largest value: a single normalised gene does not vary."""
 
@@ -79,6 +81,9 @@ class ControlPopulations(Rows):
         Log-odds of detection, shape `(n_populations, n_genes)`.
     base, scale
         Mean and standard deviation of expressed values, shape `(n_populations, n_genes)`.
+    correction
+        From the observed hurdle parameters to estimates without the control cells' sampling error, in the form of
+        effects, shape `(n_populations, 3, n_genes)`.
     log_detected_mean
         Mean log number of detected genes, shape `(n_populations,)`.
     log_detected_sd
@@ -92,6 +97,7 @@ class ControlPopulations(Rows):
     log_odds: Tensor
     base: Tensor
     scale: Tensor
+    correction: Tensor
     log_detected_mean: Tensor
     log_detected_sd: Tensor
     cell_type: Tensor
@@ -105,7 +111,7 @@ class ControlPopulations(Rows):
         return replace(fitted, **{name: getattr(fitted, name) * factor for name in ("mean", "sd", "base", "scale")})
 
     def hurdle_parameters(self) -> HurdleParameters:
-        """Get the hurdle parameters without a perturbation."""
+        """Get the observed hurdle parameters."""
         return HurdleParameters(self.log_odds, self.base, self.scale)
 
 
@@ -125,6 +131,8 @@ class ScreenStatistics(Tensors):
         Mean and s.d. of control cells, zeros included, shape `(n_populations, n_genes)`.
     control_log_odds
         Log-odds of detection in a control cell, shape `(n_populations, n_genes)`.
+    correction
+        Removes the control cells' sampling error, see :class:`ControlPopulations`, shape `(n_populations, 3, n_genes)`.
     log_detected_mean
         Mean log number of detected genes, shape `(n_conditions, n_populations)`.
     log_detected_sd
@@ -142,6 +150,7 @@ class ScreenStatistics(Tensors):
     control_mean: Tensor
     control_sd: Tensor
     control_log_odds: Tensor
+    correction: Tensor
     log_detected_mean: Tensor
     log_detected_sd: Tensor
     total: Tensor
@@ -155,6 +164,7 @@ class ScreenStatistics(Tensors):
             self.control_log_odds,
             self.base,
             self.scale,
+            self.correction,
             self.log_detected_mean[0],
             self.log_detected_sd,
             cell_type,
@@ -178,6 +188,12 @@ class MeasuredEffects:
         shape `(n_measured, 3, n_genes)`.
     detection
         Detection rate among training cells, shape `(n_genes,)`.
+    population
+        Codes of the control populations, shape `(n_measured,)`. `None`: errors are independent.
+    control_noise
+        Part of the noise that comes from control cells, shape `(n_populations,)`.
+    importance
+        Squared change in mean expression by a unit effect, shape `(3, n_genes)`. `None`: equal.
     """
 
     condition: np.ndarray
@@ -186,27 +202,41 @@ class MeasuredEffects:
     noise: np.ndarray
     effects: np.ndarray
     detection: np.ndarray
+    population: np.ndarray | None = None
+    control_noise: np.ndarray | None = None
+    importance: np.ndarray | None = None
 
     @property
     def units(self) -> np.ndarray:
         """Factors that bring all effects to unit variance over cells, shape `(3, n_genes)`.
 
-        Measurement shrinks effects seen in few cells. The factors undo this on average, and leave the final shrinkage
-        to the regression, which sees all conditions.
+        Measurement shrinks an effect on the spread seen in few cells. Its factor undoes this on average, and leaves the
+        final shrinkage to the regression, which sees all conditions.
         """
         rate = self.detection
         factors = np.stack([np.sqrt(rate * (1.0 - rate)), np.sqrt(rate), np.sqrt(2.0 * rate)])
-        n_cells = self.n_cells[:, None]
-        expressed, information = n_cells * rate, n_cells * rate * (1.0 - rate)
-        retained = np.stack(
-            [
-                information / (information + _HALF_INFORMATION) * n_cells / (n_cells + _CONTROL_CELLS),
-                expressed / (expressed + _CONTROL_CELLS),
-                expressed / (expressed + _PRIOR_CELLS),
-            ]
-        )
+        expressed = self.n_cells[:, None] * rate
         # weighted by cells: large conditions would hardly profit from the correction that small ones need
-        return factors / np.maximum(np.average(retained, axis=1, weights=self.n_cells), _MIN_RETAINED)
+        retained = np.average(expressed / (expressed + _PRIOR_CELLS), axis=0, weights=self.n_cells)
+        factors[2] /= np.maximum(retained, _MIN_RETAINED)
+        return factors
+
+    @property
+    def control_covariance(self) -> np.ndarray:
+        """Covariance between each population's control error and all effects, shape `(n_populations, n_measured)`.
+
+        Effects measured against the same control cells share the sampling error of these cells.
+        """
+        if self.population is None or self.control_noise is None:
+            return np.zeros((0, len(self.condition)))
+        return (np.arange(len(self.control_noise))[:, None] == self.population) * self.control_noise[:, None]
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Covariance between all errors, for effects whose variance over cells is 1, shape `(n_measured, n_measured)`."""
+        if self.population is None or self.control_noise is None:
+            return np.diag(self.noise)
+        return np.diag(self.noise - self.control_noise[self.population]) + self.control_covariance[self.population]
 
 
 @dataclass(frozen=True)
@@ -323,23 +353,44 @@ def fit_statistics(
     overall = _expressed_moments(sums.sum(axis=1))
     condition, population = np.divmod(groups, n_populations)
     is_control = condition == 0
-    control_sums = np.zeros((3, n_populations, cells.matrix.shape[1]))
+    control_sums, pooled_sums = np.zeros((2, 3, n_populations, cells.matrix.shape[1]))
     control_sums[:, population[is_control]] = sums[:, is_control]
-    n_controls = np.zeros(n_populations)
-    n_controls[population[is_control]] = n_cells[is_control]
-    base, scale = _expressed_moments(control_sums, *overall)
-    counts = np.maximum(n_controls, 1.0)[:, None]
+    np.add.at(pooled_sums, (slice(None), population), sums)
+    n_controls, n_pooled = (
+        np.maximum(np.bincount(population, weights=n_cells * part, minlength=n_populations), 1.0)
+        for part in (is_control, np.ones(len(groups)))
+    )
+    usual_base, scale = _expressed_moments(control_sums, *overall)
+    base = np.where(control_sums[0] > 0, control_sums[1] / np.maximum(control_sums[0], 1e-12), usual_base)
+    counts = n_controls[:, None]
     mean = control_sums[1] / counts
-    rate = _rate(control_sums[0], counts)
+    log_odds = _log_odds(_rate(control_sums[0], counts, _OBSERVED_EVENTS))
 
+    # Effects are measured around all cells in the population, whose sampling error is the smallest.
+    reference = (_rate(pooled_sums[0], n_pooled[:, None]), *_expressed_moments(pooled_sums, *overall))
+    deviations = _deviations(sums, n_cells, *(part[population] for part in reference), scale[population])
+    control = np.zeros((n_populations, N_PARAMETERS, cells.matrix.shape[1]))
+    control[population[is_control]] = deviations[is_control]
+    correction = np.stack(
+        [
+            _log_odds(reference[0]) + control[:, 0] - log_odds,
+            (reference[1] - base) / scale + control[:, 1],
+            np.zeros_like(scale),
+        ],
+        axis=1,
+    )
     measured, rows = ~is_control, population[~is_control]
+    detection = _rate(sums[0].sum(axis=0), n_cells.sum())
     effects = MeasuredEffects(
         condition=condition[measured],
         context=cells.context[rows],
         n_cells=n_cells[measured],
-        noise=1.0 / n_cells[measured] + 1.0 / np.maximum(n_controls[rows], 1.0),
-        effects=_effects(sums[:, measured], n_cells[measured], base[rows], scale[rows], rate[rows]),
-        detection=_rate(sums[0].sum(axis=0), n_cells.sum()),
+        noise=1.0 / n_cells[measured] + 1.0 / n_controls[rows],
+        effects=deviations[measured] - control[rows],
+        detection=detection,
+        population=rows,
+        control_noise=1.0 / n_controls,
+        importance=np.stack([overall[0] ** 2, overall[1] ** 2, np.zeros_like(detection)]),
     )
     usual_total = float(totals[training].mean())
     has_same_total = np.ptp(totals[training]) < _SAME_TOTAL * usual_total
@@ -350,7 +401,8 @@ def fit_statistics(
         np.exp((sums[0].sum(axis=0) * np.log(overall[1])).sum() / sums[0].sum()),
         mean,
         np.sqrt(np.maximum(control_sums[2] / counts - mean**2, 0.0)),
-        _log_odds(rate),
+        log_odds,
+        correction,
         *_detected_genes(log_detected, cells),
         usual_total if has_same_total else 0.0,
         has_integers[training].mean() >= _INTEGER_CELLS,
@@ -374,44 +426,52 @@ def _expressed_moments(
     return mean, np.maximum(scale, 0.1 * usual_scale)
 
 
-def _rate(expressed: np.ndarray, n_cells: Any) -> np.ndarray:
+def _rate(expressed: np.ndarray, n_cells: Any, events: float = 0.5) -> np.ndarray:
     """Estimate detection rates, kept off 0 and 1."""
-    return (expressed + 0.5) / (n_cells + 1.0)
+    return (expressed + events) / (n_cells + 2.0 * events)
 
 
 def _log_odds(rate: np.ndarray) -> np.ndarray:
     return np.log(rate) - np.log1p(-rate)
 
 
-def _effects(
-    sums: np.ndarray, n_cells: np.ndarray, base: np.ndarray, scale: np.ndarray, rate: np.ndarray
+def _deviations(
+    sums: np.ndarray, n_cells: np.ndarray, rate: np.ndarray, base: np.ndarray, scale: np.ndarray, unit: np.ndarray
 ) -> np.ndarray:
-    """Effects on log-odds, on the mean in s.d. and on the log s.d., shape `(n_groups, 3, n_genes)`."""
+    """Deviations from a reference in log-odds, in the mean by `unit` and in the log s.d., `(n_groups, 3, n_genes)`.
+
+    The first two are one Newton step from a value smoothed towards the reference. They are thus linear in the sums, and
+    not biased by sampling error, where a gene is rarely detected, and exact where it is often detected.
+    """
     n, first, second = sums
-    perturbed_rate = (n + _CONTROL_CELLS * rate) / (n_cells[:, None] + _CONTROL_CELLS)
-    mean = (first + _CONTROL_CELLS * base) / (n + _CONTROL_CELLS)
-    within = np.maximum(second - 2 * mean * first + n * mean**2, 0.0)
-    perturbed_scale = np.sqrt((within + _PRIOR_CELLS * scale**2) / (n + _PRIOR_CELLS))
-    # Log-odds contain little information on a gene that nearly all cells express, or none, before and after.
-    middle = 0.5 * (perturbed_rate + rate)
-    information = n_cells[:, None] * middle * (1.0 - middle)
-    log_odds = (_log_odds(perturbed_rate) - _log_odds(rate)) * information / (information + _HALF_INFORMATION)
-    return np.stack([log_odds, (mean - base) / scale, np.log(perturbed_scale / scale)], axis=1)
+    cells = np.maximum(n_cells, 1e-9)[:, None]
+    weight = _SMOOTHING_EVENTS / (rate * (1.0 - rate))
+    smooth = (n + weight * rate) / (cells + weight)
+    log_odds = _log_odds(smooth) - _log_odds(rate) + (n / cells - smooth) / (smooth * (1.0 - smooth))
+    furthest = _log_odds((n + rate) / (cells + 1.0)) - _log_odds(rate)  # a step may not pass the likeliest value
+    log_odds = np.clip(log_odds, np.minimum(furthest, 0.0), np.maximum(furthest, 0.0))
+    mean = (first - n * base) / (n + _SMOOTHING_EVENTS)
+    mean = mean + (first - n * (base + mean)) / np.maximum(np.maximum(n, cells * rate), 1e-9)
+    centre = (first + _CONTROL_CELLS * base) / (n + _CONTROL_CELLS)
+    within = np.maximum(second - 2 * centre * first + n * centre**2, 0.0)
+    spread = np.sqrt((within + _PRIOR_CELLS * scale**2) / (n + _PRIOR_CELLS))
+    return np.stack([log_odds, mean / unit, np.log(spread / scale)], axis=1)
 
 
 def _detected_genes(log_detected: np.ndarray, cells: ScreenCells) -> tuple[np.ndarray, np.ndarray]:
     """Compute mean log detected genes by condition and population, shrunken to the controls', and their s.d."""
     mean, sd = np.zeros((cells.n_conditions, cells.n_populations)), np.ones(cells.n_populations)
-    pair, control_mean = cells.pair, {}
+    pair = cells.pair
     for code in range(cells.n_populations):
         controls = log_detected[(pair == code) & (cells.split == 0)]
         if controls.size:
-            mean[:, code] = control_mean[code] = controls.mean()
+            mean[:, code] = controls.mean()
             sd[code] = max(controls.std(), 1e-3)
+    controls = mean[0].copy()
     for part in (1, 0):  # training cells, where there are any, replace validation cells
-        codes, inverse, n = np.unique(pair[cells.split == part], return_inverse=True, return_counts=True)
-        sums = np.bincount(inverse, weights=log_detected[cells.split == part], minlength=len(codes))
+        chosen = (cells.split == part) & (cells.condition > 0)
+        codes, inverse, n = np.unique(pair[chosen], return_inverse=True, return_counts=True)
+        sums = np.bincount(inverse, weights=log_detected[chosen], minlength=len(codes))
         condition, population = np.divmod(codes, cells.n_populations)
-        mean[condition, population] = (sums + _PRIOR_CELLS * mean[0, population]) / (n + _PRIOR_CELLS)
-    mean[0, list(control_mean)] = list(control_mean.values())
+        mean[condition, population] = (sums + _PRIOR_CELLS * controls[population]) / (n + _PRIOR_CELLS)
     return mean, sd

@@ -7,7 +7,9 @@ from typing import Final, Self
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
+from scipy.special import softmax
 
 from unlasting.effects._contexts import ContextKernel, aligned
 from unlasting.effects._moments import N_PARAMETERS, MeasuredEffects
@@ -19,6 +21,9 @@ _ROUNDS: Final = 3
 _SIZES: Final = np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
 """Candidate variances for the effects on a gene; 0: no perturbation acts on it."""
 
+_SIZE_ROUNDS: Final = 20
+"""Updates to the distribution over effect sizes."""
+
 _MAX_ROWS: Final = 400
 """Measurements that choose the kernel over contexts: decompositions are cubic."""
 
@@ -29,7 +34,12 @@ class EffectRegression:
 
     Two conditions' effects on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, times the kernel over
     contexts. Relevances come from a few expectation-maximisation steps over all genes
-    :cite:p:`tipping2001relevance`, sizes from maximum likelihood, and everything else is linear algebra.
+    :cite:p:`tipping2001relevance`. Sizes are averaged over their posterior, whose prior is their distribution over all
+    genes :cite:p:`stephens2017false`. Effects on one population share the sampling error of its control cells, which is
+    estimated beside them. Everything else is linear algebra.
+
+    Predictions for untrained targets and contexts are shrunken by the slope of measured on predicted effects where trained
+    targets, or contexts, are left out.
 
     Parameters
     ----------
@@ -47,6 +57,11 @@ class EffectRegression:
         Inverse covariance between measured conditions at a typical effect size, shape `(n_trained, n_trained)`.
     on_target
         Additional effect on each gene where it is the target, shape `(3, n_genes)`.
+    control_error
+        Sampling error of the control cells in each population, which all their effects share, with opposite sign, shape
+        `(n_populations, 3, n_genes)`.
+    slopes
+        Factors for untrained targets and for untrained contexts, shape `(2,)`.
     """
 
     contexts: ContextKernel
@@ -56,6 +71,8 @@ class EffectRegression:
     coefficients: np.ndarray
     precision: np.ndarray
     on_target: np.ndarray
+    control_error: np.ndarray
+    slopes: np.ndarray
 
     @classmethod
     def fit(
@@ -89,33 +106,44 @@ class EffectRegression:
             target_effects, rest = on_target.separate(measured)
         values = (rest.effects * units).reshape(len(rest.effects), -1)
         condition = np.unique(measured.condition, return_inverse=True)[1]
-        weight = 1.0 / measured.noise
-        total = np.bincount(condition, weights=weight, minlength=n_trained)
-        summing = sparse.csr_matrix((weight, (condition, np.arange(len(condition)))), (n_trained, len(condition)))
-        relevance, precision = _relevances(features, (summing @ values) / total[:, None], 1.0 / total)
+        noise, weight = measured.covariance, 1.0 / measured.noise
+        weight /= np.bincount(condition, weights=weight, minlength=n_trained)[condition]
+        mean = sparse.csr_matrix((weight, (condition, np.arange(len(condition)))), (n_trained, len(condition)))
+        relevance, precision = _relevances(features, mean @ values, mean @ (mean @ noise).T)
         covariance = _product(features, relevance, features)[np.ix_(condition, condition)]
         context = measured.context
+        importance = np.ones(values.shape[1]) if measured.importance is None else measured.importance.ravel()
         if len(np.unique(context)) > 1:
             chosen = _subset(condition)
             square = np.ix_(chosen, chosen)
-            likelihood = []
+            errors = []
             for candidate in contexts.candidates():
                 between = candidate.between()[np.ix_(context[chosen], context[chosen])]
-                spectrum = _Spectrum.decompose(covariance[square] * between, measured.noise[chosen])
-                likelihood.append(spectrum.sizes(values[chosen])[0])
-            contexts = contexts.averaged_over(np.array(likelihood))
-        spectrum = _Spectrum.decompose(covariance * contexts.between()[np.ix_(context, context)], measured.noise)
-        _, sizes = spectrum.sizes(values)
+                spectrum = _Spectrum.decompose(covariance[square] * between, noise[square])
+                predicted, shared = spectrum.without(context[chosen], values[chosen], covariance[square] * between)
+                errors.append((values[chosen] - predicted - shared) ** 2 @ importance)
+            in_others = _number_of_contexts(condition[chosen], context[chosen]) > 1
+            contexts = contexts.averaged_over(np.array(errors)[:, in_others])
+        covariance *= contexts.between()[np.ix_(context, context)]
+        spectrum = _Spectrum.decompose(covariance, noise)
+        sizes = spectrum.sizes(values)
         if on_target is not None:
             left_out = np.repeat(on_target.is_target[:, None], N_PARAMETERS, axis=1).reshape(values.shape)
             expected = spectrum.left_out(values, sizes, left_out).reshape(rest.effects.shape) / units
             target_effects, rest = on_target.separate(measured, expected)
             values = (rest.effects * units).reshape(values.shape)
-            _, sizes = spectrum.sizes(values)
-        solved = spectrum.solve(values, sizes).reshape(-1, N_PARAMETERS, n_genes) / units
+            sizes = spectrum.sizes(values)
+        solved, residuals = (part.reshape(-1, N_PARAMETERS, n_genes) / units for part in spectrum.solve(values, sizes))
+        control_error = np.tensordot(measured.control_covariance, residuals, axes=1)
         coefficients = np.zeros((n_trained, n_contexts, N_PARAMETERS, n_genes))
         np.add.at(coefficients, (condition, context), solved)  # batches of a context add up
-        arrays = (relevance, specific, features, coefficients, precision, target_effects)
+        targets = _parallel_groups(features)[condition]
+        in_others = _number_of_contexts(condition, context) > 1
+        slopes = []
+        for group, included in ((targets, np.ones(len(targets), dtype=bool)), (context, in_others)):
+            predicted, shared = spectrum.without(group, values, covariance)
+            slopes.append(_slope(predicted[included], (values - shared)[included], group[included], importance))
+        arrays = (relevance, specific, features, coefficients, precision, target_effects, control_error, slopes)
         return cls(contexts, *map(_single, arrays))
 
     def effects(self, features: np.ndarray, context: np.ndarray, means: np.ndarray) -> np.ndarray:
@@ -138,7 +166,9 @@ class EffectRegression:
         kernel = self._kernel(features)[:, :, None] * between[:, None]  # (n, n_trained, n_contexts)
         n_parameters, n_genes = self.coefficients.shape[2:]
         coefficients = self.coefficients.reshape(-1, n_parameters * n_genes)
-        return _matmul(kernel.reshape(len(kernel), -1), coefficients).reshape(-1, n_parameters, n_genes)
+        effects = _matmul(kernel.reshape(len(kernel), -1), coefficients).reshape(-1, n_parameters, n_genes)
+        slope = np.where(self.is_trained(features), np.where(context >= 0, 1.0, self.slopes[1]), self.slopes[0])
+        return effects * slope[:, None, None]
 
     def support(self, features: np.ndarray) -> np.ndarray:
         """Get the target-specific variance that trained conditions explain, as a share in [0, 1], shape `(n,)`.
@@ -202,45 +232,99 @@ def _subset(condition: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.isin(condition, codes[order[within]]))
 
 
+def _number_of_contexts(condition: np.ndarray, context: np.ndarray) -> np.ndarray:
+    """Count the contexts in which each row's condition was measured, shape `(n_measured,)`."""
+    pairs = np.unique(np.stack([condition, context]), axis=1)
+    return np.bincount(pairs[0], minlength=condition.max() + 1)[condition]
+
+
+def _parallel_groups(features: np.ndarray) -> np.ndarray:
+    """Group the conditions with parallel features: a target's doses, shape `(n_trained,)`."""
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    directions = np.round(features / np.maximum(length, 1e-12), 5)
+    return np.unique(directions, axis=0, return_inverse=True)[1].ravel()
+
+
+def _slope(predicted: np.ndarray, measured: np.ndarray, group: np.ndarray, importance: np.ndarray) -> float:
+    """Regress left-out effects on their predictions, with one group's worth of evidence for a slope of 1.
+
+    Slopes above 1 are not used: they made errors larger on nearly all development screens.
+    """
+    codes = np.unique(group, return_inverse=True)[1]
+    product, square = (
+        np.bincount(codes, weights=(predicted * other) @ importance) for other in (measured, predicted)
+    )
+    if len(product) < 2 or square.sum() <= 0:
+        return 1.0
+    typical = (square**2).sum() / square.sum()
+    return float(np.clip((product.sum() + typical) / (square.sum() + typical), 0.0, 1.0))
+
+
 @dataclass(frozen=True)
 class _Spectrum:
-    """Eigenvectors for a covariance in noise units, which are the same for every effect size."""
+    """Common diagonal form of covariance and noise, which is the same for every effect size.
 
-    scale: np.ndarray
+    With `root`, the noise becomes the identity, and the covariance the diagonal matrix `values`.
+    """
+
+    root: np.ndarray
     values: np.ndarray
-    vectors: np.ndarray
+    noise: np.ndarray
 
     @classmethod
     def decompose(cls, covariance: np.ndarray, noise: np.ndarray) -> Self:
-        scale = 1.0 / np.sqrt(noise)
-        values, vectors = np.linalg.eigh(covariance * scale[:, None] * scale)
-        return cls(scale, np.maximum(values, 0.0), vectors)
+        values, root = eigh(covariance, noise)
+        return cls(root, np.maximum(values, 0.0), noise)
 
-    def sizes(self, measured: np.ndarray) -> tuple[float, np.ndarray]:
-        """Find the likeliest effect size for each output, and the log-likelihood over all outputs."""
-        rotated = (self.vectors.T @ (measured * self.scale[:, None])) ** 2
+    def sizes(self, measured: np.ndarray) -> np.ndarray:
+        """Compute every output's posterior over effect sizes, shape `(n_sizes, n_outputs)`."""
+        rotated = (self.root.T @ measured) ** 2
         inflated = 1.0 + _SIZES[:, None] * self.values  # (n_sizes, n_measured)
         likelihood = -0.5 * (np.log(inflated).sum(axis=1)[:, None] + (1.0 / inflated) @ rotated)
-        best = likelihood.argmax(axis=0)
-        return float(likelihood.max(axis=0).sum()), _SIZES[best]
+        prior = np.full((len(_SIZES), 1), 1.0 / len(_SIZES))
+        for _ in range(_SIZE_ROUNDS):
+            posterior = softmax(likelihood + np.log(prior), axis=0)
+            prior = np.maximum(posterior.mean(axis=1, keepdims=True), 1e-12)
+        return np.asarray(posterior)
 
     def inverse(self, size: float) -> np.ndarray:
         """Invert `covariance + noise / size`."""
-        root = self.scale[:, None] * self.vectors
-        return (root / (self.values + 1.0 / size)) @ root.T
+        return (self.root / (self.values + 1.0 / size)) @ self.root.T
 
-    def solve(self, measured: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """Compute the posterior mean's coefficients, shape `(n_measured, n_outputs)`."""
-        rotated = self.vectors.T @ (measured * self.scale[:, None])
-        return self.scale[:, None] * (self.vectors @ (rotated * sizes / (1.0 + sizes * self.values[:, None])))
+    def solve(self, measured: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Multiply by the inverse covariance, times the size in the first, each of shape `(n_measured, n_outputs)`."""
+        rotated = self.root.T @ measured
+        shrunken = 1.0 / (1.0 + self.values[:, None] * _SIZES)
+        return self.root @ (rotated * ((shrunken * _SIZES) @ sizes)), self.root @ (rotated * (shrunken @ sizes))
+
+    def without(
+        self, group: np.ndarray, measured: np.ndarray, covariance: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predict every row from the rows outside its group: its effects, and the error that it shares with them.
+
+        Each output has its likeliest size.
+        """
+        likeliest = _SIZES[self.sizes(measured).argmax(axis=0)]
+        predicted, shared = np.zeros((2, *measured.shape))
+        for size in np.unique(likeliest[likeliest > 0]):
+            outputs = np.flatnonzero(likeliest == size)
+            inverse = self.inverse(size)  # size times the inverse covariance
+            solved = inverse @ measured[:, outputs]
+            for one in np.unique(group):
+                rows = np.flatnonzero(group == one)
+                others = solved - inverse[:, rows] @ np.linalg.solve(inverse[np.ix_(rows, rows)], solved[rows])
+                predicted[np.ix_(rows, outputs)] = covariance[rows] @ others
+                shared[np.ix_(rows, outputs)] = self.noise[rows] @ others / size
+        return predicted, shared
 
     def left_out(self, measured: np.ndarray, sizes: np.ndarray, left_out: np.ndarray) -> np.ndarray:
         """Predict left-out values from the others in their output, else 0, shape `(n_measured, n_outputs)`."""
         expected = np.zeros_like(measured)
-        outputs = np.flatnonzero(left_out.any(axis=0) & (sizes > 0))
-        for size in np.unique(sizes[outputs]):
+        likeliest = _SIZES[sizes.argmax(axis=0)]
+        outputs = np.flatnonzero(left_out.any(axis=0) & (likeliest > 0))
+        for size in np.unique(likeliest[outputs]):
             inverse = self.inverse(size)
-            for output in outputs[sizes[outputs] == size]:
+            for output in outputs[likeliest[outputs] == size]:
                 rows, values = left_out[:, output], measured[:, output]
                 residual = np.linalg.solve(inverse[np.ix_(rows, rows)], inverse[rows] @ values)
                 expected[rows, output] = values[rows] - residual
@@ -253,7 +337,7 @@ def _relevances(features: np.ndarray, measured: np.ndarray, noise: np.ndarray) -
     relevance = np.ones(features.shape[1])
     for _ in range(_ROUNDS):
         spectrum = _Spectrum.decompose(_product(features, relevance, features), noise)
-        _, sizes = spectrum.sizes(measured)
+        sizes = _SIZES[spectrum.sizes(measured).argmax(axis=0)]
         moment, n_outputs = np.zeros_like(relevance), 0
         for size in np.unique(sizes[sizes > 0]):
             outputs = sizes == size
@@ -267,7 +351,7 @@ def _relevances(features: np.ndarray, measured: np.ndarray, noise: np.ndarray) -
         relevance = moment / n_outputs
         relevance = relevance / (squared @ relevance).mean()
     spectrum = _Spectrum.decompose(_product(features, relevance, features), noise)
-    _, sizes = spectrum.sizes(measured)
+    sizes = _SIZES[spectrum.sizes(measured).argmax(axis=0)]
     return relevance, spectrum.inverse(float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0)
 
 
