@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.stats import poisson
 from torch import Tensor
 
 from unlasting.effects._tensors import Rows, Tensors
@@ -26,7 +27,7 @@ _CONTROL_CELLS: Final = 2.0
 """Weight in cells for the reference around which a spread is measured, which keeps it finite where few cells express a gene."""
 _SMOOTHING_EVENTS: Final = 3.0
 """Weight for the reference, in detections, at which effects are linearised: fewer make rare genes' effects skewed."""
-_OBSERVED_EVENTS: Final = 0.1
+_OBSERVED_EVENTS: Final = 0.01
 """Detections that keep observed rates off 0 and 1."""
 _MIN_RETAINED: Final = 0.2
 """Smallest retained share of an effect on the spread that units correct for: below it, an effect is mere noise."""
@@ -440,22 +441,36 @@ def _deviations(
 ) -> np.ndarray:
     """Deviations from a reference in log-odds, in the mean by `unit` and in the log s.d., `(n_groups, 3, n_genes)`.
 
-    The first two are one Newton step from a value smoothed towards the reference. They are thus linear in the sums, and
-    not biased by sampling error, where a gene is rarely detected, and exact where it is often detected.
+    The first two are one Newton step from a value smoothed towards the reference. They are thus nearly linear in the sums,
+    and not biased by sampling error, where a gene is rarely detected, and exact where it is often detected.
     """
     n, first, second = sums
     cells = np.maximum(n_cells, 1e-9)[:, None]
-    weight = _SMOOTHING_EVENTS / (rate * (1.0 - rate))
-    smooth = (n + weight * rate) / (cells + weight)
-    log_odds = _log_odds(smooth) - _log_odds(rate) + (n / cells - smooth) / (smooth * (1.0 - smooth))
-    furthest = _log_odds((n + rate) / (cells + 1.0)) - _log_odds(rate)  # a step may not pass the likeliest value
-    log_odds = np.clip(log_odds, np.minimum(furthest, 0.0), np.maximum(furthest, 0.0))
+    log_odds = _log_odds_steps(n, cells, rate) - _bias(cells * rate) * (1.0 - rate)
     mean = (first - n * base) / (n + _SMOOTHING_EVENTS)
     mean = mean + (first - n * (base + mean)) / np.maximum(np.maximum(n, cells * rate), 1e-9)
     centre = (first + _CONTROL_CELLS * base) / (n + _CONTROL_CELLS)
     within = np.maximum(second - 2 * centre * first + n * centre**2, 0.0)
     spread = np.sqrt((within + _PRIOR_CELLS * scale**2) / (n + _PRIOR_CELLS))
     return np.stack([log_odds, mean / unit, np.log(spread / scale)], axis=1)
+
+
+def _log_odds_steps(expressed: np.ndarray, n_cells: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    """Deviations in log-odds from a rate: one Newton step from a smoothed value, not beyond the likeliest value."""
+    weight = _SMOOTHING_EVENTS / (rate * (1.0 - rate))
+    smooth = (expressed + weight * rate) / (n_cells + weight)
+    step = _log_odds(smooth) - _log_odds(rate) + (expressed / n_cells - smooth) / (smooth * (1.0 - smooth))
+    furthest = _log_odds((expressed + rate) / (n_cells + 1.0)) - _log_odds(rate)
+    return np.clip(step, np.minimum(furthest, 0.0), np.maximum(furthest, 0.0))
+
+
+def _bias(expected: np.ndarray) -> np.ndarray:
+    """Mean of :func:`_log_odds_steps` over Poisson numbers of detections, for a rare gene without any deviation."""
+    numbers, rate = np.arange(400.0), 1e-6
+    grid = np.logspace(-3, 2, 100)
+    steps = _log_odds_steps(numbers, grid[:, None] / rate, np.array(rate))
+    means = (poisson.pmf(numbers, grid[:, None]) * steps).sum(axis=1)
+    return np.asarray(np.interp(np.log(np.maximum(expected, grid[0])), np.log(grid), means))
 
 
 def _detected_genes(log_detected: np.ndarray, cells: ScreenCells) -> tuple[np.ndarray, np.ndarray]:
