@@ -150,9 +150,10 @@ def test_whatever_was_measured_no_expected_shift_turns_back(seed, doses):
     regression = EffectRegression.fit(
         features(trained), features.specific, ContextKernel.centred(np.zeros((1, 9))), measured
     )
-    for name in ("drugA", "drugN", "G0+drugA"):
-        asked = features(parse(*(f"{name}@{dose!r}" for dose in (0.0, *sorted(doses)))))
-        effects = regression.effects(asked, np.zeros(len(asked), dtype=int), np.zeros((len(asked), 9)))
+    for name in ("drugA", "drugN", "G0+drugA", "G0+drugN", "G1+drugA", "drugB@2+drugA"):
+        asked = parse(*(f"{name}@{dose!r}" for dose in (0.0, *sorted(doses))))
+        described, untrained = features(asked), features.untrained(asked)
+        effects = regression.effects(described, untrained, np.zeros(len(asked), dtype=int), np.zeros((len(asked), 9)))
         steps = np.diff(effects, axis=0)
         assert np.minimum(steps.max(axis=0), -steps.min(axis=0)).max() < 1e-5 * (1.0 + np.abs(effects).max())
 
@@ -170,7 +171,7 @@ def test_planted_monotone_doses_are_predicted_monotone():
     )
     fit = EffectRegression.fit(features(trained), features.specific, ContextKernel.centred(np.zeros((1, 30))), measured)
     asked = features(parse("drugA@0", "drugA@0.1", "drugA@0.5", "drugA@1", "drugA@3", "drugA@10", "drugA@30"))
-    told = fit.effects(asked, np.zeros(7, dtype=int), np.zeros((7, 30)))
+    told = fit.effects(asked, np.zeros_like(asked), np.zeros(7, dtype=int), np.zeros((7, 30)))
     along = (told * full).sum(axis=(1, 2)) / (full**2).sum()
     assert along[0] == 0
     assert (np.diff(along) > 0).all()
