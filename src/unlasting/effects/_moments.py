@@ -29,6 +29,8 @@ _SMOOTHING_EVENTS: Final = 3.0
 """Weight for the reference, in detections, at which effects are linearised: fewer make rare genes' effects skewed."""
 _OBSERVED_EVENTS: Final = 0.01
 """Detections that keep observed rates off 0 and 1."""
+_UNKNOWN_EVENTS: Final = 0.5
+"""The same for populations without perturbed cells, whose sampling error is unknown."""
 _MIN_RETAINED: Final = 0.2
 """Smallest retained share of an effect on the spread that units correct for: below it, an effect is mere noise."""
 _MIN_SCALE: Final = 1e-3
@@ -361,24 +363,31 @@ def fit_statistics(
         np.maximum(np.bincount(population, weights=n_cells * part, minlength=n_populations), 1.0)
         for part in (is_control, np.ones(len(groups)))
     )
-    usual_base, scale = _expressed_moments(control_sums, *overall)
-    base = np.where(control_sums[0] > 0, control_sums[1] / np.maximum(control_sums[0], 1e-12), usual_base)
+    # Without any perturbed cells the sampling error stays unknown, and smoothed values keep it out of predicted changes.
+    with_effects = np.isin(np.arange(n_populations), population[~is_control])[:, None]
+    base, scale = _expressed_moments(control_sums, *overall)
+    observed = with_effects & (control_sums[0] > 0)
+    base = np.where(observed, control_sums[1] / np.maximum(control_sums[0], 1e-12), base)
     counts = n_controls[:, None]
     mean = control_sums[1] / counts
-    log_odds = _log_odds(_rate(control_sums[0], counts, _OBSERVED_EVENTS))
+    rates = (_rate(control_sums[0], counts, events) for events in (_OBSERVED_EVENTS, _UNKNOWN_EVENTS))
+    log_odds = _log_odds(np.where(with_effects, *rates))
 
     # Effects are measured around all cells in the population, whose sampling error is the smallest.
     reference = (_rate(pooled_sums[0], n_pooled[:, None]), *_expressed_moments(pooled_sums, *overall))
     deviations = _deviations(sums, n_cells, *(part[population] for part in reference), scale[population])
     control = np.zeros((n_populations, N_PARAMETERS, cells.matrix.shape[1]))
     control[population[is_control]] = deviations[is_control]
-    correction = np.stack(
-        [
-            _log_odds(reference[0]) + control[:, 0] - log_odds,
-            (reference[1] - base) / scale + control[:, 1],
-            np.zeros_like(scale),
-        ],
-        axis=1,
+    correction = (
+        np.stack(
+            [
+                _log_odds(reference[0]) + control[:, 0] - log_odds,
+                (reference[1] - base) / scale + control[:, 1],
+                np.zeros_like(scale),
+            ],
+            axis=1,
+        )
+        * with_effects[:, None]
     )
     measured, rows = ~is_control, population[~is_control]
     detection = _rate(sums[0].sum(axis=0), n_cells.sum())
@@ -427,7 +436,7 @@ def _expressed_moments(
     return mean, np.maximum(scale, 0.1 * usual_scale)
 
 
-def _rate(expressed: np.ndarray, n_cells: Any, events: float = 0.5) -> np.ndarray:
+def _rate(expressed: np.ndarray, n_cells: Any, events: float = _UNKNOWN_EVENTS) -> np.ndarray:
     """Estimate detection rates, kept off 0 and 1."""
     return (expressed + events) / (n_cells + 2.0 * events)
 
