@@ -38,8 +38,8 @@ class EffectRegression:
     genes :cite:p:`stephens2017false`. Effects on one population share the sampling error of its control cells, which is
     estimated beside them. Everything else is linear algebra.
 
-    Predictions for untrained targets and contexts are shrunken by the slope of measured on predicted effects where trained
-    targets, or contexts, are left out.
+    The untrained part of a condition, and untrained contexts, have their effects multiplied by a slope: that of measured on
+    predicted effects where trained conditions, or contexts, are left out.
 
     Parameters
     ----------
@@ -58,10 +58,10 @@ class EffectRegression:
     on_target
         Additional effect on each gene where it is the target, shape `(3, n_genes)`.
     control_error
-        Sampling error of the control cells in each population, which all their effects share, with opposite sign, shape
+        Error that all effects on a population share, minus the sampling error of its control cells, shape
         `(n_populations, 3, n_genes)`.
     slopes
-        Factors for untrained targets and for untrained contexts, shape `(2,)`.
+        Factors for the untrained part of conditions and for untrained contexts, shape `(2,)`.
     """
 
     contexts: ContextKernel
@@ -143,7 +143,16 @@ class EffectRegression:
         for group, included in ((targets, np.ones(len(targets), dtype=bool)), (context, in_others)):
             predicted, shared = spectrum.without(group, values, covariance)
             slopes.append(_slope(predicted[included], (values - shared)[included], group[included], importance))
-        arrays = (relevance, specific, features, coefficients, precision, target_effects, control_error, slopes)
+        arrays = (
+            relevance,
+            specific,
+            features,
+            coefficients,
+            precision,
+            target_effects,
+            control_error,
+            np.array(slopes),
+        )
         return cls(contexts, *map(_single, arrays))
 
     def effects(
@@ -255,9 +264,7 @@ def _slope(predicted: np.ndarray, measured: np.ndarray, group: np.ndarray, impor
     Slopes above 1 are not used: they made errors larger on nearly all development screens.
     """
     codes = np.unique(group, return_inverse=True)[1]
-    product, square = (
-        np.bincount(codes, weights=(predicted * other) @ importance) for other in (measured, predicted)
-    )
+    product, square = (np.bincount(codes, weights=(predicted * other) @ importance) for other in (measured, predicted))
     if len(product) < 2 or square.sum() <= 0:
         return 1.0
     typical = (square**2).sum() / square.sum()
@@ -301,9 +308,7 @@ class _Spectrum:
         shrunken = 1.0 / (1.0 + self.values[:, None] * _SIZES)
         return self.root @ (rotated * ((shrunken * _SIZES) @ sizes)), self.root @ (rotated * (shrunken @ sizes))
 
-    def without(
-        self, group: np.ndarray, measured: np.ndarray, covariance: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def without(self, group: np.ndarray, measured: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predict every row from the rows outside its group: its effects, and the error that it shares with them.
 
         Each output has its likeliest size.
