@@ -443,12 +443,14 @@ def _deviations(
 ) -> np.ndarray:
     """Deviations from a reference in log-odds, in the mean by `unit` and in the log s.d., `(n_groups, 3, n_genes)`.
 
-    The first two are one Newton step from a value smoothed towards the reference. They are thus nearly linear in the sums,
-    and not biased by sampling error, where a gene is rarely detected, and exact where it is often detected.
+    The first two are one Newton step from a value smoothed towards the reference, nearly linear in the sums where a gene
+    is rarely detected, and exact where it is often detected. Without any effect, log-odds have no bias from sampling
+    error.
     """
     n, first, second = sums
     cells = np.maximum(n_cells, 1e-9)[:, None]
-    log_odds = _log_odds_steps(n, cells, rate) - _bias(cells * rate) * (1.0 - rate)
+    bias = _bias(cells * rate) * (1.0 - rate) - _bias(cells * (1.0 - rate)) * rate
+    log_odds = _log_odds_steps(n, cells, rate) - bias
     mean = (first - n * base) / (n + _SMOOTHING_EVENTS)
     mean = mean + (first - n * (base + mean)) / np.maximum(np.maximum(n, cells * rate), 1e-9)
     centre = (first + _CENTRE_CELLS * base) / (n + _CENTRE_CELLS)
@@ -472,7 +474,8 @@ def _bias(expected: np.ndarray) -> np.ndarray:
     grid = np.logspace(-3, 2, 100)
     steps = _log_odds_steps(numbers, grid[:, None] / rate, np.array(rate))
     means = (poisson.pmf(numbers, grid[:, None]) * steps).sum(axis=1)
-    return np.asarray(np.interp(np.log(np.maximum(expected, grid[0])), np.log(grid), means))
+    expected = np.maximum(expected, grid[0])
+    return np.asarray(np.interp(np.log(expected), np.log(grid), means * grid)) / expected
 
 
 def _detected_genes(log_detected: np.ndarray, cells: ScreenCells) -> tuple[np.ndarray, np.ndarray]:
