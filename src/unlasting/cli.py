@@ -156,8 +156,7 @@ def demo(
     model.train(max_steps=max_steps, accelerator=accelerator, seed=seed)
     if getattr(model.trainer, "interrupted", False):
         raise typer.Exit(INTERRUPTED)
-    held_out = (adata.obs["unlasting_split"] == "test").to_numpy().nonzero()[0]
-    model.predict(adata, indices=held_out, seed=seed)
+    model.predict(adata, seed=seed)
     scores = ul.tl.evaluate(adata, seed=seed)
     clearest = str(scores.loc[scores["no_effect"].where(scores["metric"] == "e_distance").idxmax(), "condition"])
     ul.tl.bimodality(adata, conditions=[clearest])
@@ -316,12 +315,16 @@ def predict(
         typer.Option(help="Drug dose in uM: one for all perturbations, one for each, or several for one."),
     ] = None,
     n_cells: Annotated[int, typer.Option(help="New cells per perturbation and cell type.")] = 300,
+    which: Annotated[
+        str,
+        typer.Option("--cells", help="test: held-out cells, or all perturbed cells without a split. all: every cell."),
+    ] = "test",
     accelerator: Accelerator = "auto",
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write one generated cell beside every cell, or new cells under named perturbations.
+    """Write one generated cell beside every held-out cell, or new cells under named perturbations.
 
     Example: `unlasting predict --model my_model`
 
@@ -342,7 +345,7 @@ def predict(
         cells = trained.generate(perturbation, n_cells, dose=dose or None, controls=controls, seed=seed)
     else:
         cells = trained.adata if adata is None else adata
-        trained.predict(cells, seed=seed)
+        trained.predict(cells, cells=which, seed=seed)
     with replacing(output) as path:
         cells.write_h5ad(path, compression="gzip")
     _say({"cells": str(output), "n_cells": cells.n_obs}, as_json)

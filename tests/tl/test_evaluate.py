@@ -407,7 +407,7 @@ def test_small_conditions_and_those_without_generated_cells_are_reported(planted
     adata = planted_screen(120)
     all_test = np.flatnonzero((adata.obs["perturbation"] == "all") & (adata.obs["unlasting_split"] == "test"))
     adata.obs.iloc[all_test[5:], adata.obs.columns.get_loc("unlasting_split")] = "val"
-    adata.layers["unlasting"][(adata.obs["perturbation"] == "none").to_numpy()] = np.nan
+    adata.obs.loc[adata.obs["perturbation"] == "none", "unlasting_source"] = ""
     frame = tl.evaluate(adata, baselines=(), **QUICK)
     assert set(frame["condition"]) == {"half"}
     reasons = adata.uns["unlasting"]["score_left_out"].set_index("condition")["reason"]

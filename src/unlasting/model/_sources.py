@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
@@ -14,7 +15,7 @@ from unlasting.data import POPULATION, SPLIT
 from unlasting.effects import ControlPopulations
 from unlasting.model._base import ModelBase
 from unlasting.model._streaming import digest_of
-from unlasting.screen import TEST, expression, listed, logger, nearest_name
+from unlasting.screen import TEST, counts_per_unit, expression, find_screen_counts, listed, logger, nearest_name
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class SourceCells:
         Row of `populations` for every cell, shape `(n_sources,)`.
     populations
         What is known of their cell types and batches.
+    counts_per_unit
+        Counts that one unit of normalised expression is, shape `(n_sources,)`; `None` without counts.
     """
 
     matrix: Any
@@ -41,12 +44,14 @@ class SourceCells:
     batch: np.ndarray
     population: np.ndarray
     populations: ControlPopulations
+    counts_per_unit: np.ndarray | None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def followed_by(self, others: SourceCells) -> SourceCells:
         """Append other cells."""
+        per_unit = [cells.counts_per_unit for cells in (self, others) if cells.counts_per_unit is not None]
         return SourceCells(
             matrix=sparse.vstack([self.matrix, others.matrix], format="csr"),
             names=np.concatenate([self.names, others.names]),
@@ -54,6 +59,7 @@ class SourceCells:
             batch=np.concatenate([self.batch, others.batch]),
             population=np.concatenate([self.population, others.population + len(self.populations)]),
             populations=ControlPopulations.concatenate([self.populations, others.populations]),
+            counts_per_unit=np.concatenate(per_unit) if len(per_unit) == 2 else None,
         )
 
     def digest(self, rows: np.ndarray) -> str:
@@ -61,9 +67,14 @@ class SourceCells:
         matrix = self.matrix[rows]
         populations = (getattr(self.populations, f.name).cpu().numpy() for f in fields(self.populations))
         names = (str(name) for name in self.names[rows])
-        return digest_of(*names, matrix.indptr, matrix.indices, matrix.data, self.population[rows], *populations)
+        per_unit = [] if self.counts_per_unit is None else [self.counts_per_unit[rows]]
+        return digest_of(
+            *names, *per_unit, matrix.indptr, matrix.indices, matrix.data, self.population[rows], *populations
+        )
 
-    def rows_by_cell_type(self, cell_type: str | Sequence[str] | None, batch: str | None) -> dict[str, np.ndarray]:
+    def rows_by_cell_type(
+        self, cell_type: str | Sequence[str] | None, batch: str | int | None
+    ) -> dict[str, np.ndarray]:
         """Get the rows of the cell types asked for.
 
         Raises
@@ -76,8 +87,8 @@ class SourceCells:
         if not wanted:
             raise ValueError(f"`cell_type` is empty; name at least one of {have}, or leave it out for all.")
         rows = {}
-        for name in wanted:
-            chosen = (self.cell_type == name) & ((batch is None) | (self.batch == batch))
+        for name in map(str, wanted):
+            chosen = (self.cell_type == name) & ((batch is None) | (self.batch == str(batch)))
             if not chosen.any():
                 in_batch = "" if batch is None else f" and `batch={batch!r}`"
                 raise ValueError(
@@ -86,6 +97,20 @@ class SourceCells:
                 )
             rows[name] = np.flatnonzero(chosen)
         return rows
+
+
+def typed_as(values: np.ndarray, *columns: pd.Series) -> pd.Series | pd.Categorical:
+    """Give names the type that they have in the first column, text as categories; others may add names, `(n_cells,)`."""
+    known = {str(value): value for column in reversed(columns) for value in column.dropna().unique()}
+    named = pd.Series(values, dtype=object).map(lambda name: known.get(name, name))
+    if named.map(type).eq(str).nunique() > 1:
+        named = named.astype(str)  # a file holds no categories of two types
+    dtype = columns[0].dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        is_known = named.isin(dtype.categories).all()
+        return pd.Categorical(named, dtype=dtype if is_known else None).remove_unused_categories()
+    is_text = named.map(type).eq(str).any()
+    return pd.Categorical(named) if is_text else named.astype(dtype)
 
 
 def draw(rng: np.random.Generator, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,13 +139,17 @@ class SourcesMixin(ModelBase):
         new = sorted({(cell_type[row], batch[row]) for row in rows} - set(place))
         populations = ControlPopulations.concatenate([known, *(self._fit_population(adata, *pair) for pair in new)])
         place |= {pair: len(known) + i for i, pair in enumerate(new)}
+        matrix, counts = expression(adata, self._layer)[rows], find_screen_counts(adata)
         return SourceCells(
-            matrix=sparse.csr_matrix(expression(adata, self._layer)[rows], dtype=np.float32),
+            matrix=sparse.csr_matrix(matrix, dtype=np.float32),
             names=np.asarray(adata.obs_names, dtype=object)[rows],
             cell_type=cell_type[rows],
             batch=batch[rows],
             population=np.array([place[cell_type[row], batch[row]] for row in rows], dtype=int),
             populations=populations,
+            counts_per_unit=None
+            if counts is None
+            else counts_per_unit(sparse.csr_array(counts[rows], dtype=np.float64), matrix),
         )
 
     def _fit_population(self, adata: AnnData, cell_type: str, batch: str) -> ControlPopulations:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from anndata.experimental import concat_on_disk
 from anndata.io import write_elem
@@ -31,7 +32,8 @@ _LOADED_ELEMENTS: Final = 10_000_000
 def write_in_parts(
     path: str | Path,
     cells: Callable[[range], AnnData],
-    shape: tuple[int, int],
+    n_cells: int,
+    var: pd.DataFrame,
     uns: Mapping[str, Any],
     request: Mapping[str, str | int],
     overwrite: bool,
@@ -42,7 +44,7 @@ def write_in_parts(
     Each part, and the file, gets its name when complete. `cells` makes the rows of a part. `request` fingerprints
     everything behind the cells but the version: earlier parts are kept only if it is the same.
     """
-    path, (n_cells, n_genes) = Path(path), shape
+    path, n_genes = Path(path), len(var)
     if path.suffix != ".h5ad":
         raise ValueError(f"`path` is {str(path)!r}; cells are written as h5ad, so its name must end in '.h5ad'.")
     if path.exists() and not overwrite:
@@ -61,6 +63,7 @@ def write_in_parts(
         concat_on_disk(files, partial, max_loaded_elems=_LOADED_ELEMENTS)
         with h5py.File(partial, "r+") as joined:
             write_elem(joined, "uns", dict(uns))
+            write_elem(joined, "var", var)
     drop_folder(folder)
     return anndata.read_h5ad(path, backed="r")
 

@@ -1,6 +1,6 @@
 """Screens: perturbations, keys, checks, chemistry."""
 
-from unlasting.screen._cells import Cells, Condition, sample
+from unlasting.screen._cells import Cells, Condition, has_source, sample
 from unlasting.screen._checks import (
     MissingKeyError,
     check_cells,
@@ -28,7 +28,7 @@ from unlasting.screen._chemistry import (
     tanimoto_similarity,
 )
 from unlasting.screen._constants import COUNTS_LAYER, PREDICTION_KEY, SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
-from unlasting.screen._counts import counts_per_unit, is_counts, rounded_counts, screen_counts
+from unlasting.screen._counts import counts_per_unit, find_screen_counts, is_counts, rounded_counts, screen_counts
 from unlasting.screen._files import use_plain_strings
 from unlasting.screen._keys import ScreenKeys, split_hash
 from unlasting.screen._labels import require_perturbed, review_labels, target_by_guide, warn_of_labels
@@ -60,6 +60,8 @@ __all__ = [
     "compared_by",
     "counts_per_unit",
     "expression",
+    "find_screen_counts",
+    "has_source",
     "integer_counts",
     "is_counts",
     "is_in_memory",
