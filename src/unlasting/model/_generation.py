@@ -268,12 +268,12 @@ class GenerationMixin(SourcesMixin):
         adata = self._resolve(given)
         if path is not None and adata.isbacked and Path(adata.filename).resolve() == Path(path).resolve():
             raise ValueError(f"`path` is {os.fspath(path)!r}, the file behind `adata`. Name another.")
-        found = self._perturbations(adata)
-        chosen = self._chosen(adata, found, "all" if perturbation is not None else cells, indices)
         if perturbation is None and dose is not None:
             raise ValueError(
                 f"`dose` is {dose!r} without `perturbation`: each cell has its own dose then. Give `perturbation` too."
             )
+        found = self._perturbations(adata)
+        chosen = self._chosen(adata, found, "all" if perturbation is not None else cells, indices)
         if perturbation is None:
             sources, source, replicate = self._pair(adata, seed_or_default(seed))
             source, replicate = source[chosen], replicate[chosen]

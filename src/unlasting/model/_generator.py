@@ -104,7 +104,7 @@ class Generator:
         last_use = dict(zip(source.tolist(), range(len(source)), strict=True))
         chunks = [slice(i, i + self.batch_size) for i in range(0, len(source), self.batch_size)]
         generated = []
-        for chunk in tqdm(chunks, desc="Generating cells", disable=not self.show_progress):
+        for chunk in tqdm(chunks, desc="Generating cells", disable=None if self.show_progress else True):
             if self.module.preset.use_latent:
                 self._encode(np.unique(source[chunk]))
             generated.append(self._decode(source[chunk], replicate[chunk], condition[chunk]))

@@ -55,7 +55,7 @@ def write_in_parts(
     _open_folder(folder, {"version": version("unlasting"), **request, "n_parts": len(parts)}, overwrite)
     files = [folder / f"{number:06d}.h5ad" for number in range(len(parts))]
     missing = [number for number, file in enumerate(files) if not file.exists()]
-    bar = tqdm(missing, desc="Generating cells", unit="part", disable=not show_progress)
+    bar = tqdm(missing, desc="Generating cells", unit="part", disable=None if show_progress else True)
     for number in bar:
         with replacing(files[number]) as partial:
             cells(parts[number]).write_h5ad(partial)

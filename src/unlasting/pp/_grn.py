@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from os import PathLike
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from unlasting.pp._coexpression import correlated_pairs
-from unlasting.pp._priors import Prior, read_prior, similar_pairs
+from unlasting.pp._priors import AnyPrior, Prior, read_prior, similar_pairs
 from unlasting.screen import (
     TRAIN,
     UNS_KEY,
@@ -32,7 +31,7 @@ COEXPRESSION = "coexpression"
 def grn(
     adata: AnnData,
     *,
-    prior: str | PathLike[str] | pd.DataFrame | None = "go",
+    prior: AnyPrior | Sequence[AnyPrior] | None = "go",
     targets: str | Iterable[str] | None = None,
     min_correlation: float = 0.3,
     min_similarity: float = 0.4,
@@ -62,6 +61,7 @@ def grn(
         - a DataFrame of edges with the columns `source` and `target`, and optionally `weight` and `sign`.
         - a DataFrame with one row of numbers per gene, and gene names as its index.
         - the folder of an scGPT checkpoint (`vocab.json` and `best_model.pt`); scGPT need not be installed.
+        - a list of these, with equal weights.
         - `None`: co-expression only. All untrained targets get the same prediction then.
     targets
         Further genes to predict later, beside those in the labels. A trained target that is neither measured nor in the

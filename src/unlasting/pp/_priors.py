@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -73,8 +74,12 @@ PRIORS: dict[str, Callable[[int], Prior]] = {"go": gene_ontology}
 """Each prior with a name: a function from the largest number of components to the prior."""
 
 
-def read_prior(prior: str | PathLike[str] | pd.DataFrame, n_components: int) -> Prior:
-    """Read any prior that :func:`unlasting.pp.grn` accepts.
+AnyPrior: TypeAlias = str | PathLike[str] | pd.DataFrame
+"""A prior in a form for :func:`unlasting.pp.grn`."""
+
+
+def read_prior(prior: AnyPrior | Sequence[AnyPrior], n_components: int) -> Prior:
+    """Read any prior that :func:`unlasting.pp.grn` accepts; several become one.
 
     Raises
     ------
@@ -91,10 +96,45 @@ def read_prior(prior: str | PathLike[str] | pd.DataFrame, n_components: int) -> 
         return _from_edges(prior, n_components) if {"source", "target"} <= set(prior.columns) else _from_matrix(prior)
     if isinstance(prior, str | PathLike):
         return _from_matrix(_scgpt_embedding(Path(prior)))
+    if isinstance(prior, list | tuple) and prior:
+        return _joined([read_prior(one, n_components) for one in prior])
     raise TypeError(
         f"`prior` is a {type(prior).__name__}. Give one of {list(PRIORS)}, None, a DataFrame of edges (columns 'source' and 'target'), a "
-        "DataFrame with one row of numbers per gene, or the folder of an scGPT checkpoint."
+        "DataFrame with one row of numbers per gene, the folder of an scGPT checkpoint, or a list of these."
     )
+
+
+def _joined(priors: Sequence[Prior]) -> Prior:
+    """Join priors: a gene's row holds its rows in all of them, scaled to one length."""
+    if len(priors) == 1:
+        return priors[0]
+    names = np.unique(np.concatenate([prior.names for prior in priors]).astype(str))
+    parts = [_in_rows(np.searchsorted(names, prior.names.astype(str)), prior.matrix, len(names)) for prior in priors]
+    matrix = sparse.hstack(parts).toarray()
+
+    def features(names: Sequence[str], symbols: Sequence[str], targets: Sequence[str]) -> sparse.csr_matrix:
+        found = []
+        for prior in priors:
+            rows = np.flatnonzero(np.isin(symbols, prior.names.astype(str))).tolist()
+            if prior.features is not None:
+                known = prior.features([names[row] for row in rows], [symbols[row] for row in rows], targets)
+                found.append(_in_rows(rows, known, len(names)))
+        return sparse.csr_matrix(sparse.hstack(found), dtype=np.float32)
+
+    edges = [prior.edges for prior in priors if prior.edges is not None]
+    return Prior(
+        names.astype(object),
+        (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32),
+        pd.concat(edges).drop_duplicates(["source", "target"]) if len(edges) == len(priors) else None,
+        "+".join(prior.origin for prior in priors),
+        features if any(prior.features is not None for prior in priors) else None,
+    )
+
+
+def _in_rows(rows: Sequence[int] | np.ndarray, values: Any, n_rows: int) -> sparse.csr_matrix:
+    """Put values into their rows of an otherwise empty matrix."""
+    place = sparse.csr_matrix((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(n_rows, len(rows)))
+    return place @ sparse.csr_matrix(values)
 
 
 def similar_pairs(
