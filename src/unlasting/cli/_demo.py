@@ -40,12 +40,12 @@ def demo(
     model.train(max_steps=max_steps, accelerator=accelerator, seed=seed, show_progress=not quiet)
     if getattr(model.trainer, "interrupted", False):
         raise typer.Exit(INTERRUPTED)
+    model.save(output / "model", overwrite=force)
     model.predict(adata, seed=seed, show_progress=not quiet)
     scores = ul.tl.evaluate(adata, seed=seed)
     clearest = str(scores.loc[scores["no_effect"].where(scores["metric"] == "e_distance").idxmax(), "condition"])
     ul.tl.bimodality(adata, conditions=[clearest])
 
-    output.mkdir(parents=True, exist_ok=True)
     files = {
         "cells": output / "papalexi.h5ad",
         "scores": output / "scores.csv",
@@ -58,5 +58,4 @@ def demo(
     scores.to_csv(files["scores"], index=False)
     ul.pl.scores(adata, save=files["scores_figure"], show=False)
     ul.pl.bimodal_genes(adata, clearest, save=files["bimodal_genes_figure"], show=False)
-    model.save(files["model"], overwrite=force)
     say({**{name: str(path) for name, path in files.items()}, "summary": summary(adata)}, as_json)

@@ -61,6 +61,9 @@ def read_cells(file: Path, layer: str | None = None) -> AnnData:
 
 def write_cells(adata: AnnData, path: Path) -> None:
     """Write cells as h5ad or zarr."""
+    from unlasting.screen import writable
+
+    adata = writable(adata)
     if path.suffix == ".zarr":
         with replacing_folder(path) as folder:
             adata.write_zarr(folder)

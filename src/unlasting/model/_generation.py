@@ -34,6 +34,7 @@ from unlasting.screen import (
     logger,
     require_choices,
     require_integers,
+    writable_table,
 )
 
 _CONDITIONS_AT_ONCE = 256
@@ -286,7 +287,7 @@ class GenerationMixin(SourcesMixin):
         conditions, condition = self._conditions_of(wanted)
         generator = self._generator(sources, conditions, seed, batch_size, show_progress and path is None)
         if path is not None:
-            obs = adata.obs.iloc[chosen].copy()
+            obs = writable_table(adata.obs.iloc[chosen], "obs", []).copy()
             obs[f"{key_added}_source"] = pd.Categorical(sources.names[source])
             AnnData(obs=obs).strings_to_categoricals(obs)  # of all cells: the parts must have the same categories
 

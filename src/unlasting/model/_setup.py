@@ -46,6 +46,7 @@ from unlasting.screen import (
     require_choices,
     require_perturbed,
     split_hash,
+    use_one_index_width,
     warn_of_labels,
 )
 
@@ -203,6 +204,7 @@ class SetupMixin(ModelBase):
             labelled = expression_of(data, arguments["modalities"], keys)
         else:
             labelled = adata
+        use_one_index_width(expression(adata, layer))
         if saved is None:
             check_setup(labelled, keys, layer, arguments["mode"])
         if labelled is not adata:

@@ -19,6 +19,7 @@ from anndata.io import write_elem
 from tqdm.auto import tqdm
 
 from unlasting._files import PARTIAL, drop_folder, replacing
+from unlasting.screen import writable_table
 
 _REQUEST: Final = "request.json"
 _VALUES_IN_PART: Final = 32_000_000
@@ -63,7 +64,7 @@ def write_in_parts(
         concat_on_disk(files, partial, max_loaded_elems=_LOADED_ELEMENTS)
         with h5py.File(partial, "r+") as joined:
             write_elem(joined, "uns", dict(uns))
-            write_elem(joined, "var", var)
+            write_elem(joined, "var", writable_table(var, "var", []))
     drop_folder(folder)
     return anndata.read_h5ad(path, backed="r")
 

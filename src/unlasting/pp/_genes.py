@@ -90,14 +90,20 @@ def find_counts(adata: AnnData) -> tuple[Any, str]:
     if "prepare" in adata.uns.get(UNS_KEY, {}):  # the layer has kept genes only, and no library sizes
         names, raw = [], None
     else:
-        names, raw = sorted(map(str, adata.layers), key=lambda name: (name != COUNTS_LAYER, name)), adata.raw
+        names, raw = sorted(map(str, adata.layers)), adata.raw
     places |= {f"adata.layers[{name!r}]": adata.layers[name] for name in names}
     if raw is not None and adata.var_names.isin(raw.var_names).all():
         places["adata.raw.X"] = raw[:, list(adata.var_names)].X
-    for place, matrix in places.items():
-        if is_in_memory(matrix) and matrix is not None and matrix.dtype.kind in "biuf" and is_counts(matrix):
-            return matrix, place
-    return None, ""
+    counts = {
+        place: matrix
+        for place, matrix in places.items()
+        if is_in_memory(matrix) and matrix is not None and matrix.dtype.kind in "biuf" and is_counts(matrix)
+    }
+    named = ("adata.X", f"adata.layers[{COUNTS_LAYER!r}]")
+    place = next((place for place in named if place in counts), "")
+    if counts and not place:  # detected genes as 0 and 1, or spliced counts alone, are fewer
+        place = max(counts, key=lambda place: counts[place].sum())
+    return counts.get(place), place
 
 
 def unmatched_names(genes: Collection[str], targets: Collection[str]) -> str:

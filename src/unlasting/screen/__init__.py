@@ -15,6 +15,7 @@ from unlasting.screen._checks import (
     require_integers,
     require_numbers,
     require_switches,
+    use_one_index_width,
 )
 from unlasting.screen._chemistry import (
     SMILES_DELIMITER,
@@ -29,7 +30,7 @@ from unlasting.screen._chemistry import (
 )
 from unlasting.screen._constants import COUNTS_LAYER, PREDICTION_KEY, SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
 from unlasting.screen._counts import counts_per_unit, find_screen_counts, is_counts, rounded_counts, screen_counts
-from unlasting.screen._files import use_plain_strings
+from unlasting.screen._files import use_plain_strings, writable, writable_table
 from unlasting.screen._keys import ScreenKeys, split_hash
 from unlasting.screen._labels import require_perturbed, review_labels, target_by_guide, warn_of_labels
 from unlasting.screen._logging import listed, logger
@@ -89,6 +90,9 @@ __all__ = [
     "split_label",
     "tanimoto_similarity",
     "target_by_guide",
+    "use_one_index_width",
     "use_plain_strings",
     "warn_of_labels",
+    "writable",
+    "writable_table",
 ]

@@ -166,6 +166,14 @@ def expression(adata: AnnData, layer: str | None = None, *, in_memory: bool = Fa
     return matrix
 
 
+def use_one_index_width(matrix: Any) -> None:
+    """Give the two index arrays in a sparse matrix one type, in place: scipy copies the longer one in each access otherwise."""
+    if getattr(matrix, "format", None) in ("csr", "csc") and is_in_memory(matrix):
+        kind = np.int32 if max(matrix.nnz, *matrix.shape) <= np.iinfo(np.int32).max else np.int64
+        if matrix.indices.dtype != matrix.indptr.dtype:
+            matrix.indices, matrix.indptr = (part.astype(kind, copy=False) for part in (matrix.indices, matrix.indptr))
+
+
 def check_log_normalised(matrix: Any, origin: str = "The expression matrix") -> None:
     """Refuse values other than log-transformed normalised counts.
 
