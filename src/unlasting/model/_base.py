@@ -22,6 +22,7 @@ from unlasting.screen import (
     check_genes,
     check_log_normalised,
     expression,
+    logger,
     not_none,
     require_integers,
 )
@@ -123,6 +124,12 @@ class ModelBase(EffectsMixin):
             )
         asked = Perturbation.parse(label, dose, **self.keys.grammar, drugs=drugs)
         self.vocabulary.require_known([asked], **self.keys.grammar)
+        for name in asked.targets:
+            kind, target = self.vocabulary.target(name)
+            if kind == GENE and target != name and name not in self.vocabulary.trained:
+                logger.warning(
+                    "%r is taken as the gene %r. If it is another one, write its present symbol.", name, target
+                )
         undosed = asked.undosed(drugs)
         if dose_key is not None and undosed:
             raise ValueError(

@@ -16,10 +16,10 @@ from unlasting.pp._genes import find_counts, gene_names, is_gene, looks_like_gen
 from unlasting.pp._grn import grn
 from unlasting.pp._molecules import molecules
 from unlasting.pp._prepare import prepare
-from unlasting.pp._priors import RENAMED
 from unlasting.pp._split import split
 from unlasting.screen import (
     UNS_KEY,
+    GeneNames,
     Scale,
     ScreenKeys,
     check_cells,
@@ -139,8 +139,8 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
     others = targets.keys() - drugs
     names, column = gene_names(adata, others, symbols_key)
     panel, place = set(names[is_gene(adata)].astype(str)), f"`adata.var[{column!r}]`" if column else "`adata.var_names`"
-    known = panel.union(annotated_genes()[0])
-    genes = {name for name in others if any(old.sub(new, name) in known for old, new in RENAMED)}
+    measured, annotated = GeneNames(panel), GeneNames(annotated_genes()[0], panel=panel)
+    genes = {name for name in others if measured.find(name) or annotated.find(name)}
     stimuli, dosed = others - genes, sorted(name for name, several in doses.items() if several and name not in drugs)
     kinds = {"gene targets": genes, "drugs": drugs, "stimuli": stimuli}
     cells = {
@@ -175,7 +175,7 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
         doses={name: sorted(several) for name, several in sorted(doses.items()) if several},
         gene_names=place
         + (f", {adata.n_vars - len(panel)} features are no genes" if len(panel) < adata.n_vars else ""),
-        measured=sorted(genes & panel),
+        measured=sorted(filter(measured.find, genes)),
         expression=scale,
         counts=counts,
         oddities=[sentence for sentence in oddities if sentence],

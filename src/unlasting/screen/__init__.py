@@ -29,17 +29,22 @@ from unlasting.screen._chemistry import (
 )
 from unlasting.screen._constants import COUNTS_LAYER, PREDICTION_KEY, SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
 from unlasting.screen._counts import counts_per_unit, is_counts, rounded_counts, screen_counts
+from unlasting.screen._doses import DOSE_UNITS, MICROMOLAR, from_micromolar
 from unlasting.screen._files import use_plain_strings
 from unlasting.screen._keys import ScreenKeys, split_hash
 from unlasting.screen._labels import require_perturbed, review_labels, target_by_guide, warn_of_labels
 from unlasting.screen._logging import listed, logger
 from unlasting.screen._perturbation import Perturbation, canonical_labels, nearest_name, parse_labels, split_label
 from unlasting.screen._scale import Scale
+from unlasting.screen._symbols import GeneNames, present_symbol, symbol_candidates
 
 __all__ = [
     "COUNTS_LAYER",
     "Cells",
     "Condition",
+    "DOSE_UNITS",
+    "GeneNames",
+    "MICROMOLAR",
     "MissingKeyError",
     "PREDICTION_KEY",
     "Perturbation",
@@ -60,6 +65,7 @@ __all__ = [
     "compared_by",
     "counts_per_unit",
     "expression",
+    "from_micromolar",
     "integer_counts",
     "is_counts",
     "is_in_memory",
@@ -71,6 +77,7 @@ __all__ = [
     "not_none",
     "one_molecule_each",
     "parse_labels",
+    "present_symbol",
     "require_choices",
     "require_column",
     "require_integers",
@@ -85,6 +92,7 @@ __all__ = [
     "smiles_by_name",
     "split_hash",
     "split_label",
+    "symbol_candidates",
     "tanimoto_similarity",
     "target_by_guide",
     "use_plain_strings",
