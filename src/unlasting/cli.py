@@ -101,7 +101,9 @@ Control = Annotated[
 Delimiter = Annotated[str | None, typer.Option(help="Separator between the targets in a combination.")]
 CellTypeKey = Annotated[str | None, typer.Option(help="Column of obs with the cell type.")]
 BatchKey = Annotated[str | None, typer.Option(help="Column of obs with the batch.")]
-DoseKey = Annotated[str | None, typer.Option(help="Column of obs with the dose in uM.")]
+DoseKey = Annotated[str | None, typer.Option(help="Column of obs with the dose.")]
+DoseUnit = Annotated[str | None, typer.Option(help="Unit of that column, such as nM or 'log10 M'; by default uM.")]
+SymbolsKey = Annotated[str | None, typer.Option(help="Column of var with gene symbols; found by itself by default.")]
 SmilesKey = Annotated[str | None, typer.Option(help="Column of obs with the SMILES of the drug.")]
 
 
@@ -188,7 +190,9 @@ def check(
     cell_type_key: CellTypeKey = None,
     batch_key: BatchKey = None,
     dose_key: DoseKey = None,
+    dose_unit: DoseUnit = None,
     smiles_key: SmilesKey = None,
+    symbols_key: SymbolsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Show controls, perturbations, doses, genes, scale and oddities in a screen, and the next command.
@@ -204,7 +208,9 @@ def check(
         cell_type_key=cell_type_key,
         batch_key=batch_key,
         dose_key=dose_key,
+        dose_unit=dose_unit,
         smiles_key=smiles_key,
+        symbols_key=symbols_key,
     )
     found = overview(_read(file), **given)
     words = ["unlasting", "train", str(file), *(["--split", found.split_kind] if found.split_kind else [])]
@@ -235,7 +241,9 @@ def train(
     cell_type_key: CellTypeKey = None,
     batch_key: BatchKey = None,
     dose_key: DoseKey = None,
+    dose_unit: DoseUnit = None,
     smiles_key: SmilesKey = None,
+    symbols_key: SymbolsKey = None,
     library_size_key: Annotated[str | None, typer.Option(help="Column of obs with the full library size.")] = None,
     n_top_genes: Annotated[int, typer.Option(help="Highly variable genes to keep, besides the targets.")] = 2_000,
     mode: Annotated[str, typer.Option(help="knockout, knockdown or activation.")] = "knockout",
@@ -267,13 +275,14 @@ def train(
         cell_type_key=cell_type_key,
         batch_key=batch_key,
         dose_key=dose_key,
+        dose_unit=dose_unit,
         smiles_key=smiles_key,
     )
     if split is None:
         ScreenKeys.restart(adata, **given).write(adata)
     else:
         ul.pp.split(adata, split, **given, seed=seed)
-    _normalise(adata, n_top_genes=n_top_genes, library_size_key=library_size_key)
+    _normalise(adata, n_top_genes=n_top_genes, library_size_key=library_size_key, symbols_key=symbols_key)
     if ScreenKeys.read(adata).smiles_key is not None:
         ul.pp.molecules(adata)
     ul.pp.grn(adata, prior=None if prior == "none" else prior)
@@ -313,7 +322,7 @@ def predict(
     ] = None,
     dose: Annotated[
         list[str] | None,
-        typer.Option(help="Drug dose in uM: one for all perturbations, one for each, or several for one."),
+        typer.Option(help="Drug dose in uM, or with its unit ('100 nM'): one for all perturbations, one for each, or several for one."),
     ] = None,
     n_cells: Annotated[int, typer.Option(help="New cells per perturbation and cell type.")] = 300,
     accelerator: Accelerator = "auto",

@@ -26,6 +26,7 @@ from unlasting.screen import (
     Condition,
     Perturbation,
     ScreenKeys,
+    from_micromolar,
     is_in_memory,
     listed,
     logger,
@@ -91,7 +92,7 @@ class GenerationMixin(SourcesMixin):
         Returns
         -------
         Log-normalised cells, `n_cells` for each perturbation and cell type; with `path`, backed by the file.
-        `obs` holds perturbation, dose, cell type and batch under the screen's keys, and
+        `obs` holds perturbation, dose (in the unit of the screen), cell type and batch under the screen's keys, and
 
         - `unlasting_source`: name of the control cell.
         - `unlasting_replicate`: number of earlier cells from the same source.
@@ -131,7 +132,14 @@ class GenerationMixin(SourcesMixin):
         show_chunks = show_progress and path is None
         generator = self._generator(sources, asked[:1], seed, batch_size, show_chunks)
         labels = np.array([p.label(**self.keys.grammar) for p in asked], dtype=object)
-        doses, is_extrapolated = _dose_column(asked), self._is_extrapolated(asked)
+        doses, is_extrapolated = _dose_column(asked, self.keys.dose_unit or "uM"), self._is_extrapolated(asked)
+        if is_extrapolated.any() and self.keys.dose_unit not in (None, "uM"):
+            logger.warning(
+                "generate: %s: outside of the trained range. `dose` is in uM, whatever the unit of the screen (%s): write such as "
+                "`dose='100 nM'` for another unit.",
+                listed(self._write(p) for p, far in zip(asked, is_extrapolated, strict=True) if far),
+                self.keys.dose_unit,
+            )
         little = labels[support < _LITTLE_SUPPORT]
         if len(little):
             logger.info(
@@ -401,9 +409,16 @@ class GenerationMixin(SourcesMixin):
         return str(Condition(perturbation.label(**self.keys.grammar), dose=perturbation.dose_text()))
 
 
-def _dose_column(perturbations: Sequence[Perturbation]) -> np.ndarray:
-    """Write doses as numbers in uM, NaN for none; as text where a combination has several."""
-    texts = [p.dose_text() for p in perturbations]
-    if any("+" in text for text in texts):
-        return np.array(texts, dtype=object)
-    return np.array([float(text) if text else np.nan for text in texts])
+def _dose_column(perturbations: Sequence[Perturbation], unit: str) -> np.ndarray:
+    """Write doses as numbers in the screen's unit, NaN for none; as text where a combination has several."""
+    doses = [[np.nan if dose is None else from_micromolar(dose, unit) for dose in p.doses] for p in perturbations]
+    if any("+" in p.dose_text() for p in perturbations):
+        texts = [
+            [
+                "" if dose != dose else np.format_float_positional(dose, 6, fractional=False, trim="-")
+                for dose in several
+            ]
+            for several in doses
+        ]
+        return np.array(["+".join(several) if any(several) else "" for several in texts], dtype=object)
+    return np.array([next((dose for dose in several if dose == dose), np.nan) for several in doses], dtype=float)

@@ -29,6 +29,7 @@ from unlasting.effects import TargetVocabulary
 from unlasting.model._base import ModelBase, targets_by_kind
 from unlasting.model._mudata import expression_of, modality_of
 from unlasting.pp._genes import gene_names, looks_like_gene
+from unlasting.pp._molecules import drugs_by_name
 from unlasting.screen import (
     SPLIT_KEY,
     SPLITS,
@@ -65,6 +66,7 @@ class SetupMixin(ModelBase):
         cell_type_key: str | None = None,
         batch_key: str | None = None,
         dose_key: str | None = None,
+        dose_unit: str | None = None,
         smiles_key: str | None = None,
         layer: str | None = None,
         split_key: str | None = None,
@@ -95,8 +97,10 @@ class SetupMixin(ModelBase):
         batch_key
             Column of `obs` with batches, where controls differ between batches.
         dose_key
-            Column of `obs` with drug doses in uM: a number, or text such as `1+0.5` in the label's order. Ignored for
+            Column of `obs` with drug doses: a number, or text such as `1+0.5` in the label's order. Ignored for
             controls, genes and stimuli. Dose 0 is the control. Without it, drugs have no dose.
+        dose_unit
+            Unit of the doses in this column, such as `"nM"` or `"log10 M"`; `"uM"` by default. Other doses are in uM.
         smiles_key
             Column of `obs` with SMILES, as for :func:`unlasting.pp.molecules`. Not needed after it.
         layer
@@ -145,6 +149,7 @@ class SetupMixin(ModelBase):
         cell_type_key: str | None = None,
         batch_key: str | None = None,
         dose_key: str | None = None,
+        dose_unit: str | None = None,
         smiles_key: str | None = None,
         layer: str | None = None,
         split_key: str | None = None,
@@ -162,7 +167,7 @@ class SetupMixin(ModelBase):
         ----------
         mdata
             Modalities of the same cells.
-        perturbation_key, control, cell_type_key, batch_key, dose_key, smiles_key, split_key, delimiter, mode
+        perturbation_key, control, cell_type_key, batch_key, dose_key, dose_unit, smiles_key, split_key, delimiter, mode
             As for :meth:`setup_anndata`.
         modalities
             Modality of each argument: `{"layer": "rna", "perturbation_key": "guides"}` takes the expression from
@@ -210,6 +215,13 @@ class SetupMixin(ModelBase):
         if saved is None:
             keys.write(adata)
             warn_of_labels(adata, keys, "setup_anndata")
+            if keys.dose_key is not None and keys.drugs(adata) is None:
+                pp.molecules(adata, embedding="names")
+                logger.warning(
+                    "setup_anndata: there are doses but no SMILES, so %s are drugs by name alone, and untrained drugs cannot be "
+                    "predicted. For these, call `pp.molecules(adata, smiles_key=...)` first.",
+                    listed(adata.uns[UNS_KEY]["molecules"]["drugs"]),
+                )
             if "grn" not in adata.uns[UNS_KEY]:
                 logger.warning(
                     "`pp.grn` was not called: the graph is made from the co-expression of training cells alone. Untrained "
@@ -486,12 +498,13 @@ def _check_drugs(adata: AnnData, keys: ScreenKeys, perturbations: set[Perturbati
             f"The drugs {without[:5]} have a SMILES in `smiles_key={keys.smiles_key!r}`, but no molecule. "
             f"Call `pp.molecules(adata, smiles_key={keys.smiles_key!r})` with the present labels."
         )
-    if keys.dose_key is not None and not names & molecules:
-        raise ValueError(
-            f"`dose_key` is {keys.dose_key!r}, but no perturbation is a drug: only drugs have doses. Call "
-            "`pp.molecules(adata, smiles_key=...)` first. Without SMILES, drugs are known by name: `pp.molecules(adata, "
-            "embedding=pd.DataFrame(np.eye(len(names)), index=names))` with their `names`. Or set up without `dose_key`."
-        )
+    if keys.dose_key is None or names & molecules or (keys.drugs(adata) is None and drugs_by_name(adata, keys)):
+        return
+    raise ValueError(
+        f"`dose_key` is {keys.dose_key!r}, but no perturbation is a drug: only drugs have doses. Call "
+        "`pp.molecules(adata, smiles_key=...)` first, without SMILES `pp.molecules(adata, embedding='names')`, or set up "
+        "without `dose_key`."
+    )
 
 
 def _names(perturbations: set[Perturbation]) -> set[str]:

@@ -68,7 +68,7 @@ class Overview:
         for section, cells in self.cells.items():
             named = listed(f"{name} ({n})" for name, n in cells.items())
             lines[section] = f"{len(cells)} (cells): {named}" if cells else _UNNAMED.get(section, "none")
-        lines["doses in uM"] = listed(f"{name} ({', '.join(f'{x:g}' for x in xs)})" for name, xs in self.doses.items())
+        lines["doses in µM"] = listed(f"{name} ({', '.join(f'{x:g}' for x in xs)})" for name, xs in self.doses.items())
         genes = len(self.cells["gene targets"])
         lines["gene names"] = self.gene_names
         if genes:
@@ -88,6 +88,7 @@ def check(
     cell_type_key: str | None = None,
     batch_key: str | None = None,
     dose_key: str | None = None,
+    dose_unit: str | None = None,
     smiles_key: str | None = None,
     split_key: str | None = None,
     delimiter: str | None = None,
@@ -101,7 +102,7 @@ def check(
     ----------
     adata
         The screen, shape `(n_cells, n_features)`.
-    perturbation_key, control, cell_type_key, batch_key, dose_key, smiles_key, split_key, delimiter
+    perturbation_key, control, cell_type_key, batch_key, dose_key, dose_unit, smiles_key, split_key, delimiter
         `obs` columns and label grammar, like in :func:`unlasting.pp.split`; recorded ones by default.
     symbols_key
         `var` column with gene symbols, like in :func:`unlasting.pp.prepare`.
@@ -162,7 +163,8 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
         "`pp.grn(adata, targets=[...])`."
         if spelt
         else "",
-        f"{listed(dosed)} have doses but no SMILES. Name the SMILES column of drugs, `smiles_key=...`, or leave `dose_key` out."
+        f"{listed(dosed)} have doses but no SMILES, and are drugs by name alone: untrained drugs cannot be predicted. Name the "
+        "SMILES column of drugs, `smiles_key=...`, or leave `dose_key` out."
         if dosed
         else "",
         fault,

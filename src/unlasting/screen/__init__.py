@@ -29,7 +29,7 @@ from unlasting.screen._chemistry import (
 )
 from unlasting.screen._constants import COUNTS_LAYER, PREDICTION_KEY, SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
 from unlasting.screen._counts import counts_per_unit, is_counts, rounded_counts, screen_counts
-from unlasting.screen._doses import DOSE_UNITS, MICROMOLAR, from_micromolar
+from unlasting.screen._doses import DOSE_UNITS, MICROMOLAR, from_micromolar, in_micromolar
 from unlasting.screen._files import use_plain_strings
 from unlasting.screen._keys import ScreenKeys, split_hash
 from unlasting.screen._labels import require_perturbed, review_labels, target_by_guide, warn_of_labels
@@ -66,6 +66,7 @@ __all__ = [
     "counts_per_unit",
     "expression",
     "from_micromolar",
+    "in_micromolar",
     "integer_counts",
     "is_counts",
     "is_in_memory",

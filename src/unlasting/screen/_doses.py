@@ -16,7 +16,7 @@ DOSE_UNITS: Final = ("pM", "nM", "uM", "mM", "M", *(f"{_LOG}{unit}" for unit in 
 """The units of a column; `µM` is read as `uM`."""
 
 _BETWEEN: Final = re.compile(r"(?<![eE])\+")
-_QUANTITY: Final = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>[pnuµμm]?[Mm])?")
+_QUANTITY: Final = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>[pnuµμm]M|M|[pnu]m)?")
 _UNIT_IN_NAME: Final = re.compile(r"(?<![A-Za-z])([pnuµμm]M|[pnu]m)(?![A-Za-z])")
 _LARGEST: Final = 1_000.0
 _SMALLEST: Final = 0.01
@@ -73,8 +73,8 @@ def _converted(amount: float, unit: str) -> float:
 
 def unit_in(name: str) -> str:
     """Find the unit in a column's name, such as `dose_nM`; empty if there is none."""
-    match = _UNIT_IN_NAME.search(name)
     logarithm = re.search(r"(?<![A-Za-z])log", name, re.IGNORECASE)
+    match = _UNIT_IN_NAME.search(name) or (logarithm and re.search(r"(?<![A-Za-z])(M)(?![A-Za-z])", name))
     return canonical_unit(("log10 " if logarithm else "") + (match[1] if match else "uM")) if match or logarithm else ""
 
 
@@ -88,7 +88,9 @@ def assumed_unit(key: str, values: Iterable[object]) -> tuple[str, str]:
     named = unit_in(key)
     numbers = _numbers(values)
     if named not in ("", "uM"):
-        reason = f"because of its name; give `dose_unit={named!r}` to be explicit, or `dose_unit='uM'` if the name is wrong"
+        reason = (
+            f"because of its name; give `dose_unit={named!r}` to be explicit, or `dose_unit='uM'` if the name is wrong"
+        )
         return named, f"The doses in `adata.obs[{key!r}]` are read in {named}, {reason}."
     negative = [number for number in numbers if number < 0]
     if len(negative) > 1 and max(numbers) <= 5 and min(numbers) >= -12:
@@ -105,13 +107,25 @@ def doubts(key: str, values: Iterable[object], unit: str) -> list[str]:
     values = list(dict.fromkeys(values))
     found, named, numbers = [], unit_in(key), [x for x in _numbers(values) if x != 0]
     if named and named != unit:
-        found.append(f"`dose_unit` is {unit!r}, but `adata.obs[{key!r}]` is named after {named}. If the name is right, give `dose_unit={named!r}`.")
+        found.append(
+            f"`dose_unit` is {unit!r}, but `adata.obs[{key!r}]` is named after {named}. If the name is right, give `dose_unit={named!r}`."
+        )
     if re.search(r"(?<![A-Za-z])([mun]g|mg)(?![A-Za-z])", key):
-        found.append(f"`adata.obs[{key!r}]` is named after a mass: doses are read in {unit}. Convert it to uM with the molar mass.")
-    texts = {m["unit"] for v in values if isinstance(v, str) for p in _BETWEEN.split(v) if (m := _QUANTITY.fullmatch(p.strip()))}
+        found.append(
+            f"`adata.obs[{key!r}]` is named after a mass: doses are read in {unit}. Convert it to uM with the molar mass."
+        )
+    texts = {
+        m["unit"]
+        for v in values
+        if isinstance(v, str)
+        for p in _BETWEEN.split(v)
+        if (m := _QUANTITY.fullmatch(p.strip()))
+    }
     own = sorted({canonical_unit(text) for text in texts if text})
     if own:
-        found.append(f"Doses in `adata.obs[{key!r}]` have their own unit ({', '.join(own)}), and are converted to uM. Write plain numbers to be explicit.")
+        found.append(
+            f"Doses in `adata.obs[{key!r}]` have their own unit ({', '.join(own)}), and are converted to uM. Write plain numbers to be explicit."
+        )
     doses = [abs(_converted(x, unit)) for x in numbers if x < 300]
     if doses and max(doses) > _LARGEST:
         found.append(

@@ -102,7 +102,9 @@ class GeneNames:
     @cached_property
     def are_genes(self) -> bool:
         """Whether most names of the panel are symbols or Ensembl ids of genes."""
-        return 2 * sum(bool(symbol_candidates(name)) or name.startswith("ENS") for name in self._panel) > len(self._panel)
+        return 2 * sum(bool(symbol_candidates(name)) or name.startswith("ENS") for name in self._panel) > len(
+            self._panel
+        )
 
     @cached_property
     def _by_symbol(self) -> dict[str, str]:
