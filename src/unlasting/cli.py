@@ -322,7 +322,9 @@ def predict(
     ] = None,
     dose: Annotated[
         list[str] | None,
-        typer.Option(help="Drug dose in uM, or with its unit ('100 nM'): one for all perturbations, one for each, or several for one."),
+        typer.Option(
+            help="Drug dose in uM, or with its unit ('100 nM'): one for all perturbations, one for each, or several for one."
+        ),
     ] = None,
     n_cells: Annotated[int, typer.Option(help="New cells per perturbation and cell type.")] = 300,
     accelerator: Accelerator = "auto",

@@ -53,6 +53,11 @@ class TrainingCells:
         self.perturbed: Mapping[Condition, np.ndarray] = {
             c: rows for c, rows in by_condition.items() if c.perturbation != self.keys.control
         }
+        if not self._controls:
+            raise ValueError(
+                f"No control is labelled 'train' in `adata.obs[{self.keys.split_key!r}]`, and every baseline starts from training "
+                "controls. Label the controls 'train', as `pp.split` does."
+            )
         self._expression: dict[Condition, Expression] = {}
         self._control_expression: dict[str, ControlExpression] = {}
         self._hurdle_effects: dict[Condition, np.ndarray] = {}

@@ -34,6 +34,7 @@ from unlasting.screen import (
     SPLIT_KEY,
     SPLITS,
     TEST,
+    TRAIN,
     UNS_KEY,
     Perturbation,
     Scale,
@@ -231,6 +232,8 @@ class SetupMixin(ModelBase):
         else:
             graph = saved["field_registries"][GRAPH]["state_registry"]
             keys = dataclasses.replace(keys, known_drugs=frozenset({*graph["drugs"], *graph["smiles"]}))
+            label_as_controls(adata, keys)
+            label_as_test(adata, keys, saved["field_registries"])
             check_transfer(adata, keys, layer, saved["field_registries"])
         field = PerturbationField(keys)
         expression_field = LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False)
@@ -310,7 +313,7 @@ class SetupMixin(ModelBase):
                 "measured genes. If these genes were measured and never detected, add them as zeros."
             )
         adata = adata.copy() if copy else adata
-        self._label_as_controls(adata)
+        label_as_controls(adata, self.keys)
         split = self._known_split(adata)
         n_genes, before = adata.n_vars, self.preparation_["genes_before"]
         pp.prepare(
@@ -338,18 +341,6 @@ class SetupMixin(ModelBase):
             )
         return adata if copy else None
 
-    def _label_as_controls(self, adata: AnnData) -> None:
-        """Label cells without any label as controls, and log it."""
-        key, control = self.keys.perturbation_key, self.keys.control
-        if key not in adata.obs:
-            logger.warning(
-                "The new cells have no column %r, and are taken as controls. If they are perturbed, label them first: "
-                "`adata.obs[%r] = ...`.",
-                key,
-                key,
-            )
-            adata.obs[key] = pd.Categorical([control] * adata.n_obs)
-
     def _known_split(self, adata: AnnData) -> np.ndarray | None:
         """Look up each cell's split, if all are cells of the training screen."""
         key, screen = self.keys.split_key, self.adata
@@ -360,6 +351,46 @@ class SetupMixin(ModelBase):
         if (rows < 0).any() or not np.array_equal(self.keys.perturbations(adata), own[rows]):
             return None
         return screen.obs[key].to_numpy()[rows]
+
+
+def label_as_controls(adata: AnnData, keys: ScreenKeys) -> None:
+    """Label cells without any label as controls, and log it."""
+    key = keys.perturbation_key
+    if key not in adata.obs:
+        logger.warning(
+            "The new cells have no column %r, and are taken as controls. If they are perturbed, label them first: "
+            "`adata.obs[%r] = ...`.",
+            key,
+            key,
+        )
+        adata.obs[key] = pd.Categorical([keys.control] * adata.n_obs)
+
+
+def label_as_test(adata: AnnData, keys: ScreenKeys, saved: Mapping[str, Any]) -> None:
+    """Label the cells of a screen without a split that holds more than a saved model's screen, and log it.
+
+    Perturbed cells are `test`, and so are controls of cell types and batches that the model does not know.
+    """
+    if keys.split_key in adata.obs:
+        return
+    is_control = keys.labels(adata) == keys.control
+    new = {field: field.codes(adata, saved[field.registry_key]["state_registry"]) < 0 for field in transferred(keys)}
+    if not any(cells.any() for cells in new.values()):
+        return
+    held_out = ~is_control | np.any(list(new.values()), axis=0)
+    parts = np.where(held_out, TEST, TRAIN)
+    adata.obs[keys.split_key] = pd.Categorical(parts, categories=list(SPLITS))
+    logger.warning(
+        "load: the cells have no split, and %d of them a perturbation, cell type or batch that the model was not trained on. "
+        "Perturbed cells are labelled 'test' in `adata.obs[%r]`. For another split, write this column first.",
+        int(np.any(list(new.values()), axis=0).sum()),
+        keys.split_key,
+    )
+
+
+def transferred(keys: ScreenKeys) -> tuple[PerturbationField, PopulationField]:
+    """Get the fields with a vocabulary that a saved model keeps."""
+    return PerturbationField(keys), PopulationField(keys)
 
 
 def preparation_of(adata: AnnData, keys: ScreenKeys, layer: str | None) -> dict[str, Any]:
@@ -473,10 +504,8 @@ def check_transfer(adata: AnnData, keys: ScreenKeys, layer: str | None, saved: M
         ", ".join(filter(None, population))
         for population in zip(keys.cell_types(adata), keys.batches(adata), strict=True)
     ]
-    for field, name, values in (
-        (PerturbationField(keys), "perturbation", keys.labels(adata)),
-        (PopulationField(keys), "cell type or batch", populations),
-    ):
+    described = (("perturbation", keys.labels(adata)), ("cell type or batch", populations))
+    for field, (name, values) in zip(transferred(keys), described, strict=True):
         unknown = in_training & (field.codes(adata, saved[field.registry_key]["state_registry"]) < 0)
         if unknown.any():
             row = int(np.argmax(unknown))

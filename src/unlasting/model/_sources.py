@@ -14,7 +14,7 @@ from unlasting.data import POPULATION, SPLIT
 from unlasting.effects import ControlPopulations
 from unlasting.model._base import ModelBase
 from unlasting.model._streaming import digest_of
-from unlasting.screen import TEST, expression, listed, logger, nearest_name
+from unlasting.screen import TEST, Perturbation, expression, listed, logger, nearest_name
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,12 @@ class SourcesMixin(ModelBase):
     """Find the cells that a prediction starts from."""
 
     def _perturbations(self, adata: AnnData) -> np.ndarray:
-        """Get the perturbation of every cell, shape `(n_cells,)`; given cells need not hold a control."""
+        """Get the perturbation of every cell, shape `(n_cells,)`; given cells need not hold a control.
+
+        Cells without the label column are controls.
+        """
+        if self.keys.perturbation_key not in adata.obs:
+            return np.full(adata.n_obs, Perturbation(), dtype=object)
         return self.keys.perturbations(adata)
 
     def _is_control(self, adata: AnnData) -> np.ndarray:
@@ -160,8 +165,15 @@ class SourcesMixin(ModelBase):
         if self.adata is None:
             raise ValueError("The model was loaded without an AnnData: give the control cells to start from.")
         in_training = np.asarray(self.adata_manager.get_from_registry(SPLIT)).ravel() == 0
-        rows = np.flatnonzero(in_training & self._is_control(self.adata))
-        return self._as_sources(self.adata, rows)
+        is_control = self._is_control(self.adata)
+        if not (in_training & is_control).any():
+            logger.warning(
+                "No control is labelled 'train' in `adata.obs[%r]`, so predictions start from all controls of the loaded cells. "
+                "Give others as `controls` if you have them.",
+                self.keys.split_key,
+            )
+            in_training = is_control
+        return self._as_sources(self.adata, np.flatnonzero(in_training & is_control))
 
     def _pair(self, adata: AnnData, seed: int) -> tuple[SourceCells, np.ndarray, np.ndarray]:
         """Find the source of every cell: itself for a control, else a training control of its cell type and batch.

@@ -345,7 +345,9 @@ class ScreenKeys:
                 f"{len(missing)} cells have no value in `adata.obs[{key!r}]` (`{argument}`), {adata.obs_names[missing[0]]!r} the "
                 f"first. Remove such cells (`adata = adata[adata.obs[{key!r}].notna()].copy()`), or name their group."
             )
-        return groups.astype(str).astype(object)
+        return np.array(
+            [str(int(x)) if isinstance(x, float) and x.is_integer() else str(x) for x in groups], dtype=object
+        )
 
     def split(self, adata: AnnData) -> np.ndarray | None:
         """Get `train`, `val` or `test` for each cell, or `None` without a split column.
