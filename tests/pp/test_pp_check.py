@@ -137,7 +137,7 @@ def test_drugs_have_doses():
     found = unchanged(adata, **keys, smiles_key="smiles")
     assert found.cells["drugs"] == {"aspirin": 24, "caffeine": 24, "ethanol": 24}
     assert found.doses == dict.fromkeys(SMILES, [0.1, 10.0])
-    assert "doses in uM: aspirin (0.1, 10)" in str(found)
+    assert "doses in µM: aspirin (0.1, 10)" in str(found)
     assert (found.split_kind, found.oddities) == ("unseen_drug", [])
 
 

@@ -45,6 +45,11 @@ class Prior:
     def named_as_in(self, genes: Iterable[str]) -> tuple[Prior, dict[str, str]]:
         """Name genes as a panel does, which may have older, newer or murine names.
 
+        Parameters
+        ----------
+        genes
+            The panel's genes.
+
         Returns
         -------
         The prior, and its own name for each gene that it lists otherwise.

@@ -266,7 +266,7 @@ class ScreenKeys:
             common = ", ".join(repr(label) for label, _ in found.most_common(5))
             likely = control_candidates(found)[:5]
             hint = nearest_name(self.control, sorted(found))
-            if likely:
+            if likely and not hint:
                 hint = f" It may be `control={(likely[0] if len(likely) == 1 else likely)!r}`."
             raise ValueError(
                 f"No cell of `adata.obs[{self.perturbation_key!r}]` has the control label "
