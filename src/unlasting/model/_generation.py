@@ -18,7 +18,7 @@ from unlasting.effects import DRUG
 from unlasting.model._base import Dose, seed_or_default, size_or_default
 from unlasting.model._generator import Generator
 from unlasting.model._mudata import modality_of
-from unlasting.model._sources import SourceCells, SourcesMixin, draw
+from unlasting.model._sources import SourceCells, SourcesMixin, draw, label_as_controls
 from unlasting.model._streaming import digest_of, write_in_parts
 from unlasting.screen import (
     PREDICTION_KEY,
@@ -267,6 +267,8 @@ class GenerationMixin(SourcesMixin):
         adata = self._resolve(given)
         if path is not None and adata.isbacked and Path(adata.filename).resolve() == Path(path).resolve():
             raise ValueError(f"`path` is {os.fspath(path)!r}, the file behind `adata`. Name another.")
+        if perturbation is not None:
+            label_as_controls(adata, self.keys)
         found = self._perturbations(adata)
         chosen = np.arange(adata.n_obs)
         if indices is not None:

@@ -28,6 +28,7 @@ from unlasting.data import (
 from unlasting.effects import TargetVocabulary
 from unlasting.model._base import ModelBase, targets_by_kind
 from unlasting.model._mudata import expression_of, modality_of
+from unlasting.model._sources import label_as_controls
 from unlasting.pp._genes import gene_names, looks_like_gene
 from unlasting.pp._molecules import drugs_by_name
 from unlasting.screen import (
@@ -351,19 +352,6 @@ class SetupMixin(ModelBase):
         if (rows < 0).any() or not np.array_equal(self.keys.perturbations(adata), own[rows]):
             return None
         return screen.obs[key].to_numpy()[rows]
-
-
-def label_as_controls(adata: AnnData, keys: ScreenKeys) -> None:
-    """Label cells without any label as controls, and log it."""
-    key = keys.perturbation_key
-    if key not in adata.obs:
-        logger.warning(
-            "The new cells have no column %r, and are taken as controls. If they are perturbed, label them first: "
-            "`adata.obs[%r] = ...`.",
-            key,
-            key,
-        )
-        adata.obs[key] = pd.Categorical([keys.control] * adata.n_obs)
 
 
 def label_as_test(adata: AnnData, keys: ScreenKeys, saved: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
@@ -14,7 +15,7 @@ from unlasting.data import POPULATION, SPLIT
 from unlasting.effects import ControlPopulations
 from unlasting.model._base import ModelBase
 from unlasting.model._streaming import digest_of
-from unlasting.screen import TEST, Perturbation, expression, listed, logger, nearest_name
+from unlasting.screen import TEST, ScreenKeys, expression, listed, logger, nearest_name
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,36 @@ def draw(rng: np.random.Generator, rows: np.ndarray, n: int) -> tuple[np.ndarray
     return drawn, np.repeat(np.arange(rounds), len(rows))[:n]
 
 
+def label_as_controls(adata: AnnData, keys: ScreenKeys) -> None:
+    """Label cells without any label as controls, and log it.
+
+    Raises
+    ------
+    ValueError
+        If another column seems to hold the labels.
+    """
+    key = keys.perturbation_key
+    if key not in adata.obs:
+        others = [name for name in adata.obs if (adata.obs[name].astype(str) == keys.control).any()]
+        if others:
+            raise ValueError(
+                f"The new cells have no column {key!r}, but {others[0]!r} holds the control label {keys.control!r}. If it has "
+                f"the labels, rename it: `adata.obs = adata.obs.rename(columns={{{others[0]!r}: {key!r}}})`."
+            )
+        logger.warning(
+            "The new cells have no column %r, and are taken as controls. If they are perturbed, label them first: "
+            "`adata.obs[%r] = ...`.",
+            key,
+            key,
+        )
+        adata.obs[key] = pd.Categorical([keys.control] * adata.n_obs)
+
+
 class SourcesMixin(ModelBase):
     """Find the cells that a prediction starts from."""
 
     def _perturbations(self, adata: AnnData) -> np.ndarray:
-        """Get the perturbation of every cell, shape `(n_cells,)`; given cells need not hold a control.
-
-        Cells without the label column are controls.
-        """
-        if self.keys.perturbation_key not in adata.obs:
-            return np.full(adata.n_obs, Perturbation(), dtype=object)
+        """Get the perturbation of every cell, shape `(n_cells,)`; given cells need not hold a control."""
         return self.keys.perturbations(adata)
 
     def _is_control(self, adata: AnnData) -> np.ndarray:
