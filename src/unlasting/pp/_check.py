@@ -142,7 +142,11 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
     panel, place = set(names[is_gene(adata)].astype(str)), f"`adata.var[{column!r}]`" if column else "`adata.var_names`"
     measured, annotated = GeneNames(panel), GeneNames(annotated_genes()[0], panel=panel)
     genes = {name for name in others if measured.find(name) or annotated.find(name)}
-    stimuli, dosed = others - genes, sorted(name for name, several in doses.items() if several and name not in drugs)
+    dosed = sorted(name for name, several in doses.items() if several and name not in drugs | genes)
+    by_structure = keys.drugs(adata) is not None
+    if not by_structure:
+        drugs = drugs.union(dosed)
+    stimuli = others - genes - drugs
     kinds = {"gene targets": genes, "drugs": drugs, "stimuli": stimuli}
     cells = {
         "controls": _count(adata.obs[keys.perturbation_key][is_control]),
@@ -169,7 +173,9 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
         else "",
         fault,
     ]
-    kind = _split_kind(cells, sum(n >= 10 for names, n in together.items() if names)) if part is None else ""
+    kind = (
+        _split_kind(cells, by_structure, sum(n >= 10 for names, n in together.items() if names)) if part is None else ""
+    )
     return Overview(
         n_cells=adata.n_obs,
         n_features=adata.n_vars,
@@ -214,10 +220,10 @@ def _scale(adata: AnnData, controls: np.ndarray) -> tuple[str, str, str]:
     return "neither counts nor log-normalised", place, "" if place else _fault(integer_counts, adata) or fault
 
 
-def _split_kind(cells: Mapping[str, Mapping[str, int]], n_frequent: int) -> str:
+def _split_kind(cells: Mapping[str, Mapping[str, int]], by_structure: bool, n_frequent: int) -> str:
     """Choose a kind of split that the screen permits; each part of it needs a perturbation or cell type."""
     if n_frequent >= 3:
-        only_drugs = cells["drugs"] and not (cells["gene targets"] or cells["stimuli"])
+        only_drugs = by_structure and cells["drugs"] and not (cells["gene targets"] or cells["stimuli"])
         return "unseen_drug" if only_drugs and len(cells["drugs"]) >= 3 else "unseen_perturbation"
     return "unseen_cell_type" if len(cells["contexts"]) >= 3 else "random"
 

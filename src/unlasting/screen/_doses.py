@@ -126,7 +126,7 @@ def doubts(key: str, values: Iterable[object], unit: str) -> list[str]:
         found.append(
             f"Doses in `adata.obs[{key!r}]` have their own unit ({', '.join(own)}), and are converted to uM. Write plain numbers to be explicit."
         )
-    doses = [abs(_converted(x, unit)) for x in numbers if x < 300]
+    doses = [abs(_converted(x, unit)) for x in numbers if not unit.startswith(_LOG) or x < 300]
     if doses and max(doses) > _LARGEST:
         found.append(
             f"Doses in `adata.obs[{key!r}]` are up to {max(doses):g} µM when read in {unit}, which is unusual. "
