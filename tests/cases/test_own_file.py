@@ -380,7 +380,7 @@ def another_tool(saved):
     model = saved[0]
     cells = model.generate("IRF1", 60, **QUIET)
     cells.X = sp.csr_matrix(np.log1p(np.expm1(cells.X.toarray()) * 40))
-    return ul.tl.evaluate(model.adata, predictions=cells, min_cells=5)
+    return ul.tl.evaluate(model.adata, predictions=cells, min_cells=8)
 
 
 def all_test(adata):

@@ -492,7 +492,10 @@ def check_transfer(adata: AnnData, keys: ScreenKeys, layer: str | None, saved: M
         ", ".join(filter(None, population))
         for population in zip(keys.cell_types(adata), keys.batches(adata), strict=True)
     ]
-    described = (("perturbation", keys.labels(adata)), ("cell type or batch", populations))
+    described: tuple[tuple[str, Sequence[str] | np.ndarray], ...] = (
+        ("perturbation", keys.labels(adata)),
+        ("cell type or batch", populations),
+    )
     for field, (name, values) in zip(transferred(keys), described, strict=True):
         unknown = in_training & (field.codes(adata, saved[field.registry_key]["state_registry"]) < 0)
         if unknown.any():

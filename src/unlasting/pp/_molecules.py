@@ -113,8 +113,8 @@ def molecules(
         adata, perturbation_key=perturbation_key, control=control, delimiter=delimiter, smiles_key=smiles_key
     )
     if isinstance(embedding, str) and embedding == "names":
-        names = sorted(drugs_by_name(adata, keys) | set(smiles or ()))
-        embedding = pd.DataFrame(np.eye(len(names)), index=names)
+        by_name = sorted(drugs_by_name(adata, keys) | set(smiles or ()))
+        embedding = pd.DataFrame(np.eye(len(by_name)), index=by_name)
     elif keys.smiles_key is None and (DEFAULT_COLUMN in adata.obs or (smiles is None and isinstance(embedding, str))):
         keys = replace(keys, smiles_key=DEFAULT_COLUMN)
     keys.labels(adata)  # refuses a screen without controls

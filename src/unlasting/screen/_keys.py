@@ -124,7 +124,7 @@ class ScreenKeys:
             matches = [label for label, _ in labels.most_common() if _pattern(names).fullmatch(label)]
             keys = {**keys, "control": [*matches[:1], *names]}
         dose_key = keys.get("dose_key")
-        if dose_key in adata.obs and "dose_unit" not in keys:
+        if dose_key is not None and dose_key in adata.obs and "dose_unit" not in keys:
             unit, sentence = assumed_unit(dose_key, adata.obs[dose_key].dropna().unique())
             keys = {**keys, "dose_unit": unit, "assumptions": (sentence,)} if unit else keys
         return cls(**keys)

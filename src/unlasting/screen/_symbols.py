@@ -56,6 +56,8 @@ def symbol_candidates(name: str) -> tuple[str, ...]:
         return (name,)
     is_variant = name.isupper() or _MURINE.fullmatch(name)
     variant = table.mouse.get(name) or (table.capitals.get(name.upper()) if is_variant else None)
+    if variant is None and len(name) < 3:  # `T4` is rather a label than CD4
+        return ()
     return (
         table.old.get(name)
         or ((variant,) if variant else ())
