@@ -129,7 +129,7 @@ FAULTS = {
     "repeated target": (labels("control", "T1+T1", 1), r"'T1\+T1' repeats a target. Name every target once", PARSED),
     "unknown target": (labels("T1", "XYZ", 1), "Nothing is known of the target 'XYZ'", ["predict"]),
     "one cell of a condition": (labels("T1", "XYZ", 1), r"is for training.* perturbation 'XYZ' was not.*adata=False", ["load"]),
-    "no column": (no_column, "`perturbation_key` is 'perturbation', but `adata.obs` has no such column", [*UNWRITTEN, "predict"]),
+    "no column": (no_column, "`perturbation_key` is 'perturbation', but `adata.obs` has no such column", [*UNWRITTEN[:-1], "predict"]),
     "repeated gene": (repeated("var_names"), "var_names_make_unique|genes of the model are missing", ALL),
     "repeated cell": (repeated("obs_names"), "obs_names_make_unique", ALL),
     "no such part": (column("unlasting_split", "val", "held"), r"\['held'\]; only 'train', 'val' and 'test'", UNWRITTEN[1:]),

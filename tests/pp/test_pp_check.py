@@ -131,13 +131,13 @@ def test_drugs_have_doses():
     adata.obs["uM"] = np.where(adata.obs["drug"] == "DMSO", 0.0, np.resize([0.1, 10.0], adata.n_obs))
     keys = {"perturbation_key": "drug", "control": "DMSO", "dose_key": "uM"}
     unnamed = unchanged(adata, **keys)
-    assert list(unnamed.cells["stimuli"]) == list(SMILES)
+    assert (list(unnamed.cells["drugs"]), unnamed.split_kind) == (list(SMILES), "unseen_perturbation")
     assert any("aspirin, caffeine, ethanol have doses but no SMILES" in sentence for sentence in unnamed.oddities)
     adata.obs["smiles"] = adata.obs["drug"].map(SMILES)
     found = unchanged(adata, **keys, smiles_key="smiles")
     assert found.cells["drugs"] == {"aspirin": 24, "caffeine": 24, "ethanol": 24}
     assert found.doses == dict.fromkeys(SMILES, [0.1, 10.0])
-    assert "doses in uM: aspirin (0.1, 10)" in str(found)
+    assert "doses in µM: aspirin (0.1, 10)" in str(found)
     assert (found.split_kind, found.oddities) == ("unseen_drug", [])
 
 

@@ -70,7 +70,9 @@ Perturbations = Annotated[
 ]
 Dose = Annotated[
     list[str] | None,
-    typer.Option(help="Drug dose in uM: one for all perturbations, one for each, or several for one."),
+    typer.Option(
+        help="Drug dose in uM, or with its unit ('100 nM'): one for all perturbations, one for each, or several for one."
+    ),
 ]
 CellTypes = Annotated[
     list[str] | None, typer.Option("--cell-type", help="Cell type of new cells; all by default. May be repeated.")
@@ -86,7 +88,10 @@ LABELS = {
     "delimiter": Annotated[str | None, typer.Option(help="Separator between the targets in a combination.")],
     "cell_type_key": Annotated[str | None, typer.Option(help="Column of obs with the cell type.")],
     "batch_key": Annotated[str | None, typer.Option(help="Column of obs with the batch.")],
-    "dose_key": Annotated[str | None, typer.Option(help="Column of obs with the dose in uM.")],
+    "dose_key": Annotated[str | None, typer.Option(help="Column of obs with the dose.")],
+    "dose_unit": Annotated[
+        str | None, typer.Option(help="Unit of that column, such as nM or 'log10 M'; by default uM.")
+    ],
     "smiles_key": Annotated[str | None, typer.Option(help="Column of obs with the SMILES of the drug.")],
     "split_key": Annotated[str | None, typer.Option(help="Column of obs with train, val and test.")],
 }

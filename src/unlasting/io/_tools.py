@@ -14,12 +14,12 @@ import pandas as pd
 from anndata import AnnData
 
 from unlasting.io._arrays import read_arrays
+from unlasting.screen import MICROMOLAR
 
 PERTURBATION = ("perturbation", "condition", "condition_harm", "target_gene", "target", "gene", "pert", "drug")
 CELL_TYPE = ("cell_type", "celltype", "cell_line", "cell_name", "context")
 DOSE = ("dose", "dose_val", "dosage", "dose_value")
 COMBINED = "cov_drug_dose_name"
-MICROMOLAR = {"pM": 1e-6, "nM": 1e-3, "uM": 1.0, "µM": 1.0, "μM": 1.0, "mM": 1e3, "M": 1e6}
 
 
 def read_genes(path: Path, genes: Sequence[str] | None) -> AnnData:

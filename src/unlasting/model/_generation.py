@@ -19,7 +19,7 @@ from unlasting.effects import DRUG
 from unlasting.model._base import Dose, seed_or_default, size_or_default
 from unlasting.model._generator import GeneratedCells, Generator
 from unlasting.model._mudata import modality_of
-from unlasting.model._sources import SourceCells, SourcesMixin, draw, typed_as
+from unlasting.model._sources import SourceCells, SourcesMixin, draw, label_as_controls, typed_as
 from unlasting.model._streaming import digest_of, write_in_parts
 from unlasting.screen import (
     COUNTS_LAYER,
@@ -29,6 +29,7 @@ from unlasting.screen import (
     Condition,
     Perturbation,
     ScreenKeys,
+    from_micromolar,
     is_in_memory,
     listed,
     logger,
@@ -97,7 +98,7 @@ class GenerationMixin(SourcesMixin):
         -------
         Log-normalised cells, `n_cells` for each perturbation and cell type; with `path`, backed by the file. `var` is that
         of the screen. `layers["counts"]` holds the cells as integer counts, if the screen has counts.
-        `obs` holds perturbation, dose, cell type and batch under the screen's keys and with its types, and
+        `obs` holds perturbation, dose (in the unit of the screen), cell type and batch under the screen's keys and with its types, and
 
         - `unlasting_source`: name of the control cell.
         - `unlasting_replicate`: number of earlier cells from the same source.
@@ -269,7 +270,9 @@ class GenerationMixin(SourcesMixin):
         adata = self._resolve(given)
         if path is not None and adata.isbacked and Path(adata.filename).resolve() == Path(path).resolve():
             raise ValueError(f"`path` is {os.fspath(path)!r}, the file behind `adata`. Name another.")
-        if perturbation is None and dose is not None:
+        if perturbation is not None:
+            label_as_controls(adata, self.keys)
+        elif dose is not None:
             raise ValueError(
                 f"`dose` is {dose!r} without `perturbation`: each cell has its own dose then. Give `perturbation` too."
             )
@@ -391,11 +394,21 @@ class GenerationMixin(SourcesMixin):
 
         by_condition = {self.keys.perturbation_key: typed(labels, self.keys.perturbation_key)}
         if self.keys.dose_key is not None:
+            unit, is_extrapolated = self.keys.dose_unit or "uM", self._is_extrapolated(asked)
             is_number = all(
-                pd.api.types.is_numeric_dtype(t[self.keys.dose_key]) for t in tables if self.keys.dose_key in t
+                pd.api.types.is_numeric_dtype(table[self.keys.dose_key])
+                for table in tables
+                if self.keys.dose_key in table
             )
-            by_condition[self.keys.dose_key] = _dose_column(asked, is_number)
-            by_condition[f"{PREDICTION_KEY}_dose_extrapolated"] = self._is_extrapolated(asked)
+            by_condition[self.keys.dose_key] = _dose_column(asked, unit, is_number)
+            by_condition[f"{PREDICTION_KEY}_dose_extrapolated"] = is_extrapolated
+            if is_extrapolated.any() and unit != "uM":
+                logger.warning(
+                    "generate: %s: outside of the trained range. `dose` is in uM, whatever the unit of the screen (%s): write such "
+                    "as `dose='100 nM'` for another unit.",
+                    listed(self._write(p) for p, far in zip(asked, is_extrapolated, strict=True) if far),
+                    unit,
+                )
         by_source = {f"{PREDICTION_KEY}_source": pd.Categorical(sources.names[source])}
         for key, names in ((self.keys.cell_type_key, sources.cell_type), (self.keys.batch_key, sources.batch)):
             if key is not None:
@@ -463,9 +476,18 @@ def _in_rows(cells: sparse.csr_matrix, rows: np.ndarray, n_rows: int) -> sparse.
     return sparse.vstack([cells, sparse.csr_matrix((1, cells.shape[1]), dtype=cells.dtype)], format="csr")[place]
 
 
-def _dose_column(perturbations: Sequence[Perturbation], is_number: bool) -> np.ndarray | pd.Categorical:
-    """Write doses as numbers in uM, NaN for none; as text like in the screen, or where a combination has several."""
-    texts = [p.dose_text() for p in perturbations]
-    if not is_number or any("+" in text for text in texts):
-        return pd.Categorical([text or None for text in texts])
-    return np.array([float(text) if text else np.nan for text in texts])
+def _dose_column(perturbations: Sequence[Perturbation], unit: str, is_number: bool) -> np.ndarray | pd.Categorical:
+    """Write doses as numbers in the screen's unit, NaN for none; as text like in the screen, or for several in a cell."""
+    doses = [[np.nan if dose is None else from_micromolar(dose, unit) for dose in p.doses] for p in perturbations]
+    if is_number and not any("+" in p.dose_text() for p in perturbations):
+        return np.array([next((dose for dose in several if dose == dose), np.nan) for several in doses], dtype=float)
+    texts = [
+        ["" if dose != dose else np.format_float_positional(dose, 6, fractional=False, trim="-") for dose in several]
+        for several in doses
+    ]
+    # a gene target alone, or a single drug, has no part for other targets
+    joined = [
+        "+".join(parts) if "+" in p.dose_text() else "".join(parts)
+        for p, parts in zip(perturbations, texts, strict=True)
+    ]
+    return pd.Categorical([text or None for text in joined])

@@ -15,7 +15,16 @@ from unlasting.data import POPULATION, SPLIT
 from unlasting.effects import ControlPopulations
 from unlasting.model._base import ModelBase
 from unlasting.model._streaming import digest_of
-from unlasting.screen import TEST, counts_per_unit, expression, find_screen_counts, listed, logger, nearest_name
+from unlasting.screen import (
+    TEST,
+    ScreenKeys,
+    counts_per_unit,
+    expression,
+    find_screen_counts,
+    listed,
+    logger,
+    nearest_name,
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,31 @@ def draw(rng: np.random.Generator, rows: np.ndarray, n: int) -> tuple[np.ndarray
     return drawn, np.repeat(np.arange(rounds), len(rows))[:n]
 
 
+def label_as_controls(adata: AnnData, keys: ScreenKeys) -> None:
+    """Label cells without any label as controls, and log it.
+
+    Raises
+    ------
+    ValueError
+        If another column seems to hold the labels.
+    """
+    key = keys.perturbation_key
+    if key not in adata.obs:
+        others = [name for name in adata.obs if (adata.obs[name].astype(str) == keys.control).any()]
+        if others:
+            raise ValueError(
+                f"The new cells have no column {key!r}, but {others[0]!r} holds the control label {keys.control!r}. If it has "
+                f"the labels, rename it: `adata.obs = adata.obs.rename(columns={{{others[0]!r}: {key!r}}})`."
+            )
+        logger.warning(
+            "The new cells have no column %r, and are taken as controls. If they are perturbed, label them first: "
+            "`adata.obs[%r] = ...`.",
+            key,
+            key,
+        )
+        adata.obs[key] = pd.Categorical([keys.control] * adata.n_obs)
+
+
 class SourcesMixin(ModelBase):
     """Find the cells that a prediction starts from."""
 
@@ -189,8 +223,15 @@ class SourcesMixin(ModelBase):
         if self.adata is None:
             raise ValueError("The model was loaded without an AnnData: give the control cells to start from.")
         in_training = np.asarray(self.adata_manager.get_from_registry(SPLIT)).ravel() == 0
-        rows = np.flatnonzero(in_training & self._is_control(self.adata))
-        return self._as_sources(self.adata, rows)
+        is_control = self._is_control(self.adata)
+        if not (in_training & is_control).any():
+            logger.warning(
+                "No control is labelled 'train' in `adata.obs[%r]`, so predictions start from all controls of the loaded cells. "
+                "Give others as `controls` if you have them.",
+                self.keys.split_key,
+            )
+            in_training = is_control
+        return self._as_sources(self.adata, np.flatnonzero(in_training & is_control))
 
     def _pair(self, adata: AnnData, seed: int) -> tuple[SourceCells, np.ndarray, np.ndarray]:
         """Find the source of every cell: itself for a control, else a training control of its cell type and batch.

@@ -100,6 +100,6 @@ def dose_response(
         dress(panel, title=name)
     for panel in axes[:, 0]:
         panel.set_ylabel(f"Mean expression\n({expression_unit(adata)})", fontsize=NORMAL)
-    label_columns(axes, len(names), f"Dose of {drug} (uM)")
+    label_columns(axes, len(names), f"Dose of {drug} (µM)")
     legend_beside(axes[0, -1])
     return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)

@@ -88,7 +88,7 @@ def condition_names(frame: pd.DataFrame) -> pd.Series:
     names = frame["condition"].astype(str)
     if "dose" in frame:
         doses = frame["dose"].astype(str)
-        names = names.where(doses == "", names + " " + doses + " uM")
+        names = names.where(doses == "", names + " " + doses + " µM")
     if "cell_type" not in frame or frame["cell_type"].nunique() < 2:
         return names
     return names + ", " + frame["cell_type"].astype(str)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting.screen import COUNTS_LAYER, UNS_KEY, MissingKeyError, is_counts, is_in_memory, nearest_name
+from unlasting.screen import COUNTS_LAYER, UNS_KEY, GeneNames, MissingKeyError, is_counts, is_in_memory, nearest_name
 
 _SYMBOL_COLUMNS: Final = (
     "gene_name", "gene_symbol", "gene_symbols", "symbol", "symbols", "feature_name", "gene_names", "gene_short_name",
@@ -108,8 +108,8 @@ def find_counts(adata: AnnData) -> tuple[Any, str]:
 
 def unmatched_names(genes: Collection[str], targets: Collection[str]) -> str:
     """Write a sentence with its fix if hardly any target that is spelt like a gene is measured; else nothing."""
-    spelt = sorted(name for name in targets if looks_like_gene(name))
-    n_measured = len(set(genes).intersection(spelt))
+    panel, spelt = GeneNames(genes), sorted(name for name in targets if looks_like_gene(name))
+    n_measured = sum(bool(panel.find(name)) for name in spelt)
     if len(spelt) < 3 or n_measured * 10 >= len(spelt):
         return ""
     return (

@@ -14,6 +14,7 @@ from unlasting.pp._priors import AnyPrior, Prior, read_prior, similar_pairs
 from unlasting.screen import (
     TRAIN,
     UNS_KEY,
+    GeneNames,
     ScreenKeys,
     check_cells,
     check_log_normalised,
@@ -134,9 +135,12 @@ def grn(
     aliases: dict[str, str] = {}
     known: Prior | None = None
     if prior is not None:
-        known, aliases = read_prior(prior, n_components).with_aliases([*genes, *asked])
+        known, aliases = read_prior(prior, n_components).named_as_in(genes)
+    by_name = GeneNames(genes if known is None else [*genes, *known.names], panel=genes)
+    present = {name: by_name.find(name, is_gene=name in named) or name for name in asked}
     # a trained target that is neither measured nor in the prior may be a stimulus
-    trained = _targets(np.unique(labels[in_training]), keys)
+    trained = {present.get(name, name) for name in _targets(np.unique(labels[in_training]), keys)}
+    asked, named = set(present.values()), {present.get(name, name) for name in named}
     are_genes = asked if known is None else asked & {*known.names, *named} | asked - trained
     unmeasured = sorted(are_genes - set(genes))
     nodes = np.array([*genes, *unmeasured], dtype=object)
@@ -158,6 +162,7 @@ def grn(
         "unmeasured_targets": np.array(unmeasured, dtype=str),
         "targets_without_prior": np.array(without, dtype=str),
         "aliases": aliases,
+        "renamed_targets": {name: symbol for name, symbol in sorted(present.items()) if name != symbol},
         "cell_type_key": keys.cell_type_key or "",
         "split_hash": split_hash(adata.obs_names, split),
     }
@@ -171,6 +176,14 @@ def grn(
             features = known.features(list(known.names), symbols, sorted(asked))
             stored["target_embedding"] |= {"features": features} if features.shape[1] else {}
     keys.write(adata)
+    if known is not None and len(aliases) > len(genes) / 2:
+        logger.warning(
+            "pp.grn: the prior names genes of another species or nomenclature: %d of %d genes are matched by orthologue or old "
+            "symbol, such as %r by %r. Give a prior of your species if you have one.",
+            len(aliases),
+            len(genes),
+            *next(iter(aliases.items())),
+        )
     counts = ", ".join(f"{n} edges by {origin}" for origin, n in n_edges.items()) or "no edges"
     logger.info("pp.grn: %d nodes (%d targets are not measured), %s.", len(nodes), len(unmeasured), counts)
     if known is not None and not np.isin(nodes, known.names).any():

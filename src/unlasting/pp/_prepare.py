@@ -15,6 +15,7 @@ from unlasting.screen import (
     COUNTS_LAYER,
     TRAIN,
     UNS_KEY,
+    GeneNames,
     ScreenKeys,
     check_cells,
     integer_counts,
@@ -125,7 +126,8 @@ def prepare(
     np.log1p(expression.data, out=expression.data)
 
     names = names[with_genes]
-    is_target = np.asarray(names.isin(sorted(targets)))
+    panel = GeneNames(names)
+    is_target = np.asarray(names.isin([panel.find(name) for name in sorted(targets)]))
     if genes is not None:
         keep = _places(names, genes)
     else:

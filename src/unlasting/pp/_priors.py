@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -16,9 +15,7 @@ from scipy import sparse
 
 from unlasting.pp import _gene_ontology
 from unlasting.pp._graph_embedding import graph_embedding
-
-RENAMED = ((re.compile(r"^MARCH(\d+)$"), r"MARCHF\1"), (re.compile(r"^SEPT(\d+)$"), r"SEPTIN\1"))
-"""Gene families with new symbols, since spreadsheets turned the old ones into dates."""
+from unlasting.screen import GeneNames
 
 
 @dataclass(frozen=True)
@@ -46,22 +43,34 @@ class Prior:
     origin: str = "prior"
     features: Callable[[Sequence[str], Sequence[str], Sequence[str]], sparse.csr_matrix] | None = None
 
-    def with_aliases(self, names: Iterable[str]) -> tuple[Prior, dict[str, str]]:
-        """Add given `names` from renamed families that the prior lists under their present symbol only."""
-        known = {name: row for row, name in enumerate(self.names)}
-        aliases = {}
-        for name in sorted(set(names) - set(known)):
-            for pattern, present in RENAMED:
-                symbol = pattern.sub(present, name)
-                if symbol != name and symbol in known:
-                    aliases[name] = symbol
-        rows = [known[symbol] for symbol in aliases.values()]
-        extended = replace(
+    def named_as_in(self, genes: Iterable[str]) -> tuple[Prior, dict[str, str]]:
+        """Name genes as a panel does, which may have older, newer or murine names.
+
+        Parameters
+        ----------
+        genes
+            The panel's genes.
+
+        Returns
+        -------
+        The prior, and its own name for each gene that it lists otherwise.
+        """
+        names, panel = GeneNames(self.names), list(map(str, genes))
+        found = {gene: names.find(gene, is_gene=True) for gene in panel if gene not in names.known}
+        renamed = {gene: name for gene, name in found.items() if name}
+        replaced = {name: gene for gene, name in renamed.items() if name not in panel}
+        own = np.array([replaced.get(name, name) for name in self.names], dtype=object)
+        further = [gene for gene, name in renamed.items() if replaced.get(name) != gene]
+        row = {name: i for i, name in enumerate(self.names)}
+        edges = self.edges
+        if edges is not None:
+            edges = edges.assign(**{end: edges[end].replace(replaced) for end in ("source", "target")})
+        return replace(
             self,
-            names=np.concatenate([self.names, np.array(list(aliases), dtype=object)]),
-            matrix=np.concatenate([self.matrix, self.matrix[rows]]),
-        )
-        return extended, aliases
+            names=np.concatenate([own, np.array(further, dtype=object)]),
+            matrix=np.concatenate([self.matrix, self.matrix[[row[renamed[gene]] for gene in further]]]),
+            edges=edges,
+        ), renamed
 
 
 def gene_ontology(n_components: int) -> Prior:

@@ -68,6 +68,7 @@ def split(
     cell_type_key: str | None = None,
     batch_key: str | None = None,
     dose_key: str | None = None,
+    dose_unit: str | None = None,
     smiles_key: str | None = None,
     delimiter: str | None = None,
     key_added: str = SPLIT_KEY,
@@ -122,8 +123,11 @@ def split(
     min_cells
         Conditions with fewer perturbed cells are not drawn (they may be named).
     perturbation_key, cell_type_key, batch_key, dose_key, smiles_key
-        `obs` columns with labels (by default `"perturbation"`), cell types, batches, doses in uM, and SMILES like in
+        `obs` columns with labels (by default `"perturbation"`), cell types, batches, doses, and SMILES like in
         :func:`unlasting.pp.molecules`.
+    dose_unit
+        Unit of the doses in this column, an entry of `DOSE_UNITS` such as `"nM"` or `"log10 M"`; `"uM"` by default, unless
+        the column's name or negative values tell otherwise. Every other dose, here and later, is in uM.
     control
         Control label, by default `"control"`. Several labels, or a pattern such as `"non-targeting*"`, name one control; the
         first label, or the most frequent match, then stands for all.
@@ -182,6 +186,7 @@ def split(
         cell_type_key=cell_type_key,
         batch_key=batch_key,
         dose_key=dose_key,
+        dose_unit=dose_unit,
         smiles_key=smiles_key,
         delimiter=delimiter,
         split_key=key_added,

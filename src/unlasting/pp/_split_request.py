@@ -110,7 +110,7 @@ class Labels:
         if listed:
             raise ValueError(
                 f"`smiles_key={self.keys.smiles_key!r}` contains SMILES that cannot be used: {', '.join(listed)}. "
-                "Correct them."
+                "Correct them, or choose: `pp.molecules(adata, smiles={name: SMILES})` before the split."
             )
         return {name: smiles for name, smiles in names.items() if smiles}
 

@@ -30,17 +30,22 @@ from unlasting.screen._chemistry import (
 )
 from unlasting.screen._constants import COUNTS_LAYER, PREDICTION_KEY, SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
 from unlasting.screen._counts import counts_per_unit, find_screen_counts, is_counts, rounded_counts, screen_counts
+from unlasting.screen._doses import DOSE_UNITS, MICROMOLAR, from_micromolar, in_micromolar
 from unlasting.screen._files import use_plain_strings, writable, writable_table
 from unlasting.screen._keys import ScreenKeys, split_hash
 from unlasting.screen._labels import require_perturbed, review_labels, target_by_guide, warn_of_labels
 from unlasting.screen._logging import listed, logger
 from unlasting.screen._perturbation import Perturbation, canonical_labels, nearest_name, parse_labels, split_label
 from unlasting.screen._scale import Scale
+from unlasting.screen._symbols import GeneNames, present_symbol, symbol_candidates
 
 __all__ = [
     "COUNTS_LAYER",
     "Cells",
     "Condition",
+    "DOSE_UNITS",
+    "GeneNames",
+    "MICROMOLAR",
     "MissingKeyError",
     "PREDICTION_KEY",
     "Perturbation",
@@ -62,7 +67,9 @@ __all__ = [
     "counts_per_unit",
     "expression",
     "find_screen_counts",
+    "from_micromolar",
     "has_source",
+    "in_micromolar",
     "integer_counts",
     "is_counts",
     "is_in_memory",
@@ -74,6 +81,7 @@ __all__ = [
     "not_none",
     "one_molecule_each",
     "parse_labels",
+    "present_symbol",
     "require_choices",
     "require_column",
     "require_integers",
@@ -88,6 +96,7 @@ __all__ = [
     "smiles_by_name",
     "split_hash",
     "split_label",
+    "symbol_candidates",
     "tanimoto_similarity",
     "target_by_guide",
     "use_one_index_width",

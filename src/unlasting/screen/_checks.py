@@ -117,7 +117,8 @@ def check_genes(adata: AnnData, var_names: Sequence[str]) -> None:
     if missing:
         raise ValueError(
             f"{len(missing)} of the {len(var_names)} genes of the model are missing, {missing[0]!r} the first. "
-            "Prepare the cells with the genes and the normalisation of the training data."
+            "Pass the raw counts of all measured genes to `model.prepare(adata)`; add genes that were measured and never "
+            "detected as zeros. If they were not measured, train on the genes in common: `pp.prepare(adata, genes=...)`."
         )
     raise ValueError(
         "The genes are not those of the model in the same order. Pass `adata[:, model.get_var_names()].copy()`."

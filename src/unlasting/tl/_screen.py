@@ -240,7 +240,9 @@ def _from_predictions(adata: AnnData, predictions: AnnData, keys: ScreenKeys) ->
     # the screen knows the drugs, also where `predictions` has no SMILES
     drugs = None if keys.dose_key is None else keys.drugs(adata)
     labels = keys.column(predictions, "perturbation_key")
-    doses = np.full(len(labels), None) if keys.dose_key is None else keys.column(predictions, "dose_key")
+    doses = np.full(len(labels), None)
+    if keys.dose_key is not None:
+        doses = keys.micromolar(keys.column(predictions, "dose_key"))
     pairs = list(zip(labels, doses, strict=True))
     parsed = {pair: Perturbation.parse(*pair, **keys.grammar, drugs=drugs) for pair in dict.fromkeys(pairs)}
     return Cells(
