@@ -98,7 +98,9 @@ def test_new_cells_under_perturbations(place, tmp_path):
 
 
 def test_scores_are_those_of_the_api(place, predicted, tmp_path):
-    said = results("evaluate", predicted, "-o", tmp_path / "scores.csv", "--seed", 3)
+    figures = tmp_path / "figures"
+    said = results("evaluate", predicted, "-o", tmp_path / "scores.csv", "--seed", 3, "--figures", figures)
+    assert sorted(file.name for file in figures.iterdir()) == ["heatmap.png", "scores.png"]
     adata = anndata.read_h5ad(predicted)
     scores = tl.evaluate(adata, seed=3)
     pd.testing.assert_frame_equal(

@@ -245,7 +245,10 @@ FILES = {
     "Logarithms, several below 0": Case(
         lambda: drugs(np.log10, **LOG), r"negative in part.*read as log10 uM", DRUGS, doses_are(0.01, 0.1, 10.0)
     ),
-    "One negative dose": Case(lambda: drugs(lambda x: -1 if x == 10 else x), "from 0 on.*dose_unit='log10 uM'", DRUGS),
+    "One negative dose": Case(
+        lambda: drugs(lambda x: -1 if x == 10 else x), "from 0 on.*dose_unit='log10 uM'", DRUGS,
+        shell="from 0 on.*--dose-unit 'log10 uM'",
+    ),
     "Doses up to 10,000 without a unit": Case(
         lambda: drugs(lambda x: 1_000 * x), "up to 10000 .{1,6}M when read in uM, which is unusual.*dose_unit='nM'", DRUGS
     ),

@@ -20,6 +20,9 @@ def evaluate(
         typer.Option(help="Generated cells from any tool, in a second h5ad or zarr.", exists=True),
     ] = None,
     output: Output = Path("scores.csv"),
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for figures of the scores and of the changes in expression.")
+    ] = None,
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
@@ -34,6 +37,8 @@ def evaluate(
     Example: `unlasting evaluate my_model/adata.h5ad --predictions cells_of_another_tool.h5ad`
     """
     may_write(output, force, suffixes=tuple(TABLES))
+    if figures is not None:
+        may_write(figures, force, is_folder=True)
     import unlasting as ul
 
     adata = read_cells(file)
@@ -45,6 +50,10 @@ def evaluate(
     generated = None if predictions is None else read_cells(predictions)
     scores = ul.tl.evaluate(adata, layer=layer if generated is None else None, predictions=generated, seed=seed)
     write_table(scores, output)
+    if figures is not None:
+        figures.mkdir(exist_ok=True)
+        ul.pl.scores(adata, save=figures / "scores.png", show=False)
+        ul.pl.heatmap(adata, save=figures / "heatmap.png", show=False)
     tables = adata.uns["unlasting"]
     n_left_out = int((tables["score_left_out"]["predictor"] == "").sum())
     found = {

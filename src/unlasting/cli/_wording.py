@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 
 _OTHER_NAMES = {"perturbations": "perturbation", "kind": "split", "overwrite": "force", "dir_path": "model"}
@@ -19,7 +20,7 @@ _CALLS = (
 
 _ARGUMENT = re.compile(r"`(\w+)(?:=(?:'([^'`]*)'|\"([^\"`]*)\"|([^`]*)))?`")
 _FILE = re.compile(r"`adata`")
-_SLOT = re.compile(r"(?<=`)adata\.(?=(obs|var|uns|layers|obsm|raw|X)\b)")
+_SLOT = re.compile(r"\badata\.(?=(obs|var|uns|layers|obsm|raw|X)\b)")
 
 
 def with_options(message: str, names: Mapping[str, str]) -> str:
@@ -41,7 +42,7 @@ def with_options(message: str, names: Mapping[str, str]) -> str:
         if value in (None, "True"):
             return f"`{names[name]}`"
         values = re.findall(r"'([^']*)'", value) if value.startswith("[") else [value]
-        return f"`{' '.join(f'{names[name]} {one}' for one in values)}`"
+        return f"`{' '.join(f'{names[name]} {shlex.quote(one)}' for one in values)}`"
 
     for call, command in _CALLS:
         message = call.sub(command, message)

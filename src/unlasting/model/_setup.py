@@ -47,6 +47,7 @@ from unlasting.screen import (
     logger,
     not_none,
     require_choices,
+    require_controls,
     require_perturbed,
     split_hash,
     use_one_index_width,
@@ -413,17 +414,7 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
             f"No perturbed cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`; training needs some. "
             "`pp.split` labels them so."
         )
-    populations = list(zip(keys.cell_types(adata), keys.batches(adata), strict=True))
-    without = sorted(set(populations) - {populations[row] for row in np.flatnonzero(in_training & is_control)})
-    if without:
-        cell_type, batch = without[0]
-        named = [f"`cell_type_key` {cell_type!r}"] * bool(keys.cell_type_key)
-        named += [f"`batch_key` {batch!r}"] * bool(keys.batch_key)
-        raise ValueError(
-            f"{len(without)} of {len(set(populations))} control populations have no cells in training, the first: "
-            f"{', '.join(named)}. Every prediction starts from controls with the same cell type and batch: add controls, "
-            "drop these cells, or delete this key from `adata.uns['unlasting']['keys']` and set up without it."
-        )
+    require_controls(adata, keys, in_training & is_control)
     _check_scale(adata, keys, layer, np.flatnonzero(~is_control))
     for step in ("prepare", "split", "grn"):
         report = adata.uns.get(UNS_KEY, {}).get(step, {})

@@ -18,6 +18,7 @@ from unlasting.pp._molecules import molecules
 from unlasting.pp._prepare import prepare
 from unlasting.pp._split import split
 from unlasting.screen import (
+    TRAIN,
     UNS_KEY,
     GeneNames,
     Scale,
@@ -28,6 +29,7 @@ from unlasting.screen import (
     integer_counts,
     listed,
     not_none,
+    require_controls,
     require_perturbed,
     review_labels,
 )
@@ -161,6 +163,9 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
     oddities = [
         "" if is_control.any() else _fault(keys.labels, adata),
         _fault(require_perturbed, is_control, keys),
+        _fault(require_controls, adata, keys, is_control if part is None else is_control & (part == TRAIN))
+        if is_control.any()
+        else "",
         *review_labels(adata, keys),
         unmatched_names(names, others),
         f"Unknown names that look like genes count as stimuli: {listed(spelt)}. Correct them, or name genes in "

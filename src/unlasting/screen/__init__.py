@@ -33,7 +33,7 @@ from unlasting.screen._counts import counts_per_unit, find_screen_counts, is_cou
 from unlasting.screen._doses import DOSE_UNITS, MICROMOLAR, from_micromolar, in_micromolar
 from unlasting.screen._files import use_plain_strings, writable, writable_table
 from unlasting.screen._keys import ScreenKeys, split_hash
-from unlasting.screen._labels import require_perturbed, review_labels, target_by_guide, warn_of_labels
+from unlasting.screen._labels import require_controls, require_perturbed, review_labels, target_by_guide, warn_of_labels
 from unlasting.screen._logging import listed, logger
 from unlasting.screen._perturbation import Perturbation, canonical_labels, nearest_name, parse_labels, split_label
 from unlasting.screen._scale import Scale
@@ -84,6 +84,7 @@ __all__ = [
     "present_symbol",
     "require_choices",
     "require_column",
+    "require_controls",
     "require_integers",
     "require_numbers",
     "require_perturbed",

@@ -236,6 +236,37 @@ def require_perturbed(is_control: np.ndarray, keys: ScreenKeys) -> None:
         )
 
 
+def require_controls(adata: AnnData, keys: ScreenKeys, usable: np.ndarray) -> None:
+    """Refuse a cell type or batch without usable control cells.
+
+    Parameters
+    ----------
+    adata
+        The screen.
+    keys
+        Its keys.
+    usable
+        Whether each cell is a control for training, shape `(n_cells,)`.
+
+    Raises
+    ------
+    ValueError
+        If a combination of cell type and batch has none.
+    """
+    populations = list(zip(keys.cell_types(adata), keys.batches(adata), strict=True))
+    without = sorted(set(populations) - {populations[row] for row in np.flatnonzero(usable)})
+    if not without:
+        return
+    places = {"cell_type_key": without[0][0], "batch_key": without[0][1]}
+    named = {key: value for key, value in places.items() if getattr(keys, key)}
+    raise ValueError(
+        f"{len(without)} of {len(set(populations))} control populations have no cells in training, the first: "
+        f"{', '.join(f'`{key}` {value!r}' for key, value in named.items())}. Every prediction starts from controls with the same "
+        f"cell type and batch: add controls, drop these cells, or leave `{list(named)[-1]}` out (if it is recorded, delete it "
+        "from `adata.uns['unlasting']['keys']` first)."
+    )
+
+
 def _few(names: list[str]) -> str:
     """Quote the first names, and count the others."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
