@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from anndata import AnnData
 from scipy import sparse
 
@@ -67,8 +66,6 @@ def save(path: Path, content: Any) -> Path:
         np.savez(path, **content)
     elif path.suffix == ".csv":
         content.to_csv(path)
-    elif path.suffix == ".pt":
-        torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content))
     return path
@@ -92,7 +89,6 @@ FORMS: dict[str, tuple[str, str, Form]] = {
         "r.npz",
         lambda b, g: {"pert_cat": labels(b, "{}+ctrl"), "pred": stacked(b), "gene_names": list(g)},
     ),
-    "scgpt tensors": ("scgpt", "r.pt", lambda b, g: {**{k: torch.tensor(v) for k, v in b.items()}, "genes": list(g)}),
     "cpa": (
         "cpa",
         "r.h5ad",
@@ -295,11 +291,6 @@ def test_what_cannot_be_read_gets_the_way_out(screen: AnnData, blocks, tmp_path:
     danger = save(tmp_path / "danger.pkl", {"A": Surprise()})
     with pytest.raises(ValueError, match="refused for safety.*numpy.savez"):
         ul.io.read_predictions(danger, "gears")
-    assert "run" not in capsys.readouterr().out
-    mixed = tmp_path / "mixed.pt"
-    torch.save({"A": Surprise()}, mixed)
-    with pytest.raises(ValueError, match="more than tensors.*Save tensors alone"):
-        ul.io.read_predictions(mixed, "gears")
     assert "run" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds a list"):
         ul.io.read_predictions(save(tmp_path / "list.pkl", [1]), "gears")

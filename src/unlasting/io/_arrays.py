@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 SAFE = {
     ("numpy", "ndarray"),
@@ -34,13 +33,13 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) not in SAFE:
             raise ValueError(
                 f"The pickle asks for `{module}.{name}`, which is refused for safety. Save arrays instead: "
-                "`numpy.savez(path, **arrays)`, or `torch.save(tensors, 'predictions.pt')`."
+                "`numpy.savez(path, **arrays)`."
             )
         return super().find_class(module, name)
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """Read named arrays from `.npz`, `.pkl`, `.pt`, or a table (`.csv`, `.tsv`) with one row per condition.
+    """Read named arrays from `.npz`, `.pkl`, or a table (`.csv`, `.tsv`) with one row per condition.
 
     The columns of a table become `gene_names`. GEARS with uncertainty gives a pair of dictionaries; the first counts.
 
@@ -53,7 +52,6 @@ def read_arrays(path: Path) -> dict[str, Any]:
         ".npz": lambda: dict(np.load(path, allow_pickle=False)),
         ".pkl": lambda: _unpickled(path),
         ".pickle": lambda: _unpickled(path),
-        ".pt": lambda: _tensors(path),
         ".csv": lambda: _table(path, ","),
         ".tsv": lambda: _table(path, "\t"),
     }
@@ -64,20 +62,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
 
 def _unpickled(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        return _dictionary(_ArrayUnpickler(file).load(), path)
-
-
-def _tensors(path: Path) -> dict[str, Any]:
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors, which is refused for safety. Save tensors alone: `torch.save(predictions, path)`."
-        ) from error
-    return _dictionary(found, path)
-
-
-def _dictionary(found: Any, path: Path) -> dict[str, Any]:
+        found = _ArrayUnpickler(file).load()
     if isinstance(found, tuple) and found:
         found = found[0]
     if not isinstance(found, dict):
