@@ -219,6 +219,6 @@ if __name__ == "__main__":
         frame.to_csv(place, index=False, float_format="%.6g")
         print(f"{name}, {time.perf_counter() - start:.0f} s:\n{wide(frame, name).round(2).to_string()}", flush=True)
     frame = stored(place)
-    for suffix, table in (("", overview(frame)), ("_apart", apart(frame))):
-        (RESULTS / f"{NAME}{suffix}.md").write_text(table, encoding="utf-8")
-        print(table)
+    for suffix, written in (("", overview(frame)), ("_apart", apart(frame))):
+        (RESULTS / f"{NAME}{suffix}.md").write_text(written, encoding="utf-8")
+        print(written)

@@ -17,9 +17,12 @@ import pytest
 import zstandard
 from anndata import AnnData
 from cell_eval.data import build_random_anndata
+from click.testing import CliRunner
 from scipy import sparse
-from vcc.prep import run_prep
+from vcc.cli import cli
+from vcc.prep import EXPECTED_GENE_DIM, run_prep
 from vcc.sample import run_sample
+from vcc.vccfile import validate_vcc
 
 import unlasting as ul
 from unlasting.metrics import VCC2026
@@ -179,6 +182,34 @@ def test_the_challenge_accepts_the_file(screen: AnnData, challenge: tuple[Path, 
     sums = written[:, screen.var_names].X.toarray().sum(axis=1)
     truth = screen.layers["truth_of_rounding"][screen.obs["perturbation"].isin(TESTED).to_numpy()].sum(axis=1)
     assert set(sums) <= set(truth)
+
+
+def test_the_command_accepts_the_file_by_the_official_rules(screen: AnnData, tmp_path: Path) -> None:
+    """All genes, three contexts, 400 cells of each target, and no controls."""
+    rest = [f"X{i}" for i in range(EXPECTED_GENE_DIM - screen.n_vars)]
+    (tmp_path / "gene_names.csv").write_text("\n".join([*rest, *screen.var_names]) + "\n")
+    (tmp_path / "pert_counts.csv").write_text("\n".join(["target_gene", *TESTED]) + "\n")
+    raw = sparse.random_array(
+        (screen.n_obs, EXPECTED_GENE_DIM), density=1e-3, rng=np.random.default_rng(0), format="csr"
+    )
+    raw.data = np.ceil(3 * raw.data).astype(np.float32)
+    controls = AnnData(
+        sparse.csr_matrix(raw),
+        obs=pd.DataFrame(index=screen.obs_names),
+        var=pd.DataFrame(index=[*screen.var_names, *rest]),
+    )
+    cells = anndata.concat([generated(screen)] * 18, index_unique="-")
+    cells.obs["cell_type"] = np.tile(np.repeat(["A", "B", "C"], cells.n_obs // 18), 6)
+    given = {"screen": screen, "controls": controls, "genes": tmp_path / "gene_names.csv"}
+    path = ul.io.write_vcc(cells, tmp_path / "p.h5ad", **given)
+    files = ["--genes", str(given["genes"]), "--perts", str(tmp_path / "pert_counts.csv")]
+    done = CliRunner().invoke(cli, ["prep", str(path), *files, "--contexts", "A,B,C"])
+    assert done.exit_code == 0, done.output
+    back = unpacked(tmp_path / "p.prep.vcc")
+    assert back.shape == (9 * 400, EXPECTED_GENE_DIM)
+    assert back.obs.groupby(["context", "target_gene"], observed=True).size().eq(400).all()
+    assert (back.X != anndata.read_h5ad(path).X).nnz == 0
+    validate_vcc(tmp_path / "p.prep.vcc")
 
 
 def unpacked(path: Path) -> AnnData:
