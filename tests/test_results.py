@@ -41,7 +41,7 @@ def test_best_scores_are_bold_and_ranks_that_differ_are_named(vcc2026: Any) -> N
     frame = frame.assign(value=frame["score"], screen="S", cell_type="", n_evaluated=5)
     lines = vcc2026.overview(frame).splitlines()
     assert lines[2:6] == [
-        "| a | **0.10** / **0.10** / 0.00 |",
+        "| a | **0.10** / 0.10 / 0.00 |",
         "| b | 0.20 / 0.20 / 0.50 |",
         "| c | 0.30 / 0.30 / **0.90** |",
         "| pairs only | 0.00 / 0.00 / - |",

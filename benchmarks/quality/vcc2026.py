@@ -129,7 +129,7 @@ def text(value: float) -> str:
 
 
 def overview(frame: pd.DataFrame) -> str:
-    """Write E, EMD and mean challenge score per predictor and screen, best ones bold, and their basis, as Markdown."""
+    """Write E, EMD and mean challenge score per predictor and screen, best E and mean bold, and their basis."""
     names = list(frame["screen"].unique())
     parts = [names[i : i + PER_TABLE] for i in range(0, len(names), PER_TABLE)]
     return "\n".join(_overview(frame[frame["screen"].isin(part)], part) for part in parts)
@@ -150,7 +150,7 @@ def screen_column(frame: pd.DataFrame, name: str) -> dict[str, str]:
     counts = part[part["metric"] == "e_distance"].set_index("predictor")["n_conditions"]
     kinds = {"e_distance": "E", "emd": "EMD", "mean": "mean"}
     cells = table[list(kinds)].map(text)
-    for kind in kinds:
+    for kind in ("e_distance", "mean"):
         rivals = table.loc[counts.index[counts == counts.max()], kind].dropna()
         if len(rivals):
             best = rivals.max() if kind == "mean" else rivals.min()
