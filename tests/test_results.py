@@ -56,3 +56,8 @@ def test_best_scores_are_bold_and_ranks_that_differ_are_named(vcc2026: Any) -> N
         "| S | a | 1 / 1 / 3 of 3 | 0.10 | `lfc_nmae` | 0.00 (0.47) |",
         "| S | c | 3 / 3 / 1 of 3 | 0.30 | `lfc_nmae` | 0.90 (0.47) |",
     ]
+    silent = frame.assign(n_evaluated=5).replace({"n_conditions": {4: 0, 1: 0}})
+    silent.loc[silent["metric"].isin(["e_distance", "emd"]), "score"] = float("nan")
+    lines = vcc2026.overview(silent).splitlines()
+    assert lines[2] == "| a | (0.100) / (0.100) / 0.00 |"
+    assert lines[8] == "| conditions with a signal | 0 of 5 |"

@@ -150,6 +150,10 @@ def screen_column(frame: pd.DataFrame, name: str) -> dict[str, str]:
     counts = part[part["metric"] == "e_distance"].set_index("predictor")["n_conditions"]
     kinds = {"e_distance": "E", "emd": "EMD", "mean": "mean"}
     cells = table[list(kinds)].map(text)
+    if not counts.max():  # no scale: plain values
+        values = part[part["metric"].isin(DISTANCES)].pivot(index="predictor", columns="metric", values="value")
+        for kind in ("e_distance", "emd"):
+            cells[kind] = [f"({value:.3f})" for value in values.loc[cells.index, kind]]
     for kind in ("e_distance", "mean"):
         rivals = table.loc[counts.index[counts == counts.max()], kind].dropna()
         if len(rivals):
