@@ -184,7 +184,7 @@ def test_all_metrics_for_which_a_mean_is_enough(screen: AnnData, blocks: dict[st
     np.testing.assert_allclose(values["grape"], values["scgpt"][values["grape"].index], rtol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["obs", "dictionary", "triples", "columns"])
+@pytest.mark.parametrize("form", ["obs", "graphvci obs", "dictionary", "triples", "columns"])
 def test_drugs_doses_and_cell_types(form: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     genes = pd.Index([f"G{i}" for i in range(5)])
@@ -193,6 +193,8 @@ def test_drugs_doses_and_cell_types(form: str, tmp_path: Path) -> None:
     if form == "obs":
         combined = cells(blocks, genes, cov_drug_dose_name=labels(blocks))
         path = save(tmp_path / "r.h5ad", in_obsm(combined, "ChemCPA_pred"))
+    elif form == "graphvci obs":
+        path = save(tmp_path / "r.h5ad", cells(blocks, genes, cov_pert_dose=labels(blocks)))
     elif form == "dictionary":
         path = save(tmp_path / "r.npz", {**blocks, "genes": list(genes)})
     elif form == "triples":
@@ -205,7 +207,7 @@ def test_drugs_doses_and_cell_types(form: str, tmp_path: Path) -> None:
             tmp_path / "r.h5ad",
             cells(blocks, genes, cell_type=columns[0], condition=columns[1], dose_val=columns[2]),
         )
-    found = ul.io.read_predictions(path, "graphvci" if form == "columns" else "chemcpa")
+    found = ul.io.read_predictions(path, "graphvci" if form in ("columns", "graphvci obs") else "chemcpa")
     assert found.obs["cell_type"].astype(str).tolist() == ["A549"] * 4 + ["MCF7"] * 2
     assert found.obs["perturbation"].astype(str).tolist()[::2] == ["Nutlin-3", "drug_x", "Nutlin-3"]
     assert found.obs["dose"].astype(float).tolist()[::2] == [0.5, 10.0, 0.5]

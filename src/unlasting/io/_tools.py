@@ -18,7 +18,7 @@ from unlasting.io._arrays import read_arrays
 PERTURBATION = ("perturbation", "condition", "condition_harm", "target_gene", "target", "gene", "pert", "drug")
 CELL_TYPE = ("cell_type", "celltype", "cell_line", "cell_name", "context")
 DOSE = ("dose", "dose_val", "dosage", "dose_value")
-COMBINED = "cov_drug_dose_name"
+COMBINED = ("cov_drug_dose_name", "cov_pert_dose")
 MICROMOLAR = {"pM": 1e-6, "nM": 1e-3, "uM": 1.0, "µM": 1.0, "μM": 1.0, "mM": 1e3, "M": 1e6}
 
 
@@ -154,8 +154,9 @@ def _labelled(adata: AnnData, *, obsm: str | None = None, layer: str | None = No
         matrix = adata.layers[layer]
     else:
         matrix = adata.X
-    if COMBINED in adata.obs and not any(key in adata.obs for key in PERTURBATION):
-        columns = _split_labels(adata.obs[COMBINED], COMBINED)
+    combined = next((key for key in COMBINED if key in adata.obs), None)
+    if combined is not None and not any(key in adata.obs for key in PERTURBATION):
+        columns = _split_labels(adata.obs[combined], combined)
     else:
         columns = {
             name: adata.obs[key].astype(str)
