@@ -43,13 +43,7 @@ DOCS = shared(
 
 
 def stored(adata: AnnData, key: str, *, writer: str, columns: Sequence[str] = ()) -> Any:
-    """Get a result under `uns["unlasting"]`.
-
-    Raises
-    ------
-    KeyError
-        If it is missing or lacks a column; the message names the function that writes it.
-    """
+    """Get a result under `uns["unlasting"]`."""
     results = adata.uns.get(UNS_KEY, {})
     if key not in results:
         raise MissingKeyError(f'`adata.uns["{UNS_KEY}"]` has no {key!r}: run `{writer}` first.')
@@ -61,13 +55,7 @@ def stored(adata: AnnData, key: str, *, writer: str, columns: Sequence[str] = ()
 
 
 def pick(frame: pd.DataFrame, column: str, wanted: str | Iterable[str] | None, argument: str) -> pd.DataFrame:
-    """Keep the rows with the wanted values in a column, in the wanted order.
-
-    Raises
-    ------
-    ValueError
-        If a wanted value does not occur.
-    """
+    """Keep the rows with the wanted values in a column, in the wanted order."""
     if wanted is None:
         return frame
     names = [wanted] if isinstance(wanted, str) else list(wanted)
@@ -83,13 +71,7 @@ def pick(frame: pd.DataFrame, column: str, wanted: str | Iterable[str] | None, a
 
 
 def one_cell_type(frame: pd.DataFrame, cell_type: str | None) -> pd.DataFrame:
-    """Keep the rows with one cell type.
-
-    Raises
-    ------
-    ValueError
-        If there are several and none is named, or the named one is missing.
-    """
+    """Keep the rows with one cell type."""
     frame = pick(frame, "cell_type", cell_type, "cell_type")
     types = sorted(map(str, frame["cell_type"].unique()))
     if len(types) > 1:
