@@ -135,7 +135,6 @@ def test_a_split_kind_holds_out_its_cells(follow):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_denoiser_trains_generates_and_is_saved(follow, tmp_path):
     recipe = follow("denoiser")
     adata = prepared()

@@ -16,6 +16,7 @@ SOURCE = ROOT / "src" / "unlasting"
 PATTERNS = [
     line for line in (Path(__file__).parent / "dialect.txt").read_text(encoding="utf-8").splitlines() if line[:1] != "#"
 ]
+ANY = re.compile("|".join(f"(?:{pattern})" for pattern in PATTERNS), re.I)
 
 
 def docstrings(tree: ast.Module) -> Iterator[str]:
@@ -73,7 +74,7 @@ def rates(words: list[str]) -> dict[str, float]:
 def findings(strings: Iterator[str] | list[str]) -> list[str]:
     """List the strings that contain a word of the dialect, with the pattern."""
     found = []
-    for text in strings:
+    for text in filter(ANY.search, strings):
         for pattern in PATTERNS:
             match = re.search(pattern, text, flags=re.I)
             if match:
