@@ -187,7 +187,10 @@ def calls(raw, prepared, trained):
         "setup": (prepared, lambda adata: UnlastingModel.setup_anndata(adata, cell_type_key="cell_type")),
         "predict": (model.adata, lambda adata: model.predict(adata, **QUIET)),
         "generate": (controls, lambda adata: model.generate("T1", 2, controls=adata, **QUIET)),
-        "evaluate": (model.adata, lambda adata: tl.evaluate(adata, min_cells=8)),
+        "evaluate": (
+            model.adata,
+            lambda adata: tl.evaluate(adata, min_cells=8, n_repeats=1, n_permutations=19, n_bootstraps=20),
+        ),
         "load": (prepared, lambda adata: UnlastingModel.load(folder, adata, accelerator="cpu")),
         "model.prepare": (raw, model.prepare),
     }

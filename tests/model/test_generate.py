@@ -129,7 +129,7 @@ def test_where_no_target_is_known_an_untrained_one_has_no_support(build, screen)
     adata = adata[adata.obs["perturbation"].isin(["control", "G3"])].copy()
     adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace({"G3": "G3_KO"})
     del adata.uns["unlasting"]["target_embedding"]
-    model = build(adata)
+    model = build(adata, options={"n_steps": 2})
     model.train(max_steps=0)
     support = {
         label: float(model.generate(label, 1, cell_type="B", **QUIET).obs["unlasting_support"].iloc[0])
