@@ -104,10 +104,7 @@ def _moments(values: np.ndarray, chosen: np.ndarray) -> _Moments:
     centred = np.where(chosen & (largest > smallest)[:, None], values - mean[:, None], 0.0)
     squares = centred**2
     return _Moments(
-        n,
-        squares.sum(axis=1) / count,
-        (squares * centred).sum(axis=1) / count,
-        (squares**2).sum(axis=1) / count,
+        n, squares.sum(axis=1) / count, (squares * centred).sum(axis=1) / count, (squares**2).sum(axis=1) / count
     )
 
 

@@ -18,15 +18,7 @@ if TYPE_CHECKING:
 
 
 @on_canvas
-def grn(
-    canvas: Canvas,
-    adata: AnnData,
-    target: str,
-    *,
-    n_neighbours: int = 25,
-    key: str = "grn",
-    **kwargs: Any,
-) -> Any:
+def grn(canvas: Canvas, adata: AnnData, target: str, *, n_neighbours: int = 25, key: str = "grn", **kwargs: Any) -> Any:
     """Show the neighbours of a target and the edges among them.
 
     Colours show the origin of edges. After `tl.grn` the width is the larger attention in both directions, otherwise the

@@ -13,11 +13,7 @@ NETWORKS = {"denoiser": "Denoiser", "mask": "Mask network"}
 
 
 @on_canvas
-def history(
-    canvas: Canvas,
-    model: Any,
-    **kwargs: Any,
-) -> Any:
+def history(canvas: Canvas, model: Any, **kwargs: Any) -> Any:
     """Show training losses and validation scores for both networks.
 
     Parameters

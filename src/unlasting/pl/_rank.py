@@ -23,14 +23,7 @@ if TYPE_CHECKING:
 
 
 @on_canvas
-def rank(
-    canvas: Canvas,
-    adata: AnnData,
-    *,
-    n: int = 25,
-    key: str = "rank",
-    **kwargs: Any,
-) -> Any:
+def rank(canvas: Canvas, adata: AnnData, *, n: int = 25, key: str = "rank", **kwargs: Any) -> Any:
     """Show the top perturbations in an in-silico screen, with 95 % intervals.
 
     Full points were seen in training, open ones were not.
