@@ -104,6 +104,7 @@ def test_arguments_without_meaning_are_refused_with_the_fix(build, screen):
     assert not model.is_trained
 
 
+@pytest.mark.slow
 def test_plan_and_splitter_are_classes_of_the_model(screen):
     seen = {"splitters": [], "decay": [], "batch_sizes": []}
 
