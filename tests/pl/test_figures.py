@@ -128,6 +128,7 @@ def test_a_missing_result_names_its_function(screen):
             draw(name, screen)
 
 
+@pytest.mark.slow
 def test_changes_nothing(screen):
     before = {key: value.copy() for key, value in screen.uns["unlasting"].items()}
     for name in STORED:

@@ -186,7 +186,12 @@ def test_the_command_line_shows_the_same(kind, tmp_path):
     assert done.exit_code == 0, done.output
     read = anndata.read_h5ad(path) if kind == "h5ad" else anndata.read_zarr(path)
     expected = ul.pp.check(read, perturbation_key="target", control=["NT a", "NTb"])
-    text = str(expected).replace("adata.X", "X").replace("cell_type_key", "--cell-type-key").replace("batch_key", "--batch-key")
+    text = (
+        str(expected)
+        .replace("adata.X", "X")
+        .replace("cell_type_key", "--cell-type-key")
+        .replace("batch_key", "--batch-key")
+    )
     assert done.stdout.splitlines()[:-1] == text.splitlines()[:-1]
     found = json.loads(CliRunner().invoke(app, ["check", str(path), *options, "--json"]).stdout)
     call = (

@@ -41,20 +41,8 @@ class GeneratedCells(NamedTuple):
 class Generator:
     """Generates cells under any conditions from source cells; a source is encoded once for all of them.
 
-    Parameters
-    ----------
-    module
-        The networks, with their effects model.
-    sources
-        The control cells.
-    perturbations
-        The first conditions; :meth:`set_conditions` replaces them. The control is added as row -1.
-    seed
-        Seed of the noise, which depends on source cell, replicate and seed.
-    batch_size
-        Cells in a chunk; it affects memory and speed only.
-    show_progress
-        Whether progress bars are shown.
+    `perturbations` are the first conditions; :meth:`set_conditions` replaces them. The control is added as row -1. The noise
+    depends on source cell, replicate and seed; `batch_size` affects memory and speed only.
     """
 
     def __init__(
@@ -90,16 +78,8 @@ class Generator:
     ) -> GeneratedCells:
         """Generate one cell for every entry of the arguments.
 
-        Parameters
-        ----------
-        source
-            Row of the source cell, shape `(n_cells,)`.
-        replicate
-            Number of earlier cells from this source, shape `(n_cells,)`.
-        condition
-            Row of the condition, shape `(n_cells,)`.
-        keep_latents
-            Whether latents are kept for further calls with these sources. Otherwise each is dropped after its last use.
+        The arguments are rows of sources, numbers of earlier cells from the same source, and rows of conditions. With
+        `keep_latents`, latents stay for further calls with these sources; otherwise each is dropped after its last use.
         """
         last_use = dict(zip(source.tolist(), range(len(source)), strict=True))
         chunks = [slice(i, i + self.batch_size) for i in range(0, len(source), self.batch_size)]

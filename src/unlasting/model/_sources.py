@@ -84,13 +84,7 @@ class SourceCells:
     def rows_by_cell_type(
         self, cell_type: str | Sequence[str] | None, batch: str | int | None
     ) -> dict[str, np.ndarray]:
-        """Get the rows of the cell types asked for.
-
-        Raises
-        ------
-        ValueError
-            If there are none of a cell type.
-        """
+        """Get the rows of the cell types asked for."""
         have = sorted(set(self.cell_type))
         wanted = have if cell_type is None else [cell_type] if isinstance(cell_type, str) else list(cell_type)
         if not wanted:

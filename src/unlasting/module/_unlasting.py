@@ -346,13 +346,14 @@ class UnlastingModule(nn.Module):
         else:
             state = coordinates.from_network_input(start, last)
             times = times.flip(0)
-        state = integrate(
-            prediction,
-            state,
-            times,
-            lambda t: coordinates.clock(self.schedule.log_snr(t)),
-            self.preset.solver,
-        )
+        if not (isinstance(network, Denoiser) and network.predicts_zero()):  # zero slopes leave the state as it is
+            state = integrate(
+                prediction,
+                state,
+                times,
+                lambda t: coordinates.clock(self.schedule.log_snr(t)),
+                self.preset.solver,
+            )
         return coordinates.network_input(state, last) if encode else coordinates.read(state, first)
 
     def mask_log_odds(

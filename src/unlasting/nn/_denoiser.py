@@ -43,6 +43,13 @@ class Denoiser(ConditionedNetwork):
         self.gate = nn.Linear(width, n_genes) if masked else None
         start_at_zero(self.out, self.gate)
 
+    def predicts_zero(self) -> bool:
+        """Whether every prediction is zero, as before training."""
+        last = [*self.out.parameters()] + ([] if self.gate is None else [*self.gate.parameters()])
+        if self.grn is not None and self.architecture.mask_as_input:
+            last += [self.grn.read_out, self.grn.read_out_bias]
+        return not self.architecture.control_residual and not any(bool(weights.any()) for weights in last)
+
     def forward(
         self,
         state: Tensor,

@@ -27,26 +27,10 @@ def looks_like_gene(name: str) -> bool:
 
 
 def gene_names(adata: AnnData, wanted: Collection[str], symbols_key: str | None) -> tuple[pd.Index, str | None]:
-    """Get gene names from a column of `var`, if asked for or if it holds more wanted names than `var_names`.
+    """Get gene names, shape `(n_genes,)`, and their column in `var`.
 
-    Parameters
-    ----------
-    adata
-        The screen.
-    wanted
-        Names of targets, or of a model's genes.
-    symbols_key
-        The column; found by itself by default.
-
-    Returns
-    -------
-    The names, shape `(n_genes,)`, and the column; `var_names` and `None` if these are kept. A repeated or missing symbol
-    leaves the name in `var_names`.
-
-    Raises
-    ------
-    KeyError
-        If the column is missing.
+    It is `symbols_key`, or a column that holds more `wanted` names than `var_names`; `None` if these are kept. A repeated or
+    missing symbol leaves the name in `var_names`.
     """
     column = symbols_key
     if column is None:

@@ -88,17 +88,7 @@ AnyPrior: TypeAlias = str | PathLike[str] | pd.DataFrame
 
 
 def read_prior(prior: AnyPrior | Sequence[AnyPrior], n_components: int) -> Prior:
-    """Read any prior that :func:`unlasting.pp.grn` accepts; several become one.
-
-    Raises
-    ------
-    TypeError
-        If it has another form.
-    ValueError
-        If its values are unusable.
-    FileNotFoundError
-        If the folder or one of its files does not exist.
-    """
+    """Read any prior that :func:`unlasting.pp.grn` accepts; several become one."""
     if isinstance(prior, str) and prior in PRIORS:
         return replace(PRIORS[prior](n_components), origin=prior)
     if isinstance(prior, pd.DataFrame):
@@ -149,22 +139,10 @@ def _in_rows(rows: Sequence[int] | np.ndarray, values: Any, n_rows: int) -> spar
 def similar_pairs(
     names: np.ndarray, matrix: np.ndarray, min_similarity: float, max_neighbors: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the most similar genes for each gene.
+    """Find the `max_neighbors` most similar genes for each gene; more genes may select one.
 
-    Parameters
-    ----------
-    names
-        Gene names, shape `(n_genes,)`; they break ties, so that gene order does not matter.
-    matrix
-        Unit rows, shape `(n_genes, n_components)`.
-    min_similarity
-        Smallest cosine similarity.
-    max_neighbors
-        Largest number of neighbours that one gene selects; more may select it.
-
-    Returns
-    -------
-    First gene, second gene and similarity per pair, each with shape `(n_pairs,)`, in both directions.
+    `matrix` has unit rows, shape `(n_genes, n_components)`; `names` break ties, so that gene order does not matter. Returns
+    first gene, second gene and cosine similarity, each with shape `(n_pairs,)`, in both directions.
     """
     order = np.argsort(np.asarray(names).astype(str), kind="stable")
     ordered = matrix[order]

@@ -57,13 +57,8 @@ def by_drug(labels: Labels, request: Request) -> np.ndarray:
 def drug_groups(molecules: Mapping[str, str], method: str) -> dict[str, str]:
     """Name each drug's group by its first member in alphabetical order.
 
-    Parameters
-    ----------
-    molecules
-        The canonical SMILES by drug name.
-    method
-        `"scaffold"` joins drugs with one scaffold, `"similarity"` drugs connected by a chain of similar ones, any other
-        method only synonyms.
+    `molecules` holds the canonical SMILES by drug name. The method `"scaffold"` joins drugs with one scaffold, `"similarity"`
+    drugs connected by a chain of similar ones, any other method only synonyms.
     """
     distinct = sorted(set(molecules.values()))
     if method == "scaffold":
@@ -79,13 +74,7 @@ def drug_groups(molecules: Mapping[str, str], method: str) -> dict[str, str]:
 
 
 def _published(molecules: Mapping[str, str], method: str) -> list[str]:
-    """List the drugs in a published list, by their name in sci-Plex3 or by their molecule.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
+    """List the drugs in a published list, by their name in sci-Plex3 or by their molecule."""
     table = drug_table()
     table = table[table["ood" if method == "published" else "ood_epigenetic"]]
     structures = set(map(canonical_smiles, table["smiles"]))

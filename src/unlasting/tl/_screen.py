@@ -36,20 +36,8 @@ BLOCK = 4096
 class Screen:
     """A screen's observed cells, and the cells generated for it.
 
-    Parameters
-    ----------
-    keys
-        Where the labels are.
-    genes
-        Gene names, shape `(n_genes,)`.
-    observed
-        Observed cells.
-    split
-        `train`, `val` or `test` for each observed cell; all `train` without a split column.
-    cells
-        Generated cells, without those under the control label; `None` without a prediction.
-    source_key
-        Column with each generated cell's control cell.
+    `split` is `train`, `val` or `test` for each observed cell; all `train` without a split column. `cells` are the generated
+    ones, without those under the control label. `source_key` names the column with each generated cell's control cell.
     """
 
     keys: ScreenKeys
