@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from unlasting.pl._figure import LINE, PALETTE, SMALL, Canvas, dress, on_canvas, stored
-from unlasting.screen import nearest_name
+from unlasting.screen import GeneNames, nearest_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,8 +46,11 @@ def grn(canvas: Canvas, adata: AnnData, target: str, *, n_neighbours: int = 25, 
         If the target is not in the graph or has no neighbour.
     """
     graph = stored(adata, key, writer="ul.pp.grn(adata)", columns=["nodes", "edges"])
-    if target not in set(map(str, graph["nodes"])):
-        raise ValueError(f"`target` {target!r} is not in the graph." + nearest_name(target, map(str, graph["nodes"])))
+    nodes = GeneNames(graph["nodes"])
+    if not nodes.find(target):
+        hint = nodes.hint(target) or nearest_name(target, nodes.known)
+        raise ValueError(f"`target` {target!r} is not in the graph.{hint}")
+    target = nodes.find(target)
     edges = graph["edges"]
     strength = "attention" if "attention" in edges else "weight"
     edges = edges.assign(

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unlasting.pp._coexpression import correlated_pairs
+from unlasting.pp._genes import gene_names
 from unlasting.pp._priors import AnyPrior, Prior, read_prior, similar_pairs
 from unlasting.screen import (
     TRAIN,
@@ -19,6 +20,7 @@ from unlasting.screen import (
     check_cells,
     check_log_normalised,
     expression,
+    listed,
     logger,
     parse_labels,
     require_integers,
@@ -56,7 +58,7 @@ def grn(
     adata
         The screen after :func:`unlasting.pp.prepare`: log-normalised `X`, shape `(n_cells, n_genes)`.
     prior
-        Knowledge about genes from beyond this screen:
+        Knowledge about genes from beyond this screen. A gene is found under its previous, alias and mouse names, too:
 
         - a name in `PRIORS`, such as `"go"` for the shipped Gene Ontology annotations of human genes.
         - a DataFrame of edges with the columns `source` and `target`, and optionally `weight` and `sign`.
@@ -155,6 +157,7 @@ def grn(
     twice = edges.duplicated(["source", "target"])
     without = sorted(asked - set(known.names)) if known is not None else sorted(asked)
     n_edges = {str(origin): int(n) for origin, n in edges["origin"].value_counts().items()}
+    renamed = {name: symbol for name, symbol in sorted(present.items()) if name != symbol}
     report = {
         "n_nodes": len(nodes),
         "n_edges": n_edges,
@@ -162,7 +165,7 @@ def grn(
         "unmeasured_targets": np.array(unmeasured, dtype=str),
         "targets_without_prior": np.array(without, dtype=str),
         "aliases": aliases,
-        "renamed_targets": {name: symbol for name, symbol in sorted(present.items()) if name != symbol},
+        "renamed_targets": renamed,
         "cell_type_key": keys.cell_type_key or "",
         "split_hash": split_hash(adata.obs_names, split),
     }
@@ -186,12 +189,18 @@ def grn(
         )
     counts = ", ".join(f"{n} edges by {origin}" for origin, n in n_edges.items()) or "no edges"
     logger.info("pp.grn: %d nodes (%d targets are not measured), %s.", len(nodes), len(unmeasured), counts)
-    if known is not None and not np.isin(nodes, known.names).any():
+    if renamed:
+        logger.info(
+            "pp.grn: targets under another name of the gene: %s.", listed(f"{n} ({s})" for n, s in renamed.items())
+        )
+    if known is not None and not np.isin(genes, known.names).any():
+        column = gene_names(adata, known.names, None)[1]
         logger.warning(
             "pp.grn: no gene of the screen is in the prior (the first is %r, the prior contains names such as %r). Use the "
-            "same gene names in both.",
-            nodes[0],
+            "same gene names in both%s.",
+            genes[0],
             known.names[0],
+            f": `adata.var_names = adata.var[{column!r}]` before `pp.split`" if column else "",
         )
     elif known is not None and without:
         few = len(without) > len(asked) / 2

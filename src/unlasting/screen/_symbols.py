@@ -24,9 +24,10 @@ _MURINE: Final = re.compile(r"[A-Z][a-z0-9-]*[a-z][a-z0-9-]*")
 
 
 class _Table(NamedTuple):
-    """Approved symbols; the symbols that an old or murine name may stand for; approved symbols by their capitals."""
+    """The approved symbols, former ones without another meaning, and the symbols that other names may stand for."""
 
     approved: frozenset[str]
+    former: frozenset[str]
     old: dict[str, tuple[str, ...]]
     mouse: dict[str, str]
     capitals: dict[str, str]
@@ -46,7 +47,8 @@ def _table() -> _Table:
         if ortholog:
             mouse[symbol.capitalize() if ortholog == "=" else ortholog] = symbol
     meant = {name: tuple(symbols) for name, symbols in {**alias, **previous}.items()}
-    return _Table(frozenset(approved), meant, mouse, {symbol.upper(): symbol for symbol in approved})
+    former = frozenset(name for name, symbols in previous.items() if len(symbols) == 1 and name not in alias)
+    return _Table(frozenset(approved), former, meant, mouse, {symbol.upper(): symbol for symbol in approved})
 
 
 def symbol_candidates(name: str) -> tuple[str, ...]:
@@ -72,6 +74,11 @@ def present_symbol(name: str) -> str:
     if len(found) != 1 or found[0] != name and (name in _REAGENTS or _LIGAND.fullmatch(found[0]) and name.isupper()):
         return ""
     return found[0]
+
+
+def was_symbol(name: str) -> bool:
+    """Whether a name was once the symbol of one gene, and is no alias of another."""
+    return name in _table().former
 
 
 def is_distinct(name: str) -> bool:
