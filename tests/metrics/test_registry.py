@@ -12,6 +12,7 @@ from unlasting.metrics import METRICS, Metric, e_distance, energy, gene_weights,
 
 EXPECTED = {
     "e_distance",
+    "e_distance_rooted",
     "emd",
     "mmd",
     "energy",

@@ -45,6 +45,9 @@ class Architecture:
     cell_type_index
         Whether cell types are learnt by index. If not, the control signal describes the cell type, and untrained
         cell types can be predicted.
+    grn_only
+        Whether the control signal enters through the GRN block alone, as published: in the denoiser under a drug, and in
+        the mask network without an MLP beside the block.
     control_residual
         Whether the control signal is added to the denoiser's output.
     detected_genes_slope
@@ -70,6 +73,7 @@ class Architecture:
     knock_out: bool = True
     mask_as_input: bool = True
     cell_type_index: bool = False
+    grn_only: bool = False
     control_residual: bool = False
     detected_genes_slope: bool = True
 
