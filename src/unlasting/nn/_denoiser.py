@@ -98,6 +98,6 @@ class Denoiser(ConditionedNetwork):
         out = self.out(features)
         if self.gate is not None:
             out = out + self.gate(features) * per_gene[0]
-        if self.grn is not None and self.architecture.mask_as_input:
+        if self.grn is not None:
             out = out + gene_wise
         return out + control if self.architecture.control_residual else out
