@@ -11,13 +11,14 @@ Writes `results/closed_form.csv` (normalised scores of held-out cells, nine knoc
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from presets import dense, prepare
-from run import CLEAR, METRICS, RESULTS
+from run import CLEAR, METRICS, RESULTS, keeping
 from torch import Tensor, nn
 
 import unlasting as ul
@@ -26,12 +27,13 @@ from unlasting.baselines import ModelPredictor, NoEffect
 MIN_EXPRESSED = 10
 """Cells of a condition in which a gene is expressed; with fewer, it takes the moments of the controls."""
 VARIANTS: dict[str, dict[str, Any]] = {
-    "as printed": {"mask_rule": "threshold", "hold_silent": False},
-    "masks from mean probabilities": {"hold_silent": False},
-    "silent genes held at noise": {},
+    "as printed": {"mask_rule": "threshold", "hold_silent": False, "last_step": True},
+    "masks from mean probabilities": {"hold_silent": False, "last_step": True},
+    "silent genes held at noise": {"last_step": True},
+    "no last step": {},
     "steps uniform in log-SNR": {"steps": "log_snr"},
 }
-"""Each repair beside those before it; the third is `preset="paper"`."""
+"""Each change beside those before it; the fourth is `preset="paper"`."""
 
 
 class IdealDenoiser(nn.Module):
@@ -44,7 +46,9 @@ class IdealDenoiser(nn.Module):
         super().__init__()
         self.mean, self.sd, self.log_snr = mean, sd, log_snr
 
-    def forward(self, state: Tensor, t: Tensor, mask: Tensor, control: Tensor, conditions: Any, cell_type: Any) -> Tensor:
+    def forward(
+        self, state: Tensor, t: Tensor, mask: Tensor, control: Tensor, conditions: Any, cell_type: Any
+    ) -> Tensor:
         """Predict x_0 from x_t, shape `(n_cells, n_genes)`."""
         mean, sd = (table[conditions.node[:, 0]] for table in (self.mean, self.sd))
         snr = self.log_snr(t).exp()[:, None]
@@ -97,18 +101,13 @@ def run(n_seeds: int) -> None:
     adata = ul.datasets.papalexi()
     scores, latents = [], []
     for seed in range(n_seeds):
-        models: dict[str, Any] = {}
-
-        def making(name: str, options: dict[str, Any], models: dict[str, Any] = models) -> ModelPredictor:
-            def make(screen: Any) -> Any:
-                models[name] = ideal(screen, **options)
-                return models[name]
-
-            return ModelPredictor(make)
-
+        kept: dict[str, list[tuple[Any, Any]]] = {name: [] for name in VARIANTS}
+        ideals = {
+            name: ModelPredictor(keeping(partial(ideal, **options), kept[name])) for name, options in VARIANTS.items()
+        }
         ul.tl.benchmark(
             adata,
-            {name: making(name, options) for name, options in VARIANTS.items()} | {"no effect": NoEffect()},
+            {**ideals, "no effect": NoEffect()},
             splits={"cells": {"kind": "random"}},
             seeds=[seed],
             prepare=prepare,
@@ -116,8 +115,7 @@ def run(n_seeds: int) -> None:
             metrics=METRICS[:2],
         )
         scores.append(adata.uns["unlasting"]["benchmark"].assign(seed=seed))
-        for name, model in models.items():
-            screen = model.adata
+        for name, [(model, screen)] in kept.items():
             is_control = (screen.obs["perturbation"] == "control") & (screen.obs["unlasting_split"] == "test")
             controls = screen[is_control.to_numpy()].copy()
             encoded, on = model.encode(controls, seed=seed), dense(controls) > 0
@@ -127,9 +125,7 @@ def run(n_seeds: int) -> None:
                 )
         pd.concat(scores, ignore_index=True).to_csv(RESULTS / "closed_form.csv", index=False)
         pd.DataFrame(latents).to_csv(RESULTS / "closed_form_latent.csv", index=False)
-    wide = pd.concat(scores).pivot_table(
-        index="predictor", columns=["metric", "gene_set"], values="score", sort=False
-    )
+    wide = pd.concat(scores).pivot_table(index="predictor", columns=["metric", "gene_set"], values="score", sort=False)
     print(wide.round(3).to_string())
     print(pd.DataFrame(latents).groupby(["variant", "genes"], sort=False).mean(numeric_only=True).round(2))
 

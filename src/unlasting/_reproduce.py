@@ -135,7 +135,9 @@ def reproduce(
         If the screen does not fit the experiment.
     """
     if name not in EXPERIMENTS:
-        raise ValueError(f"`experiment` is {name!r}; choose one of {list(EXPERIMENTS)}.{nearest_name(name, EXPERIMENTS)}")
+        raise ValueError(
+            f"`experiment` is {name!r}; choose one of {list(EXPERIMENTS)}.{nearest_name(name, EXPERIMENTS)}"
+        )
     experiment = EXPERIMENTS[name]
     adata = _prepared(_loaded(name, experiment) if data is None else data.copy(), experiment, seed)
     chosen = {**(LAPTOP if short and preset != "default" else {}), **(options or {})}
@@ -155,7 +157,11 @@ def reproduce(
     scores = tl.evaluate(adata, layer=None, baselines={f"unlasting, {preset}": ModelPredictor(make)}, **how)
     printed = printed_tables().query("data == @experiment.printed").assign(source="printed")
     ours = _means(scores).assign(source="here")
-    return {"scores": pd.concat([ours, printed[["source", "tool", *COLUMNS]]], ignore_index=True)[["source", "tool", *COLUMNS]]}
+    return {
+        "scores": pd.concat([ours, printed[["source", "tool", *COLUMNS]]], ignore_index=True)[
+            ["source", "tool", *COLUMNS]
+        ]
+    }
 
 
 def _loaded(name: str, experiment: Experiment) -> AnnData:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from unlasting.diffusion import LinearBetaSchedule, NoiseCoordinates, integrate, log_snr_times
+from unlasting.diffusion import LinearBetaSchedule, log_snr_times
 from unlasting.model import UnlastingModel
 from unlasting.module import LAPTOP, PRESETS, NetworkTraining, Preset
 from unlasting.nn import Architecture
@@ -18,7 +18,6 @@ from unlasting.screen import Perturbation
 T = 500
 ALPHA_BAR = np.cumprod(1.0 - np.linspace(0.1 / T, 20.0 / T, T))
 QUIET = {"show_progress": False}
-REPAIRS = {"mask_rule": "threshold", "hold_silent": False}
 
 
 class Recorder(torch.nn.Module):
@@ -65,49 +64,18 @@ def training_cells(model: UnlastingModel, n: int = 12) -> tuple[torch.Tensor, to
 
 def test_the_presets_differ_in_the_documented_switches_only():
     paper, printed = PRESETS["paper"], PRESETS["paper-as-printed"]
-    changed = paper.replace(**REPAIRS)
-    assert dataclasses.replace(
-        changed, denoiser=dataclasses.replace(changed.denoiser, control_residual=True)
-    ) == dataclasses.replace(printed, last_step=paper.last_step)
-    assert (paper.mask_rule, paper.hold_silent, paper.denoiser.control_residual) == ("probability", True, False)
+    changed = {name: getattr(printed, name) for name in ("mask_rule", "hold_silent", "last_step")}
+    changed["denoiser"] = dataclasses.replace(paper.denoiser, control_residual=True, state_gate=False)
+    assert paper.replace(**changed) == printed
+    assert changed | {"denoiser": None} == {
+        "mask_rule": "threshold",
+        "hold_silent": False,
+        "last_step": True,
+        "denoiser": None,
+    }
+    assert (paper.mask_rule, paper.hold_silent, paper.last_step) == ("probability", True, False)
+    assert (paper.denoiser.control_residual, paper.denoiser.state_gate) == (False, True)
     assert all(preset.steps == "time" for preset in PRESETS.values())
-
-
-def test_eq_1_noise():
-    """`x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps` at every training step."""
-    schedule, coordinates = LinearBetaSchedule(), NoiseCoordinates()
-    x0, eps = torch.rand(T, 3), torch.randn(T, 3)
-    log_snr = schedule.log_snr(torch.arange(T) / (T - 1))[:, None]
-    x_t = coordinates.network_input(coordinates.noised(x0, eps, log_snr), log_snr)
-    expected = np.sqrt(ALPHA_BAR)[:, None] * x0.numpy() + np.sqrt(1.0 - ALPHA_BAR)[:, None] * eps.numpy()
-    np.testing.assert_allclose(x_t.numpy(), expected, atol=2e-5)
-
-
-@pytest.mark.parametrize("encode", [True, False])
-def test_eq_3_ddim(encode):
-    """Steps with `eps_hat = (x_t - sqrt(abar) x0_hat) / sqrt(1 - abar)`, for a network that depends on state and time."""
-    schedule, coordinates = LinearBetaSchedule(), NoiseCoordinates()
-    start, times = torch.rand(4, 3, dtype=torch.float64), schedule.times(50)
-    times = times if encode else times.flip(0)
-
-    def x0_hat(x_t, t):
-        return 0.3 * torch.sin(3.0 * x_t) + 0.1 * t
-
-    def clock(t):
-        return coordinates.clock(schedule.log_snr(t).double())
-
-    def prediction(state, t):
-        return x0_hat(coordinates.network_input(state, schedule.log_snr(t).double()), t.double())
-
-    first, last = (schedule.log_snr(t).double() for t in (times[0], times[-1]))
-    found = coordinates.read(integrate(prediction, coordinates.place(start, first), times, clock, "euler"), last)
-    x = start.clone()
-    steps = np.rint(times.numpy() * (T - 1)).astype(int)
-    for here, there in zip(steps[:-1], steps[1:], strict=True):
-        predicted = x0_hat(x, torch.tensor(here / (T - 1)))
-        eps = (x - np.sqrt(ALPHA_BAR[here]) * predicted) / np.sqrt(1.0 - ALPHA_BAR[here])
-        x = np.sqrt(ALPHA_BAR[there]) * predicted + np.sqrt(1.0 - ALPHA_BAR[there]) * eps
-    np.testing.assert_allclose(found.numpy(), x.numpy(), atol=2e-4)
 
 
 def test_eq_5_the_control_signal(published):
@@ -119,7 +87,10 @@ def test_eq_5_the_control_signal(published):
     n, drawn = 4_000, {}
     for name, code in zip(("source", "target"), codes, strict=True):
         module.denoising_loss(
-            x0[:1].expand(n, -1), torch.full((n,), code), population[:1].expand(n), generator=torch.Generator().manual_seed(0)
+            x0[:1].expand(n, -1),
+            torch.full((n,), code),
+            population[:1].expand(n),
+            generator=torch.Generator().manual_seed(0),
         )
         drawn[name] = recorder.calls[-1]["control"]
     known = module.populations()
@@ -255,7 +226,9 @@ def test_silent_genes_are_held_at_noise_while_encoding(published):
     halfway = recorder.calls[25]
     step = int(np.rint(float(halfway["t"][0]) * (T - 1)))
     seen = halfway["state"].numpy()[silent]
-    np.testing.assert_allclose(seen, np.sqrt(1 - ALPHA_BAR[step]) * latent[silent] / np.sqrt(1 - ALPHA_BAR[-1]), rtol=1e-3)
+    np.testing.assert_allclose(
+        seen, np.sqrt(1 - ALPHA_BAR[step]) * latent[silent] / np.sqrt(1 - ALPHA_BAR[-1]), rtol=1e-3
+    )
 
 
 def test_steps_uniform_in_log_snr():

@@ -214,9 +214,10 @@ PRESETS: Final = {
     "paper": _PAPER,
     "paper-as-printed": dataclasses.replace(
         _PAPER,
-        denoiser=dataclasses.replace(_PUBLISHED, control_residual=True),
+        denoiser=dataclasses.replace(_PUBLISHED, state_gate=False, control_residual=True),
         mask_rule="threshold",
         hold_silent=False,
+        last_step=True,
     ),
 }
 """Presets by name: `default`, the identity bridge; `paper`, the published text, repaired by three switches;
@@ -226,8 +227,7 @@ LAPTOP: Final[dict[str, Any]] = {
     "gene_features": 8,
     "attention_features": 8,
     "width": 256,
-    "time_frequencies": 64,
-    "train_denoiser": NetworkTraining(1_500, 64, 2e-3, 0.0, 0.99),
+    "train_denoiser": NetworkTraining(2_000, 64, 3e-3, 0.0, 0.99),
     "train_mask": NetworkTraining(300, 64, 2e-2, 1e-2, 0.9),
 }
 """Options that shorten the published recipe for a laptop: `UnlastingModel(adata, preset="paper", **LAPTOP)`."""

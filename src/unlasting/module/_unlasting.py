@@ -336,7 +336,9 @@ class UnlastingModule(nn.Module):
         held = encode and self.preset.hold_silent
         coordinates = self._coordinates(expected)
         by_time = self.preset.steps == "time"
-        times = self.schedule.times(self.preset.n_steps) if by_time else log_snr_times(self.schedule, self.preset.n_steps)
+        times = (
+            self.schedule.times(self.preset.n_steps) if by_time else log_snr_times(self.schedule, self.preset.n_steps)
+        )
         first, last = self.schedule.log_snr(times[0]), self.schedule.log_snr(times[-1])
 
         def prediction(state: Tensor, t: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ class Architecture:
         Whether the targets' nodes are zeroed, as for a knock-out but not for activation or knock-down.
     mask_as_input
         Whether the denoiser sees which genes are silent, instead of noise in their place.
+    state_gate
+        Whether a gate lets each gene's state pass beside the denoiser's MLPs, whose width is a bottleneck.
     cell_type_index
         Whether cell types are learnt by index. If not, the control signal describes the cell type, and untrained
         cell types can be predicted.
@@ -72,6 +74,7 @@ class Architecture:
     use_control_moments: bool = True
     knock_out: bool = True
     mask_as_input: bool = True
+    state_gate: bool = True
     cell_type_index: bool = False
     grn_only: bool = False
     control_residual: bool = False

@@ -41,7 +41,7 @@ class Denoiser(ConditionedNetwork):
         self.out_norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, n_genes)
         # The width is a bottleneck between genes; the gate lets a gene's own state pass beside it.
-        self.gate = nn.Linear(width, n_genes) if masked else None
+        self.gate = nn.Linear(width, n_genes) if architecture.state_gate else None
         start_at_zero(self.out, self.gate)
 
     def forward(
@@ -98,6 +98,6 @@ class Denoiser(ConditionedNetwork):
         out = self.out(features)
         if self.gate is not None:
             out = out + self.gate(features) * per_gene[0]
-        if self.grn is not None:
+        if self.grn is not None and self.architecture.mask_as_input:
             out = out + gene_wise
         return out + control if self.architecture.control_residual else out
