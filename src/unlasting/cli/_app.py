@@ -28,7 +28,9 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """List the commands in the order of their use."""
-        return sorted(self.commands, key=["demo", "check", "train", "predict", "evaluate", "rank", "doctor"].index)
+        return sorted(
+            self.commands, key=["demo", "check", "train", "predict", "evaluate", "rank", "reproduce", "doctor"].index
+        )
 
     def main(self, args: Any = None, *others: Any, **options: Any) -> Any:
         """Run the command line."""
