@@ -177,8 +177,8 @@ def grn(
     if known is not None:
         stored["target_embedding"] = {"names": known.names, "matrix": known.matrix, "origin": known.origin}
         if known.features is not None:
-            symbols = [aliases.get(name, name) for name in known.names]
-            features = known.features(list(known.names), symbols, sorted(asked))
+            own_names = [aliases.get(name, name) for name in known.names]
+            features = known.features(list(known.names), own_names, sorted(asked))
             stored["target_embedding"] |= {"features": features} if features.shape[1] else {}
     keys.write(adata)
     if known is not None and len(aliases) > len(genes) / 2:
