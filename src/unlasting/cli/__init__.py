@@ -11,6 +11,7 @@ from unlasting.cli._doctor import doctor
 from unlasting.cli._evaluate import evaluate
 from unlasting.cli._predict import predict
 from unlasting.cli._rank import rank
+from unlasting.cli._reproduce import reproduce
 from unlasting.cli._train import train
 
-__all__ = ["app", "check", "demo", "doctor", "evaluate", "predict", "rank", "train"]
+__all__ = ["app", "check", "demo", "doctor", "evaluate", "predict", "rank", "reproduce", "train"]

@@ -15,7 +15,7 @@ SPLITS = (
     "random", "unseen_perturbation", "leave_one_out", "unseen_combo", "unseen_drug", "unseen_dose", "unseen_cell_type",
     "unseen_pair", "reference",
 )  # fmt: skip
-PRESETS = ("default", "paper")
+PRESETS = ("default", "paper", "paper-as-printed")
 MODES = ("knockout", "knockdown", "activation")
 CELLS = ("test", "all")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")

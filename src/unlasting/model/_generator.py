@@ -122,11 +122,15 @@ class Generator:
         return self.module.encode(x0, noise, signal, self._conditions[codes], populations, expected)
 
     def _encode(self, rows: np.ndarray) -> None:
-        """Encode the sources that have not been encoded yet; the latents of expressed genes need no noise."""
+        """Encode the sources that have not been encoded yet, with their own noise where the network sees it."""
         new = np.array([row for row in rows if row not in self._latents], dtype=int)
         if not len(new):
             return
-        latent = self.encode(new, np.full(len(new), -1))
+        eps = None
+        if not self.module.preset.denoiser.mask_as_input:
+            names = [self.sources.names[row] for row in new]
+            eps = torch.from_numpy(cell_noise(names, [0] * len(new), self.module.n_genes, self.seed)[0])
+        latent = self.encode(new, np.full(len(new), -1), eps)
         # copies: a view of one row would keep all rows in memory
         self._latents.update(
             (row, values.copy()) for row, values in zip(new.tolist(), latent.float().cpu().numpy(), strict=True)
