@@ -239,7 +239,7 @@ def train(
     library_size_key: Annotated[str | None, typer.Option(help="Column of obs with the full library size.")] = None,
     n_top_genes: Annotated[int, typer.Option(help="Highly variable genes to keep, besides the targets.")] = 2_000,
     mode: Annotated[str, typer.Option(help="knockout, knockdown or activation.")] = "knockout",
-    preset: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    preset: Annotated[str, typer.Option(help="default, paper or paper-as-printed.")] = "default",
     max_steps: MaxSteps = None,
     accelerator: Accelerator = "auto",
     seed: Seed = 0,
