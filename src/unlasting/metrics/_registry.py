@@ -11,7 +11,7 @@ import numpy as np
 
 from unlasting.metrics._change import mse_change, pearson_change
 from unlasting.metrics._differential import de_direction, de_lfc_spearman, de_overlap, de_recall
-from unlasting.metrics._discrimination import discrimination_score, perturbation_spread
+from unlasting.metrics._discrimination import centroid_accuracy, discrimination_score, perturbation_spread
 from unlasting.metrics._distances import e_distance, mmd
 from unlasting.metrics._matrices import Matrix
 from unlasting.metrics._per_gene import emd, energy
@@ -22,7 +22,6 @@ from unlasting.metrics._structure import (
     library_size_error,
     zero_fraction_error,
 )
-from unlasting.metrics._systema import centroid_accuracy
 from unlasting.metrics._weighted import de_auprc, weighted_mse, weighted_r2_change
 from unlasting.screen import MissingKeyError, nearest_name
 
@@ -205,6 +204,9 @@ def _register_all() -> None:
     unbiased_e = partial(e_distance, unbiased=True)
     add("e_distance", unbiased_e, 0.0, CELLS, "distance between distributions of cells (unbiased)", "expression")
     add("emd", emd, 0.0, CELLS, "Wasserstein distance, mean over genes", "expression")
+    rooted_e = partial(e_distance, unbiased=True, sqrt=True)
+    meaning = "square root of the unbiased E-distance, as in the published tables"
+    add("e_distance_rooted", rooted_e, 0.0, CELLS, meaning, "square root of expression")
     unbiased_energy = partial(energy, unbiased=True)
     add("energy", unbiased_energy, 0.0, CELLS, "energy distance, mean over genes (unbiased)", "expression")
     add("mmd", mmd, 0.0, CELLS, "squared maximum mean discrepancy, Gaussian kernel (unbiased)")

@@ -49,13 +49,8 @@ class StackedGraph(NamedTuple):
 class SharedGraph(nn.Module):
     """One graph with self-loops, as index tensors sorted by target and then by source.
 
-    Parameters
-    ----------
-    edge_index
-        Source and target node for every directed edge, shape `(2, n_edges)`. Repeated edges count once, and every
-        node gets one self-loop.
-    n_nodes
-        Number of nodes.
+    `edge_index` holds source and target node for every directed edge, shape `(2, n_edges)`. Repeated edges count once, and
+    every node gets one self-loop.
     """
 
     def __init__(self, edge_index: Tensor, n_nodes: int) -> None:
@@ -154,16 +149,8 @@ class _WeightedNeighbourSum(torch.autograd.Function):
 def weighted_neighbour_sum(graph: SharedGraph, weights: Tensor, features: Tensor, heads: int) -> Tensor:
     """Sum the neighbours' features, shape `(n_copies, n_nodes, heads, n_features)`.
 
-    Parameters
-    ----------
-    graph
-        The graph that all copies share.
-    weights
-        One weight for each edge and head, shape `(n_copies, heads * n_edges)`, ordered as in `graph.stacked`.
-    features
-        Shape `(n_copies, n_nodes, n_features)`.
-    heads
-        Number of heads.
+    There is one weight for each edge and head, shape `(n_copies, heads * n_edges)`, ordered as in `graph.stacked`. Features
+    have the shape `(n_copies, n_nodes, n_features)`.
     """
     n_copies, n_nodes, n_features = features.shape
     stacked = graph.stacked(n_copies, heads)
@@ -183,17 +170,6 @@ class SharedGraphAttention(nn.Module):
 
     Values and gradients equal `torch_geometric.nn.GATConv(concat=False)` over one graph copy per cell. Memory grows
     as `cells x edges x heads`, whatever the number of features.
-
-    Parameters
-    ----------
-    graph
-        The graph, with self-loops.
-    in_features
-        Node feature width.
-    out_features
-        Output width.
-    heads
-        Number of attention heads.
     """
 
     def __init__(self, graph: SharedGraph, in_features: int, out_features: int, heads: int = 2) -> None:
@@ -251,18 +227,8 @@ class SharedGraphAttention(nn.Module):
 class MessagePassingLayer(nn.Module):
     """A torch-geometric message-passing layer instead of the fused attention, over one graph copy per cell.
 
-    Parameters
-    ----------
-    graph
-        The graph, with self-loops.
-    in_features
-        Node feature width.
-    out_features
-        Output width.
-    heads
-        Number of heads, averaged, for layers that have heads.
-    layer
-        The class, called as `layer(in_features, out_features)` and applied as `layer(features, edge_index)`.
+    The class `layer` is called as `layer(in_features, out_features)` and applied as `layer(features, edge_index)`. Its heads, if
+    any, are averaged.
     """
 
     def __init__(
@@ -299,13 +265,7 @@ class MessagePassingLayer(nn.Module):
 
 
 def layer_path(attention: str | type) -> str:
-    """Name the GRN block's layer in a form that JSON can hold: `gat`, or the class's import path.
-
-    Raises
-    ------
-    ValueError
-        If it is neither `gat` nor an importable message-passing layer.
-    """
+    """Name the GRN block's layer in a form that JSON can hold: `gat`, or the class's import path."""
     path = attention if isinstance(attention, str) else f"{attention.__module__}.{attention.__qualname__}"
     if path != FUSED:
         _layer_class(path)

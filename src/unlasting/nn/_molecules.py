@@ -12,15 +12,15 @@ from unlasting.effects import ConditionTensors
 from unlasting.nn._conditions import dose_gate
 
 
+def has_drug(conditions: ConditionTensors) -> Tensor:
+    """Whether a condition contains a drug, shape `(n_conditions,)`."""
+    return (conditions.molecule >= 0).any(-1)
+
+
 class MoleculeEncoder(nn.Module):
     """Sum the embeddings of a condition's molecules, each scaled by a learnt dose gate.
 
-    Parameters
-    ----------
-    molecules
-        All molecule embeddings, shape `(n_molecules, n_features)`; part of the screen, not saved with the weights.
-    out_features
-        Output width.
+    All molecule embeddings, shape `(n_molecules, n_features)`, are part of the screen and not saved with the weights.
     """
 
     def __init__(self, molecules: Tensor, out_features: int) -> None:
@@ -39,15 +39,7 @@ class MoleculeEncoder(nn.Module):
 
 
 class MoleculeFusion(nn.Module):
-    """Replace the genes' features by `Phi_f(features || F)` under a drug with molecule embedding `F`.
-
-    Parameters
-    ----------
-    molecules
-        All molecule embeddings, shape `(n_molecules, n_features)`.
-    features
-        Gene feature width.
-    """
+    """Replace the genes' features by `Phi_f(features || F)` under a drug with molecule embedding `F`."""
 
     def __init__(self, molecules: Tensor, features: int) -> None:
         super().__init__()
@@ -58,5 +50,4 @@ class MoleculeFusion(nn.Module):
     def forward(self, genes: Tensor, conditions: ConditionTensors) -> Tensor:
         """Fuse features, shape `(n_cells, n_nodes, features)`; cells without a drug keep theirs."""
         fused = self.gene_proj(genes) + self.molecule_proj(self.molecule(conditions))[:, None]
-        has_drug = (conditions.molecule >= 0).any(-1)
-        return torch.where(has_drug[:, None, None], functional.silu(fused), genes)
+        return torch.where(has_drug(conditions)[:, None, None], functional.silu(fused), genes)
