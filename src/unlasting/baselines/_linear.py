@@ -67,7 +67,7 @@ class Linear(_Ridge, Shift):
         self.n_components = n_components
 
     def _learn(self, adata: AnnData) -> None:
-        self.embedding_ = embedding_of(adata, self.embedding)
+        self.embedding_ = embedding_of(adata, self.embedding, self.training_)
         if self.embedding is None:
             known = [] if self.embedding_ is None else [self.embedding_]
             self.embedding_ = side_by_side([self._loadings(), *known])
@@ -97,7 +97,7 @@ class ZeroAwareRidge(_Ridge, ZeroAware):
         self.embedding = embedding
 
     def _learn(self, adata: AnnData) -> None:
-        self.embedding_ = embedding_of(adata, self.embedding)
+        self.embedding_ = embedding_of(adata, self.embedding, self.training_)
         self._maps = {}
 
     def _effects(self, condition: Condition) -> np.ndarray:

@@ -25,8 +25,9 @@ class TargetSimilarity(Baseline):
         self.embedding = embedding
 
     def _learn(self, adata: AnnData) -> None:
-        self.embedding_ = embedding_of(adata, self.embedding)
+        self.embedding_ = embedding_of(adata, self.embedding, self.training_)
         self._thresholds: dict[str, float] = {}
+        self._unit_rows: dict[str, np.ndarray] = {}
 
     def _nearest(self, condition: Condition, others: Iterable[Condition]) -> tuple[Condition, float]:
         """Find the most similar other perturbation, at the nearest dose, and its similarity.
@@ -51,8 +52,11 @@ class TargetSimilarity(Baseline):
         return found, similarity[found]
 
     def _unit_row(self, condition: Condition) -> np.ndarray:
-        row = rows_of(self.embedding_, self.training_.targets(condition.perturbation))
-        return row / (np.linalg.norm(row) or 1.0)
+        name = condition.perturbation
+        if name not in self._unit_rows:
+            row = rows_of(self.embedding_, self.training_.targets(name))
+            self._unit_rows[name] = row / (np.linalg.norm(row) or 1.0)
+        return self._unit_rows[name]
 
 
 class NearestTarget(TargetSimilarity):

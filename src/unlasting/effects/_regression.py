@@ -251,9 +251,7 @@ def _slope(predicted: np.ndarray, measured: np.ndarray, group: np.ndarray, impor
     Slopes above 1 are not used: they made errors larger on nearly all development screens.
     """
     codes = np.unique(group, return_inverse=True)[1]
-    product, square = (
-        np.bincount(codes, weights=(predicted * other) @ importance) for other in (measured, predicted)
-    )
+    product, square = (np.bincount(codes, weights=(predicted * other) @ importance) for other in (measured, predicted))
     if len(product) < 2 or square.sum() <= 0:
         return 1.0
     typical = (square**2).sum() / square.sum()
@@ -297,9 +295,7 @@ class _Spectrum:
         shrunken = 1.0 / (1.0 + self.values[:, None] * _SIZES)
         return self.root @ (rotated * ((shrunken * _SIZES) @ sizes)), self.root @ (rotated * (shrunken @ sizes))
 
-    def without(
-        self, group: np.ndarray, measured: np.ndarray, covariance: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def without(self, group: np.ndarray, measured: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predict every row from the rows outside its group: its effects, and the error that it shares with them.
 
         Each output has its likeliest size.
