@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -114,7 +114,10 @@ class EffectsModel:
         Shape `(n, 3, n_genes)`; 0 for the control.
         """
         context, means = (part.cpu().numpy() for part in (populations.cell_type, populations.mean.double()))
-        effects = self.regression.effects(self._describe(perturbations), context, means)
+        described, untrained = (
+            _once(describe, perturbations) for describe in (self.features, self.features.untrained)
+        )
+        effects = self.regression.effects(described, untrained, context, means)
         n_genes = effects.shape[2]
         for row, perturbation in enumerate(perturbations):
             columns = self.vocabulary.measured_targets(perturbation, n_genes)
@@ -151,9 +154,7 @@ class EffectsModel:
 
     def _describe(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Describe conditions, each distinct one once."""
-        row = {perturbation: i for i, perturbation in enumerate(dict.fromkeys(perturbations))}
-        described = self.features(list(row))
-        return described if len(row) == len(perturbations) else described[[row[p] for p in perturbations]]
+        return _once(self.features, perturbations)
 
     def state(self) -> dict[str, np.ndarray]:
         """Get all fitted arrays by name."""
@@ -189,6 +190,15 @@ class EffectsModel:
             ConditionFeatures(vocabulary, DoseCurves(**parts["dose"]), similarity),
             EffectRegression(**parts["regression"], contexts=ContextKernel(**parts["contexts"])),
         )
+
+
+def _once(
+    describe: Callable[[Sequence[Perturbation]], np.ndarray], perturbations: Sequence[Perturbation]
+) -> np.ndarray:
+    """Describe each distinct condition once."""
+    row = {perturbation: i for i, perturbation in enumerate(dict.fromkeys(perturbations))}
+    described = describe(list(row))
+    return described if len(row) == len(perturbations) else described[[row[p] for p in perturbations]]
 
 
 def _context_means(statistics: ScreenStatistics, cells: ScreenCells) -> np.ndarray:

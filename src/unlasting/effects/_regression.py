@@ -146,13 +146,17 @@ class EffectRegression:
         arrays = (relevance, specific, features, coefficients, precision, target_effects, control_error, slopes)
         return cls(contexts, *map(_single, arrays))
 
-    def effects(self, features: np.ndarray, context: np.ndarray, means: np.ndarray) -> np.ndarray:
+    def effects(
+        self, features: np.ndarray, untrained: np.ndarray, context: np.ndarray, means: np.ndarray
+    ) -> np.ndarray:
         """Predict effects without on-target effects.
 
         Parameters
         ----------
         features
             The conditions' features, shape `(n, n_features)`.
+        untrained
+            Their untrained part, see :meth:`ConditionFeatures.untrained`, shape `(n, n_features)`.
         context
             Codes of their contexts, -1 for a new one, shape `(n,)`.
         means
@@ -163,12 +167,12 @@ class EffectRegression:
         Effects on log-odds, on the mean in s.d. and on the log s.d., shape `(n, 3, n_genes)`.
         """
         between = _single(self.contexts(context, means))
-        kernel = self._kernel(features)[:, :, None] * between[:, None]  # (n, n_trained, n_contexts)
+        slope = np.where(context >= 0, 1.0, self.slopes[1].astype(np.float64))[:, None]
+        similarity = slope * self._kernel(features) + (self.slopes[0] - slope) * self._kernel(untrained)
+        kernel = similarity[:, :, None] * between[:, None]  # (n, n_trained, n_contexts)
         n_parameters, n_genes = self.coefficients.shape[2:]
         coefficients = self.coefficients.reshape(-1, n_parameters * n_genes)
-        effects = _matmul(kernel.reshape(len(kernel), -1), coefficients).reshape(-1, n_parameters, n_genes)
-        slope = np.where(self.is_trained(features), np.where(context >= 0, 1.0, self.slopes[1]), self.slopes[0])
-        return effects * slope[:, None, None]
+        return _matmul(kernel.reshape(len(kernel), -1), coefficients).reshape(-1, n_parameters, n_genes)
 
     def support(self, features: np.ndarray) -> np.ndarray:
         """Get the target-specific variance that trained conditions explain, as a share in [0, 1], shape `(n,)`.
