@@ -113,8 +113,8 @@ def test_rows_weigh_conditions_and_fill_gaps_as_described(tables: Any) -> None:
     assert subsets["values"]["selector"] == pytest.approx(1.0)
     single = tables.best_single(lines.reset_index())
     assert single == {"e_distance": "linear", "emd": "linear"}
-    rules = tables.rules_table(lines.reset_index(), single).splitlines()
-    assert rules[-1] == "| (d) rows with their interval above 1 | none | none |"
+    rules = tables.rules_table(lines.reset_index()).splitlines()
+    assert rules[-1] == "| (d) score with its interval above 1 | none | none | none |"
 
 
 def test_slopes_and_shares_are_ratios_of_sums(tables: Any) -> None:

@@ -290,7 +290,7 @@ def choices(row: Row, screen: Any, reference: str) -> pd.DataFrame:
     found = train.uns["unlasting"]["benchmark_scores"].rename(columns={"split": "unit"})
     chosen = []
     for metric, part in found.groupby("metric", sort=False):
-        losses = complete(part).groupby("predictor")[["value", "floor"]].sum()
+        losses = complete(part).groupby("predictor")[["value", "floor"]].sum().loc[part["predictor"].unique()]
         chosen.append({"metric": metric, "predictor": (losses["value"] - losses["floor"]).idxmin()})
     return pd.DataFrame(chosen).assign(n_left_out=len(folds))
 
