@@ -233,10 +233,9 @@ def draw_closed_form(ink: str, page: str) -> Figure:
         for y, name in zip(place, order, strict=True):
             panel.plot(found.get_group(name), [y] * len(found.get_group(name)), "o", color=ink, markersize=3)
         panel.axvline(1.0, color=QUIET, linewidth=1.0)
-        panel.text(1.0, -0.75, "no effect", ha="center", va="bottom", color=ink, fontsize=8)
         panel.set_title(title, color=ink, fontsize=10)
         panel.set_xscale("symlog", linthresh=0.2)
-        panel.set_xticks([0, 0.1, 1, 5], ["0", "0.1", "1", "5"])
+        panel.set_xticks([0, 0.1, 1, 5], ["0", "0.1", "1\nno effect", "5"])
         panel.set_yticks(place, order)
         panel.tick_params(colors=ink, length=0)
         panel.spines[["top", "right", "left"]].set_visible(False)
