@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 
 import anndata
 import numpy as np
@@ -13,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from typer.testing import CliRunner
 
 import unlasting
-from unlasting import datasets, tl
+from unlasting import cli, datasets, model, module, pp, tl
 from unlasting.cli import app
 from unlasting.model import UnlastingModel
 
@@ -47,6 +50,7 @@ def place(tmp_path_factory):
     best = trained.pop("best_validation_scores")
     assert list(best) == ["denoiser", "mask"]
     assert all(score > 0 for score in best.values())
+    assert trained.pop("next") == f"unlasting predict --model {shlex.quote(str(folder / 'model'))} -o predicted.h5ad"
     assert trained == {"model": str(folder / "model"), "n_cells": adata.n_obs, "n_genes": trained["n_genes"]}
     (folder / "text.h5ad").write_text("no screen")
     return folder
@@ -59,17 +63,23 @@ def predicted(place):
     return path
 
 
-def test_every_cell_of_the_training_screen_gets_a_cell(place, predicted):
+def test_every_held_out_cell_of_the_training_screen_gets_a_cell(place, predicted):
     adata = anndata.read_h5ad(predicted)
-    assert adata.layers["unlasting"].shape == adata.shape
+    is_held_out = (adata.obs["perturbation"] != "control") & (adata.obs["unlasting_split"] == "test")
+    assert is_held_out.any()
+    assert list(adata.obs["unlasting_source"] != "") == list(is_held_out)
+    assert list(np.diff(adata.layers["unlasting"].indptr) > 0) == list(is_held_out)
     assert set(adata.obs["unlasting_split"]) == {"train", "val", "test"}
     assert not list(place.glob(".partial*"))
 
 
-def test_the_raw_file_gives_the_same_cells(place, predicted, tmp_path):
-    results("predict", place / "screen.h5ad", "--model", place / "model", "-o", tmp_path / "again.h5ad")
-    first, again = anndata.read_h5ad(predicted), anndata.read_h5ad(tmp_path / "again.h5ad")
+def test_the_raw_file_gives_the_same_cells(place, tmp_path):
+    for file, name in (([place / "screen.h5ad"], "again.h5ad"), ([], "first.h5ad")):
+        results("predict", *file, "--model", place / "model", "--cells", "all", "-o", tmp_path / name)
+    first, again = anndata.read_h5ad(tmp_path / "first.h5ad"), anndata.read_h5ad(tmp_path / "again.h5ad")
     controls = (first.obs["perturbation"] == "control").to_numpy()
+    assert controls.any()
+    assert (first.obs["unlasting_source"][controls] == first.obs_names[controls]).all()
     np.testing.assert_array_equal(first.X.toarray(), again.X.toarray())
     np.testing.assert_allclose(
         first.layers["unlasting"][controls].toarray(), again.layers["unlasting"][controls].toarray(), atol=1e-5
@@ -88,7 +98,9 @@ def test_new_cells_under_perturbations(place, tmp_path):
 
 
 def test_scores_are_those_of_the_api(place, predicted, tmp_path):
-    said = results("evaluate", predicted, "-o", tmp_path / "scores.csv", "--seed", 3)
+    figures = tmp_path / "figures"
+    said = results("evaluate", predicted, "-o", tmp_path / "scores.csv", "--seed", 3, "--figures", figures)
+    assert sorted(file.name for file in figures.iterdir()) == ["heatmap.png", "scores.png"]
     adata = anndata.read_h5ad(predicted)
     scores = tl.evaluate(adata, seed=3)
     pd.testing.assert_frame_equal(
@@ -192,8 +204,7 @@ def test_the_demo_writes_all_that_it_names(monkeypatch, tmp_path):
     assert set(said) == {"cells", "scores", "scores_figure", "bimodal_genes_figure", "model"}
     assert sorted(map(str, (tmp_path / "demo").iterdir())) == sorted(said.values())
     adata = anndata.read_h5ad(said["cells"])
-    generated = np.isfinite(adata.layers["unlasting"]).all(axis=1)
-    assert list(generated) == list(adata.obs["unlasting_split"] == "test")
+    assert list(adata.obs["unlasting_source"] != "") == list(adata.obs["unlasting_split"] == "test")
     assert {row["gene_set"] for row in summary} == {"all", "de20", "de40"}
     assert {"e_distance", "emd", "pearson_change"} <= {row["metric"] for row in summary}
 
@@ -239,7 +250,7 @@ def test_existing_files_stay_when_writing_fails(place, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_read_only_is_found_before_the_work(place, tmp_path, monkeypatch):
-    monkeypatch.setattr("unlasting.cli.os.access", lambda path, mode: str(path) != str(tmp_path))
+    monkeypatch.setattr("unlasting.cli._files.os.access", lambda path, mode: str(path) != str(tmp_path))
     monkeypatch.setattr(UnlastingModel, "train", None)
     for command in (
         ["train", place / "screen.h5ad", "-m"],
@@ -275,9 +286,13 @@ def test_an_interruption_is_reported_and_the_weights_are_saved(place, monkeypatc
 FAULTS = {
     "no file": (["train", "{}/nothing.h5ad"], 2, "'{}/nothing.h5ad' does not exist"),
     "no command": (["trian"], 2, "No such command 'trian'"),
-    "no steps": (["demo", "--max-steps", "0"], 2, "--max-steps"),
+    "no steps": (["demo", "--max-steps", "-1"], 2, "--max-steps"),
     "no seed": (["demo", "--seed", "-1"], 2, "--seed"),
-    "no such accelerator": (["demo", "--accelerator", "gup"], 2, "'gup' is none of auto, cpu, gpu, cuda and mps"),
+    "no such accelerator": (
+        ["demo", "--accelerator", "gup"],
+        2,
+        "'gup' is none of auto, cpu, gpu, cuda, mps. Did you mean 'gpu'?",
+    ),
     "accelerator": (["demo", "--accelerator", "mps"], 2, "there is no 'mps' here; `unlasting doctor`"),
     "dose": (["predict", "-m", "{}/model", "--dose", "1"], 2, "it needs --perturbation"),
     "model is a file": (["train", "{}/screen.h5ad", "-m", "{}/text.h5ad", "--force"], 1, "'{}/text.h5ad' is a file"),
@@ -290,19 +305,35 @@ FAULTS = {
     "model there": (["train", "{}/screen.h5ad", "-m", "{}/model"], 1, "'{}/model' exists already. Pass --force"),
     "demo there": (["demo", "-o", "{}/model"], 1, "'{}/model' exists already. Pass --force"),
     "label": (["train", "{}/screen.h5ad", "--control", "contrl"], 1, "Did you mean 'control'?"),
-    "column": (["train", "{}/screen.h5ad", "--perturbation-key", "gene"], 1, "`perturbation_key` is 'gene'"),
-    "split": (["train", "{}/screen.h5ad", "--split", "randm"], 1, "Did you mean 'random'?"),
-    "preset": (["train", "{}/screen.h5ad", "--preset", "papper"], 1, "Did you mean 'paper'?"),
-    "prior": (["train", "{}/screen.h5ad", "--prior", "gone"], 1, "gone"),
+    "column": (["train", "{}/screen.h5ad", "--perturbation-key", "gene"], 1, "`--perturbation-key` is 'gene'"),
+    "split": (["train", "{}/screen.h5ad", "--split", "randm"], 2, "Did you mean 'random'?"),
+    "preset": (["train", "{}/screen.h5ad", "--preset", "papper"], 2, "Did you mean 'paper'?"),
+    "prior": (
+        ["train", "{}/screen.h5ad", "--prior", "gone"],
+        2,
+        "'gone' is none of go and none, and no file or folder",
+    ),
+    "held-out without a split": (["train", "{}/screen.h5ad", "--test", "T1"], 2, "they need --split"),
+    "unknown held-out": (
+        ["train", "{}/screen.h5ad", "--split", "leave_one_out", "--test", "T9999"],
+        1,
+        "`--test` names 'T9999'",
+    ),
+    "no such layer": (["train", "{}/screen.h5ad", "--layer", "raw"], 1, "`--layer` is 'raw'"),
+    "no checkpoint": (["train", "{}/screen.h5ad", "--resume", "{}/run.ckpt"], 2, "'{}/run.ckpt' does not exist"),
+    "form of cells": (["predict", "-m", "{}/model", "-o", "{}/cells.csv"], 1, "must end in .h5ad or .zarr"),
+    "form of scores": (["rank", "-m", "{}/model", "-o", "{}/rank.xlsx"], 1, "must end in .csv or .tsv"),
+    "cells": (["predict", "-m", "{}/model", "--cells", "tset"], 2, "Did you mean 'test'?"),
+    "cell type": (["rank", "-m", "{}/model", "-p", "T1", "--cell-type", "B"], 1, "no control cells of `--cell-type B`"),
     "no model": (["predict", "-m", "{}/nowhere"], 1, "'{}/nowhere' holds no saved model"),
     "target": (["predict", "-m", "{}/model", "-p", "T1+XYZ"], 1, "Nothing is known of the target 'XYZ'"),
-    "n_cells": (["predict", "-m", "{}/model", "-p", "T1", "--n-cells", "0"], 1, "`n_cells` is 0"),
+    "n_cells": (["predict", "-m", "{}/model", "-p", "T1", "--n-cells", "0"], 2, "--n-cells"),
     "not prepared": (
         ["evaluate", "{}/screen.h5ad"],
         1,
         "'{}/screen.h5ad' was not prepared: it has no recorded keys",
     ),
-    "no layer": (["evaluate", "{}/model/adata.h5ad"], 1, "`adata.layers` has no 'unlasting'"),
+    "no layer": (["evaluate", "{}/model/adata.h5ad"], 1, "`layers` has no 'unlasting'"),
 }
 
 
@@ -356,12 +387,170 @@ def test_the_doctor_finds_what_is_broken(monkeypatch):
 
 def test_help_has_an_example_of_each_command():
     assert call("--help").exit_code == 0
-    for command in ("demo", "check", "train", "predict", "evaluate", "doctor"):
-        done = call(command, "--help")
+    for command in ("demo", "check", "train", "predict", "evaluate", "rank", "doctor"):
+        done = call(command, "-h")
         assert done.exit_code == 0
-        assert command == "doctor" or f"Example: unlasting {command}" in " ".join(done.stdout.split())
+        assert f"Example: unlasting {command}" in " ".join(done.stdout.split())
         assert "--json" in done.stdout
 
 
 def test_the_version_is_that_of_the_package():
     assert call("--version").output.split() == ["unlasting", unlasting.__version__]
+
+
+def test_choices_are_those_of_the_package():
+    assert set(cli._options.SPLITS) == set(pp._split.SPLIT_KINDS)
+    assert set(cli._options.PRESETS) == set(module._presets.PRESETS)
+    assert cli._options.MODES == model._setup.MODES
+
+
+def test_usage_is_checked_before_the_package_is_imported(tmp_path):
+    for arguments in (
+        ["train", str(tmp_path / "nothing.h5ad")],
+        ["train", __file__, "--splt", "random"],
+        ["train", __file__, "--split", "randm"],
+        ["train", __file__, "--prior", "gone"],
+        ["predict", "-m", str(tmp_path)],
+        ["predict", "-o", __file__],
+        ["rank", "-m", str(tmp_path)],
+        ["-h"],
+    ):
+        code = (
+            "import sys\nfrom unlasting.cli import app\ntry:\n    app(sys.argv[1:])\nexcept SystemExit:\n"
+            "    print(sorted({'pandas', 'numpy', 'anndata', 'torch', 'scvi'} & set(sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        assert done.stdout.splitlines()[-1] == "[]", (arguments, done.stderr)
+
+
+def test_errors_are_json_with_json(place):
+    for fault, (arguments, code, message) in FAULTS.items():
+        done = call(*[argument.format(place) for argument in arguments], "--json")
+        assert done.exit_code == code, fault
+        found = json.loads(done.stdout)["error"]
+        assert set(found) == {"type", "message"}
+        assert "".join(message.format(place).split()) in "".join(found["message"].split()), fault
+
+
+def test_messages_name_options():
+    names = {"perturbation_key": "--perturbation-key", "control": "--control", "force": "--force", "file": "file"}
+    for message, expected in (
+        ("`perturbation_key` is 'x'", "`--perturbation-key` is 'x'"),
+        ("give `perturbation_key='gene'`.", "give `--perturbation-key gene`."),
+        ("name all: `control=['NT', 'safe']`", "name all: `--control NT --control safe`"),
+        ("Pass `overwrite=True`", "Pass `--force`"),
+        ("`file` and `dose_key` stay", "`file` and `dose_key` stay"),
+        ("in `adata.obs['x']`, `adata` is", "in `obs['x']`, the file is"),
+        ("Call `pp.split(adata, 'random')` first", "Call `unlasting train --split KIND` first"),
+        ("Run `model.predict(adata)`", "Run `unlasting predict`"),
+    ):
+        assert cli._wording.with_options(message, names) == expected
+
+
+def test_named_targets_are_held_out_in_a_column_of_choice(place, tmp_path):
+    options = ["--split", "leave_one_out", "--test", "T1", "--test", "T2", "--val", "T3", "--split-key", "part"]
+    extra = ["--targets", "IRF3", "--prior", "go", "--prior", tmp_path / "edges.csv"]
+    pd.DataFrame({"source": ["T1", "T2"], "target": ["T3", "T4"]}).to_csv(tmp_path / "edges.csv", index=False)
+    found = results("train", place / "screen.h5ad", *options, *extra, "-m", tmp_path / "model", *TINY)
+    assert set(found["held_out"]) >= {"T1", "T2"}
+    adata = anndata.read_h5ad(tmp_path / "model" / "adata.h5ad")
+    parts = adata.obs.groupby("perturbation", observed=True)["part"].agg(lambda part: part.unique().tolist())
+    assert (parts["T1"], parts["T2"], parts["T3"]) == (["test"], ["test"], ["val"])
+    assert "unlasting_split" not in adata.obs
+    assert "IRF3" in adata.uns["unlasting"]["grn"]["nodes"]
+    again = results("train", tmp_path / "model" / "adata.h5ad", "--split-key", "part", "-m", tmp_path / "again", *TINY)
+    assert again["held_out"] == found["held_out"]
+
+
+def test_counts_in_a_layer_and_cells_in_zarr(place, tmp_path):
+    adata = anndata.read_h5ad(place / "screen.h5ad")
+    adata.layers["umi"] = adata.X.copy()
+    adata.X = np.log1p(adata.X.toarray() * 1.7) if hasattr(adata.X, "toarray") else np.log1p(adata.X * 1.7)
+    adata.layers["another"] = adata.layers["umi"] * 2
+    adata.write_h5ad(tmp_path / "layers.h5ad")
+    results("train", tmp_path / "layers.h5ad", "--layer", "umi", "--max-steps", 0, "-m", tmp_path / "model")
+    trained = anndata.read_h5ad(tmp_path / "model" / "adata.h5ad")
+    expected = adata[:, trained.var_names].layers["umi"]
+    np.testing.assert_array_equal(
+        trained.layers["counts"].toarray(), np.asarray(expected.todense() if hasattr(expected, "todense") else expected)
+    )
+    results("predict", "-m", tmp_path / "model", "-p", "T1", "--n-cells", 3, "-o", tmp_path / "cells.zarr")
+    assert anndata.read_zarr(tmp_path / "cells.zarr").n_obs == 3
+    assert call("predict", "-m", tmp_path / "model", "-p", "T1", "-o", tmp_path / "cells.zarr").exit_code == 1
+
+
+def test_a_ranking_is_that_of_the_api(place, tmp_path):
+    found = results("rank", "-m", place / "model", "--n-cells", 30, "-o", tmp_path / "rank.tsv", "--seed", 2)
+    table = pd.read_csv(tmp_path / "rank.tsv", sep="\t")
+    assert found["n_conditions"] == len(table) == len(found["rows"])
+    trained = UnlastingModel.load(place / "model", accelerator="cpu")
+    names = [name for names in trained.targets.values() for name in names]
+    cells = trained.generate(names, 30, seed=2, show_progress=False)
+    expected = tl.rank(trained.adata, predictions=cells, seed=2)
+    np.testing.assert_allclose(table["score"], expected["score"])
+    assert list(table["condition"]) == list(expected["condition"])
+    asked = ["-p", "T1", "-p", "T2+T1", "--toward", "T3", "--toward", "T4", "--n-cells", 20, "-o", tmp_path / "two.csv"]
+    done = call("rank", "-m", place / "model", *asked)
+    assert set(pd.read_csv(tmp_path / "two.csv")["condition"]) == {"T1", "T1+T2"}
+    assert set(pd.read_csv(tmp_path / "two.csv")["criterion"]) == {"gene set"}
+    assert "T1+T2" in done.stdout
+
+
+def test_a_training_goes_on_from_its_checkpoint(place, tmp_path, monkeypatch):
+    train = ["train", place / "screen.h5ad", "--max-steps", 40, "--accelerator", "cpu"]
+    results(*train, "-m", tmp_path / "whole")
+    run = UnlastingModel.train
+    monkeypatch.setattr(UnlastingModel, "train", lambda *args, **kwargs: run(*args, **kwargs, callbacks=[Kill()]))
+    with pytest.raises(Killed):
+        CliRunner().invoke(
+            app,
+            [*map(str, train), "-m", str(tmp_path / "part"), "--checkpoint", str(tmp_path / "run.ckpt")],
+            catch_exceptions=False,
+        )
+    monkeypatch.setattr(UnlastingModel, "train", run)
+    results(*train, "-m", tmp_path / "part", "--resume", tmp_path / "run.ckpt")
+    cells = [
+        UnlastingModel.load(tmp_path / name, accelerator="cpu").generate("T1", 9, show_progress=False).X.toarray()
+        for name in ("whole", "part")
+    ]
+    np.testing.assert_array_equal(*cells)
+
+
+class Killed(Exception):
+    """The process ends without a word."""
+
+
+class Kill(Callback):
+    """End the process late in the training."""
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        if trainer.global_step == 35:
+            raise Killed
+
+
+def test_quiet_leaves_warnings_and_no_log_file_holds_a_bar(place, tmp_path):
+    train = ["train", place / "screen.h5ad", "-m", tmp_path / "model", *TINY]
+    for options, has_messages in (([], True), (["--quiet", "--force"], False)):
+        code = "import sys; from unlasting.cli import app; app(sys.argv[1:])"
+        environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, [*train, *options])],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        )
+        assert ("INFO: pp.prepare" in done.stderr) == has_messages
+        assert "%|" not in done.stderr
+        assert "\r" not in done.stderr
+        assert done.stdout.startswith("model: ")
+
+
+def test_completion_names_the_values():
+    environment = {
+        "_UNLASTING_COMPLETE": "complete_bash",
+        "COMP_WORDS": "unlasting train x.h5ad --split unseen_c",
+        "COMP_CWORD": "4",
+    }
+    done = CliRunner().invoke(app, [], env=environment, prog_name="unlasting")
+    assert set(done.stdout.split()) == {"unseen_combo", "unseen_cell_type"}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from anndata import AnnData
 
 import unlasting as ul
@@ -135,7 +136,6 @@ def test_a_split_kind_holds_out_its_cells(follow):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_denoiser_trains_generates_and_is_saved(follow, tmp_path):
     recipe = follow("denoiser")
     adata = prepared()
@@ -148,3 +148,28 @@ def test_a_denoiser_trains_generates_and_is_saved(follow, tmp_path):
     model.save(tmp_path / "model")
     again = recipe.DoubledModel.load(tmp_path / "model", adata).generate("T1", n_cells=5, seed=0)
     np.testing.assert_array_equal(cells.X.toarray(), again.X.toarray())
+
+
+@pytest.mark.slow
+def test_a_denoiser_needs_no_graph():
+    class Plain(torch.nn.Module):
+        def __init__(self, graph, n_genes, n_features, n_cell_types, architecture, molecules=None):
+            super().__init__()
+            self.layer = torch.nn.Linear(n_genes + n_features, n_genes)
+
+        def forward(self, state, t, mask, control, conditions, cell_type):
+            return self.layer(torch.cat([state * mask, conditions.features], dim=-1))
+
+    class PlainModule(ul.module.UnlastingModule):
+        _denoiser_cls = Plain
+
+    class PlainModel(ul.UnlastingModel):
+        _module_cls = PlainModule
+
+    adata = prepared()
+    PlainModel.setup_anndata(adata)
+    model = PlainModel(adata, width=8)
+    model.train(max_steps=2, accelerator="cpu", show_progress=False)
+    assert model.generate("T1", n_cells=5, seed=0).shape == (5, adata.n_vars)
+    with pytest.raises(ValueError, match="no graph block"):
+        model.get_attention()

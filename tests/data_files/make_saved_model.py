@@ -37,7 +37,7 @@ def main() -> None:
     model = ul.UnlastingModel(adata, **SIZES)
     model.train(max_steps=100, batch_size=32, lr=2e-3, seed=0, accelerator="cpu", show_progress=False)
     model.save(PLACE / "model", overwrite=True, save_anndata=True)
-    new, beside = model.generate(**CALL), model.predict(seed=4, copy=True, show_progress=False)
+    new, beside = model.generate(**CALL), model.predict(cells="all", seed=4, copy=True, show_progress=False)
     np.savez_compressed(PLACE / "cells.npz", generated=new.X.toarray(), predicted=beside.layers["unlasting"].toarray())
 
 

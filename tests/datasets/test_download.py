@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ import pytest
 from anndata import AnnData
 
 from unlasting import datasets, pp
+from unlasting.datasets._screens import SOURCES
 from unlasting.screen import ScreenKeys
 
 pytestmark = pytest.mark.slow
@@ -55,12 +55,8 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def source(name: str) -> datasets.Source:
-    return importlib.import_module(f"unlasting.datasets._{name}").SOURCE
-
-
 def redirect(monkeypatch, name: str, **changes: str) -> None:
-    monkeypatch.setattr(f"unlasting.datasets._{name}.SOURCE", dataclasses.replace(source(name), **changes))
+    monkeypatch.setitem(SOURCES, name, dataclasses.replace(SOURCES[name], **changes))
 
 
 @pytest.fixture
@@ -148,12 +144,12 @@ def test_a_damaged_file_in_the_cache_is_replaced(archive, tmp_path) -> None:
 
 
 def test_without_a_connection_the_way_out_is_told(archive, tmp_path, monkeypatch) -> None:
-    redirect(monkeypatch, "adamson", url=source("adamson").url.replace(".h5ad", "_gone.h5ad"))
+    redirect(monkeypatch, "adamson", url=SOURCES["adamson"].url.replace(".h5ad", "_gone.h5ad"))
     with pytest.raises(ConnectionError, match="download it by hand and save it as .*_gone.h5ad"):
         datasets.adamson(cache=tmp_path / "cache")
 
 
 def test_every_source_has_a_checksum_and_a_secure_address() -> None:
     for name in PUBLISHED:
-        assert source(name).url.startswith("https://zenodo.org/records/")
-        assert len(source(name).checksum.removeprefix("md5:")) == 32
+        assert SOURCES[name].url.startswith("https://zenodo.org/records/")
+        assert len(SOURCES[name].checksum.removeprefix("md5:")) == 32

@@ -37,7 +37,7 @@ def prepared() -> AnnData:
         guess[rows] = rng.poisson(counts[source[rows]] * effect[i] ** 0.7)
     per_unit = counts.sum(axis=1) / np.expm1(adata.X.toarray()).sum(axis=1)
     layer = np.log1p(guess / per_unit[source][:, None]).astype(np.float32)
-    layer[~np.isin(labels, TESTED)] = np.nan
+    layer[~np.isin(labels, TESTED)] = 0.0
     adata.layers["unlasting"] = layer
     adata.layers["truth_of_rounding"] = guess.astype(np.float32)
     adata.obs["unlasting_source"] = np.where(np.isin(labels, TESTED), adata.obs_names[source], "")

@@ -89,11 +89,17 @@ FORMS: dict[str, tuple[str, str, Form]] = {
         "r.npz",
         lambda b, g: {"pert_cat": labels(b, "{}+ctrl"), "pred": stacked(b), "gene_names": list(g)},
     ),
-    "grape": ("grape", "r.npz", lambda b, g: {**b, "gene_names": list(g)}),
-    "cpa": ("cpa", "r.h5ad", lambda b, g: in_obsm(cells(b, g, "ctrl", condition=labels(b)), "CPA_pred")),
+    "cpa": (
+        "cpa",
+        "r.h5ad",
+        lambda b, g: in_obsm(
+            cells(b, g, "ctrl", condition=labels(b), cond_harm=labels(b, "{}+ctrl"), cov_cond=labels(b, "K562_{}")),
+            "CPA_pred",
+        ),
+    ),
     "cellflow": ("cellflow", "r.h5ad", lambda b, g: in_layer(cells(b, g, condition=labels(b)), "X_recon")),
     "cellflow conditions": ("cellflow", "r.npz", lambda b, g: {**b, "gene_names": list(g)}),
-    "state": ("state", "adata_pred.h5ad", lambda b, g: cells(b, g, "non-targeting", target_gene=labels(b))),
+    "state infer": ("state", "s_simulated.h5ad", lambda b, g: cells(b, g, "non-targeting", target_gene=labels(b))),
     "scgen": ("scgen", "r.h5ad", lambda b, g: cells(b, g, condition=labels(b))),
     "cell-eval": ("cell-eval", "pred.h5ad", lambda b, g: cells(b, g, "non-targeting", target=labels(b))),
     "graphvci": ("graphvci", "r.h5ad", lambda b, g: cells(b, g, "control", condition=labels(b))),
@@ -118,28 +124,67 @@ def test_every_form_is_read_to_the_same_cells(
 
 
 def test_every_tool_is_tested() -> None:
-    tested = {tool for tool, *_ in FORMS.values()} | {"chemcpa"}
+    tested = {tool for tool, *_ in FORMS.values()} | {tool for tool, *_ in MEANS.values()} | {"chemcpa"}
     assert tested == set(ul.io.TOOLS)
 
 
-@pytest.mark.parametrize("file", ["r.pkl", "r.npz", "r.csv"])
+Means = Callable[[dict[str, np.ndarray], pd.Index], Any]
+MEANS: dict[str, tuple[str, str, Means]] = {
+    "predict": ("gears", "r.pkl", lambda m, g: m),
+    "predict with uncertainty": ("gears", "r.pkl", lambda m, g: (m, dict.fromkeys(m, np.float32(0.5)))),
+    "arrays": ("gears", "r.npz", lambda m, g: m),
+    "table": ("gears", "r.csv", lambda m, g: pd.DataFrame(m, index=g).T),
+    "one row each": ("grape", "r.npz", lambda m, g: {name: profile[None] for name, profile in m.items()}),
+}
+
+
+@pytest.mark.parametrize("form", MEANS)
 def test_mean_profiles_are_scored_where_a_mean_is_enough(
-    file: str, screen: AnnData, blocks: dict[str, np.ndarray], tmp_path: Path
+    form: str, screen: AnnData, blocks: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
+    tool, file, make = MEANS[form]
     means = {name.replace("G1", "G1_G3"): values.mean(axis=0) for name, values in blocks.items()}
-    table = pd.DataFrame(means, index=screen.var_names).T
-    path = save(tmp_path / file, table if file == "r.csv" else means)
+    path = save(tmp_path / file, make(means, screen.var_names))
     genes = None if file == "r.csv" else list(screen.var_names)
-    found = ul.io.read_predictions(path, "gears", screen=screen, genes=genes)
+    found = ul.io.read_predictions(path, tool, screen=screen, genes=genes)
     assert found.obs["perturbation"].tolist() == ["G1+G3", "G3", "G5"]
     np.testing.assert_allclose(np.asarray(found.X), np.vstack(list(means.values())), rtol=1e-6)
-    frame = ul.tl.evaluate(screen, predictions=found[1:].copy(), baselines=[], gene_sets="all", n_permutations=19)
+    options = {"baselines": [], "gene_sets": "all", "n_permutations": 19}
+    frame = ul.tl.evaluate(screen, predictions=found[1:].copy(), **options)
     own = frame[frame["predictor"] == "prediction"]
     assert set(own["metric"]) == {"pearson_change", "pearson_change_centred"}
     assert own["value"].notna().all()
 
 
-@pytest.mark.parametrize("form", ["obs", "dictionary", "columns"])
+def test_all_metrics_for_which_a_mean_is_enough(screen: AnnData, blocks: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """The mean of predicted cells has the same values as the cells."""
+    found = {
+        tool: ul.io.read_predictions(
+            save(tmp_path / f"{tool}.npz", {**given, "genes": list(screen.var_names)}), tool, screen=screen
+        )
+        for tool, given in {"scgpt": blocks, "grape": {n: b.mean(axis=0) for n, b in blocks.items()}}.items()
+    }
+    wanted = ["pearson_change", "pearson_change_centred", "mse_change", "weighted_mse", "weighted_r2_change"]
+    wanted += ["discrimination_score_cosine", "centroid_accuracy"]
+    values = {}
+    for tool, predictions in found.items():
+        frame = ul.tl.evaluate(
+            screen,
+            predictions=predictions,
+            metrics=wanted,
+            baselines=[],
+            gene_sets="all",
+            n_permutations=19,
+            n_repeats=1,
+        )
+        own = frame[frame["predictor"] == "prediction"]
+        values[tool] = own.set_index(["condition", "metric"])["value"]
+        assert set(own["metric"]) == set(wanted)
+        assert values[tool].notna().all()
+    np.testing.assert_allclose(values["grape"], values["scgpt"][values["grape"].index], rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["obs", "graphvci obs", "dictionary", "triples", "columns"])
 def test_drugs_doses_and_cell_types(form: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     genes = pd.Index([f"G{i}" for i in range(5)])
@@ -148,8 +193,13 @@ def test_drugs_doses_and_cell_types(form: str, tmp_path: Path) -> None:
     if form == "obs":
         combined = cells(blocks, genes, cov_drug_dose_name=labels(blocks))
         path = save(tmp_path / "r.h5ad", in_obsm(combined, "ChemCPA_pred"))
+    elif form == "graphvci obs":
+        path = save(tmp_path / "r.h5ad", cells(blocks, genes, cov_pert_dose=labels(blocks)))
     elif form == "dictionary":
         path = save(tmp_path / "r.npz", {**blocks, "genes": list(genes)})
+    elif form == "triples":
+        triples = {name: [np.zeros((2, 5)), values, np.arange(3)] for name, values in blocks.items()}
+        path = save(tmp_path / "r.pkl", {**triples, "genes": list(genes)})
     else:
         parts = [["A549", "Nutlin-3", "0.5"], ["A549", "drug_x", "10.0"], ["MCF7", "Nutlin-3", "0.5"]]
         columns = [[part[i] for part in parts for _ in range(2)] for i in range(3)]
@@ -157,7 +207,7 @@ def test_drugs_doses_and_cell_types(form: str, tmp_path: Path) -> None:
             tmp_path / "r.h5ad",
             cells(blocks, genes, cell_type=columns[0], condition=columns[1], dose_val=columns[2]),
         )
-    found = ul.io.read_predictions(path, "graphvci" if form == "columns" else "chemcpa")
+    found = ul.io.read_predictions(path, "graphvci" if form in ("columns", "graphvci obs") else "chemcpa")
     assert found.obs["cell_type"].astype(str).tolist() == ["A549"] * 4 + ["MCF7"] * 2
     assert found.obs["perturbation"].astype(str).tolist()[::2] == ["Nutlin-3", "drug_x", "Nutlin-3"]
     assert found.obs["dose"].astype(float).tolist()[::2] == [0.5, 10.0, 0.5]
@@ -174,9 +224,38 @@ def test_concentrations_of_state_become_drugs_and_doses(tmp_path: Path) -> None:
 
 
 def test_the_label_of_a_file_that_does_not_name_it(screen: AnnData, blocks, tmp_path: Path) -> None:
-    path = save(tmp_path / "r.h5ad", cells({"G1": blocks["G1"]}, screen.var_names, condition=["pred"] * 6))
-    found = ul.io.read_predictions(path, "scgen", screen=screen, perturbation="G1")
-    assert found.obs["perturbation"].unique().tolist() == ["G1"]
+    for label in ("pred", "control"):  # as its tutorials write, and the label of the cells it starts from
+        adata = cells({"G1": blocks["G1"]}, screen.var_names, condition=[label] * 6, cell_type=["B"] * 6)
+        path = save(tmp_path / "r.h5ad", adata)
+        found = ul.io.read_predictions(path, "scgen", screen=screen, perturbation="G1")
+        assert found.obs["perturbation"].unique().tolist() == ["G1"]
+        assert found.obs["cell_type"].unique().tolist() == ["B"]
+        assert found.n_obs == 6
+
+
+@pytest.mark.parametrize("tool", ["state", "cellflow"])
+def test_files_without_gene_names(tool: str, screen: AnnData, blocks, tmp_path: Path) -> None:
+    """STATE's `adata_pred.h5ad` has no `var`, and cells concatenated for CellFlow need none."""
+    labelled = cells(
+        blocks, screen.var_names, target_gene=labels(blocks), cell_type=["K562"] * 18, gem_group=["1"] * 18
+    )
+    nameless = AnnData(labelled.X, obs=labelled.obs)
+    path = save(tmp_path / "adata_pred.h5ad", in_layer(nameless, "X_recon") if tool == "cellflow" else nameless)
+    with pytest.raises(KeyError, match=r"none of the screen's genes.*\['0', '1', '2'\].*`genes=\[...\]`"):
+        ul.io.read_predictions(path, tool, screen=screen)
+    with pytest.raises(ValueError, match="40 genes, but 2 genes are named"):
+        ul.io.read_predictions(path, tool, genes=["a", "b"])
+    found = ul.io.read_predictions(path, tool, screen=screen, genes=screen.var_names[::-1])
+    np.testing.assert_array_equal(np.asarray(found.X), stacked(blocks))
+    assert found.obs["perturbation"].astype(str).tolist() == labels(blocks)
+
+
+def test_labels_that_match_no_test_condition_are_named(screen: AnnData, blocks, tmp_path: Path) -> None:
+    path = save(tmp_path / "r.h5ad", cells(blocks, screen.var_names, condition=labels(blocks, "sg{}")))
+    found = ul.io.read_predictions(path, "cpa", screen=screen)
+    for profile in (None, "vcc2026"):
+        with pytest.raises(ValueError, match="holds sgG1, sgG3, sgG5, and the test conditions are G1, G3, G5.*as in"):
+            ul.tl.evaluate(screen, predictions=found, baselines=[], profile=profile)
 
 
 def test_expected_counts_are_normalised_as_the_screen(screen: AnnData, tmp_path: Path) -> None:
@@ -191,7 +270,7 @@ def test_genes_are_found_in_a_column_and_columns_named_as_in_the_screen(
     screen: AnnData, blocks, tmp_path: Path
 ) -> None:
     adata = cells(blocks, screen.var_names, condition=labels(blocks))
-    adata.var["gene_name"], adata.var_names = adata.var_names, [f"ENSG{i}" for i in range(adata.n_vars)]
+    adata.var["gene_names"], adata.var_names = adata.var_names, [f"ENSG{i}" for i in range(adata.n_vars)]
     screen.obs = screen.obs.rename(columns={"perturbation": "gene"}).assign(line="K562")
     screen.uns["unlasting"]["keys"] = {"perturbation_key": "gene", "control": "control", "cell_type_key": "line"}
     found = ul.io.read_predictions(save(tmp_path / "r.h5ad", adata), "gears", screen=screen)
@@ -222,6 +301,9 @@ def test_what_cannot_be_read_gets_the_way_out(screen: AnnData, blocks, tmp_path:
         ul.io.read_predictions(nameless, "gears")
     with pytest.raises(ValueError, match="3 genes are named"):
         ul.io.read_predictions(nameless, "gears", genes=["a", "b", "c"])
+    short = save(tmp_path / "s.npz", {"pred": stacked(blocks), "pert_cat": ["G1", "G3"], "genes": genes})
+    with pytest.raises(ValueError, match="18 predictions with 2 labels"):
+        ul.io.read_predictions(short, "gears")
     with pytest.raises(ValueError, match="without 'pert_cat'"):
         ul.io.read_predictions(save(tmp_path / "p.npz", {"pred": stacked(blocks)}), "gears", genes=genes)
     with pytest.raises(ValueError, match="different numbers of genes"):

@@ -1,4 +1,4 @@
-"""Screens in the layouts of scPerturb and pertpy are ready for `pp.split` after one call."""
+"""Screens in the layouts of scPerturb, pertpy and cell-eval are ready for `pp.split` after one call."""
 
 from __future__ import annotations
 
@@ -69,6 +69,13 @@ def test_screens_of_pertpy(obs: dict[str, list[str]], expected: set[str]) -> Non
     found = ul.io.read_screen(screen(**{key: values * 20 for key, values in obs.items()}), "pertpy")
     assert set(found.obs["perturbation"]) == expected
     assert ("cell_type_key" in found.uns["unlasting"]["keys"]) == ("cell_type" in obs)
+
+
+def test_the_observed_part_of_a_pair() -> None:
+    for key in ("target", "target_gene", "perturbation"):
+        found = ul.io.read_screen(screen(**{key: ["non-targeting", "A", "B"] * 20}), "cell-eval")
+        assert set(found.obs["perturbation"]) == {"control", "A", "B"}
+        assert "cell_type" not in found.obs
 
 
 def test_what_is_no_such_layout_gets_the_way_out() -> None:

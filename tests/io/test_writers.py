@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anndata
 import cell_eval2
 import numpy as np
 import pandas as pd
 import pytest
+import zstandard
 from anndata import AnnData
+from cell_eval.data import build_random_anndata
+from click.testing import CliRunner
 from scipy import sparse
-from vcc.prep import run_prep
+from vcc.cli import cli
+from vcc.prep import EXPECTED_GENE_DIM, run_prep
+from vcc.sample import run_sample
+from vcc.vccfile import validate_vcc
 
 import unlasting as ul
 from unlasting.metrics import VCC2026
@@ -24,6 +33,15 @@ TESTED = ("G1", "G3", "G5")
 @pytest.fixture
 def screen(prepared: AnnData) -> AnnData:
     return prepared.copy()
+
+
+def scored(pred: Path | AnnData, real: Path | AnnData, **options: Any) -> tuple[pd.DataFrame, pd.Series]:
+    """Score a pair with cell-eval2: every condition, and means over them."""
+    config = cell_eval2.EvalConfig.from_preset("vcc2026")
+    config = replace(config, device="cpu", num_threads=1, de=replace(config.de, backend="pdex"), **options)
+    pair = (str(part) if isinstance(part, Path) else part for part in (pred, real))
+    table = cell_eval2.compute_metrics(*pair, config=config)
+    return table.to_pandas(), cell_eval2.aggregate_metrics(table).to_pandas().set_index("metric")["mean"]
 
 
 def generated(screen: AnnData) -> AnnData:
@@ -68,11 +86,7 @@ def test_a_screen_without_counts_gets_the_way_out(screen: AnnData) -> None:
 def test_a_pair_scores_in_cell_eval2_as_here(screen: AnnData, tmp_path: Path, form: str) -> None:
     given = {} if form == "layer" else {"predictions": generated(screen)[:, ::-1].copy()}
     pred, real = ul.io.write_cell_eval(screen, tmp_path / "pair", **given)
-    config = cell_eval2.EvalConfig.from_preset("vcc2026")
-    config = replace(config, device="cpu", num_threads=1, de=replace(config.de, backend="pdex"))
-    table = cell_eval2.compute_metrics(str(pred), str(real), config=config).to_pandas()
-    theirs = cell_eval2.aggregate_metrics(cell_eval2.compute_metrics(str(pred), str(real), config=config)).to_pandas()
-    theirs = theirs.set_index("metric")["mean"]
+    table, theirs = scored(pred, real)
 
     frame = ul.tl.evaluate(screen, profile="vcc2026", baselines=["mean shift"], **given)
     name = "unlasting" if form == "layer" else "prediction"
@@ -92,6 +106,28 @@ def test_a_pair_scores_in_cell_eval2_as_here(screen: AnnData, tmp_path: Path, fo
     ul.tl.evaluate(again, predictions=back, profile="vcc2026", baselines=[])
     values = again.uns["unlasting"]["vcc2026_summary"].set_index(["predictor", "metric"])["value"]
     np.testing.assert_allclose(values["prediction"][list(VCC2026)], ours[list(VCC2026)], rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_their_example_scores_here_as_in_cell_eval2(tmp_path: Path) -> None:
+    """Two random screens of cell-eval as a pair, read in one call each."""
+    paths = []
+    for seed, name in enumerate(("real", "pred")):
+        adata = build_random_anndata(600, n_genes=60, n_perts=5, n_celltypes=1, normlog=False, random_state=seed)
+        adata.X = sparse.csr_matrix(np.rint(adata.X / 1e4), dtype=np.float32)
+        paths.append(tmp_path / f"{name}.h5ad")
+        adata.write_h5ad(paths[-1])
+    no_targets = {"*": None}
+    _, theirs = scored(paths[1], paths[0], pert_col="perturbation", control="control", target_gene_map=no_targets)
+    screen = ul.io.read_screen(paths[0], "cell-eval")
+    screen.obs["unlasting_split"] = np.where(screen.obs["perturbation"] == "control", "train", "test")
+    ul.pp.prepare(screen)
+    found = ul.io.read_predictions(paths[1], "cell-eval", screen=screen)
+    ul.tl.evaluate(screen, predictions=found, profile="vcc2026", baselines=[])
+    summary = screen.uns["unlasting"]["vcc2026_summary"].set_index(["predictor", "metric"])["value"]["prediction"]
+    # noise has no large effects, so that some metrics are missing on both sides
+    np.testing.assert_allclose(summary[list(VCC2026)], theirs.reindex(VCC2026.values()), rtol=1e-6, equal_nan=True)
+    assert summary[list(VCC2026)].notna().sum() >= 3
 
 
 def test_a_pair_needs_a_split(screen: AnnData, tmp_path: Path) -> None:
@@ -146,6 +182,80 @@ def test_the_challenge_accepts_the_file(screen: AnnData, challenge: tuple[Path, 
     sums = written[:, screen.var_names].X.toarray().sum(axis=1)
     truth = screen.layers["truth_of_rounding"][screen.obs["perturbation"].isin(TESTED).to_numpy()].sum(axis=1)
     assert set(sums) <= set(truth)
+
+
+def test_the_command_accepts_the_file_by_the_official_rules(screen: AnnData, tmp_path: Path) -> None:
+    """All genes, three contexts, 400 cells of each target, and no controls."""
+    rest = [f"X{i}" for i in range(EXPECTED_GENE_DIM - screen.n_vars)]
+    (tmp_path / "gene_names.csv").write_text("\n".join([*rest, *screen.var_names]) + "\n")
+    (tmp_path / "pert_counts.csv").write_text("\n".join(["target_gene", *TESTED]) + "\n")
+    raw = sparse.random_array(
+        (screen.n_obs, EXPECTED_GENE_DIM), density=1e-3, rng=np.random.default_rng(0), format="csr"
+    )
+    raw.data = np.ceil(3 * raw.data).astype(np.float32)
+    controls = AnnData(
+        sparse.csr_matrix(raw),
+        obs=pd.DataFrame(index=screen.obs_names),
+        var=pd.DataFrame(index=[*screen.var_names, *rest]),
+    )
+    cells = anndata.concat([generated(screen)] * 18, index_unique="-")
+    cells.obs["cell_type"] = np.tile(np.repeat(["A", "B", "C"], cells.n_obs // 18), 6)
+    given = {"screen": screen, "controls": controls, "genes": tmp_path / "gene_names.csv"}
+    path = ul.io.write_vcc(cells, tmp_path / "p.h5ad", **given)
+    files = ["--genes", str(given["genes"]), "--perts", str(tmp_path / "pert_counts.csv")]
+    done = CliRunner().invoke(cli, ["prep", str(path), *files, "--contexts", "A,B,C"])
+    assert done.exit_code == 0, done.output
+    back = unpacked(tmp_path / "p.prep.vcc")
+    assert back.shape == (9 * 400, EXPECTED_GENE_DIM)
+    assert back.obs.groupby(["context", "target_gene"], observed=True).size().eq(400).all()
+    assert (back.X != anndata.read_h5ad(path).X).nnz == 0
+    validate_vcc(tmp_path / "p.prep.vcc")
+
+
+def unpacked(path: Path) -> AnnData:
+    """The cells in a `.vcc` package."""
+    with tarfile.open(path) as package:
+        member = package.extractfile("pred.h5ad.zst")
+        assert member is not None
+        content = zstandard.ZstdDecompressor().stream_reader(member).read()
+    return anndata.read_h5ad(io.BytesIO(content))
+
+
+@pytest.mark.slow
+def test_cells_come_back_from_the_challenge_with_equal_scores(
+    screen: AnnData, challenge: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Through `vcc prep` and back, and a file of `vcc sample`: equal scores here and in cell-eval2."""
+    genes, perturbations = tmp_path / "genes.csv", challenge[1]
+    genes.write_text("\n".join(screen.var_names) + "\n")
+    ours = ul.io.write_vcc(generated(screen), tmp_path / "p.h5ad", screen=screen, genes=genes, context="A", n_cells=70)
+    prep(ours, genes, perturbations, 70)
+    unpacked(ours.with_suffix(".vcc")).write_h5ad(tmp_path / "back.h5ad")
+    sample = tmp_path / "sample.h5ad"
+    run_sample(
+        genes_path=str(genes),
+        perts_path=str(perturbations),
+        output_path=str(sample),
+        cells_per_pert=50,
+        genes_per_cell=20,
+        contexts=("A",),
+        as_h5ad=True,
+        seed=0,
+    )
+    real = anndata.read_h5ad(ul.io.write_cell_eval(screen, tmp_path / "pair")[1])
+    frames = {}
+    for path in (ours, tmp_path / "back.h5ad", sample):
+        found = ul.io.read_predictions(path, "cell-eval", screen=screen)
+        ul.tl.evaluate(screen, predictions=found, profile="vcc2026", baselines=[])
+        values = screen.uns["unlasting"]["vcc2026_summary"].set_index(["predictor", "metric"])["value"]["prediction"]
+        frames[path] = values[list(VCC2026)]
+        pred = anndata.read_h5ad(path)
+        pred.obs["target"] = pred.obs["target_gene"]
+        pair = anndata.concat([pred, real[real.obs["target"] == "non-targeting"]], index_unique="-")
+        _, theirs = scored(pair[:, real.var_names].copy(), real)
+        np.testing.assert_allclose(frames[path], theirs[list(VCC2026.values())], rtol=1e-6, err_msg=path.name)
+    pd.testing.assert_series_equal(frames[ours], frames[tmp_path / "back.h5ad"])
+    assert (frames[sample] != frames[ours]).any()
 
 
 def test_a_challenge_file_of_several_contexts(screen: AnnData, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,13 @@ SOURCE = ROOT / "src" / "unlasting"
 PATTERNS = [
     line for line in (Path(__file__).parent / "dialect.txt").read_text(encoding="utf-8").splitlines() if line[:1] != "#"
 ]
+ANY = re.compile("|".join(f"(?:{pattern})" for pattern in PATTERNS), re.I)
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    """Parse a file once."""
+    return ast.parse(file.read_text(encoding="utf-8"))
 
 
 def docstrings(tree: ast.Module) -> Iterator[str]:
@@ -73,7 +81,7 @@ def rates(words: list[str]) -> dict[str, float]:
 def findings(strings: Iterator[str] | list[str]) -> list[str]:
     """List the strings that contain a word of the dialect, with the pattern."""
     found = []
-    for text in strings:
+    for text in filter(ANY.search, strings):
         for pattern in PATTERNS:
             match = re.search(pattern, text, flags=re.I)
             if match:
@@ -84,7 +92,7 @@ def findings(strings: Iterator[str] | list[str]) -> list[str]:
 
 def words_of_docstrings(files: list[Path]) -> list[str]:
     """List the words of all docstrings."""
-    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
+    trees = map(parsed, files)
     return [word for tree in trees for text in docstrings(tree) for word in re.findall(r"[A-Za-z']+", text)]
 
 
@@ -102,7 +110,7 @@ if __name__ == "__main__":
         files = [place] if place.suffix == ".py" else sorted(place.rglob("*.py"))
         words = words_of_docstrings(files)
         n_lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
-        trees = [(file, ast.parse(file.read_text(encoding="utf-8"))) for file in files]
+        trees = [(file, parsed(file)) for file in files]
         bad = [
             f"  {f.relative_to(SOURCE)} {x}" for f, tree in trees for x in findings([*identifiers(tree), *texts(tree)])
         ]

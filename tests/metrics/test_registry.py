@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import spatial, stats
 
 from unlasting.metrics import METRICS, Metric, e_distance, energy, gene_weights, get_metric, register
 
 EXPECTED = {
     "e_distance",
+    "e_distance_rooted",
     "emd",
     "mmd",
     "energy",
@@ -99,6 +100,16 @@ def test_the_truth_comes_near_the_best_value_and_wins(arguments) -> None:
         assert metric.loss(right) < metric.loss(wrong), name
         losses = metric.loss(np.array([right, wrong]))
         assert losses[0] < losses[1], name
+
+
+def test_the_distances_of_the_published_tables(arguments) -> None:
+    """Square root of `2 mean|X - Y| - mean|X - X'| - mean|Y - Y'|`, pairs of one cell left out; SciPy computes the EMD."""
+    x, y = arguments["wrong"]["predicted"], arguments["wrong"]["observed"]
+    within = [spatial.distance.pdist(cells).mean() for cells in (x, y)]
+    expected = np.sqrt(2 * spatial.distance.cdist(x, y).mean() - sum(within))
+    assert METRICS["e_distance_rooted"].function(x, y) == pytest.approx(expected, rel=1e-6)
+    per_gene = [stats.wasserstein_distance(x[:, i], y[:, i]) for i in range(x.shape[1])]
+    assert METRICS["emd"].function(x, y) == pytest.approx(np.mean(per_gene), rel=1e-6)
 
 
 def test_means_in_place_of_cells_give_the_same(arguments) -> None:

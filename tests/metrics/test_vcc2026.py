@@ -239,3 +239,26 @@ def test_genes_are_tested_where_the_control_expresses_them() -> None:
     assert np.isfinite(found.p_value).tolist() == [True, False, False]
     assert found.lfc[1] == pytest.approx(np.log2(6))
     assert np.isfinite(rank_table(counts, control, min_cpm=-1).p_value).all()
+
+
+def test_what_is_no_panel_of_counts_is_refused() -> None:
+    control = np.ones((4, 3))
+    negative = np.array([[3.0, 2.0, -1.0], [1.0, 0.0, 4.0]])
+    for call in (
+        pseudobulk,
+        pseudobulk_noise,
+        lambda counts: rank_table(counts, control),
+        lambda counts: rank_table(control, counts),
+        lambda counts: rank_test(counts, control),
+        lambda counts: Panel.of({"A": counts}, control),
+    ):
+        with pytest.raises(ValueError, match="negative values"):
+            call(negative)
+    with pytest.raises(ValueError, match="at least one"):
+        Panel.of({}, control)
+    with pytest.raises(ValueError, match="same conditions in the same order"):
+        vcc2026(Panel.of({"A": control}, control), Panel.of({"B": control}, control))
+    with pytest.raises(ValueError, match="target of every condition"):
+        mean_response({"A": control, "B": control}, control, targets=[(1,), (1,)])
+    with pytest.raises(ValueError, match="'B' has one cell"):
+        replicate_summary({"A": control, "B": control[:1]}, control)

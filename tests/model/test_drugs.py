@@ -265,7 +265,7 @@ def test_one_dose_for_all_and_several_for_one(trained):
 
 def test_every_cell_is_predicted_at_its_own_dose(trained, drugs):
     """The cells of a drug at high dose differ from those at low dose, and follow a call with that dose."""
-    written = trained.predict(copy=True, seed=0, **QUIET)
+    written = trained.predict(cells="all", copy=True, seed=0, **QUIET)
     layer, obs = written.layers["unlasting"].toarray(), written.obs
     low, high = (layer[((obs["perturbation"] == "drugA") & (obs["dose"] == d)).to_numpy()][:, UP] for d in (0.1, 10.0))
     assert high.mean() - low.mean() > 0.2

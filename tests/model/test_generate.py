@@ -129,7 +129,7 @@ def test_where_no_target_is_known_an_untrained_one_has_no_support(build, screen)
     adata = adata[adata.obs["perturbation"].isin(["control", "G3"])].copy()
     adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace({"G3": "G3_KO"})
     del adata.uns["unlasting"]["target_embedding"]
-    model = build(adata)
+    model = build(adata, options={"n_steps": 2})
     model.train(max_steps=0)
     support = {
         label: float(model.generate(label, 1, cell_type="B", **QUIET).obs["unlasting_support"].iloc[0])
@@ -180,6 +180,7 @@ def test_the_published_preset_knows_cell_types_by_index(paper_model, controls):
         paper_model.generate("G3", 5, controls=controls, **QUIET)
 
 
+@pytest.mark.slow
 def test_screens_without_cell_types_and_batches(build, screen):
     adata = screen(n_cells=300)
     del adata.obs["cell_type"]
@@ -191,6 +192,7 @@ def test_screens_without_cell_types_and_batches(build, screen):
     assert model.predict(copy=True, **QUIET).layers["unlasting"].shape == adata.shape
 
 
+@pytest.mark.slow
 def test_with_and_without_a_knocked_out_node(build, screen):
     model = build(screen(n_cells=200), train=3, mode="activation")
     assert isinstance(model, UnlastingModel)

@@ -98,7 +98,8 @@ def test_a_difference_that_may_be_biological_is_logged(screen, build, caplog, mo
     adata = screen(n_cells=300)
     adata = adata[:, :30].copy()
     adata.uns["unlasting"].pop("grn"), adata.uns["unlasting"].pop("target_embedding")
-    model = build(adata, train=2)
+    model = build(adata, options={"n_steps": 2})
+    model.train(max_steps=0)
     low, median, high = model.preparation_["control_totals"]
     assert low < 0.9 * median < median < 0.9 * high
     control = adata[adata.obs["perturbation"] == "control"].copy()

@@ -132,7 +132,9 @@ def test_a_folder_of_others_is_never_touched(model, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", [{}, {"indices": [5, 3, 200, 41]}, {"key_added": "other"}])
+@pytest.mark.parametrize(
+    "call", [{"cells": "all"}, {"indices": [5, 3, 200, 41]}, {"cells": "all", "key_added": "other"}]
+)
 def test_predictions_in_a_file_are_those_made_in_memory(either, tmp_path, call):
     adata, file = either.adata.copy(), tmp_path / "predicted.h5ad"
     backed = either.predict(adata, seed=2, path=file, **call, **QUIET)
@@ -141,12 +143,10 @@ def test_predictions_in_a_file_are_those_made_in_memory(either, tmp_path, call):
     key = call.get("key_added", "unlasting")
     assert f"{key}_source" not in adata.obs
     whole = either.predict(adata, seed=2, copy=True, **call, **QUIET)
-    rows = call.get("indices", slice(None))
+    rows = call.get("indices", np.arange(adata.n_obs))
     read = anndata.read_h5ad(file)
     pd.testing.assert_frame_equal(read.obs, whole.obs.iloc[rows], check_categorical=False, check_dtype=False)
-    layer = whole.layers[key][rows]
-    layer = layer if isinstance(layer, np.ndarray) else layer.toarray()
-    np.testing.assert_allclose(read.X.toarray(), layer, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(read.X.toarray(), whole.layers[key][rows].toarray(), rtol=0, atol=1e-5)
     assert list(read.var_names) == list(adata.var_names)
     assert os.listdir(tmp_path) == ["predicted.h5ad"]
 
@@ -172,7 +172,7 @@ def test_columns_with_missing_text_are_written_whatever_part_they_are_in(model, 
     is_control = (adata.obs["perturbation"] == "control").to_numpy()
     adata.obs["guide"] = np.where(is_control, None, "sg1")
     adata.obs["barcode"] = [f"cell {i // 40 if i < 100 else i}" for i in range(adata.n_obs)]  # repeats in some parts
-    backed = model.predict(adata, path=tmp_path / "predicted.h5ad", copy=True, **QUIET)
+    backed = model.predict(adata, cells="all", path=tmp_path / "predicted.h5ad", copy=True, **QUIET)
     assert (backed.obs["guide"].isna() == is_control).all()
     assert list(backed.obs["barcode"]) == list(adata.obs["barcode"])
 
@@ -192,5 +192,5 @@ def test_a_file_is_not_written_over_while_it_is_read(model, tmp_path):
     backed = anndata.read_h5ad(file, backed="r")
     with pytest.raises(ValueError, match="the file behind `adata`"):
         model.predict(backed, path=file, overwrite=True, **QUIET)
-    predicted = model.predict(backed, path=tmp_path / "predicted.h5ad", **QUIET)
+    predicted = model.predict(backed, cells="all", path=tmp_path / "predicted.h5ad", **QUIET)
     assert predicted.n_obs == backed.n_obs

@@ -113,7 +113,7 @@ def test_a_perturbation_changes_the_output(networks, cells, conditions):
         assert torch.equal(perturbed[0], control[0])
         # As published, a target without a node cannot act, nor can a stimulus.
         changed = [1, 2, 3, 5, 6] if network.condition is None else range(1, 8)
-        assert ((perturbed - control).abs().amax(-1)[list(changed)] > 1e-4).all()
+        assert ((perturbed - control).abs().amax(-1)[list(changed)] > 1e-5).all()
 
 
 @pytest.mark.slow
@@ -261,3 +261,22 @@ def test_an_architecture_survives_json():
     for wrong in ("gatt", "torch_geometric.nn.NoConv", "torch_geometric.no.GATConv", "this.NoConv", torch.nn.Linear):
         with pytest.raises(ValueError, match=r"Use 'gat' or a class such as `torch_geometric\.nn\.GATv2Conv`"):
             Architecture(attention=wrong)
+
+
+def test_a_denoiser_that_predicts_zero_says_so(graph, architectures, molecules, cells, conditions):
+    for architecture in architectures:
+        network = Denoiser(graph, N_GENES, N_FEATURES, 2, architecture, molecules)
+        is_zero = not call(network, cells, conditions).any()
+        assert network.predicts_zero() == is_zero == (not architecture.control_residual)
+        if not is_zero:
+            continue
+        last = [network.out.weight, network.out.bias, *(network.gate.parameters() if network.gate else ())]
+        if network.gate and network.grn:
+            last += [network.grn.read_out, network.grn.read_out_bias]
+        for weights in last:
+            with torch.no_grad():
+                weights.view(-1)[-1] = 1.0
+            assert not network.predicts_zero()
+            assert call(network, cells, conditions).any()
+            with torch.no_grad():
+                weights.zero_()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import anndata
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,7 +59,7 @@ def _scores() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 @pytest.fixture(scope="session")
-def _file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _read(tmp_path_factory: pytest.TempPathFactory) -> anndata.AnnData:
     rng = np.random.default_rng(0)
     n = 60
     labels = np.repeat(["control", *CONDITIONS], n)
@@ -97,13 +95,13 @@ def _file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     adata.uns["unlasting"] = {**adata.uns["unlasting"], **results}
     path = tmp_path_factory.mktemp("pl") / "screen.h5ad"
     adata.write_h5ad(path)
-    return path
+    return anndata.read_h5ad(path)
 
 
 @pytest.fixture
-def screen(_file: Path) -> anndata.AnnData:
+def screen(_read: anndata.AnnData) -> anndata.AnnData:
     """The screen with all results."""
-    return anndata.read_h5ad(_file)
+    return _read.copy()
 
 
 @pytest.fixture(autouse=True)

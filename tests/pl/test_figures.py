@@ -128,6 +128,7 @@ def test_a_missing_result_names_its_function(screen):
             draw(name, screen)
 
 
+@pytest.mark.slow
 def test_changes_nothing(screen):
     before = {key: value.copy() for key, value in screen.uns["unlasting"].items()}
     for name in STORED:
@@ -292,7 +293,7 @@ def test_rank_shows_the_top_with_open_points_for_unseen_conditions(screen):
 def test_dose_response_has_a_line_per_group_and_the_control_level(screen):
     axes = pl.dose_response(screen, "A", "gene0", show=False)[0, 0]
     assert axes.get_xscale() == "log"
-    assert "uM" in axes.get_xlabel()
+    assert "µM" in axes.get_xlabel()
     assert [line.get_label() for line in axes.lines] == ["control", "observed", "generated"]
     np.testing.assert_allclose(axes.lines[1].get_xdata(), [0.1, 1.0])
 
@@ -350,4 +351,4 @@ def test_scores_of_a_correlation_are_shares_of_the_ceiling(screen):
     stored["scores"]["dose"], stored["score_summary"]["best"] = "0.1", 1.0
     axes = pl.scores(screen, "emd", show=False)
     assert axes.get_xlabel().startswith("Share of the ceiling (1: true cells)")
-    assert [t.get_text() for t in axes.get_yticklabels()][1:] == ["A 0.1 uM", "B 0.1 uM"]
+    assert [t.get_text() for t in axes.get_yticklabels()][1:] == ["A 0.1 µM", "B 0.1 µM"]

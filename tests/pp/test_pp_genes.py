@@ -8,6 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 from typer.testing import CliRunner
@@ -197,7 +198,7 @@ def test_cells_that_h5ad_refuses_do_not_cost_the_model(tmp_path, warnings):
     adata.obs["mixed"] = [1, "a"] * (adata.n_obs // 2)
     adata.uns["an object"] = object()
     model.save(tmp_path / "m", save_anndata=True)
-    assert any("saved without its cells" in one for one in warnings())
+    assert any("`obs['mixed']`, `uns['an object']`, which are written as text" in one for one in warnings())
     loaded = ul.UnlastingModel.load(tmp_path / "m", adata=False, accelerator="cpu")
     controls = adata[adata.obs["perturbation"] == "control"].copy()
     assert loaded.generate("STAT1", 3, controls=controls, show_progress=False).n_obs == 3
@@ -226,3 +227,13 @@ def test_new_cells_of_every_habit(tmp_path, warnings):
 
     with pytest.raises(ValueError, match=r"2 of the 8 genes of the model are missing.*STAT1, JAK2.*as zeros"):
         model.prepare(raw()[:20, 2:].copy())
+
+
+def test_a_prior_without_the_genes_is_told_with_the_column_of_symbols(warnings):
+    adata = ul.datasets.papalexi()[:400].copy()
+    adata.var["symbol"] = adata.var_names.to_numpy()
+    adata.var_names = [f"ENSG{i:011d}" for i in range(adata.n_vars)]
+    sc.pp.normalize_total(adata)
+    sc.pp.log1p(adata)  # so that `pp.prepare`, which takes the symbols, is left out
+    ul.pp.grn(adata, prior="go")
+    assert any("no gene of the screen is in the prior" in one and "adata.var['symbol']" in one for one in warnings())

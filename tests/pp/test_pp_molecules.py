@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from types import ModuleType
 
@@ -294,7 +295,8 @@ def test_unimol_says_what_is_missing(monkeypatch) -> None:
     assert "unlasting" not in adata.uns
 
 
-def test_one_drug_with_several_stereo_smiles_is_chosen_by_name():
+def test_stereoisomers_of_one_name_are_one_drug_and_one_may_be_chosen(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("unlasting"), "propagate", True)
     adata = ul.datasets.simulate_drug_screen()
     name = str(adata.uns["unlasting"]["molecules"]["drugs"][0]) if "molecules" in adata.uns.get("unlasting", {}) else ""
     name = name or str(adata.obs.loc[adata.obs["smiles"].astype(str).str.len() > 3, "perturbation"].iloc[0])
@@ -303,11 +305,16 @@ def test_one_drug_with_several_stereo_smiles_is_chosen_by_name():
     smiles.iloc[rows[::2]] = "C[C@H](N)C(=O)O"
     smiles.iloc[rows[1::2]] = "C[C@@H](N)C(=O)O"
     adata.obs["smiles"] = smiles
+    for chosen, expected in ({}, "CC(N)C(=O)O"), ({name: "C[C@H](N)C(=O)O"}, "C[C@H](N)C(=O)O"):
+        caplog.clear()
+        ul.pp.molecules(adata, smiles=chosen)
+        stored = adata.uns["unlasting"]["molecules"]
+        assert stored["drug_smiles"][list(stored["drugs"]).index(name)] == expected
+        assert ("several stereoisomers" in caplog.text) == (not chosen)
+    smiles.iloc[rows[1::2]] = "CCCC"
+    adata.obs["smiles"] = smiles
     with pytest.raises(ValueError, match=r"Different molecules under one name \(choose one: `smiles="):
         ul.pp.molecules(adata)
-    ul.pp.molecules(adata, smiles={name: "CC(N)C(=O)O"})
-    stored = adata.uns["unlasting"]["molecules"]
-    assert stored["drug_smiles"][list(stored["drugs"]).index(name)] == "CC(N)C(=O)O"
 
 
 def test_drugs_without_smiles_have_doses_by_name():
@@ -316,10 +323,7 @@ def test_drugs_without_smiles_have_doses_by_name():
     ul.pp.split(adata, "random", dose_key="dose")
     ul.pp.prepare(adata, min_cells=1)
     ul.pp.grn(adata, prior=None)
-    with pytest.raises(ValueError, match=r"Without SMILES.*embedding=pd\.DataFrame\(np\.eye"):
-        ul.UnlastingModel.setup_anndata(adata)
-    names = sorted(set(adata.obs["perturbation"].astype(str)) - {"control"})
-    ul.pp.molecules(adata, embedding=pd.DataFrame(np.eye(len(names)), index=names))
-    ul.pp.grn(adata, prior=None)
     ul.UnlastingModel.setup_anndata(adata)
+    names = sorted(set(adata.obs["perturbation"].astype(str)) - {"control"})
+    assert np.array_equal(adata.uns["unlasting"]["molecules"]["matrix"], np.eye(len(names)))
     assert ul.UnlastingModel(adata, width=32).targets["drug"] == names

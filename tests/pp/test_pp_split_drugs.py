@@ -198,6 +198,50 @@ def test_doses_of_combinations_are_doses() -> None:
     assert report["test_conditions"].tolist() == ["A at 1 uM in b", "A+B at 1+0.5 uM in a", "A+B at 1+0.5 uM in b"]
 
 
+# -- drugs and doses
+
+
+def test_drugs_and_doses_are_held_out_together(drugs) -> None:
+    adata = screen(dict(list(drugs.items())[:20]), n_cells=2)
+    for seed in range(3):
+        pp.split(adata, "unseen_drug_and_dose", min_cells=1, seed=seed, **KEYS)
+        parts = adata.obs.groupby("perturbation")["unlasting_split"].agg(set)
+        assert parts.pop("control") == {"train"}
+        whole, split = parts[parts.map(len) == 1], parts[parts.map(len) > 1]
+        assert whole.map(lambda part: part == {"test"}).sum() == pytest.approx(0.3 * 20, abs=1)
+        assert split.map(lambda part: "train" in part).all()
+        report = set(adata.uns["unlasting"]["split"]["test_conditions"])
+        assert {name for name, part in whole.items() if part == {"test"}} <= report
+        trained = part_of(adata, "perturbation", "dose", "kind")
+        held_out = {k for k, part in trained.items() if part == "test" and k[0] in split.index}
+        assert {f"{name} at {dose:g} uM in {kind}" for name, dose, kind in held_out} <= report
+        assert len(held_out) == pytest.approx(0.3 * 3 * 2 * len(split), rel=0.25)
+        for name, _, kind in held_out:  # another dose of the drug is trained in the cell type
+            assert any(part == "train" and (k[0], k[2]) == (name, kind) for k, part in trained.items())
+
+
+def test_drugs_and_doses_can_be_named(drugs) -> None:
+    adata = screen(dict(list(drugs.items())[:4]))
+    a, b, *_ = drugs
+    pp.split(adata, "unseen_drug_and_dose", test=[a, 10], val=f"{b} at 1 uM in a", **KEYS)
+    part = part_of(adata, "perturbation", "dose", "kind")
+    for (name, dose, kind), found in part.items():
+        expected = "test" if name == a or (dose == 10 and name != "control") else "train"
+        assert found == ("val" if (name, dose, kind) == (b, 1.0, "a") else expected)
+
+
+def test_published_drugs_are_held_out_with_a_dose() -> None:
+    published = datasets.sciplex3_drugs()
+    named = dict(zip(published["name"], published["smiles"], strict=True))
+    adata = screen({name: named[name] for name in ("Trametinib", "A-366", "AG-14361", "AG-490")})
+    pp.split(adata, "unseen_drug_and_dose", method="published", test=10, val_fraction=0, **KEYS)
+    part = part_of(adata, "perturbation", "dose")
+    ood = set(published["name"][published["ood"]])
+    assert {part[name, 0.1] for name in ood & {"Trametinib", "A-366", "AG-14361", "AG-490"}} == {"test"}
+    assert {part[name, 10.0] for name in ("A-366", "AG-14361", "AG-490")} == {"test"}
+    assert {part[name, 0.1] for name in ("A-366", "AG-14361", "AG-490")} == {"train"}
+
+
 # -- pairs
 
 

@@ -73,8 +73,6 @@ def test_usual_labels_are_not_odd():
         "NKX2-5",
         "NKX2-1",
         "HLA-A",
-        "Atg5",
-        "Atg7",
         "IL-2",
         "IL-10",
         "NT5E",

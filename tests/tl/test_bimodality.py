@@ -185,9 +185,10 @@ def test_errors_name_the_way_out(planted_screen):
 def test_rows_without_a_generated_cell_are_no_cells(planted_screen):
     adata = planted_screen(100)
     del adata.obs["unlasting_split"]
-    adata.layers["unlasting"][adata.obs["perturbation"] == "all"] = np.nan
-    half = np.flatnonzero(adata.obs["perturbation"] == "half")
-    adata.layers["unlasting"][half[:60]] = np.nan
+    adata.obs.loc[adata.obs["perturbation"] == "all", "unlasting_source"] = ""
+    half = adata.obs_names[adata.obs["perturbation"] == "half"]
+    adata.obs.loc[half[:60], "unlasting_source"] = ""
+    adata.layers["unlasting"][adata.obs["unlasting_source"] == ""] = 0.0
     frame = tl.bimodality(adata, n_genes=1)
     assert set(frame["condition"]) == {"half", "none"}
     assert set(frame.loc[frame["condition"] == "half", "n_cells_generated"]) == {40}

@@ -12,7 +12,7 @@ from anndata import AnnData
 from unlasting.baselines._protocol import NoPrediction
 from unlasting.baselines._training_cells import TrainingCells
 from unlasting.baselines._zero_aware import apply_effects
-from unlasting.screen import UNS_KEY, Condition, compared_by
+from unlasting.screen import UNS_KEY, Condition, GeneNames, ScreenKeys, compared_by
 
 
 class Baseline:
@@ -169,7 +169,15 @@ def embedding_of(adata: AnnData, given: pd.DataFrame | None) -> pd.DataFrame | N
         matrix = compared_by(molecules["matrix"], molecules.get("kind", "given"))
         by_drug = pd.DataFrame(matrix, index=molecules["smiles"]).loc[molecules["drug_smiles"]]
         blocks.append(by_drug.set_axis(molecules["drugs"]))
-    return side_by_side(blocks) if blocks else None
+    if not blocks:
+        return None
+    embedding = side_by_side(blocks)
+    names, known = (
+        {name for p in ScreenKeys.read(adata).perturbations(adata) for name in p.targets},
+        GeneNames(embedding.index),
+    )
+    renamed = {name: gene for name in sorted(names) if name not in known.known and (gene := known.find(name))}
+    return pd.concat([embedding, embedding.loc[list(renamed.values())].set_axis(list(renamed))])
 
 
 def side_by_side(blocks: list[pd.DataFrame]) -> pd.DataFrame:

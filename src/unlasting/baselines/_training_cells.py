@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from unlasting.baselines._protocol import NO_CONTEXT, NoPrediction
 from unlasting.baselines._zero_aware import ControlExpression, control_expression, hurdle_effects
-from unlasting.screen import TRAIN, Cells, Condition, Perturbation, ScreenKeys
+from unlasting.screen import TRAIN, Cells, Condition, GeneNames, Perturbation, ScreenKeys
 
 BLOCK = 4096
 """Number of cells that are dense at a time."""
@@ -44,7 +44,7 @@ class TrainingCells:
     def __init__(self, adata: AnnData, **labels: Any) -> None:
         self.keys = ScreenKeys.read(adata, **labels)
         self.cells = Cells.read(adata, self.keys)
-        self.genes = adata.var_names
+        self.genes, self._panel = adata.var_names, GeneNames(adata.var_names)
         split = self.keys.split(adata)
         in_training = np.ones(adata.n_obs, dtype=bool) if split is None else split == TRAIN
         by_condition = {c: rows[in_training[rows]] for c, rows in self.cells.conditions.items()}
@@ -53,6 +53,11 @@ class TrainingCells:
         self.perturbed: Mapping[Condition, np.ndarray] = {
             c: rows for c, rows in by_condition.items() if c.perturbation != self.keys.control
         }
+        if not self._controls:
+            raise ValueError(
+                f"No control is labelled 'train' in `adata.obs[{self.keys.split_key!r}]`, and every baseline starts from training "
+                "controls. Label the controls 'train', as `pp.split` does."
+            )
         self._expression: dict[Condition, Expression] = {}
         self._control_expression: dict[str, ControlExpression] = {}
         self._hurdle_effects: dict[Condition, np.ndarray] = {}
@@ -166,7 +171,7 @@ class TrainingCells:
 
     def own_genes(self, perturbation: str) -> np.ndarray:
         """Find the columns of a perturbation's measured targets."""
-        places = self.genes.get_indexer(list(self.targets(perturbation)))
+        places = self.genes.get_indexer([self._panel.find(name) for name in self.targets(perturbation)])
         return places[places >= 0]
 
     @property

@@ -1,15 +1,16 @@
-"""Screens: shipped with the package, downloaded, and simulated with known counterfactuals."""
+"""Screens: shipped with the package, downloaded, and simulated with known counterfactuals.
+
+A downloaded file is kept in the folder `cache`, by default the cache folder of the operating system, and checked. A failed
+download raises a `ConnectionError`, and a file with another checksum a `ValueError`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from unlasting.datasets._adamson import adamson
-from unlasting.datasets._kang import kang
-from unlasting.datasets._norman import norman, norman_mini
-from unlasting.datasets._papalexi import papalexi
 from unlasting.datasets._sciplex3 import sciplex3, sciplex3_drugs
+from unlasting.datasets._screens import adamson, kang, norman, norman_mini, papalexi
 from unlasting.datasets._simulate import simulate_screen
 from unlasting.datasets._simulate_drugs import simulate_drug_screen
 from unlasting.datasets._source import Source

@@ -8,16 +8,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting.datasets._source import Source
+from unlasting.datasets._screens import SOURCES
 from unlasting.pp._sciplex3_drugs import drug_table, table_name
 from unlasting.screen import ScreenKeys
-
-SOURCE = Source(
-    "sciplex3",
-    "https://zenodo.org/records/7041849/files/SrivatsanTrapnell2020_sciplex3.h5ad",
-    "md5:d1f51b9f8de35ca07638132539da9a99",
-    str,
-)
 
 
 def sciplex3(*, hours: int | None = 24, cache: str | PathLike[str] | None = None) -> AnnData:
@@ -44,16 +37,14 @@ def sciplex3(*, hours: int | None = 24, cache: str | PathLike[str] | None = None
 
     Raises
     ------
-    ConnectionError
-        If the file cannot be downloaded.
     ValueError
-        If the file is not the expected one, or holds no cells after `hours`.
+        If the file holds no cells after `hours`.
 
     References
     ----------
     Srivatsan et al. (2020), Science 367, 45-51; harmonised by Peidli et al. (2024), Nature Methods 21, 531-540.
     """
-    adata = _with_own_genes(SOURCE.load(cache))
+    adata = _with_own_genes(SOURCES["sciplex3"].load(cache))
     adata.obs["hours"] = adata.obs["time"].astype(float).to_numpy()
     if hours is not None:
         adata = adata[adata.obs["hours"] == hours].copy()

@@ -12,8 +12,8 @@ from scipy import sparse
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from unlasting.datasets._kang import kang
 from unlasting.datasets._sciplex3 import sciplex3_drugs
+from unlasting.datasets._screens import kang
 from unlasting.datasets._simulation import CONTROL, Cells, Network, base_counts, expected_counts
 from unlasting.screen import (
     SMILES_DELIMITER,

@@ -24,14 +24,8 @@ class Network:
     """Signed regulation without cycles.
 
     A regulator has activity 1 at its usual expression and 0 when knocked out. Log-expression moves by
-    `weight * (activity - 1)` for each regulator, and the change runs on to the genes downstream.
-
-    Parameters
-    ----------
-    names
-        Node names, regulators before their genes, shape `(n_nodes,)`.
-    weights
-        Weights from the row to the column, shape `(n_nodes, n_nodes)`, above the diagonal only.
+    `weight * (activity - 1)` for each regulator, and the change runs on to the genes downstream. Regulators come before their
+    genes in `names`. `weights` act from row to column, shape `(n_nodes, n_nodes)`, above the diagonal only.
     """
 
     names: np.ndarray
@@ -66,20 +60,10 @@ class Network:
     def log_expression(
         self, noise: np.ndarray, knocked_out: Sequence[str] = (), inhibition: np.ndarray | None = None
     ) -> np.ndarray:
-        """Compute departures from the usual expression, in natural logarithms.
+        """Compute departures from the usual expression, in natural logarithms; minus infinity for knocked-out nodes.
 
-        Parameters
-        ----------
-        noise
-            Differences between cells, shape `(n_cells, n_nodes)`.
-        knocked_out
-            Knocked-out nodes.
-        inhibition
-            Blocked share of the activity, as by a drug, shape `(n_nodes,)`. The expression of the node itself stays.
-
-        Returns
-        -------
-        Shape `(n_cells, n_nodes)`; minus infinity for knocked-out nodes.
+        `noise` and the result have the shape `(n_cells, n_nodes)`. `inhibition` is the blocked share of each node's activity, as by
+        a drug, shape `(n_nodes,)`; the expression of the node itself stays.
         """
         change = noise.copy()
         left = np.ones(len(self.names)) if inhibition is None else 1.0 - inhibition
@@ -177,13 +161,7 @@ def _rows(conditions: Sequence[Key]) -> dict[Key, np.ndarray]:
 
 
 def base_counts(base: AnnData, n_genes: int) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
-    """Get the counts for the most expressed genes, shape `(n_cells, n_genes)`, library sizes and cell types.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer genes, or `base.X` holds no raw counts.
-    """
+    """Get the counts for the most expressed genes, shape `(n_cells, n_genes)`, library sizes and cell types."""
     if base.n_vars < n_genes:
         raise ValueError(f"`base` has {base.n_vars} genes; this screen needs {n_genes}. Lower `n_genes`.")
     counts = sparse.csc_matrix(base.X)

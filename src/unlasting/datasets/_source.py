@@ -76,24 +76,7 @@ class Source:
         return adata
 
     def fetch(self, cache: str | PathLike[str] | None) -> str:
-        """Find the file in the cache or download it there, and check it.
-
-        Parameters
-        ----------
-        cache
-            Folder for downloaded files.
-
-        Returns
-        -------
-        The path.
-
-        Raises
-        ------
-        ConnectionError
-            If the file cannot be downloaded.
-        ValueError
-            If its checksum differs.
-        """
+        """Find the file in `cache` or download it there, and check it."""
         file = self.url.rsplit("/", 1)[-1]
         store = pooch.create(
             path=pooch.os_cache("unlasting") if cache is None else cache,

@@ -33,6 +33,21 @@ def alpha_sigma(log_snr: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
 
 
+_GRID = 500
+"""Times among which steps uniform in log-SNR are chosen: every training step of the published schedule."""
+
+
+def log_snr_times(schedule: NoiseSchedule, n_steps: int) -> Tensor:
+    """Get at most `n_steps + 1` times, nearest to uniform steps in log-SNR, from data to noise.
+
+    Steps that fall on the same time count once.
+    """
+    grid = torch.linspace(0.0, 1.0, _GRID, device=schedule.times(1).device)
+    log_snr = schedule.log_snr(grid)
+    wanted = torch.linspace(float(log_snr[0]), float(log_snr[-1]), n_steps + 1, device=grid.device)
+    return grid[(log_snr[:, None] - wanted).abs().argmin(0).unique()]
+
+
 class LinearBetaSchedule(NoiseSchedule):
     """The published schedule: `n_train_steps` discrete steps with linear betas between `0.1 / T` and `20 / T`.
 

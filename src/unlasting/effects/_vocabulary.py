@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from unlasting.screen import Perturbation, ScreenKeys, compared_by, nearest_name
+from unlasting.screen import GeneNames, Perturbation, ScreenKeys, compared_by, nearest_name
 
 GENE: Final = 0
 DRUG: Final = 1
@@ -100,11 +100,17 @@ class TargetVocabulary:
         """All genes in the graph or the prior."""
         return frozenset({*self.nodes, *self.embedded})
 
+    @cached_property
+    def gene_names(self) -> GeneNames:
+        """All genes in the graph or the prior, found by any of their names."""
+        return GeneNames([*self.nodes, *self.embedded], panel=self.nodes)
+
     def target(self, name: str) -> Target:
-        """Classify a name: a known drug, else a gene in graph or prior, else a stimulus."""
+        """Classify a name: a known drug, else a gene in graph or prior under any of its names, else a stimulus."""
         if name in self.names_of_drugs:
             return DRUG, self.drugs.get(name, name)
-        return (GENE if name in self.names_of_genes else STIMULUS), name
+        gene = self.gene_names.find(name)
+        return (GENE, gene) if gene else (STIMULUS, name)
 
     def named(self, perturbation: Perturbation) -> frozenset[tuple[Target, float | None]]:
         """Write a perturbation in a form that is equal under all names of its molecules."""
@@ -132,7 +138,7 @@ class TargetVocabulary:
         return [row for row in rows if row < n_genes]
 
     def require_distinct(self, perturbation: Perturbation) -> None:
-        """Refuse a combination that names a molecule twice.
+        """Refuse a combination that names a molecule or a gene twice.
 
         Raises
         ------
@@ -141,11 +147,12 @@ class TargetVocabulary:
         """
         first: dict[Target, str] = {}
         for name in perturbation.targets:
-            other = first.setdefault(self.target(name), name)
+            kind, target = self.target(name)
+            other, is_drug = first.setdefault((kind, target), name), kind == DRUG
             if other != name:
                 raise ValueError(
-                    f"{other!r} and {name!r} are one molecule, {self.target(name)[1]!r}, and a combination can hold it "
-                    "only once. Name it once, at the sum of the doses."
+                    f"{other!r} and {name!r} are one {'molecule' if is_drug else 'gene'}, {target!r}, and a combination can "
+                    f"hold it only once. Name it once{', at the sum of the doses' if is_drug else ''}."
                 )
 
     def require_known(
@@ -162,8 +169,9 @@ class TargetVocabulary:
         names = sorted({name for p in perturbations for name in p.targets})
         unknown = [n for n in names if (target := self.target(n))[0] == STIMULUS and target not in known]
         if unknown:
-            candidates = {*self.names_of_genes, *self.drugs, *self.trained}
-            hint = nearest_name(unknown[0], {*candidates, control})
+            others = {*self.drugs, *self.trained}
+            candidates = {*self.names_of_genes, *others}
+            hint = nearest_name(unknown[0], {*others, control}) or self.gene_names.hint(unknown[0])
             if unknown[0] == ScreenKeys.control:
                 hint = f" The control is {control!r} here."
             parts = re.split(r"[\W_]+", unknown[0])

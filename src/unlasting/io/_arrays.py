@@ -41,7 +41,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 def read_arrays(path: Path) -> dict[str, Any]:
     """Read named arrays from `.npz`, `.pkl`, or a table (`.csv`, `.tsv`) with one row per condition.
 
-    The columns of a table become `gene_names`.
+    The columns of a table become `gene_names`. GEARS with uncertainty gives a pair of dictionaries; the first counts.
 
     Raises
     ------
@@ -63,6 +63,8 @@ def read_arrays(path: Path) -> dict[str, Any]:
 def _unpickled(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         found = _ArrayUnpickler(file).load()
+    if isinstance(found, tuple) and found:
+        found = found[0]
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}. Save a dictionary from conditions to arrays.")
     return found

@@ -8,8 +8,10 @@ from scipy import sparse
 
 from unlasting.screen import (
     PREDICTION_KEY,
+    UNS_KEY,
     MissingKeyError,
     counts_per_unit,
+    find_screen_counts,
     is_counts,
     require_integers,
     rounded_counts,
@@ -37,7 +39,8 @@ def to_counts(
     Returns
     -------
     The counts, shape `(n_cells, n_genes)`. A cell has the depth of its control cell in `obs["unlasting_source"]`, or the
-    median depth. Rows without a generated cell are empty. Counts are returned unchanged.
+    median depth. Rows without a generated cell are empty. Counts, and those that `model.generate` wrote, are returned
+    unchanged.
 
     Raises
     ------
@@ -53,11 +56,11 @@ def to_counts(
         )
     cells = predictions.X if layer is None else predictions.layers[layer]
     matrix = sparse.csr_array(cells, dtype=np.float64, copy=True)
-    # `predict` leaves rows without a generated cell empty
-    matrix.data[np.isnan(matrix.data)] = 0.0
-    matrix.eliminate_zeros()
     if is_counts(matrix):
         return matrix.astype(np.float32)
+    own = find_screen_counts(predictions) if layer is None and "generated" in predictions.uns.get(UNS_KEY, {}) else None
+    if own is not None:
+        return sparse.csr_array(own, dtype=np.float32)
     screen = predictions if screen is None else screen
     per_unit = counts_per_unit(screen_counts(screen), screen.X)
     key = f"{layer or PREDICTION_KEY}_source"

@@ -38,7 +38,7 @@ def read_predictions(
     screen
         The screen to compare with. Its recorded keys name the columns, and its genes are used in their order.
     genes
-        Gene names in the model's order, if the file lacks them.
+        Gene names in the model's order, if the file lacks them, as with STATE and GEARS.
     perturbation
         Label for all cells, if the file lacks it.
     counts
@@ -99,6 +99,11 @@ def _as_in(found: AnnData, screen: AnnData, keys: ScreenKeys) -> AnnData:
     best = max(names, key=lambda column: screen.var_names.isin(column).sum())
     found.var_names = best.astype(str)
     missing = screen.var_names[~screen.var_names.isin(found.var_names)]
+    if len(missing) == screen.n_vars:
+        raise MissingKeyError(
+            f"The predictions have none of the screen's genes; their names begin with {list(found.var_names[:3])}. Give the "
+            "model's gene names in order: `genes=[...]`."
+        )
     if len(missing):
         raise MissingKeyError(
             f"The predictions lack {len(missing)} genes among the screen's {screen.n_vars}, such as {list(missing[:3])}. "

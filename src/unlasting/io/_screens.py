@@ -1,4 +1,4 @@
-"""Published screens whose `obs` follows the layout of scPerturb or pertpy."""
+"""Published screens whose `obs` follows the layout of scPerturb, pertpy or cell-eval."""
 
 from __future__ import annotations
 
@@ -43,19 +43,24 @@ LAYOUTS: Final = {
         ("cell_type", "celltype", "cell_line"),
         ("control", "ctrl", "NT", "non-targeting", "Vehicle"),
     ),
+    "cell-eval": Layout(
+        ("target", "target_gene", "perturbation"),
+        ("cell_type", "celltype", "cell_line", "context"),
+        ("non-targeting", "control"),
+    ),
 }
 CONTROL = "control"
 
 
 def read_screen(source: AnnData | str | PathLike[str], layout: str) -> AnnData:
-    """Read a screen in the layout of scPerturb or pertpy.
+    """Read a screen in the layout of scPerturb, pertpy, or the observed part of a cell-eval pair.
 
     Parameters
     ----------
     source
         The AnnData, or an `.h5ad` file.
     layout
-        `"scperturb"` or `"pertpy"`.
+        `"scperturb"`, `"pertpy"` or `"cell-eval"`.
 
     Returns
     -------

@@ -14,12 +14,12 @@ import pandas as pd
 from anndata import AnnData
 
 from unlasting.io._arrays import read_arrays
+from unlasting.screen import MICROMOLAR
 
 PERTURBATION = ("perturbation", "condition", "condition_harm", "target_gene", "target", "gene", "pert", "drug")
 CELL_TYPE = ("cell_type", "celltype", "cell_line", "cell_name", "context")
 DOSE = ("dose", "dose_val", "dosage", "dose_value")
-COMBINED = "cov_drug_dose_name"
-MICROMOLAR = {"pM": 1e-6, "nM": 1e-3, "uM": 1.0, "µM": 1.0, "μM": 1.0, "mM": 1e3, "M": 1e6}
+COMBINED = ("cov_drug_dose_name", "cov_pert_dose")
 
 
 def read_genes(path: Path, genes: Sequence[str] | None) -> AnnData:
@@ -38,10 +38,14 @@ def read_genes(path: Path, genes: Sequence[str] | None) -> AnnData:
 
 
 def read_drugs(path: Path, genes: Sequence[str] | None, obsm: str | None = None) -> AnnData:
-    """Read chemCPA or GraphVCI: `{"celltype_drug_dose": cells or mean}`, or an `.h5ad` with `obs["cov_drug_dose_name"]`."""
+    """Read chemCPA or GraphVCI: a dictionary by `celltype_drug_dose`, or an `.h5ad` with such labels.
+
+    Entries are cells, a mean, or chemCPA's list of truth, prediction and DE genes.
+    """
     if path.suffix == ".h5ad":
         return read_cells(path, genes, obsm=obsm)
-    found = _stacked(read_arrays(path), genes, path)
+    arrays = {label: _prediction(entry) for label, entry in read_arrays(path).items()}
+    found = _stacked(arrays, genes, path)
     return assemble(found.X, found.var_names, _split_labels(found.obs["perturbation"], path))
 
 
@@ -54,7 +58,7 @@ def read_cellflow(path: Path, genes: Sequence[str] | None) -> AnnData:
 
 def read_state(path: Path, genes: Sequence[str] | None) -> AnnData:
     """Read STATE: `adata_pred.h5ad`. Labels such as `[('drug', 0.5, 'uM')]` become drug and dose."""
-    adata = _h5ad(path)
+    adata = _h5ad(path, genes)
     if "drugname_drugconc" in adata.obs:
         parsed = {label: _concentration(label) for label in adata.obs["drugname_drugconc"].astype(str).unique()}
         both = adata.obs["drugname_drugconc"].astype(str).map(parsed)
@@ -66,7 +70,7 @@ def read_cells(
     path: Path, genes: Sequence[str] | None, *, obsm: str | None = None, layer: str | None = None
 ) -> AnnData:
     """Read an `.h5ad` with labelled cells, from `obsm`, a layer or `X`: CPA, scGen, cell-eval."""
-    return _labelled(_h5ad(path), obsm=obsm, layer=layer)
+    return _labelled(_h5ad(path, genes), obsm=obsm, layer=layer)
 
 
 TOOLS: Final[dict[str, Callable[[Path, Sequence[str] | None], AnnData]]] = {
@@ -91,10 +95,22 @@ def assemble(matrix: Any, genes: Iterable[str], columns: Mapping[str, Any]) -> A
     return AnnData(matrix, obs=obs.astype("category"), var=pd.DataFrame(index=pd.Index(genes).astype(str)))
 
 
-def _h5ad(path: Path) -> AnnData:
+def _h5ad(path: Path, genes: Sequence[str] | None) -> AnnData:
+    """Read an AnnData; `genes` replace its gene names, as some tools write none."""
     if path.suffix != ".h5ad":
         raise ValueError(f"{path} is no '.h5ad' file. Write the cells with `adata.write_h5ad(path)`.")
-    return anndata.read_h5ad(path)
+    adata = anndata.read_h5ad(path)
+    if genes is not None:
+        _check_names(genes, adata.n_vars, path)
+        adata.var = pd.DataFrame(index=pd.Index(genes).astype(str))
+    return adata
+
+
+def _check_names(genes: Sequence[str], n_genes: int, path: Path) -> None:
+    if len(genes) != n_genes:
+        raise ValueError(
+            f"{path} has {n_genes} genes, but {len(genes)} genes are named. Give one name for each column."
+        )
 
 
 def _stacked(arrays: dict[str, Any], genes: Sequence[str] | None, path: Path) -> AnnData:
@@ -117,12 +133,17 @@ def _stacked(arrays: dict[str, Any], genes: Sequence[str] | None, path: Path) ->
         raise ValueError(
             f"{path} does not name its {matrix.shape[1]} genes. Give them: `genes=[...]` in the model's order."
         )
-    if len(names) != matrix.shape[1] or len(labels) != len(matrix):
+    _check_names(names, matrix.shape[1], path)
+    if len(labels) != len(matrix):
         raise ValueError(
-            f"{path} holds predictions of shape {matrix.shape} with {len(labels)} labels, but {len(names)} genes are named. "
-            "Give one name for each column and one label for each row."
+            f"{path} has {len(matrix)} predictions with {len(labels)} labels. Give one label for each row."
         )
     return assemble(matrix, names, {"perturbation": labels})
+
+
+def _prediction(entry: Any) -> Any:
+    """Take the prediction from chemCPA's list `[truth, prediction, DE genes]`."""
+    return entry[1] if isinstance(entry, list) and len(entry) == 3 and np.ndim(entry[0]) else entry
 
 
 def _labelled(adata: AnnData, *, obsm: str | None = None, layer: str | None = None) -> AnnData:
@@ -133,8 +154,9 @@ def _labelled(adata: AnnData, *, obsm: str | None = None, layer: str | None = No
         matrix = adata.layers[layer]
     else:
         matrix = adata.X
-    if COMBINED in adata.obs and not any(key in adata.obs for key in PERTURBATION):
-        columns = _split_labels(adata.obs[COMBINED], COMBINED)
+    combined = next((key for key in COMBINED if key in adata.obs), None)
+    if combined is not None and not any(key in adata.obs for key in PERTURBATION):
+        columns = _split_labels(adata.obs[combined], combined)
     else:
         columns = {
             name: adata.obs[key].astype(str)
@@ -147,9 +169,7 @@ def _labelled(adata: AnnData, *, obsm: str | None = None, layer: str | None = No
             f"The predictions have the columns {list(adata.obs.columns)}, and none is a perturbation. Name it 'perturbation'."
         )
     found = assemble(matrix, adata.var_names, columns)
-    for key in ("gene_name", "gene_symbol", "gene_symbols"):
-        if key in adata.var:
-            found.var[key] = np.asarray(adata.var[key].astype(str))
+    found.var = adata.var.set_axis(found.var_names)
     return found
 
 

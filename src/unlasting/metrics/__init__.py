@@ -1,4 +1,9 @@
-"""Distances between predicted and observed cells: pure functions on arrays, and their registry."""
+"""Distances between predicted and observed cells: pure functions on arrays, and their registry.
+
+Cells are dense or sparse matrices. Every function raises a `TypeError` for values that are no real numbers. It raises a
+`ValueError` for empty arguments, for missing or infinite values, for negative counts, and for arguments with different
+genes or conditions.
+"""
 
 from unlasting.metrics._calibration import dynamic_range_fraction
 from unlasting.metrics._challenge import (

@@ -31,13 +31,6 @@ def pearson_change(
     -------
     Pearson's correlation; NaN if a change is the same in all genes, as for a prediction without an
     effect.
-
-    Raises
-    ------
-    TypeError
-        If an argument does not hold real numbers.
-    ValueError
-        If an argument is empty or holds missing or infinite values, or the genes differ in number.
     """
     first, second = _changes(predicted, observed, control, observed_control)
     # rounding leaves a constant vector with a tiny variance
@@ -61,11 +54,6 @@ def mse_change(
     Returns
     -------
     The mean squared error, in the data's squared unit.
-
-    Raises
-    ------
-    ValueError
-        As :func:`pearson_change`.
     """
     first, second = _changes(predicted, observed, control, observed_control)
     return float(np.mean((first - second) ** 2))

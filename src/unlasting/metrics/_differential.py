@@ -75,11 +75,6 @@ def de_recall(predicted_pvalue: np.ndarray, observed_pvalue: np.ndarray, *, thre
     -------
     The share, NaN if no observed gene is significant.
 
-    Raises
-    ------
-    ValueError
-        If the vectors have no gene or different lengths.
-
     Notes
     -----
     It is cell-eval's `de_sig_genes_recall`. P-values depend on cell numbers: compare equally many.
@@ -112,11 +107,6 @@ def de_direction(
     -------
     The share, 0.5 by chance, NaN if no observed gene is significant.
 
-    Raises
-    ------
-    ValueError
-        If the vectors have no gene or different lengths.
-
     Notes
     -----
     It is cell-eval's `de_direction_match`. Genes where a log-fold change is missing are left out.
@@ -146,11 +136,6 @@ def de_lfc_spearman(
     Returns
     -------
     Spearman's correlation, NaN with fewer than two genes or equal values.
-
-    Raises
-    ------
-    ValueError
-        If the vectors have no gene or different lengths.
 
     Notes
     -----

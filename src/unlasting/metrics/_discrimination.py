@@ -14,11 +14,7 @@ Discrimination = Literal["l1", "l2", "cosine"]
 
 
 def discrimination_score(
-    predicted: np.ndarray,
-    observed: np.ndarray,
-    *,
-    distance: Discrimination = "l1",
-    excluded: np.ndarray | None = None,
+    predicted: np.ndarray, observed: np.ndarray, *, distance: Discrimination = "l1", excluded: np.ndarray | None = None
 ) -> np.ndarray:
     """Rank, for each condition, its own truth among all truths by distance to its prediction.
 

@@ -42,8 +42,7 @@ def mean_distance(x: Matrix, y: Matrix | None = None, *, squared: bool = False, 
     Raises
     ------
     ValueError
-        If a matrix is empty or holds missing or infinite values, the genes differ in number, or `unbiased` is asked
-        for a single cell.
+        If `unbiased` is asked for a single cell.
 
     Notes
     -----
@@ -95,8 +94,7 @@ def e_distance(
     Raises
     ------
     ValueError
-        If a matrix is empty or holds missing or infinite values, the genes differ in number, or a sample is too
-        small.
+        If a sample is too small.
 
     Notes
     -----
@@ -156,8 +154,7 @@ def mmd(
     Raises
     ------
     ValueError
-        If a matrix is empty or holds missing or infinite values, the genes differ in number, a sample is too
-        small, or `bandwidth` is not positive.
+        If `bandwidth` is not positive.
     """
     predicted, observed = as_pair(predicted, observed, min_cells=2 if unbiased else 1)
     if bandwidth is None:

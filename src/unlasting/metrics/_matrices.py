@@ -15,15 +15,7 @@ BLOCK_VALUES = 2**21
 
 
 def as_matrix(values: Any, argument: str, *, min_cells: int = 1) -> Matrix:
-    """Check a matrix with cells and get it as float32 or float64, dense or in CSR form.
-
-    Raises
-    ------
-    TypeError
-        If it does not hold real numbers.
-    ValueError
-        If it is not two-dimensional, too small, or holds missing or infinite values.
-    """
+    """Check a matrix with cells and get it as float32 or float64, dense or in CSR form."""
     matrix = values.tocsr() if sparse.issparse(values) else np.asarray(values)
     if matrix.dtype not in (np.float32, np.float64):
         if matrix.dtype.kind not in "biuf":
@@ -47,15 +39,7 @@ def as_matrix(values: Any, argument: str, *, min_cells: int = 1) -> Matrix:
 
 
 def as_pair(predicted: Any, observed: Any, *, min_cells: int = 1) -> tuple[Matrix, Matrix]:
-    """Check predicted and observed cells, and that both have the same genes.
-
-    Raises
-    ------
-    TypeError
-        If one does not hold real numbers.
-    ValueError
-        If one is unfit, or the genes differ in number.
-    """
+    """Check predicted and observed cells, and that both have the same genes."""
     first = as_matrix(predicted, "predicted", min_cells=min_cells)
     second = as_matrix(observed, "observed", min_cells=min_cells)
     check_genes(first.shape[1], second.shape[1], "predicted", "observed")

@@ -18,11 +18,6 @@ def emd_per_gene(predicted: Matrix, observed: Matrix) -> np.ndarray:
     Returns
     -------
     Distances in the data's unit, shape `(n_genes,)`.
-
-    Raises
-    ------
-    ValueError
-        If a matrix is empty or holds missing or infinite values, or the genes differ in number.
     """
     predicted, observed = as_pair(predicted, observed)
     n, m = predicted.shape[0], observed.shape[0]
@@ -52,11 +47,6 @@ def emd(predicted: Matrix, observed: Matrix) -> float:
     Returns
     -------
     The mean distance, in the data's unit.
-
-    Raises
-    ------
-    ValueError
-        As :func:`emd_per_gene`.
     """
     return float(emd_per_gene(predicted, observed).mean())
 
@@ -78,8 +68,7 @@ def energy_per_gene(predicted: Matrix, observed: Matrix, *, unbiased: bool = Fal
     Raises
     ------
     ValueError
-        If a matrix is empty or holds missing or infinite values, the genes differ in number, or a sample is too
-        small.
+        If a sample is too small.
     """
     predicted, observed = as_pair(predicted, observed, min_cells=2 if unbiased else 1)
     n, m = predicted.shape[0], observed.shape[0]
@@ -105,11 +94,6 @@ def energy(predicted: Matrix, observed: Matrix, *, unbiased: bool = False) -> fl
     Returns
     -------
     The mean distance, in the data's unit.
-
-    Raises
-    ------
-    ValueError
-        As :func:`energy_per_gene`.
     """
     return float(energy_per_gene(predicted, observed, unbiased=unbiased).mean())
 

@@ -22,13 +22,6 @@ def pseudobulk(counts: Matrix, *, target_sum: float = TARGET_SUM) -> np.ndarray:
     Returns
     -------
     `log1p` of the scaled sums, shape `(n_genes,)`; zeros if there are no counts.
-
-    Raises
-    ------
-    TypeError
-        If `counts` does not hold real numbers.
-    ValueError
-        If `counts` is empty or holds missing, infinite or negative values.
     """
     total = _sums(counts)[0]
     whole = total.sum()
@@ -48,13 +41,6 @@ def pseudobulk_noise(counts: Matrix, *, target_sum: float = TARGET_SUM) -> float
     Returns
     -------
     The jackknife variance: each cell is left out in turn. 0 with fewer than two cells or without counts.
-
-    Raises
-    ------
-    TypeError
-        If `counts` does not hold real numbers.
-    ValueError
-        If `counts` is empty or holds missing, infinite or negative values.
     """
     total, matrix = _sums(counts)
     whole, n = total.sum(), matrix.shape[0]

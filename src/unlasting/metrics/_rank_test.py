@@ -50,13 +50,6 @@ def rank_table(counts: Matrix, control: Matrix, *, min_cpm: float = MIN_CPM) -> 
     -------
     The table, genes in the order of the columns.
 
-    Raises
-    ------
-    TypeError
-        If a matrix does not hold real numbers.
-    ValueError
-        If a matrix is empty, holds missing, infinite or negative values, or the genes differ in number.
-
     Notes
     -----
     The settings are those in the profile `vcc2026` in cell-eval2: counts per million over the given genes, arithmetic
@@ -88,13 +81,6 @@ def rank_test(first: Matrix, second: Matrix) -> np.ndarray:
     Returns
     -------
     Two-sided p-values, shape `(n_genes,)`; 1 where all values are the same.
-
-    Raises
-    ------
-    TypeError
-        If a matrix does not hold real numbers.
-    ValueError
-        If a matrix is empty, holds missing, infinite or negative values, or the genes differ in number.
 
     Notes
     -----

@@ -205,6 +205,9 @@ def _register_all() -> None:
     unbiased_e = partial(e_distance, unbiased=True)
     add("e_distance", unbiased_e, 0.0, CELLS, "distance between distributions of cells (unbiased)", "expression")
     add("emd", emd, 0.0, CELLS, "Wasserstein distance, mean over genes", "expression")
+    rooted_e = partial(e_distance, unbiased=True, sqrt=True)
+    meaning = "square root of the unbiased E-distance, as in the published tables"
+    add("e_distance_rooted", rooted_e, 0.0, CELLS, meaning, "square root of expression")
     unbiased_energy = partial(energy, unbiased=True)
     add("energy", unbiased_energy, 0.0, CELLS, "energy distance, mean over genes (unbiased)", "expression")
     add("mmd", mmd, 0.0, CELLS, "squared maximum mean discrepancy, Gaussian kernel (unbiased)")

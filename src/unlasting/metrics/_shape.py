@@ -29,8 +29,7 @@ def dispersion_error(predicted: Matrix, observed: Matrix, *, min_cells: int = 10
     Raises
     ------
     ValueError
-        If a matrix is empty or holds missing or infinite values, the genes differ in number, or `min_cells` is
-        below 2.
+        If `min_cells` is below 2.
     """
     first, second = _expressed(predicted, observed, min_cells, 2)
     predicted_sd, observed_sd = np.sqrt(first.second), np.sqrt(second.second)
@@ -59,8 +58,7 @@ def bimodality_error(predicted: Matrix, observed: Matrix, *, min_cells: int = 20
     Raises
     ------
     ValueError
-        If a matrix is empty or holds missing or infinite values, the genes differ in number, or `min_cells` is
-        below 4.
+        If `min_cells` is below 4.
     """
     first, second = _expressed(predicted, observed, min_cells, 4)
     error = np.abs(_sarle(first) - _sarle(second))
@@ -106,10 +104,7 @@ def _moments(values: np.ndarray, chosen: np.ndarray) -> _Moments:
     centred = np.where(chosen & (largest > smallest)[:, None], values - mean[:, None], 0.0)
     squares = centred**2
     return _Moments(
-        n,
-        squares.sum(axis=1) / count,
-        (squares * centred).sum(axis=1) / count,
-        (squares**2).sum(axis=1) / count,
+        n, squares.sum(axis=1) / count, (squares * centred).sum(axis=1) / count, (squares**2).sum(axis=1) / count
     )
 
 

@@ -21,11 +21,6 @@ def zero_fraction_error(predicted: Matrix, observed: Matrix) -> float:
     Returns
     -------
     The mean error, between 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        If a matrix is empty or holds missing or infinite values, or the genes differ in number.
     """
     predicted, observed = as_pair(predicted, observed)
     expressed = [sum((block > 0).sum(axis=0) for block in row_blocks(x)) / x.shape[0] for x in (predicted, observed)]
@@ -50,8 +45,7 @@ def library_size_error(predicted: Matrix, observed: Matrix) -> float:
     Raises
     ------
     ValueError
-        If a matrix is empty or holds missing or infinite values, the genes differ in number, or the values are too
-        large for logarithms.
+        If the values are too large for logarithms.
     """
     predicted, observed = as_pair(predicted, observed)
     sizes = []
@@ -75,11 +69,6 @@ def detected_genes_error(predicted: Matrix, observed: Matrix) -> float:
     Returns
     -------
     The relative error; NaN if no observed cell expresses a gene.
-
-    Raises
-    ------
-    ValueError
-        If a matrix is empty or holds missing or infinite values, or the genes differ in number.
     """
     predicted, observed = as_pair(predicted, observed)
     counts = [np.concatenate([(b > 0).sum(axis=1) for b in row_blocks(cells)]) for cells in (predicted, observed)]
@@ -98,11 +87,6 @@ def correlation_error(predicted: Matrix, observed: Matrix) -> float:
     -------
     The mean over gene pairs that vary in the observed cells, between 0 and 2. A gene that does not vary in
     the predicted cells counts as uncorrelated there. NaN if fewer than two observed genes vary.
-
-    Raises
-    ------
-    ValueError
-        If a matrix is empty or holds missing or infinite values, or the genes differ in number.
     """
     predicted, observed = as_pair(predicted, observed)
     varies = np.empty(observed.shape[1], dtype=bool)

@@ -43,13 +43,6 @@ def centroid_accuracy(predicted: np.ndarray, observed: np.ndarray) -> np.ndarray
     The share by Euclidean distance, shape `(n_conditions,)`: 1 if the own centroid is the nearest, 1/2 on average by
     chance. A tie does not count as farther. NaN with one condition.
 
-    Raises
-    ------
-    TypeError
-        If a matrix does not hold real numbers.
-    ValueError
-        If the shapes differ, or a value is missing or infinite.
-
     Notes
     -----
     It is a measure from Systema :cite:p:`vinastorne2025systema`.

@@ -49,13 +49,6 @@ def weighted_mse(predicted: Matrix, observed: Matrix, weights: np.ndarray) -> fl
     -------
     The weighted mean squared error, in the data's squared unit. NaN if all weights are 0.
 
-    Raises
-    ------
-    TypeError
-        If an argument does not hold real numbers.
-    ValueError
-        If an argument is empty or holds missing or infinite values, or the genes differ in number.
-
     Notes
     -----
     It is the WMSE by :cite:t:`mejia2025diversity`, `wmse_exp2` in scPertEval.
@@ -82,13 +75,6 @@ def weighted_r2_change(predicted: Matrix, observed: Matrix, reference: Matrix, w
     -------
     :math:`1 - \sum_g w_g (\Delta_g - \hat\Delta_g)^2 / \sum_g w_g (\Delta_g - \bar\Delta)^2`: 1 is perfect, and a
     prediction of the reference itself is at most 0. NaN if the observed change is the same in all genes.
-
-    Raises
-    ------
-    TypeError
-        If an argument does not hold real numbers.
-    ValueError
-        If an argument is empty or holds missing or infinite values, or the genes differ in number.
 
     Notes
     -----
@@ -118,11 +104,6 @@ def de_auprc(predicted_score: np.ndarray, observed_pvalue: np.ndarray, *, thresh
     -------
     The area under the curve of precision and recall; by chance the share of significant genes. NaN if no or every
     gene is significant.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ.
 
     Notes
     -----

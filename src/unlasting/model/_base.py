@@ -22,6 +22,8 @@ from unlasting.screen import (
     check_genes,
     check_log_normalised,
     expression,
+    in_micromolar,
+    logger,
     not_none,
     require_integers,
 )
@@ -121,8 +123,14 @@ class ModelBase(EffectsMixin):
                 f"`dose` is {dose!r}, but the screen was set up without `dose_key`: its drugs have no dose. Leave `dose` "
                 "out, or set up with `dose_key=...`."
             )
-        asked = Perturbation.parse(label, dose, **self.keys.grammar, drugs=drugs)
+        asked = Perturbation.parse(label, in_micromolar(dose, "uM"), **self.keys.grammar, drugs=drugs)
         self.vocabulary.require_known([asked], **self.keys.grammar)
+        for name in asked.targets:
+            kind, target = self.vocabulary.target(name)
+            if kind == GENE and target != name and name not in self.vocabulary.trained:
+                logger.warning(
+                    "%r is taken as the gene %r. If it is another one, write its present symbol.", name, target
+                )
         undosed = asked.undosed(drugs)
         if dose_key is not None and undosed:
             raise ValueError(

@@ -13,23 +13,29 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
+from scipy import sparse
 
 from unlasting.effects import DRUG
 from unlasting.model._base import Dose, seed_or_default, size_or_default
-from unlasting.model._generator import Generator
+from unlasting.model._generator import GeneratedCells, Generator
 from unlasting.model._mudata import modality_of
-from unlasting.model._sources import SourceCells, SourcesMixin, draw
+from unlasting.model._sources import SourceCells, SourcesMixin, draw, label_as_controls, typed_as
 from unlasting.model._streaming import digest_of, write_in_parts
 from unlasting.screen import (
+    COUNTS_LAYER,
     PREDICTION_KEY,
+    TEST,
     UNS_KEY,
     Condition,
     Perturbation,
     ScreenKeys,
+    from_micromolar,
     is_in_memory,
     listed,
     logger,
+    require_choices,
     require_integers,
+    writable_table,
 )
 
 _CONDITIONS_AT_ONCE = 256
@@ -46,7 +52,7 @@ class GenerationMixin(SourcesMixin):
         *,
         dose: Dose | Sequence[Dose] = None,
         cell_type: str | Sequence[str] | None = None,
-        batch: str | None = None,
+        batch: str | int | None = None,
         controls: AnnData | MuData | None = None,
         path: str | Path | None = None,
         overwrite: bool = False,
@@ -90,8 +96,9 @@ class GenerationMixin(SourcesMixin):
 
         Returns
         -------
-        Log-normalised cells, `n_cells` for each perturbation and cell type; with `path`, backed by the file.
-        `obs` holds perturbation, dose, cell type and batch under the screen's keys, and
+        Log-normalised cells, `n_cells` for each perturbation and cell type; with `path`, backed by the file. `var` is that
+        of the screen. `layers["counts"]` holds the cells as integer counts, if the screen has counts.
+        `obs` holds perturbation, dose (in the unit of the screen), cell type and batch under the screen's keys and with its types, and
 
         - `unlasting_source`: name of the control cell.
         - `unlasting_replicate`: number of earlier cells from the same source.
@@ -99,7 +106,7 @@ class GenerationMixin(SourcesMixin):
           for targets without any specific information.
         - `unlasting_dose_extrapolated`, where drugs have doses: whether a dose is outside the trained range.
 
-        `uns["unlasting"]["generated"]` describes seed, preset and unseen targets.
+        `uns["unlasting"]["generated"]` describes seed, preset, `target_sum` and unseen targets.
 
         Raises
         ------
@@ -117,21 +124,23 @@ class GenerationMixin(SourcesMixin):
         parts = [asked[i : i + _CONDITIONS_AT_ONCE] for i in range(0, len(asked), _CONDITIONS_AT_ONCE)]
         support = np.concatenate([self.effects_model.support(part) for part in parts])  # refused now, not after hours
         if controls is None:
-            sources = self._training_controls()
+            sources, given = self._training_controls(), self.adata
         else:
             controls = self._resolve(controls, "controls")
             if self.keys.perturbation_key not in controls.obs:
                 controls = controls.copy()
                 controls.obs[self.keys.perturbation_key] = self.keys.control  # the argument says so
             self._require_controls(self._perturbations(controls), "controls")
-            sources = self._as_sources(controls, np.arange(controls.n_obs))
+            sources, given = self._as_sources(controls, np.arange(controls.n_obs)), controls
         rng = np.random.default_rng(seed_or_default(seed))
         drawn = [draw(rng, rows, n_cells) for rows in sources.rows_by_cell_type(cell_type, batch).values()]
         source, replicate = (np.concatenate(part) for part in zip(*drawn, strict=True))
         show_chunks = show_progress and path is None
         generator = self._generator(sources, asked[:1], seed, batch_size, show_chunks)
         labels = np.array([p.label(**self.keys.grammar) for p in asked], dtype=object)
-        doses, is_extrapolated = _dose_column(asked), self._is_extrapolated(asked)
+        by_condition, by_source = self._columns(asked, labels, sources, source, [self.adata, given])
+        by_condition[f"{PREDICTION_KEY}_support"] = support
+        by_source[f"{PREDICTION_KEY}_replicate"] = replicate
         little = labels[support < _LITTLE_SUPPORT]
         if len(little):
             logger.info(
@@ -146,26 +155,23 @@ class GenerationMixin(SourcesMixin):
             """Generate some rows of the result, in which all cells of a perturbation are consecutive."""
             which, position = np.divmod(np.asarray(rows), len(source))
             generator.set_conditions(asked[which[0] : which[-1] + 1])
-            start = source[position]
-            generated = generator(start, replicate[position], which - which[0], keep_latents=path is not None)
-            obs = pd.DataFrame({self.keys.perturbation_key: pd.Categorical(labels[which])})
-            if self.keys.dose_key is not None:
-                obs[self.keys.dose_key] = doses[which]
-                obs[f"{PREDICTION_KEY}_dose_extrapolated"] = is_extrapolated[which]
-            for key, values in ((self.keys.cell_type_key, sources.cell_type), (self.keys.batch_key, sources.batch)):
-                if key is not None:
-                    obs[key] = pd.Categorical(values[start])
-            obs[f"{PREDICTION_KEY}_source"] = pd.Categorical(sources.names[start])
-            obs[f"{PREDICTION_KEY}_replicate"] = replicate[position]
-            obs[f"{PREDICTION_KEY}_support"] = support[which]
-            obs.index = [f"generated_{i}" for i in rows]
-            return AnnData(generated, obs=obs, var=pd.DataFrame(index=pd.Index(self.get_var_names())))
+            generated = generator(
+                source[position], replicate[position], which - which[0], keep_latents=path is not None
+            )
+            obs = pd.concat(
+                [
+                    frame.iloc[row].reset_index(drop=True)
+                    for frame, row in ((by_condition, which), (by_source, position))
+                ],
+                axis=1,
+            )
+            return self._as_adata(generated, obs.set_axis([f"generated_{i}" for i in rows]))
 
         n_all = len(source) * len(asked)
         uns = self._uns(dataclasses.replace(self.keys, smiles_key=None), asked, seed_or_default(seed))
         if path is None:
             new = cells(range(n_all))
-            new.uns = uns
+            new.var, new.uns = given.var.copy(), uns
             return new
         request: dict[str, str | int] = {
             "model": self._digest(),
@@ -174,7 +180,7 @@ class GenerationMixin(SourcesMixin):
             "n_cells": n_cells,
             "seed": seed_or_default(seed),
         }
-        return write_in_parts(path, cells, (n_all, sources.matrix.shape[1]), uns, request, overwrite, show_progress)
+        return write_in_parts(path, cells, n_all, given.var, uns, request, overwrite, show_progress)
 
     def predict(
         self,
@@ -182,6 +188,7 @@ class GenerationMixin(SourcesMixin):
         perturbation: str | None = None,
         dose: Dose = None,
         *,
+        cells: str = TEST,
         key_added: str = PREDICTION_KEY,
         indices: Sequence[int] | None = None,
         path: str | Path | None = None,
@@ -191,11 +198,11 @@ class GenerationMixin(SourcesMixin):
         show_progress: bool = True,
         copy: bool = False,
     ) -> AnnData | MuData | None:
-        """Write one generated cell beside every cell.
+        """Generate one cell beside each held-out cell, or beside each given control.
 
-        Without `perturbation`, each cell gets a generated cell under its own label. A control is its own source; any
-        other cell starts from a training control with its cell type and batch, drawn with the seed. With
-        `perturbation`, all cells must be controls, and get their counterfactuals.
+        Without `perturbation`, each cell gets a generated cell under its own label. It starts from a training control
+        with its cell type and batch, drawn with the seed; a control is its own source. With `perturbation`, all cells
+        must be controls, and get their counterfactuals.
 
         Where some trained cells did not respond to a perturbation, as large a share of generated cells comes back
         unchanged. Turn this off with `use_responders=False` when the model is made.
@@ -208,10 +215,13 @@ class GenerationMixin(SourcesMixin):
             The perturbation for the given control cells: `A`, `A+B`, or the control label.
         dose
             Its drugs' dose in uM: a number, or text such as `1+0.5` in the label's order.
+        cells
+            `test`: perturbed cells labelled `test`, or all perturbed cells without this label. `all`: every cell. With
+            `perturbation`, every given control.
         key_added
             Name of the layer.
         indices
-            Rows to predict; all others are NaN.
+            Rows to predict, in place of `cells`.
         path
             An `.h5ad` file for a layer that exceeds memory, written in parts as by :meth:`generate`.
         overwrite
@@ -227,12 +237,13 @@ class GenerationMixin(SourcesMixin):
 
         Returns
         -------
-        With `path` the generated cells with the `obs` columns of `adata`, backed by the file; `adata` stays unchanged.
-        Otherwise `None`, or the copy with `copy=True`. Updates the following fields (in a MuData: of its expression
-        modality):
+        With `path` the generated cells with the `obs` and `var` columns of `adata` and with their counts, backed by the
+        file; `adata` stays unchanged. Otherwise `None`, or the copy with `copy=True`. Updates the following fields (in a
+        MuData: of its expression modality):
 
-        - `adata.layers[key_added]`: log-normalised cells on the input's scale, shape `(n_cells, n_genes)`.
-        - `adata.obs[key_added + "_source"]`: name of each cell's source.
+        - `adata.layers[key_added]`: log-normalised cells on the input's scale, CSR, shape `(n_cells, n_genes)`. Rows of
+          other cells are empty.
+        - `adata.obs[key_added + "_source"]`: name of each cell's source; `""` for other cells.
 
         Raises
         ------
@@ -240,8 +251,8 @@ class GenerationMixin(SourcesMixin):
             If the model is not trained.
         ValueError
             If genes are missing or in another order, a perturbation is unknown, a dose is missing or unreadable,
-            `perturbation` is given for cells other than controls, or `path` does not end in `.h5ad` or is the file
-            behind `adata`.
+            `perturbation` is given for cells other than controls, no cell is perturbed, or `path` does not end in
+            `.h5ad` or is the file behind `adata`.
         IndexError
             If `indices` are out of range.
         FileExistsError
@@ -259,22 +270,14 @@ class GenerationMixin(SourcesMixin):
         adata = self._resolve(given)
         if path is not None and adata.isbacked and Path(adata.filename).resolve() == Path(path).resolve():
             raise ValueError(f"`path` is {os.fspath(path)!r}, the file behind `adata`. Name another.")
-        found = self._perturbations(adata)
-        chosen = np.arange(adata.n_obs)
-        if indices is not None:
-            try:
-                chosen = chosen[np.asarray(indices, dtype=None if len(indices) else int)]
-            except IndexError as error:
-                raise IndexError(
-                    f"`indices` do not fit the {adata.n_obs} cells of `adata` ({error}). Give row numbers below "
-                    f"{adata.n_obs}, or leave it out for all."
-                ) from error
-            if not len(chosen):
-                raise IndexError("`indices` is empty; name at least one cell, or leave it out for all.")
-        if perturbation is None and dose is not None:
+        if perturbation is not None:
+            label_as_controls(adata, self.keys)
+        elif dose is not None:
             raise ValueError(
                 f"`dose` is {dose!r} without `perturbation`: each cell has its own dose then. Give `perturbation` too."
             )
+        found = self._perturbations(adata)
+        chosen = self._chosen(adata, found, "all" if perturbation is not None else cells, indices)
         if perturbation is None:
             sources, source, replicate = self._pair(adata, seed_or_default(seed))
             source, replicate = source[chosen], replicate[chosen]
@@ -287,15 +290,14 @@ class GenerationMixin(SourcesMixin):
         conditions, condition = self._conditions_of(wanted)
         generator = self._generator(sources, conditions, seed, batch_size, show_progress and path is None)
         if path is not None:
-            obs = adata.obs.iloc[chosen].copy()
+            obs = writable_table(adata.obs.iloc[chosen], "obs", []).copy()
             obs[f"{key_added}_source"] = pd.Categorical(sources.names[source])
             AnnData(obs=obs).strings_to_categoricals(obs)  # of all cells: the parts must have the same categories
 
-            def cells(rows: range) -> AnnData:
+            def part_of(rows: range) -> AnnData:
                 """Generate some of the cells."""
                 part = np.asarray(rows)
-                generated = generator(source[part], replicate[part], condition[part])
-                return AnnData(generated, obs=obs.iloc[part], var=pd.DataFrame(index=pd.Index(self.get_var_names())))
+                return self._as_adata(generator(source[part], replicate[part], condition[part]), obs.iloc[part])
 
             asked = list(dict.fromkeys(wanted))
             request: dict[str, str | int] = {
@@ -305,20 +307,40 @@ class GenerationMixin(SourcesMixin):
                 "controls": digest_of(sources.digest(np.unique(source)), source, replicate),
                 "seed": seed_or_default(seed),
             }
-            shape, uns = (len(chosen), adata.n_vars), self._uns(self.keys, asked, seed_or_default(seed))
-            return write_in_parts(path, cells, shape, uns, request, overwrite, show_progress)
-        generated = generator(source, replicate, condition)
+            uns = self._uns(self.keys, asked, seed_or_default(seed))
+            return write_in_parts(path, part_of, len(chosen), adata.var, uns, request, overwrite, show_progress)
         written = modality_of(given, self._modalities) if isinstance(given, MuData) else adata
-        if np.array_equal(chosen, np.arange(adata.n_obs)):
-            written.layers[key_added] = generated
-        else:
-            layer = np.full(adata.shape, np.nan, dtype=np.float32)
-            layer[chosen] = generated.toarray()
-            written.layers[key_added] = layer
+        written.layers[key_added] = _in_rows(generator(source, replicate, condition).expression, chosen, adata.n_obs)
         names = np.full(adata.n_obs, "", dtype=object)
         names[chosen] = sources.names[source]
         written.obs[f"{key_added}_source"] = pd.Categorical(names)
         return given if copy else None
+
+    def _chosen(self, adata: AnnData, found: np.ndarray, cells: str, indices: Sequence[int] | None) -> np.ndarray:
+        """Find the rows to predict."""
+        require_choices((TEST, "all"), cells=cells)
+        rows = np.arange(adata.n_obs)
+        if indices is not None:
+            try:
+                rows = rows[np.asarray(indices, dtype=None if len(indices) else int)]
+            except IndexError as error:
+                raise IndexError(
+                    f"`indices` do not fit the {adata.n_obs} cells of `adata` ({error}). Give row numbers below "
+                    f"{adata.n_obs}, or leave it out for all."
+                ) from error
+            if not len(rows):
+                raise IndexError("`indices` is empty; name at least one cell, or leave it out for all.")
+            return rows
+        if cells == "all":
+            return rows
+        is_perturbed, split = np.array([not p.is_control for p in found]), self.keys.split(adata)
+        if not is_perturbed.any():
+            raise ValueError(
+                f"`adata` holds only controls ({self.keys.control_text}). Name a `perturbation` for them, or pass "
+                "`cells='all'` for each under its own label."
+            )
+        is_test = is_perturbed if split is None else is_perturbed & (split == TEST)
+        return np.flatnonzero(is_test if is_test.any() else is_perturbed)
 
     # -- the generator
 
@@ -348,6 +370,51 @@ class GenerationMixin(SourcesMixin):
 
     # -- the description of generated cells
 
+    def _as_adata(self, generated: GeneratedCells, obs: pd.DataFrame) -> AnnData:
+        """Join generated cells with their table."""
+        var = pd.DataFrame(index=pd.Index(self.get_var_names()))
+        layers = {} if generated.counts is None else {COUNTS_LAYER: generated.counts}
+        if self._layer is not None:
+            layers[self._layer] = generated.expression
+        return AnnData(generated.expression, obs=obs, var=var, layers=layers)
+
+    def _columns(
+        self,
+        asked: Sequence[Perturbation],
+        labels: np.ndarray,
+        sources: SourceCells,
+        source: np.ndarray,
+        screens: Sequence[AnnData | None],
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Get `obs` columns by condition and by source cell, with the types in the first screen."""
+        tables = [screen.obs for screen in screens if screen is not None]
+
+        def typed(values: np.ndarray, key: str) -> Any:
+            return typed_as(values, *(table[key] for table in tables if key in table))
+
+        by_condition = {self.keys.perturbation_key: typed(labels, self.keys.perturbation_key)}
+        if self.keys.dose_key is not None:
+            unit, is_extrapolated = self.keys.dose_unit or "uM", self._is_extrapolated(asked)
+            is_number = all(
+                pd.api.types.is_numeric_dtype(table[self.keys.dose_key])
+                for table in tables
+                if self.keys.dose_key in table
+            )
+            by_condition[self.keys.dose_key] = _dose_column(asked, unit, is_number)
+            by_condition[f"{PREDICTION_KEY}_dose_extrapolated"] = is_extrapolated
+            if is_extrapolated.any() and unit != "uM":
+                logger.warning(
+                    "generate: %s: outside of the trained range. `dose` is in uM, whatever the unit of the screen (%s): write such "
+                    "as `dose='100 nM'` for another unit.",
+                    listed(self._write(p) for p, far in zip(asked, is_extrapolated, strict=True) if far),
+                    unit,
+                )
+        by_source = {f"{PREDICTION_KEY}_source": pd.Categorical(sources.names[source])}
+        for key, names in ((self.keys.cell_type_key, sources.cell_type), (self.keys.batch_key, sources.batch)):
+            if key is not None:
+                by_source[key] = typed(names[source], key)
+        return pd.DataFrame(by_condition), pd.DataFrame(by_source)
+
     def _is_extrapolated(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Whether a dose is outside the trained range, that of all drugs for an untrained drug, `(n,)`."""
         trained: dict[str, list[float]] = {}
@@ -373,6 +440,7 @@ class GenerationMixin(SourcesMixin):
         trained = {named(p) for p in [*self.vocabulary.trained_conditions, Perturbation()]}
         names = {name for p in perturbations for name in p.targets}
         unseen = [p for p in perturbations if named(p) not in trained]
+        target_sum = self.preparation_.get("target_sum", float(self.module.statistics.total))
         described = AnnData()
         keys.write(described)
         described.uns[UNS_KEY]["generated"] = {
@@ -383,7 +451,7 @@ class GenerationMixin(SourcesMixin):
             "n_steps": self.preset.n_steps,
             "x_max": float(self.module.statistics.x_max),
             "scale": "log-normalised, as the training cells",
-            **{key: self.preparation_[key] for key in ("target_sum",) if key in self.preparation_},
+            **({"target_sum": target_sum} if target_sum else {}),
             "unseen_targets": np.array(
                 sorted(name for name in names if self.vocabulary.target(name) not in trained_targets), dtype=str
             ),
@@ -401,9 +469,25 @@ class GenerationMixin(SourcesMixin):
         return str(Condition(perturbation.label(**self.keys.grammar), dose=perturbation.dose_text()))
 
 
-def _dose_column(perturbations: Sequence[Perturbation]) -> np.ndarray:
-    """Write doses as numbers in uM, NaN for none; as text where a combination has several."""
-    texts = [p.dose_text() for p in perturbations]
-    if any("+" in text for text in texts):
-        return np.array(texts, dtype=object)
-    return np.array([float(text) if text else np.nan for text in texts])
+def _in_rows(cells: sparse.csr_matrix, rows: np.ndarray, n_rows: int) -> sparse.csr_matrix:
+    """Put cells into their rows of an otherwise empty matrix."""
+    place = np.full(n_rows, len(rows))
+    place[rows] = np.arange(len(rows))
+    return sparse.vstack([cells, sparse.csr_matrix((1, cells.shape[1]), dtype=cells.dtype)], format="csr")[place]
+
+
+def _dose_column(perturbations: Sequence[Perturbation], unit: str, is_number: bool) -> np.ndarray | pd.Categorical:
+    """Write doses as numbers in the screen's unit, NaN for none; as text like in the screen, or for several in a cell."""
+    doses = [[np.nan if dose is None else from_micromolar(dose, unit) for dose in p.doses] for p in perturbations]
+    if is_number and not any("+" in p.dose_text() for p in perturbations):
+        return np.array([next((dose for dose in several if dose == dose), np.nan) for several in doses], dtype=float)
+    texts = [
+        ["" if dose != dose else np.format_float_positional(dose, 6, fractional=False, trim="-") for dose in several]
+        for several in doses
+    ]
+    # a gene target alone, or a single drug, has no part for other targets
+    joined = [
+        "+".join(parts) if "+" in p.dose_text() else "".join(parts)
+        for p, parts in zip(perturbations, texts, strict=True)
+    ]
+    return pd.Categorical([text or None for text in joined])

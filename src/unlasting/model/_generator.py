@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,23 +23,26 @@ _SOLVER_ERROR = 1e-3
 """Change relative to the largest value that counts as none: such a value keeps its count."""
 
 
-class Generator:
-    """Generates cells under any conditions from source cells; a source is encoded once for all of them.
+class GeneratedCells(NamedTuple):
+    """Generated cells.
 
     Parameters
     ----------
-    module
-        The networks, with their effects model.
-    sources
-        The control cells.
-    perturbations
-        The first conditions; :meth:`set_conditions` replaces them. The control is added as row -1.
-    seed
-        Seed of the noise, which depends on source cell, replicate and seed.
-    batch_size
-        Cells in a chunk; it affects memory and speed only.
-    show_progress
-        Whether progress bars are shown.
+    expression
+        Log-normalised expression, shape `(n_cells, n_genes)`.
+    counts
+        The same cells as integer counts, shape `(n_cells, n_genes)`; `None` for source cells without counts.
+    """
+
+    expression: sparse.csr_matrix
+    counts: sparse.csr_matrix | None
+
+
+class Generator:
+    """Generates cells under any conditions from source cells; a source is encoded once for all of them.
+
+    `perturbations` are the first conditions; :meth:`set_conditions` replaces them. The control is added as row -1. The noise
+    depends on source cell, replicate and seed; `batch_size` affects memory and speed only.
     """
 
     def __init__(
@@ -71,28 +75,16 @@ class Generator:
     @torch.inference_mode()
     def __call__(
         self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray, *, keep_latents: bool = False
-    ) -> sparse.csr_matrix:
+    ) -> GeneratedCells:
         """Generate one cell for every entry of the arguments.
 
-        Parameters
-        ----------
-        source
-            Row of the source cell, shape `(n_cells,)`.
-        replicate
-            Number of earlier cells from this source, shape `(n_cells,)`.
-        condition
-            Row of the condition, shape `(n_cells,)`.
-        keep_latents
-            Whether latents are kept for further calls with these sources. Otherwise each is dropped after its last use.
-
-        Returns
-        -------
-        Log-normalised cells, shape `(n_cells, n_genes)`.
+        The arguments are rows of sources, numbers of earlier cells from the same source, and rows of conditions. With
+        `keep_latents`, latents stay for further calls with these sources; otherwise each is dropped after its last use.
         """
         last_use = dict(zip(source.tolist(), range(len(source)), strict=True))
         chunks = [slice(i, i + self.batch_size) for i in range(0, len(source), self.batch_size)]
         generated = []
-        for chunk in tqdm(chunks, desc="Generating cells", disable=not self.show_progress):
+        for chunk in tqdm(chunks, desc="Generating cells", disable=None if self.show_progress else True):
             if self.module.preset.use_latent:
                 self._encode(np.unique(source[chunk]))
             generated.append(self._decode(source[chunk], replicate[chunk], condition[chunk]))
@@ -100,7 +92,13 @@ class Generator:
                 for row in source[chunk].tolist():
                     if last_use[row] < chunk.stop:
                         self._latents.pop(row, None)
-        return sparse.vstack(generated, format="csr") if generated else sparse.csr_matrix((0, self.module.n_genes))
+        if not generated:
+            return GeneratedCells(sparse.csr_matrix((0, self.module.n_genes)), None)
+        expression, counts = zip(*generated, strict=True)
+        has_counts = self.sources.counts_per_unit is not None
+        return GeneratedCells(
+            sparse.vstack(expression, format="csr"), sparse.vstack(counts, format="csr") if has_counts else None
+        )
 
     def cells(self, rows: np.ndarray) -> Tensor:
         """Read source cells on the [0, 1] scale, shape `(n_cells, n_genes)`."""
@@ -124,11 +122,15 @@ class Generator:
         return self.module.encode(x0, noise, signal, self._conditions[codes], populations, expected)
 
     def _encode(self, rows: np.ndarray) -> None:
-        """Encode the sources that have not been encoded yet; the latents of expressed genes need no noise."""
+        """Encode the sources that have not been encoded yet, with their own noise where the network sees it."""
         new = np.array([row for row in rows if row not in self._latents], dtype=int)
         if not len(new):
             return
-        latent = self.encode(new, np.full(len(new), -1))
+        eps = None
+        if not self.module.preset.denoiser.mask_as_input:
+            names = [self.sources.names[row] for row in new]
+            eps = torch.from_numpy(cell_noise(names, [0] * len(new), self.module.n_genes, self.seed)[0])
+        latent = self.encode(new, np.full(len(new), -1), eps)
         # copies: a view of one row would keep all rows in memory
         self._latents.update(
             (row, values.copy()) for row, values in zip(new.tolist(), latent.float().cpu().numpy(), strict=True)
@@ -160,7 +162,7 @@ class Generator:
         p0, p1 = (module.probability_at_detected_genes(log_odds, detected) for log_odds in (before, after))
         return module.transfer_mask(source_mask, p0, p1, uniform)
 
-    def _decode(self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray) -> sparse.csr_matrix:
+    def _decode(self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray) -> GeneratedCells:
         """Generate one chunk."""
         module, device = self.module, self.module.device
         x0, populations = self.cells(source), self.populations(source)
@@ -183,25 +185,35 @@ class Generator:
         expected = self._expected(codes, self._population(source))
         values = module.decode(latent, mask, signal, self._conditions[codes], populations, expected)
         cells = (values.float() * mask).clamp(min=0.0) * module.statistics.x_max
-        return sparse.csr_matrix(self._as_measured(cells, x0, source, rounding).cpu().numpy())
+        return self._as_measured(cells, x0, source, rounding)
 
-    def _as_measured(self, cells: Tensor, x0: Tensor, source: np.ndarray, uniform: Tensor) -> Tensor:
-        """Give cells the total and the integer counts of measured cells, shape `(n_cells, n_genes)`."""
+    def _as_measured(self, cells: Tensor, x0: Tensor, source: np.ndarray, uniform: Tensor) -> GeneratedCells:
+        """Give cells the total and the integer counts of measured cells."""
         preset, statistics = self.module.preset, self.module.statistics
+        is_whole = torch.zeros(len(cells), 1, dtype=torch.bool, device=cells.device)
         has_total = preset.keep_total and statistics.total > 0
         if has_total:
             cells = _with_total(cells, statistics.total)
+        counted = cells  # on the scale of the source cells
         rounds = preset.integer_counts and preset.use_mask and preset.use_latent
         if rounds and statistics.integer_counts > 0:
             start = x0 * statistics.x_max
             if has_total:
                 start = _with_total(start, statistics.total)
-            is_whole = has_integer_counts(self.sources.matrix[source].expm1())
+            is_whole = torch.from_numpy(has_integer_counts(self.sources.matrix[source].expm1())).to(cells.device)[
+                :, None
+            ]
             rounded = _with_integer_counts(cells, start, uniform, _SOLVER_ERROR * statistics.x_max)
-            if has_total:
-                rounded = _with_total(rounded, statistics.total)
-            cells = torch.where(torch.from_numpy(is_whole).to(cells.device)[:, None], rounded, cells)
-        return cells
+            counted = torch.where(is_whole, rounded, cells)
+            cells = torch.where(is_whole, _with_total(rounded, statistics.total) if has_total else rounded, cells)
+        counts = None
+        if self.sources.counts_per_unit is not None:
+            per_unit = torch.from_numpy(self.sources.counts_per_unit[source]).to(cells)[:, None]
+            counts = torch.expm1(counted) * per_unit
+            counts = torch.where(is_whole, counts.round(), (counts + uniform).floor())
+        return GeneratedCells(
+            *(None if part is None else sparse.csr_matrix(part.cpu().numpy()) for part in (cells, counts))
+        )
 
 
 def _with_integer_counts(cells: Tensor, source: Tensor, uniform: Tensor, error: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ from mudata import MuData
 from unlasting.data import GRAPH, POPULATION, cell_noise
 from unlasting.model._base import Dose, seed_or_default, size_or_default
 from unlasting.model._generation import GenerationMixin
-from unlasting.nn import Denoiser
 
 
 class LatentMixin(GenerationMixin):
@@ -211,10 +210,10 @@ class LatentMixin(GenerationMixin):
             If the model has no graph block, a perturbation is unknown, or genes are missing.
         """
         self._require_trained()
-        block: Any = cast(Denoiser, self.module.averaged["denoiser"]).grn
+        block: Any = getattr(self.module.averaged["denoiser"], "grn", None)
         if block is None:
             raise ValueError(
-                "The model has no graph block (`use_grn=False`), and so no attention. Make it with `use_grn=True`."
+                "The denoiser has no graph block, and so no attention. Make the model with `use_grn=True`."
             )
         graph = block.attention[0].graph
         total, n_seen = np.zeros(graph.n_edges), 0

@@ -24,7 +24,7 @@ from unlasting.effects import EffectsModel
 from unlasting.model._base import ModelBase, check_scale
 from unlasting.model._mudata import modality_of
 from unlasting.module import Preset
-from unlasting.screen import check_cells, check_genes, logger, use_plain_strings
+from unlasting.screen import check_cells, check_genes, logger, writable
 
 FORMAT: Final = 1
 _JSON: Final = "model.json"
@@ -86,10 +86,11 @@ class SavingMixin(ModelBase):
 
     def _write_cells(self, path: Path) -> None:
         """Write the model's cells; a failure is logged, and the model is saved without them."""
-        use_plain_strings(self.adata)
         try:
-            self.adata.write_h5ad(path)
-        except (TypeError, ValueError, NotImplementedError, KeyError) as error:
+            (self.adata if self.adata.isbacked else writable(self.adata)).write_h5ad(path)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - nothing may stand between a training and its weights
             path.unlink(missing_ok=True)
             logger.warning(
                 "The model is saved without its cells, which h5ad cannot hold: %s. Convert or drop the entry, and write them "

@@ -28,11 +28,14 @@ from unlasting.data import (
 from unlasting.effects import TargetVocabulary
 from unlasting.model._base import ModelBase, targets_by_kind
 from unlasting.model._mudata import expression_of, modality_of
+from unlasting.model._sources import label_as_controls
 from unlasting.pp._genes import gene_names, looks_like_gene
+from unlasting.pp._molecules import drugs_by_name
 from unlasting.screen import (
     SPLIT_KEY,
     SPLITS,
     TEST,
+    TRAIN,
     UNS_KEY,
     Perturbation,
     Scale,
@@ -44,8 +47,10 @@ from unlasting.screen import (
     logger,
     not_none,
     require_choices,
+    require_controls,
     require_perturbed,
     split_hash,
+    use_one_index_width,
     warn_of_labels,
 )
 
@@ -65,6 +70,7 @@ class SetupMixin(ModelBase):
         cell_type_key: str | None = None,
         batch_key: str | None = None,
         dose_key: str | None = None,
+        dose_unit: str | None = None,
         smiles_key: str | None = None,
         layer: str | None = None,
         split_key: str | None = None,
@@ -95,8 +101,10 @@ class SetupMixin(ModelBase):
         batch_key
             Column of `obs` with batches, where controls differ between batches.
         dose_key
-            Column of `obs` with drug doses in uM: a number, or text such as `1+0.5` in the label's order. Ignored for
+            Column of `obs` with drug doses: a number, or text such as `1+0.5` in the label's order. Ignored for
             controls, genes and stimuli. Dose 0 is the control. Without it, drugs have no dose.
+        dose_unit
+            Unit of the doses in this column, such as `"nM"` or `"log10 M"`; `"uM"` by default. Other doses are in uM.
         smiles_key
             Column of `obs` with SMILES, as for :func:`unlasting.pp.molecules`. Not needed after it.
         layer
@@ -145,6 +153,7 @@ class SetupMixin(ModelBase):
         cell_type_key: str | None = None,
         batch_key: str | None = None,
         dose_key: str | None = None,
+        dose_unit: str | None = None,
         smiles_key: str | None = None,
         layer: str | None = None,
         split_key: str | None = None,
@@ -162,7 +171,7 @@ class SetupMixin(ModelBase):
         ----------
         mdata
             Modalities of the same cells.
-        perturbation_key, control, cell_type_key, batch_key, dose_key, smiles_key, split_key, delimiter, mode
+        perturbation_key, control, cell_type_key, batch_key, dose_key, dose_unit, smiles_key, split_key, delimiter, mode
             As for :meth:`setup_anndata`.
         modalities
             Modality of each argument: `{"layer": "rna", "perturbation_key": "guides"}` takes the expression from
@@ -203,6 +212,7 @@ class SetupMixin(ModelBase):
             labelled = expression_of(data, arguments["modalities"], keys)
         else:
             labelled = adata
+        use_one_index_width(expression(adata, layer))
         if saved is None:
             check_setup(labelled, keys, layer, arguments["mode"])
         if labelled is not adata:
@@ -210,6 +220,13 @@ class SetupMixin(ModelBase):
         if saved is None:
             keys.write(adata)
             warn_of_labels(adata, keys, "setup_anndata")
+            if keys.dose_key is not None and keys.drugs(adata) is None:
+                pp.molecules(adata, embedding="names")
+                logger.warning(
+                    "setup_anndata: there are doses but no SMILES, so %s are drugs by name alone, and untrained drugs cannot be "
+                    "predicted. For these, call `pp.molecules(adata, smiles_key=...)` first.",
+                    listed(adata.uns[UNS_KEY]["molecules"]["drugs"]),
+                )
             if "grn" not in adata.uns[UNS_KEY]:
                 logger.warning(
                     "`pp.grn` was not called: the graph is made from the co-expression of training cells alone. Untrained "
@@ -219,6 +236,8 @@ class SetupMixin(ModelBase):
         else:
             graph = saved["field_registries"][GRAPH]["state_registry"]
             keys = dataclasses.replace(keys, known_drugs=frozenset({*graph["drugs"], *graph["smiles"]}))
+            label_as_controls(adata, keys)
+            label_as_test(adata, keys, saved["field_registries"])
             check_transfer(adata, keys, layer, saved["field_registries"])
         field = PerturbationField(keys)
         expression_field = LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False)
@@ -298,7 +317,7 @@ class SetupMixin(ModelBase):
                 "measured genes. If these genes were measured and never detected, add them as zeros."
             )
         adata = adata.copy() if copy else adata
-        self._label_as_controls(adata)
+        label_as_controls(adata, self.keys)
         split = self._known_split(adata)
         n_genes, before = adata.n_vars, self.preparation_["genes_before"]
         pp.prepare(
@@ -326,18 +345,6 @@ class SetupMixin(ModelBase):
             )
         return adata if copy else None
 
-    def _label_as_controls(self, adata: AnnData) -> None:
-        """Label cells without any label as controls, and log it."""
-        key, control = self.keys.perturbation_key, self.keys.control
-        if key not in adata.obs:
-            logger.warning(
-                "The new cells have no column %r, and are taken as controls. If they are perturbed, label them first: "
-                "`adata.obs[%r] = ...`.",
-                key,
-                key,
-            )
-            adata.obs[key] = pd.Categorical([control] * adata.n_obs)
-
     def _known_split(self, adata: AnnData) -> np.ndarray | None:
         """Look up each cell's split, if all are cells of the training screen."""
         key, screen = self.keys.split_key, self.adata
@@ -348,6 +355,33 @@ class SetupMixin(ModelBase):
         if (rows < 0).any() or not np.array_equal(self.keys.perturbations(adata), own[rows]):
             return None
         return screen.obs[key].to_numpy()[rows]
+
+
+def label_as_test(adata: AnnData, keys: ScreenKeys, saved: Mapping[str, Any]) -> None:
+    """Label the cells of a screen without a split that holds more than a saved model's screen, and log it.
+
+    Perturbed cells are `test`, and so are controls of cell types and batches that the model does not know.
+    """
+    if keys.split_key in adata.obs:
+        return
+    is_control = keys.labels(adata) == keys.control
+    new = {field: field.codes(adata, saved[field.registry_key]["state_registry"]) < 0 for field in transferred(keys)}
+    if not any(cells.any() for cells in new.values()):
+        return
+    held_out = ~is_control | np.any(list(new.values()), axis=0)
+    parts = np.where(held_out, TEST, TRAIN)
+    adata.obs[keys.split_key] = pd.Categorical(parts, categories=list(SPLITS))
+    logger.warning(
+        "load: the cells have no split, and %d of them a perturbation, cell type or batch that the model was not trained on. "
+        "Perturbed cells are labelled 'test' in `adata.obs[%r]`. For another split, write this column first.",
+        int(np.any(list(new.values()), axis=0).sum()),
+        keys.split_key,
+    )
+
+
+def transferred(keys: ScreenKeys) -> tuple[PerturbationField, PopulationField]:
+    """Get the fields with a vocabulary that a saved model keeps."""
+    return PerturbationField(keys), PopulationField(keys)
 
 
 def preparation_of(adata: AnnData, keys: ScreenKeys, layer: str | None) -> dict[str, Any]:
@@ -380,17 +414,7 @@ def check_setup(adata: AnnData, keys: ScreenKeys, layer: str | None, mode: str) 
             f"No perturbed cell is labelled 'train' in `adata.obs[{keys.split_key!r}]`; training needs some. "
             "`pp.split` labels them so."
         )
-    populations = list(zip(keys.cell_types(adata), keys.batches(adata), strict=True))
-    without = sorted(set(populations) - {populations[row] for row in np.flatnonzero(in_training & is_control)})
-    if without:
-        cell_type, batch = without[0]
-        named = [f"`cell_type_key` {cell_type!r}"] * bool(keys.cell_type_key)
-        named += [f"`batch_key` {batch!r}"] * bool(keys.batch_key)
-        raise ValueError(
-            f"{len(without)} of {len(set(populations))} control populations have no cells in training, the first: "
-            f"{', '.join(named)}. Every prediction starts from controls with the same cell type and batch: add controls, "
-            "drop these cells, or delete this key from `adata.uns['unlasting']['keys']` and set up without it."
-        )
+    require_controls(adata, keys, in_training & is_control)
     _check_scale(adata, keys, layer, np.flatnonzero(~is_control))
     for step in ("prepare", "split", "grn"):
         report = adata.uns.get(UNS_KEY, {}).get(step, {})
@@ -461,10 +485,11 @@ def check_transfer(adata: AnnData, keys: ScreenKeys, layer: str | None, saved: M
         ", ".join(filter(None, population))
         for population in zip(keys.cell_types(adata), keys.batches(adata), strict=True)
     ]
-    for field, name, values in (
-        (PerturbationField(keys), "perturbation", keys.labels(adata)),
-        (PopulationField(keys), "cell type or batch", populations),
-    ):
+    described: tuple[tuple[str, Sequence[str] | np.ndarray], ...] = (
+        ("perturbation", keys.labels(adata)),
+        ("cell type or batch", populations),
+    )
+    for field, (name, values) in zip(transferred(keys), described, strict=True):
         unknown = in_training & (field.codes(adata, saved[field.registry_key]["state_registry"]) < 0)
         if unknown.any():
             row = int(np.argmax(unknown))
@@ -486,12 +511,13 @@ def _check_drugs(adata: AnnData, keys: ScreenKeys, perturbations: set[Perturbati
             f"The drugs {without[:5]} have a SMILES in `smiles_key={keys.smiles_key!r}`, but no molecule. "
             f"Call `pp.molecules(adata, smiles_key={keys.smiles_key!r})` with the present labels."
         )
-    if keys.dose_key is not None and not names & molecules:
-        raise ValueError(
-            f"`dose_key` is {keys.dose_key!r}, but no perturbation is a drug: only drugs have doses. Call "
-            "`pp.molecules(adata, smiles_key=...)` first. Without SMILES, drugs are known by name: `pp.molecules(adata, "
-            "embedding=pd.DataFrame(np.eye(len(names)), index=names))` with their `names`. Or set up without `dose_key`."
-        )
+    if keys.dose_key is None or names & molecules or (keys.drugs(adata) is None and drugs_by_name(adata, keys)):
+        return
+    raise ValueError(
+        f"`dose_key` is {keys.dose_key!r}, but no perturbation is a drug: only drugs have doses. Call "
+        "`pp.molecules(adata, smiles_key=...)` first, without SMILES `pp.molecules(adata, embedding='names')`, or set up "
+        "without `dose_key`."
+    )
 
 
 def _names(perturbations: set[Perturbation]) -> set[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
@@ -14,7 +15,16 @@ from unlasting.data import POPULATION, SPLIT
 from unlasting.effects import ControlPopulations
 from unlasting.model._base import ModelBase
 from unlasting.model._streaming import digest_of
-from unlasting.screen import TEST, expression, listed, logger, nearest_name
+from unlasting.screen import (
+    TEST,
+    ScreenKeys,
+    counts_per_unit,
+    expression,
+    find_screen_counts,
+    listed,
+    logger,
+    nearest_name,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,8 @@ class SourceCells:
         Row of `populations` for every cell, shape `(n_sources,)`.
     populations
         What is known of their cell types and batches.
+    counts_per_unit
+        Counts that one unit of normalised expression is, shape `(n_sources,)`; `None` without counts.
     """
 
     matrix: Any
@@ -41,12 +53,14 @@ class SourceCells:
     batch: np.ndarray
     population: np.ndarray
     populations: ControlPopulations
+    counts_per_unit: np.ndarray | None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def followed_by(self, others: SourceCells) -> SourceCells:
         """Append other cells."""
+        per_unit = [cells.counts_per_unit for cells in (self, others) if cells.counts_per_unit is not None]
         return SourceCells(
             matrix=sparse.vstack([self.matrix, others.matrix], format="csr"),
             names=np.concatenate([self.names, others.names]),
@@ -54,6 +68,7 @@ class SourceCells:
             batch=np.concatenate([self.batch, others.batch]),
             population=np.concatenate([self.population, others.population + len(self.populations)]),
             populations=ControlPopulations.concatenate([self.populations, others.populations]),
+            counts_per_unit=np.concatenate(per_unit) if len(per_unit) == 2 else None,
         )
 
     def digest(self, rows: np.ndarray) -> str:
@@ -61,23 +76,22 @@ class SourceCells:
         matrix = self.matrix[rows]
         populations = (getattr(self.populations, f.name).cpu().numpy() for f in fields(self.populations))
         names = (str(name) for name in self.names[rows])
-        return digest_of(*names, matrix.indptr, matrix.indices, matrix.data, self.population[rows], *populations)
+        per_unit = [] if self.counts_per_unit is None else [self.counts_per_unit[rows]]
+        return digest_of(
+            *names, *per_unit, matrix.indptr, matrix.indices, matrix.data, self.population[rows], *populations
+        )
 
-    def rows_by_cell_type(self, cell_type: str | Sequence[str] | None, batch: str | None) -> dict[str, np.ndarray]:
-        """Get the rows of the cell types asked for.
-
-        Raises
-        ------
-        ValueError
-            If there are none of a cell type.
-        """
+    def rows_by_cell_type(
+        self, cell_type: str | Sequence[str] | None, batch: str | int | None
+    ) -> dict[str, np.ndarray]:
+        """Get the rows of the cell types asked for."""
         have = sorted(set(self.cell_type))
         wanted = have if cell_type is None else [cell_type] if isinstance(cell_type, str) else list(cell_type)
         if not wanted:
             raise ValueError(f"`cell_type` is empty; name at least one of {have}, or leave it out for all.")
         rows = {}
-        for name in wanted:
-            chosen = (self.cell_type == name) & ((batch is None) | (self.batch == batch))
+        for name in map(str, wanted):
+            chosen = (self.cell_type == name) & ((batch is None) | (self.batch == str(batch)))
             if not chosen.any():
                 in_batch = "" if batch is None else f" and `batch={batch!r}`"
                 raise ValueError(
@@ -88,11 +102,50 @@ class SourceCells:
         return rows
 
 
+def typed_as(values: np.ndarray, *columns: pd.Series) -> pd.Series | pd.Categorical:
+    """Give names the type that they have in the first column, text as categories; others may add names, `(n_cells,)`."""
+    known = {str(value): value for column in reversed(columns) for value in column.dropna().unique()}
+    named = pd.Series(values, dtype=object).map(lambda name: known.get(name, name))
+    if named.map(type).eq(str).nunique() > 1:
+        named = named.astype(str)  # a file holds no categories of two types
+    dtype = columns[0].dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        is_known = named.isin(dtype.categories).all()
+        return pd.Categorical(named, dtype=dtype if is_known else None).remove_unused_categories()
+    is_text = named.map(type).eq(str).any()
+    return pd.Categorical(named) if is_text else named.astype(dtype)
+
+
 def draw(rng: np.random.Generator, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw n of the rows, none a second time before all were drawn, and count how often each came before."""
     rounds = -(-n // len(rows))
     drawn = np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:n]
     return drawn, np.repeat(np.arange(rounds), len(rows))[:n]
+
+
+def label_as_controls(adata: AnnData, keys: ScreenKeys) -> None:
+    """Label cells without any label as controls, and log it.
+
+    Raises
+    ------
+    ValueError
+        If another column seems to hold the labels.
+    """
+    key = keys.perturbation_key
+    if key not in adata.obs:
+        others = [name for name in adata.obs if (adata.obs[name].astype(str) == keys.control).any()]
+        if others:
+            raise ValueError(
+                f"The new cells have no column {key!r}, but {others[0]!r} holds the control label {keys.control!r}. If it has "
+                f"the labels, rename it: `adata.obs = adata.obs.rename(columns={{{others[0]!r}: {key!r}}})`."
+            )
+        logger.warning(
+            "The new cells have no column %r, and are taken as controls. If they are perturbed, label them first: "
+            "`adata.obs[%r] = ...`.",
+            key,
+            key,
+        )
+        adata.obs[key] = pd.Categorical([keys.control] * adata.n_obs)
 
 
 class SourcesMixin(ModelBase):
@@ -114,13 +167,17 @@ class SourcesMixin(ModelBase):
         new = sorted({(cell_type[row], batch[row]) for row in rows} - set(place))
         populations = ControlPopulations.concatenate([known, *(self._fit_population(adata, *pair) for pair in new)])
         place |= {pair: len(known) + i for i, pair in enumerate(new)}
+        matrix, counts = expression(adata, self._layer)[rows], find_screen_counts(adata)
         return SourceCells(
-            matrix=sparse.csr_matrix(expression(adata, self._layer)[rows], dtype=np.float32),
+            matrix=sparse.csr_matrix(matrix, dtype=np.float32),
             names=np.asarray(adata.obs_names, dtype=object)[rows],
             cell_type=cell_type[rows],
             batch=batch[rows],
             population=np.array([place[cell_type[row], batch[row]] for row in rows], dtype=int),
             populations=populations,
+            counts_per_unit=None
+            if counts is None
+            else counts_per_unit(sparse.csr_array(counts[rows], dtype=np.float64), matrix),
         )
 
     def _fit_population(self, adata: AnnData, cell_type: str, batch: str) -> ControlPopulations:
@@ -160,8 +217,15 @@ class SourcesMixin(ModelBase):
         if self.adata is None:
             raise ValueError("The model was loaded without an AnnData: give the control cells to start from.")
         in_training = np.asarray(self.adata_manager.get_from_registry(SPLIT)).ravel() == 0
-        rows = np.flatnonzero(in_training & self._is_control(self.adata))
-        return self._as_sources(self.adata, rows)
+        is_control = self._is_control(self.adata)
+        if not (in_training & is_control).any():
+            logger.warning(
+                "No control is labelled 'train' in `adata.obs[%r]`, so predictions start from all controls of the loaded cells. "
+                "Give others as `controls` if you have them.",
+                self.keys.split_key,
+            )
+            in_training = is_control
+        return self._as_sources(self.adata, np.flatnonzero(in_training & is_control))
 
     def _pair(self, adata: AnnData, seed: int) -> tuple[SourceCells, np.ndarray, np.ndarray]:
         """Find the source of every cell: itself for a control, else a training control of its cell type and batch.

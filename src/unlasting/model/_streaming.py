@@ -12,12 +12,14 @@ from typing import Any, Final
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from anndata.experimental import concat_on_disk
 from anndata.io import write_elem
 from tqdm.auto import tqdm
 
 from unlasting._files import PARTIAL, drop_folder, replacing
+from unlasting.screen import writable_table
 
 _REQUEST: Final = "request.json"
 _VALUES_IN_PART: Final = 32_000_000
@@ -31,7 +33,8 @@ _LOADED_ELEMENTS: Final = 10_000_000
 def write_in_parts(
     path: str | Path,
     cells: Callable[[range], AnnData],
-    shape: tuple[int, int],
+    n_cells: int,
+    var: pd.DataFrame,
     uns: Mapping[str, Any],
     request: Mapping[str, str | int],
     overwrite: bool,
@@ -42,7 +45,7 @@ def write_in_parts(
     Each part, and the file, gets its name when complete. `cells` makes the rows of a part. `request` fingerprints
     everything behind the cells but the version: earlier parts are kept only if it is the same.
     """
-    path, (n_cells, n_genes) = Path(path), shape
+    path, n_genes = Path(path), len(var)
     if path.suffix != ".h5ad":
         raise ValueError(f"`path` is {str(path)!r}; cells are written as h5ad, so its name must end in '.h5ad'.")
     if path.exists() and not overwrite:
@@ -53,7 +56,7 @@ def write_in_parts(
     _open_folder(folder, {"version": version("unlasting"), **request, "n_parts": len(parts)}, overwrite)
     files = [folder / f"{number:06d}.h5ad" for number in range(len(parts))]
     missing = [number for number, file in enumerate(files) if not file.exists()]
-    bar = tqdm(missing, desc="Generating cells", unit="part", disable=not show_progress)
+    bar = tqdm(missing, desc="Generating cells", unit="part", disable=None if show_progress else True)
     for number in bar:
         with replacing(files[number]) as partial:
             cells(parts[number]).write_h5ad(partial)
@@ -61,6 +64,7 @@ def write_in_parts(
         concat_on_disk(files, partial, max_loaded_elems=_LOADED_ELEMENTS)
         with h5py.File(partial, "r+") as joined:
             write_elem(joined, "uns", dict(uns))
+            write_elem(joined, "var", writable_table(var, "var", []))
     drop_folder(folder)
     return anndata.read_h5ad(path, backed="r")
 

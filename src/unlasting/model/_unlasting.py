@@ -82,7 +82,8 @@ class UnlastingModel(SetupMixin, TrainingMixin, LatentMixin, SavingMixin):
         super().__init__(adata, registry)
         self.preset = Preset.named(preset).replace(**options)
         setup = self.registry_["setup_args"]
-        if setup["mode"] != "knockout":
+        # without an embedding the zeroed node is the only sign of a gene target (Eq. 10), in every mode
+        if setup["mode"] != "knockout" and self.preset.denoiser.condition_features:
             self.preset = self.preset.replace(knock_out=False)
         graph = self._state(GRAPH)
         self.keys = ScreenKeys(

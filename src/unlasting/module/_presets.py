@@ -1,4 +1,4 @@
-"""Presets: all options of the method, for two recipes."""
+"""Presets: all options of the method, for each recipe."""
 
 from __future__ import annotations
 
@@ -54,6 +54,15 @@ class Preset:
         `adams` (third order) or `euler` (in noise coordinates: DDIM).
     n_steps
         Solver steps for encoding, and as many for decoding.
+    steps
+        `time`: uniform in the schedule's time. `log_snr`: uniform in the log-SNR.
+    last_step
+        Whether decoding in noise coordinates ends with DDIM's last step: at the network's prediction, and not at the state
+        in the smallest noise.
+    loss_average
+        `entries`: over all expressed entries of a batch. `cells`: over the cells' own averages, as in Eq. 13.
+    hold_silent
+        Whether silent genes of a source cell hold noise while it is encoded. If not, they are encoded as zeros.
     control_signal
         `population`: mean over training controls, for source and target. `cell`: as published, nothing for the source,
         `mu + sigma eps` for the target in training and the control cell itself in generation.
@@ -93,6 +102,10 @@ class Preset:
     schedule: Literal["cosine", "linear_beta"] = "cosine"
     solver: Literal["adams", "euler"] = "adams"
     n_steps: int = 10
+    steps: Literal["time", "log_snr"] = "time"
+    last_step: bool = False
+    loss_average: Literal["entries", "cells"] = "entries"
+    hold_silent: bool = True
     control_signal: Literal["population", "cell"] = "population"
     mask_rule: Literal["bridge", "probability", "threshold"] = "bridge"
     mask_threshold: float = 0.5
@@ -174,27 +187,47 @@ _PUBLISHED = Architecture(
     condition_features=0,
     mask_as_input=False,
     cell_type_index=True,
-    control_residual=True,
+    grn_only=True,
     detected_genes_slope=False,
+)
+
+_PAPER = Preset(
+    denoiser=_PUBLISHED,
+    mask_network=_PUBLISHED,
+    train_denoiser=NetworkTraining(20_000, 32, 1e-4, 0.0, 0.9999),
+    train_mask=NetworkTraining(1_500, 64, 1e-3, 1e-2, 0.0),
+    coordinates="noise",
+    schedule="linear_beta",
+    solver="euler",
+    n_steps=50,
+    loss_average="cells",
+    control_signal="cell",
+    mask_rule="probability",
+    use_effects=False,
+    use_responders=False,
+    keep_total=False,
+    integer_counts=False,
 )
 
 PRESETS: Final = {
     "default": Preset(mask_network=Architecture(width=128)),
-    "paper": Preset(
-        denoiser=_PUBLISHED,
-        mask_network=dataclasses.replace(_PUBLISHED, control_residual=False),
-        train_denoiser=NetworkTraining(20_000, 32, 1e-4, 0.0, 0.9999),
-        train_mask=NetworkTraining(1_500, 64, 1e-3, 1e-2, 0.0),
-        coordinates="noise",
-        schedule="linear_beta",
-        solver="euler",
-        n_steps=50,
-        control_signal="cell",
+    "paper": _PAPER,
+    "paper-as-printed": dataclasses.replace(
+        _PAPER,
+        denoiser=dataclasses.replace(_PUBLISHED, state_gate=False, control_residual=True),
         mask_rule="threshold",
-        use_effects=False,
-        use_responders=False,
-        keep_total=False,
-        integer_counts=False,
+        hold_silent=False,
+        last_step=True,
     ),
 }
-"""Presets by name: `default`, the identity bridge; `paper`, the published recipe."""
+"""Presets by name: `default`, the identity bridge; `paper`, the published text, repaired by three switches;
+`paper-as-printed`, without the repairs."""
+
+LAPTOP: Final[dict[str, Any]] = {
+    "gene_features": 8,
+    "attention_features": 8,
+    "width": 256,
+    "train_denoiser": NetworkTraining(2_000, 64, 3e-3, 0.0, 0.99),
+    "train_mask": NetworkTraining(300, 64, 2e-2, 1e-2, 0.9),
+}
+"""Options that shorten the published recipe for a laptop: `UnlastingModel(adata, preset="paper", **LAPTOP)`."""

@@ -19,6 +19,7 @@ from unlasting.diffusion import (
     NoiseSchedule,
     bridge_mask,
     integrate,
+    log_snr_times,
     mask_latent,
 )
 from unlasting.effects import (
@@ -243,6 +244,8 @@ class UnlastingModule(nn.Module):
         network = self.averaged["denoiser"] if averaged else self.denoiser
         predicted = network(state, t, mask, control, conditions, populations.cell_type)
         error = (predicted - coordinates.target(x0, eps, log_snr)).square() * mask
+        if self.preset.loss_average == "cells":
+            return (error.sum(-1) / mask.sum(-1).clamp(min=1.0)).mean()
         return error.sum() / mask.sum().clamp(min=1.0)
 
     def mask_loss(
@@ -300,7 +303,7 @@ class UnlastingModule(nn.Module):
     ) -> Tensor:
         """Encode cells on the [0, 1] scale to the shared latent, shape `(n_cells, n_genes)`.
 
-        In the default recipe an undetected gene has the noise `eps` as latent.
+        With `hold_silent` an undetected gene has the noise `eps` as latent.
         """
         mask = self.is_expressed(x0)
         return self._solve(x0, mask, control, conditions, populations, expected, eps=eps, encode=True)
@@ -330,30 +333,39 @@ class UnlastingModule(nn.Module):
         encode: bool,
     ) -> Tensor:
         network, masked = self.averaged["denoiser"], self.preset.denoiser.mask_as_input
+        held = encode and self.preset.hold_silent
         coordinates = self._coordinates(expected)
-        times = self.schedule.times(self.preset.n_steps)
+        by_time = self.preset.steps == "time"
+        times = (
+            self.schedule.times(self.preset.n_steps) if by_time else log_snr_times(self.schedule, self.preset.n_steps)
+        )
         first, last = self.schedule.log_snr(times[0]), self.schedule.log_snr(times[-1])
 
         def prediction(state: Tensor, t: Tensor) -> Tensor:
             seen = coordinates.network_input(state, self.schedule.log_snr(t))
             predicted = network(seen, t.expand(seen.shape[0]), mask, control, conditions, populations.cell_type)
-            return predicted * mask if masked else predicted  # an undetected gene keeps its noise
+            return predicted * mask if masked or held else predicted  # an undetected gene keeps its noise
 
         if encode:
             state = coordinates.place(start, first)
-            if masked and eps is not None:
+            if held and eps is not None:
                 state = torch.where(mask > 0, state, eps)
         else:
             state = coordinates.from_network_input(start, last)
             times = times.flip(0)
-        state = integrate(
-            prediction,
-            state,
-            times,
-            lambda t: coordinates.clock(self.schedule.log_snr(t)),
-            self.preset.solver,
-        )
-        return coordinates.network_input(state, last) if encode else coordinates.read(state, first)
+        if not (isinstance(network, Denoiser) and network.predicts_zero()):  # zero slopes leave the state as it is
+            state = integrate(
+                prediction,
+                state,
+                times,
+                lambda t: coordinates.clock(self.schedule.log_snr(t)),
+                self.preset.solver,
+            )
+        if encode:
+            return coordinates.network_input(state, last)
+        if self.preset.last_step and self.preset.coordinates == "noise":
+            return prediction(state, times[-1])
+        return coordinates.read(state, first)
 
     def mask_log_odds(
         self, conditions: ConditionTensors, populations: ControlPopulations, expected: HurdleParameters

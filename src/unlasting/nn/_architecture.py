@@ -42,9 +42,14 @@ class Architecture:
         Whether the targets' nodes are zeroed, as for a knock-out but not for activation or knock-down.
     mask_as_input
         Whether the denoiser sees which genes are silent, instead of noise in their place.
+    state_gate
+        Whether a gate lets each gene's state pass beside the denoiser's MLPs, whose width is a bottleneck.
     cell_type_index
         Whether cell types are learnt by index. If not, the control signal describes the cell type, and untrained
         cell types can be predicted.
+    grn_only
+        Whether the control signal enters through the GRN block alone, as published: in the denoiser under a drug, and in
+        the mask network without an MLP beside the block.
     control_residual
         Whether the control signal is added to the denoiser's output.
     detected_genes_slope
@@ -69,7 +74,9 @@ class Architecture:
     use_control_moments: bool = True
     knock_out: bool = True
     mask_as_input: bool = True
+    state_gate: bool = True
     cell_type_index: bool = False
+    grn_only: bool = False
     control_residual: bool = False
     detected_genes_slope: bool = True
 

@@ -154,16 +154,8 @@ class _WeightedNeighbourSum(torch.autograd.Function):
 def weighted_neighbour_sum(graph: SharedGraph, weights: Tensor, features: Tensor, heads: int) -> Tensor:
     """Sum the neighbours' features, shape `(n_copies, n_nodes, heads, n_features)`.
 
-    Parameters
-    ----------
-    graph
-        The graph that all copies share.
-    weights
-        One weight for each edge and head, shape `(n_copies, heads * n_edges)`, ordered as in `graph.stacked`.
-    features
-        Shape `(n_copies, n_nodes, n_features)`.
-    heads
-        Number of heads.
+    There is one weight for each edge and head, shape `(n_copies, heads * n_edges)`, ordered as in `graph.stacked`. Features
+    have the shape `(n_copies, n_nodes, n_features)`.
     """
     n_copies, n_nodes, n_features = features.shape
     stacked = graph.stacked(n_copies, heads)
@@ -299,13 +291,7 @@ class MessagePassingLayer(nn.Module):
 
 
 def layer_path(attention: str | type) -> str:
-    """Name the GRN block's layer in a form that JSON can hold: `gat`, or the class's import path.
-
-    Raises
-    ------
-    ValueError
-        If it is neither `gat` nor an importable message-passing layer.
-    """
+    """Name the GRN block's layer in a form that JSON can hold: `gat`, or the class's import path."""
     path = attention if isinstance(attention, str) else f"{attention.__module__}.{attention.__qualname__}"
     if path != FUSED:
         _layer_class(path)

@@ -10,6 +10,7 @@ from unlasting.nn._architecture import Architecture
 from unlasting.nn._attention import SharedGraph
 from unlasting.nn._base import ConditionedNetwork
 from unlasting.nn._layers import ModulatedBlock, start_at_zero
+from unlasting.nn._molecules import has_drug
 
 
 class Denoiser(ConditionedNetwork):
@@ -32,7 +33,7 @@ class Denoiser(ConditionedNetwork):
         sizes = (graph, n_genes, n_features, n_cell_types, architecture, molecules)
         super().__init__(*sizes, n_inputs=3 if masked else 2, timed=True)
         self.block_in = nn.Linear((2 if masked else 1) * n_genes, width)
-        self.control_proj = nn.Linear(n_genes, width, bias=False)
+        self.control_proj = None if architecture.grn_only else nn.Linear(n_genes, width, bias=False)
         context = width + architecture.condition_features
         self.block = nn.ModuleList(ModulatedBlock(width, context, architecture.dropout) for _ in range(2))
         self.fuse = nn.Linear(width + (n_genes if self.grn is not None else 0), width)
@@ -40,8 +41,15 @@ class Denoiser(ConditionedNetwork):
         self.out_norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, n_genes)
         # The width is a bottleneck between genes; the gate lets a gene's own state pass beside it.
-        self.gate = nn.Linear(width, n_genes) if masked else None
+        self.gate = nn.Linear(width, n_genes) if architecture.state_gate else None
         start_at_zero(self.out, self.gate)
+
+    def predicts_zero(self) -> bool:
+        """Whether every prediction is zero, as before training."""
+        last = [*self.out.parameters()] + ([] if self.gate is None else [*self.gate.parameters()])
+        if self.grn is not None and self.architecture.mask_as_input:
+            last += [self.grn.read_out, self.grn.read_out_bias]
+        return not self.architecture.control_residual and not any(bool(weights.any()) for weights in last)
 
     def forward(
         self,
@@ -79,7 +87,10 @@ class Denoiser(ConditionedNetwork):
         else:
             per_gene = (state, control)
             features = self.block_in(state)
-        features = features + self.control_proj(control)
+        if self.control_proj is not None:
+            features = features + self.control_proj(control)
+        else:  # Eq. 9 has a control signal, Eq. 10 has none
+            per_gene = (*per_gene[:-1], control * has_drug(conditions)[:, None])
         if self.molecule is not None:
             features = features + self.molecule(conditions)
         for block in self.block:

@@ -10,16 +10,9 @@ from torch.nn import functional
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoidal features for the diffusion time, followed by a small MLP.
+    """Sinusoidal features for the diffusion time, up to the angular frequency `largest`, followed by a small MLP.
 
-    Parameters
-    ----------
-    n_frequencies
-        Twice the number of frequencies.
-    largest
-        Largest angular frequency, the scale at which the learnt function and the solver path are rough.
-    out_features
-        Output width.
+    `largest` is the scale at which the learnt function and the solver path are rough.
     """
 
     def __init__(self, n_frequencies: int, largest: float, out_features: int) -> None:
@@ -37,17 +30,7 @@ class TimeEmbedding(nn.Module):
 
 
 class ModulatedBlock(nn.Module):
-    """A residual layer whose normalised features are scaled and shifted by a context.
-
-    Parameters
-    ----------
-    width
-        Features' width.
-    context_features
-        Context's width.
-    dropout
-        Dropout rate.
-    """
+    """A residual layer whose normalised features are scaled and shifted by a context."""
 
     def __init__(self, width: int, context_features: int, dropout: float = 0.0) -> None:
         super().__init__()

@@ -12,6 +12,11 @@ from unlasting.effects import ConditionTensors
 from unlasting.nn._conditions import dose_gate
 
 
+def has_drug(conditions: ConditionTensors) -> Tensor:
+    """Whether a condition contains a drug, shape `(n_conditions,)`."""
+    return (conditions.molecule >= 0).any(-1)
+
+
 class MoleculeEncoder(nn.Module):
     """Sum the embeddings of a condition's molecules, each scaled by a learnt dose gate.
 
@@ -58,5 +63,4 @@ class MoleculeFusion(nn.Module):
     def forward(self, genes: Tensor, conditions: ConditionTensors) -> Tensor:
         """Fuse features, shape `(n_cells, n_nodes, features)`; cells without a drug keep theirs."""
         fused = self.gene_proj(genes) + self.molecule_proj(self.molecule(conditions))[:, None]
-        has_drug = (conditions.molecule >= 0).any(-1)
-        return torch.where(has_drug[:, None, None], functional.silu(fused), genes)
+        return torch.where(has_drug(conditions)[:, None, None], functional.silu(fused), genes)

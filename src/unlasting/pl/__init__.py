@@ -14,14 +14,4 @@ from unlasting.pl._history import history
 from unlasting.pl._rank import rank
 from unlasting.pl._scores import scores
 
-__all__ = [
-    "bimodal_genes",
-    "calibration",
-    "dose_response",
-    "embedding",
-    "grn",
-    "heatmap",
-    "history",
-    "rank",
-    "scores",
-]
+__all__ = ["bimodal_genes", "calibration", "dose_response", "embedding", "grn", "heatmap", "history", "rank", "scores"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.patches import Patch
@@ -12,10 +11,10 @@ from unlasting.pl._figure import (
     GROUP_COLORS,
     NORMAL,
     SMALL,
+    Canvas,
     dress,
     expression_unit,
-    finish,
-    grid,
+    on_canvas,
     one_cell_type,
     pick,
     stored,
@@ -31,7 +30,9 @@ NAMES = {"control": "observed control", "observed": "observed perturbed", "gener
 STRIP = 0.6
 
 
+@on_canvas
 def bimodal_genes(
+    canvas: Canvas,
     adata: AnnData,
     perturbation: str,
     genes: str | Sequence[str] | None = None,
@@ -39,11 +40,6 @@ def bimodal_genes(
     cell_type: str | None = None,
     n_genes: int = 12,
     key: str = "bimodality",
-    ax: Axes | None = None,
-    figsize: tuple[float, float] | None = None,
-    show: bool | None = None,
-    save: str | PathLike[str] | None = None,
-    return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Show the distribution in observed and generated cells for a perturbation's top genes.
@@ -63,16 +59,11 @@ def bimodal_genes(
         The cell type, if the screen has several.
     n_genes
         Number of genes.
-    key
-        Key under `uns["unlasting"]`.
-    ax, figsize, show, save, return_fig
-        As for all figures (:mod:`unlasting.pl`).
+    %(stored)s
     **kwargs
         Passed on to `Axes.plot` of the densities.
 
-    Returns
-    -------
-    Array of Axes, the Figure with `return_fig`, or `None` after showing.
+    %(returns)s
 
     Raises
     ------
@@ -93,14 +84,15 @@ def bimodal_genes(
     density = density[(density["condition"] == perturbation) & (density["cell_type"] == where)]
 
     margin = (max(0.0, 5.8 - 2.2 * len(frame)), 1.0)
-    figure, axes = grid(ax, len(frame), size=(2.2, 1.6), margin=margin, figsize=figsize, columns=4)
+    axes = canvas.grid(len(frame), size=(2.2, 1.6), margin=margin, columns=4)
     for panel, (_, gene) in zip(axes.flat, frame.iterrows(), strict=False):
         _draw(panel, gene, density[density["gene"] == gene["gene"]], kwargs)
     patches = [Patch(color=color, label=NAMES[group]) for group, color in GROUP_COLORS.items()]
     unit = f"({expression_unit(adata)})"
     title = f"Cells under {perturbation}" + (f" in {where}" if where else "")  # a gene may have the same name
     legend = {"handles": patches, "title": title, "frameon": False, "fontsize": SMALL, "title_fontsize": NORMAL}
-    if ax is None:
+    if canvas.ax is None:
+        figure = canvas.figure
         figure.legend(**legend, loc="outside upper center", ncols=3)
         figure.supxlabel(f"Expression {unit}. Bars at 0: cells without expression, %", fontsize=NORMAL)
         figure.supylabel("Density of expressed values", fontsize=NORMAL)
@@ -108,7 +100,7 @@ def bimodal_genes(
         axes[0, -1].legend(**legend, loc="upper left", bbox_to_anchor=(1.01, 1))
         axes[-1, 0].set_xlabel(f"Expression\n{unit}\nat 0: zeros, %", fontsize=NORMAL)
         axes[-1, 0].set_ylabel("Density of expressed values", fontsize=NORMAL)
-    return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
+    return axes
 
 
 def _draw(panel: Axes, gene: pd.Series, density: pd.DataFrame, kwargs: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -11,12 +10,12 @@ import pandas as pd
 from unlasting.pl._figure import (
     GROUP_COLORS,
     NORMAL,
+    Canvas,
     dress,
     expression_unit,
-    finish,
-    grid,
     label_columns,
     legend_beside,
+    on_canvas,
     one_cell_type,
     pick,
     stored,
@@ -24,10 +23,11 @@ from unlasting.pl._figure import (
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from matplotlib.axes import Axes
 
 
+@on_canvas
 def dose_response(
+    canvas: Canvas,
     adata: AnnData,
     drug: str,
     genes: str | Sequence[str] | None = None,
@@ -35,11 +35,6 @@ def dose_response(
     cell_type: str | None = None,
     n_genes: int = 6,
     key: str = "dose_response",
-    ax: Axes | None = None,
-    figsize: tuple[float, float] | None = None,
-    show: bool | None = None,
-    save: str | PathLike[str] | None = None,
-    return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Show mean expression against a drug's dose, in observed and generated cells.
@@ -56,16 +51,11 @@ def dose_response(
         The cell type, if the screen has several.
     n_genes
         Number of genes.
-    key
-        Key under `uns["unlasting"]`.
-    ax, figsize, show, save, return_fig
-        As for all figures (:mod:`unlasting.pl`).
+    %(stored)s
     **kwargs
         Passed on to `Axes.plot`.
 
-    Returns
-    -------
-    Array of Axes, the Figure with `return_fig`, or `None` after showing.
+    %(returns)s
 
     Raises
     ------
@@ -79,7 +69,7 @@ def dose_response(
     frame = one_cell_type(pick(frame, "drug", drug, "drug"), cell_type)
     frame = pick(frame, "gene", genes, "genes")
     names = list(pd.unique(frame["gene"].astype(str)))[: n_genes if genes is None else None]
-    figure, axes = grid(ax, len(names), size=(2.5, 2.2), margin=(1.4, 0.5), figsize=figsize)
+    axes = canvas.grid(len(names), size=(2.5, 2.2), margin=(1.4, 0.5))
     for panel, name in zip(axes.flat, names, strict=False):
         for group, color in GROUP_COLORS.items():
             curve = frame[(frame["gene"].astype(str) == name) & (frame["group"] == group)].sort_values("dose")
@@ -100,6 +90,6 @@ def dose_response(
         dress(panel, title=name)
     for panel in axes[:, 0]:
         panel.set_ylabel(f"Mean expression\n({expression_unit(adata)})", fontsize=NORMAL)
-    label_columns(axes, len(names), f"Dose of {drug} (uM)")
+    label_columns(axes, len(names), f"Dose of {drug} (µM)")
     legend_beside(axes[0, -1])
-    return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
+    return axes

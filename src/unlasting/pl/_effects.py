@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,39 +13,34 @@ from unlasting.pl._figure import (
     NORMAL,
     PALETTE,
     SMALL,
+    Canvas,
     condition_names,
     dress,
     expression_unit,
-    finish,
-    grid,
     label_columns,
     label_points,
     legend_beside,
-    panels,
+    on_canvas,
     pick,
     stored,
 )
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from matplotlib.axes import Axes
 
 WRITER = "ul.tl.evaluate(adata)"
 NEEDED = ["condition", "gene", "observed", "predicted", "is_de20"]
 
 
+@on_canvas
 def calibration(
+    canvas: Canvas,
     adata: AnnData,
     conditions: str | Sequence[str] | None = None,
     *,
     n_conditions: int = 6,
     n_labels: int = 5,
     key: str = "effects",
-    ax: Axes | None = None,
-    figsize: tuple[float, float] | None = None,
-    show: bool | None = None,
-    save: str | PathLike[str] | None = None,
-    return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Show predicted against observed mean changes, one panel per condition.
@@ -63,16 +57,11 @@ def calibration(
         Number of conditions.
     n_labels
         Number of named genes in each panel, those with the largest change, where there is room.
-    key
-        Key under `uns["unlasting"]`.
-    ax, figsize, show, save, return_fig
-        As for all figures (:mod:`unlasting.pl`).
+    %(stored)s
     **kwargs
         Passed on to `Axes.scatter`.
 
-    Returns
-    -------
-    Array of Axes, the Figure with `return_fig`, or `None` after showing.
+    %(returns)s
 
     Raises
     ------
@@ -84,7 +73,7 @@ def calibration(
     frame = pick(stored(adata, key, writer=WRITER, columns=NEEDED), "condition", conditions, "conditions")
     frame = frame.assign(name=condition_names(frame))
     names = _strongest(frame, n_conditions) if conditions is None else list(pd.unique(frame["name"]))
-    figure, axes = grid(ax, len(names), size=(2.5, 2.3), margin=(1.6, 0.6), figsize=figsize)
+    axes = canvas.grid(len(names), size=(2.5, 2.3), margin=(1.6, 0.6))
     for panel, name in zip(axes.flat, names, strict=False):
         part = frame[frame["name"] == name]
         top = part["is_de20"].astype(bool)
@@ -105,10 +94,12 @@ def calibration(
     for panel, name in zip(axes.flat, names, strict=False):
         part = frame[frame["name"] == name].sort_values("observed", key=abs, ascending=False, kind="stable")
         label_points(panel, part[["observed", "predicted"]].to_numpy(), list(part["gene"].astype(str)[:n_labels]))
-    return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
+    return axes
 
 
+@on_canvas
 def heatmap(
+    canvas: Canvas,
     adata: AnnData,
     conditions: str | Sequence[str] | None = None,
     genes: str | Sequence[str] | None = None,
@@ -116,11 +107,6 @@ def heatmap(
     n_conditions: int = 15,
     n_genes: int = 30,
     key: str = "effects",
-    ax: Axes | None = None,
-    figsize: tuple[float, float] | None = None,
-    show: bool | None = None,
-    save: str | PathLike[str] | None = None,
-    return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Show observed and predicted mean changes side by side, on one colour scale.
@@ -135,16 +121,11 @@ def heatmap(
         Genes to show. The `n_genes` with the largest observed change in any condition if `None`.
     n_conditions, n_genes
         Numbers of conditions and genes.
-    key
-        Key under `uns["unlasting"]`.
-    ax, figsize, show, save, return_fig
-        As for all figures (:mod:`unlasting.pl`).
+    %(stored)s
     **kwargs
         Passed on to `Axes.pcolormesh`.
 
-    Returns
-    -------
-    Array of two Axes, the Figure with `return_fig`, or `None` after showing.
+    %(returns)s
 
     Raises
     ------
@@ -168,8 +149,8 @@ def heatmap(
     tables = [frame.pivot(index="gene", columns="name", values=v).loc[shown, names] for v in ("observed", "predicted")]
     limit = max(float(np.nanquantile(np.abs(table.to_numpy()), 0.99)) for table in tables) or 1.0
 
-    size = figsize or (2.2 + 0.36 * max(len(names), 6), 1.6 + 0.16 * len(shown))
-    figure, axes = panels(ax, 1, 2, figsize=size, sharey=True)
+    size = (2.2 + 0.36 * max(len(names), 6), 1.6 + 0.16 * len(shown))
+    axes = canvas.panels(1, 2, figsize=size, sharey=True)
     for panel, table, title in zip(axes[0], tables, ("observed", "predicted"), strict=True):
         mesh = panel.pcolormesh(
             table.to_numpy(),
@@ -182,10 +163,10 @@ def heatmap(
         panel.spines[:].set_visible(False)
     axes[0, 1].tick_params(labelleft=False)
     axes[0, 0].invert_yaxis()
-    bar = figure.colorbar(mesh, ax=list(axes[0]), shrink=0.6, extend="both", aspect=25)
+    bar = canvas.figure.colorbar(mesh, ax=list(axes[0]), shrink=0.6, extend="both", aspect=25)
     bar.set_label(f"Mean change ({expression_unit(adata)})", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
-    return finish(figure, axes[0], ax=ax, show=show, save=save, return_fig=return_fig)
+    return axes[0]
 
 
 def _strongest(frame: pd.DataFrame, n: int) -> list[str]:

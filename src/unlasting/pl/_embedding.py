@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +12,11 @@ from matplotlib.lines import Line2D
 from unlasting.pl._figure import (
     GROUP_COLORS,
     NORMAL,
+    Canvas,
     condition_names,
     dress,
-    finish,
-    grid,
     legend_beside,
+    on_canvas,
     pick,
     stored,
 )
@@ -32,18 +31,15 @@ ARROW = "#1A1A1A"
 SHARED = {"sharex": True, "sharey": True}
 
 
+@on_canvas
 def embedding(
+    canvas: Canvas,
     adata: AnnData,
     conditions: str | Sequence[str] | None = None,
     *,
     n_conditions: int = 6,
     n_arrows: int = 25,
     key: str = "embedding",
-    ax: Axes | None = None,
-    figsize: tuple[float, float] | None = None,
-    show: bool | None = None,
-    save: str | PathLike[str] | None = None,
-    return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Show control, observed and generated cells on one map, with arrows from source to generated cells.
@@ -58,16 +54,11 @@ def embedding(
         Number of conditions.
     n_arrows
         Number of arrows in a panel, taken evenly over the generated cells; 0 for none.
-    key
-        Key under `uns["unlasting"]`.
-    ax, figsize, show, save, return_fig
-        As for all figures (:mod:`unlasting.pl`).
+    %(stored)s
     **kwargs
         Passed on to `Axes.scatter`.
 
-    Returns
-    -------
-    Array of Axes, the Figure with `return_fig`, or `None` after showing.
+    %(returns)s
 
     Raises
     ------
@@ -84,7 +75,7 @@ def embedding(
     frame = frame.assign(name=condition_names(frame))
     shown = list(pd.unique(frame["name"]))[: n_conditions if conditions is None else None]
     margin, shared = ((4.0, 2.2), {}) if len(shown) == 1 else ((1.4, 0.3), SHARED)
-    figure, axes = grid(ax, len(shown), size=(2.5, 2.3), margin=margin, figsize=figsize, **shared)
+    axes = canvas.grid(len(shown), size=(2.5, 2.3), margin=margin, **shared)
     for panel, name in zip(axes.flat, shown, strict=False):
         cells = frame[frame["name"] == name]
         _draw(panel, control[control["cell_type"].isin(cells["cell_type"])], cells, n_arrows, kwargs)
@@ -97,7 +88,7 @@ def embedding(
             Line2D([], [], color=ARROW, linewidth=1.2, marker=">", markersize=4, label="source to generated")
         )
     legend_beside(axes[0, -1], handles=handles, markerscale=1.8)
-    return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
+    return axes
 
 
 def _draw(panel: Axes, control: pd.DataFrame, cells: pd.DataFrame, n_arrows: int, kwargs: dict[str, Any]) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from functools import update_wrapper
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from unlasting._docs import shared
 from unlasting.screen import UNS_KEY, MissingKeyError, nearest_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """Colours that colour-blind readers distinguish (Okabe and Ito)."""
@@ -26,16 +28,22 @@ GROUP_COLORS: Final = {"control": "#8C8C8C", "observed": PALETTE[0], "generated"
 LINE: Final = "#595959"
 SMALL: Final = 8
 NORMAL: Final = 9
+P = ParamSpec("P")
+
+FIGURE = "ax, figsize, show, save, return_fig\n    As for all figures (:mod:`unlasting.pl`)."
+DOCS = shared(
+    figure=FIGURE,
+    stored=f'key\n    Key under `uns["unlasting"]`.\n{FIGURE}',
+    returns="""
+    Returns
+    -------
+    The axes, an array where there are several; the figure with `return_fig`; `None` after showing.
+    """,
+)
 
 
 def stored(adata: AnnData, key: str, *, writer: str, columns: Sequence[str] = ()) -> Any:
-    """Get a result under `uns["unlasting"]`.
-
-    Raises
-    ------
-    KeyError
-        If it is missing or lacks a column; the message names the function that writes it.
-    """
+    """Get a result under `uns["unlasting"]`."""
     results = adata.uns.get(UNS_KEY, {})
     if key not in results:
         raise MissingKeyError(f'`adata.uns["{UNS_KEY}"]` has no {key!r}: run `{writer}` first.')
@@ -47,13 +55,7 @@ def stored(adata: AnnData, key: str, *, writer: str, columns: Sequence[str] = ()
 
 
 def pick(frame: pd.DataFrame, column: str, wanted: str | Iterable[str] | None, argument: str) -> pd.DataFrame:
-    """Keep the rows with the wanted values in a column, in the wanted order.
-
-    Raises
-    ------
-    ValueError
-        If a wanted value does not occur.
-    """
+    """Keep the rows with the wanted values in a column, in the wanted order."""
     if wanted is None:
         return frame
     names = [wanted] if isinstance(wanted, str) else list(wanted)
@@ -69,13 +71,7 @@ def pick(frame: pd.DataFrame, column: str, wanted: str | Iterable[str] | None, a
 
 
 def one_cell_type(frame: pd.DataFrame, cell_type: str | None) -> pd.DataFrame:
-    """Keep the rows with one cell type.
-
-    Raises
-    ------
-    ValueError
-        If there are several and none is named, or the named one is missing.
-    """
+    """Keep the rows with one cell type."""
     frame = pick(frame, "cell_type", cell_type, "cell_type")
     types = sorted(map(str, frame["cell_type"].unique()))
     if len(types) > 1:
@@ -88,7 +84,7 @@ def condition_names(frame: pd.DataFrame) -> pd.Series:
     names = frame["condition"].astype(str)
     if "dose" in frame:
         doses = frame["dose"].astype(str)
-        names = names.where(doses == "", names + " " + doses + " uM")
+        names = names.where(doses == "", names + " " + doses + " µM")
     if "cell_type" not in frame or frame["cell_type"].nunique() < 2:
         return names
     return names + ", " + frame["cell_type"].astype(str)
@@ -100,46 +96,74 @@ def expression_unit(adata: AnnData) -> str:
     return f"log1p of counts per {float(target):,.0f}" if target else "log-normalised expression"
 
 
-def panels(
-    ax: Axes | None, n_rows: int = 1, n_columns: int = 1, *, figsize: tuple[float, float], **kwargs: Any
-) -> tuple[Figure, np.ndarray]:
-    """Make axes in a new figure or in place of `ax`, shape `(n_rows, n_columns)`.
+class Canvas:
+    """A new figure, or the axes `ax` in a given one."""
 
-    Raises
-    ------
-    ValueError
-        If `ax` is not part of a grid, and cannot be divided.
-    """
-    if ax is None:
-        return plt.subplots(n_rows, n_columns, figsize=figsize, layout="constrained", squeeze=False, **kwargs)
-    if n_rows * n_columns == 1:
-        return ax.figure.figure, np.array([[ax]])
-    spec = ax.get_subplotspec()
-    if spec is None:
-        raise ValueError("This figure has several panels. Pass `ax` from `plt.subplots`, so that it can be divided.")
-    figure = ax.figure
-    ax.remove()
-    return figure.figure, spec.subgridspec(n_rows, n_columns).subplots(squeeze=False, **kwargs)
+    def __init__(self, ax: Axes | None, figsize: tuple[float, float] | None) -> None:
+        self.ax, self._figsize = ax, figsize
+
+    def panels(self, n_rows: int = 1, n_columns: int = 1, *, figsize: tuple[float, float], **kwargs: Any) -> np.ndarray:
+        """Make axes in a new figure or in place of `ax`, shape `(n_rows, n_columns)`; `figsize` is the default."""
+        ax = self.ax
+        if ax is None:
+            size = self._figsize or figsize
+            self.figure, axes = plt.subplots(
+                n_rows, n_columns, figsize=size, layout="constrained", squeeze=False, **kwargs
+            )
+            return axes
+        self.figure = ax.figure.figure
+        if n_rows * n_columns == 1:
+            return np.array([[ax]])
+        spec = ax.get_subplotspec()
+        if spec is None:
+            raise ValueError(
+                "This figure has several panels. Pass `ax` from `plt.subplots`, so that it can be divided."
+            )
+        ax.remove()
+        return spec.subgridspec(n_rows, n_columns).subplots(squeeze=False, **kwargs)
+
+    def grid(
+        self, n: int, *, size: tuple[float, float], margin: tuple[float, float], columns: int = 3, **kwargs: Any
+    ) -> np.ndarray:
+        """Make `n` panels in rows; panels have a `size` and figures a `margin`, in inches."""
+        n_columns = min(columns, n)
+        n_rows = -(-n // n_columns)
+        default = (size[0] * n_columns + margin[0], size[1] * n_rows + margin[1])
+        axes = self.panels(n_rows, n_columns, figsize=default, **kwargs)
+        for panel in axes.flat[n:]:
+            panel.set_axis_off()
+        return axes
 
 
-def grid(
-    ax: Axes | None,
-    n: int,
-    *,
-    size: tuple[float, float],
-    margin: tuple[float, float],
-    figsize: tuple[float, float] | None,
-    columns: int = 3,
-    **kwargs: Any,
-) -> tuple[Figure, np.ndarray]:
-    """Make `n` panels in rows; panels have a `size` and figures a `margin`, in inches."""
-    n_columns = min(columns, n)
-    n_rows = -(-n // n_columns)
-    default = (size[0] * n_columns + margin[0], size[1] * n_rows + margin[1])
-    figure, axes = panels(ax, n_rows, n_columns, figsize=figsize or default, **kwargs)
-    for panel in axes.flat[n:]:
-        panel.set_axis_off()
-    return figure, axes
+def on_canvas(function: Callable[Concatenate[Canvas, P], Any]) -> Callable[P, Any]:
+    """Give a function that draws on a canvas the arguments of every figure; save, show and return the figure."""
+
+    def draw(
+        *args: Any,
+        ax: Axes | None = None,
+        figsize: tuple[float, float] | None = None,
+        show: bool | None = None,
+        save: str | PathLike[str] | None = None,
+        return_fig: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        canvas = Canvas(ax, figsize)
+        axes = function(canvas, *args, **kwargs)
+        if save is not None:
+            canvas.figure.savefig(save, bbox_inches="tight", dpi=200)
+        if show is None:
+            show = matplotlib.is_interactive() and ax is None and not return_fig
+        if show:
+            plt.show()
+        if return_fig:
+            return canvas.figure
+        return None if show else axes
+
+    own, common = inspect.signature(function), inspect.signature(draw)
+    (_, *first, kwargs), options = own.parameters.values(), list(common.parameters.values())[1:-1]
+    figure: Any = DOCS(update_wrapper(draw, function))
+    figure.__signature__ = own.replace(parameters=[*first, *options, kwargs])
+    return figure
 
 
 def label_columns(axes: np.ndarray, n: int, label: str) -> None:
@@ -189,24 +213,3 @@ def label_points(ax: Axes, points: np.ndarray, names: Sequence[str]) -> None:
                 taken.append(box)
                 break
             text.remove()
-
-
-def finish(
-    figure: Figure,
-    axes: Any,
-    *,
-    ax: Axes | None,
-    show: bool | None,
-    save: str | PathLike[str] | None,
-    return_fig: bool,
-) -> Any:
-    """Save, show and return a figure."""
-    if save is not None:
-        figure.savefig(save, bbox_inches="tight", dpi=200)
-    if show is None:
-        show = matplotlib.is_interactive() and ax is None and not return_fig
-    if show:
-        plt.show()
-    if return_fig:
-        return figure
-    return None if show else axes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -11,27 +10,15 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from unlasting.pl._figure import LINE, PALETTE, SMALL, dress, finish, panels, stored
-from unlasting.screen import nearest_name
+from unlasting.pl._figure import LINE, PALETTE, SMALL, Canvas, dress, on_canvas, stored
+from unlasting.screen import GeneNames, nearest_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from matplotlib.axes import Axes
 
 
-def grn(
-    adata: AnnData,
-    target: str,
-    *,
-    n_neighbours: int = 25,
-    key: str = "grn",
-    ax: Axes | None = None,
-    figsize: tuple[float, float] | None = None,
-    show: bool | None = None,
-    save: str | PathLike[str] | None = None,
-    return_fig: bool = False,
-    **kwargs: Any,
-) -> Any:
+@on_canvas
+def grn(canvas: Canvas, adata: AnnData, target: str, *, n_neighbours: int = 25, key: str = "grn", **kwargs: Any) -> Any:
     """Show the neighbours of a target and the edges among them.
 
     Colours show the origin of edges. After `tl.grn` the width is the larger attention in both directions, otherwise the
@@ -45,16 +32,11 @@ def grn(
         Gene in the middle.
     n_neighbours
         Number of neighbours, those with the widest edges first.
-    key
-        Key under `uns["unlasting"]`.
-    ax, figsize, show, save, return_fig
-        As for all figures (:mod:`unlasting.pl`).
+    %(stored)s
     **kwargs
         Passed on to `networkx.draw_networkx_edges`.
 
-    Returns
-    -------
-    Axes, the Figure with `return_fig`, or `None` after showing.
+    %(returns)s
 
     Raises
     ------
@@ -64,8 +46,11 @@ def grn(
         If the target is not in the graph or has no neighbour.
     """
     graph = stored(adata, key, writer="ul.pp.grn(adata)", columns=["nodes", "edges"])
-    if target not in set(map(str, graph["nodes"])):
-        raise ValueError(f"`target` {target!r} is not in the graph." + nearest_name(target, map(str, graph["nodes"])))
+    nodes = GeneNames(graph["nodes"])
+    if not nodes.find(target):
+        hint = nodes.hint(target) or nearest_name(target, nodes.known)
+        raise ValueError(f"`target` {target!r} is not in the graph.{hint}")
+    target = nodes.find(target)
     edges = graph["edges"]
     strength = "attention" if "attention" in edges else "weight"
     edges = edges.assign(
@@ -88,8 +73,7 @@ def grn(
     network.add_nodes_from(shown)
     network.add_edges_from(zip(edges["source"], edges["target"], strict=True))
     places = _around(target, network)
-    figure, axes = panels(ax, figsize=figsize or (7.5, 5.5))
-    axes = axes[0, 0]
+    axes = canvas.panels(figsize=(7.5, 5.5))[0, 0]
     origins = sorted(map(str, edges["origin"].unique()))
     widest = edges["width"].max() or 1.0
     for color, origin in zip(np.resize(PALETTE, len(origins)), origins, strict=True):
@@ -145,7 +129,7 @@ def grn(
         fontsize=SMALL,
     )
     legend.get_title().set_fontsize(SMALL)
-    return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
+    return axes
 
 
 def _around(target: str, network: nx.Graph) -> dict[str, np.ndarray]:

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from unlasting.pl._figure import NORMAL, PALETTE, dress, finish, legend_beside, panels
+from unlasting.pl._figure import NORMAL, PALETTE, Canvas, dress, legend_beside, on_canvas
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    pass
 
 NETWORKS = {"denoiser": "Denoiser", "mask": "Mask network"}
 
 
-def history(
-    model: Any,
-    *,
-    ax: Axes | None = None,
-    figsize: tuple[float, float] | None = None,
-    show: bool | None = None,
-    save: str | PathLike[str] | None = None,
-    return_fig: bool = False,
-    **kwargs: Any,
-) -> Any:
+@on_canvas
+def history(canvas: Canvas, model: Any, **kwargs: Any) -> Any:
     """Show training losses and validation scores for both networks.
 
     Parameters
     ----------
     model
         A trained model; names in its `history` begin with `denoiser_` or `mask_`.
-    ax, figsize, show, save, return_fig
-        As for all figures (:mod:`unlasting.pl`).
+    %(figure)s
     **kwargs
         Passed on to `Axes.plot`.
 
-    Returns
-    -------
-    Array of Axes, one per network, the Figure with `return_fig`, or `None` after showing.
+    %(returns)s
 
     Raises
     ------
@@ -48,7 +36,7 @@ def history(
     found = {prefix: names for prefix, names in found.items() if names}
     if not found:
         raise ValueError("The model has no history: run `model.train()` first.")
-    figure, axes = panels(ax, 1, len(found), figsize=figsize or (3.6 * len(found) + 1.2, 2.9))
+    axes = canvas.panels(1, len(found), figsize=(3.6 * len(found) + 1.2, 2.9))
     for panel, (prefix, names) in zip(axes[0], found.items(), strict=True):
         # noisy curves per step lie behind the others
         for name in sorted(names, key=lambda name: not name.endswith("_step")):
@@ -63,4 +51,4 @@ def history(
         panel.locator_params(axis="x", integer=True)  # there is no half epoch
     axes[0, 0].set_ylabel("Loss (lower is better)", fontsize=NORMAL)
     legend_beside(axes[0, -1])
-    return finish(figure, axes[0], ax=ax, show=show, save=save, return_fig=return_fig)
+    return axes[0]

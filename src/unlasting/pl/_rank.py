@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,32 +9,21 @@ import numpy as np
 from unlasting.pl._figure import (
     LINE,
     PALETTE,
+    Canvas,
     condition_names,
     dress,
     expression_unit,
-    finish,
     legend_beside,
-    panels,
+    on_canvas,
     stored,
 )
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from matplotlib.axes import Axes
 
 
-def rank(
-    adata: AnnData,
-    *,
-    n: int = 25,
-    key: str = "rank",
-    ax: Axes | None = None,
-    figsize: tuple[float, float] | None = None,
-    show: bool | None = None,
-    save: str | PathLike[str] | None = None,
-    return_fig: bool = False,
-    **kwargs: Any,
-) -> Any:
+@on_canvas
+def rank(canvas: Canvas, adata: AnnData, *, n: int = 25, key: str = "rank", **kwargs: Any) -> Any:
     """Show the top perturbations in an in-silico screen, with 95 % intervals.
 
     Full points were seen in training, open ones were not.
@@ -46,16 +34,11 @@ def rank(
         The screen after `tl.rank`.
     n
         Number of top conditions.
-    key
-        Key under `uns["unlasting"]`.
-    ax, figsize, show, save, return_fig
-        As for all figures (:mod:`unlasting.pl`).
+    %(stored)s
     **kwargs
         Passed on to `Axes.scatter`.
 
-    Returns
-    -------
-    Axes, the Figure with `return_fig`, or `None` after showing.
+    %(returns)s
 
     Raises
     ------
@@ -73,8 +56,7 @@ def rank(
         "signature": f"Weighted mean change\n({expression_unit(adata)})",
     }[str(frame["criterion"].iloc[0])]
 
-    figure, axes = panels(ax, figsize=figsize or (6.5, 1.0 + 0.2 * len(frame)))
-    axes = axes[0, 0]
+    axes = canvas.panels(figsize=(6.5, 1.0 + 0.2 * len(frame)))[0, 0]
     y = np.arange(len(frame))
     axes.hlines(y, frame["low"], frame["high"], color=PALETTE[0], linewidth=1.2)
     for seen, face, name in ((True, PALETTE[0], "seen in training"), (False, "white", "not seen")):
@@ -87,4 +69,4 @@ def rank(
     axes.set_ylim(len(frame) - 0.4, -0.6)
     dress(axes, xlabel=label)
     legend_beside(axes)
-    return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
+    return axes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,36 +12,32 @@ from unlasting.pl._figure import (
     LINE,
     MARKERS,
     PALETTE,
+    Canvas,
     condition_names,
     dress,
-    finish,
     legend_beside,
-    panels,
+    on_canvas,
     pick,
     stored,
 )
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from matplotlib.axes import Axes
 
 ALL = "all conditions"
 # farther points are drawn at the border
 LIMIT = 2.5
 
 
+@on_canvas
 def scores(
+    canvas: Canvas,
     adata: AnnData,
     metric: str = "e_distance",
     gene_set: str = "all",
     *,
     predictors: Sequence[str] | None = None,
     key: str = "scores",
-    ax: Axes | None = None,
-    figsize: tuple[float, float] | None = None,
-    show: bool | None = None,
-    save: str | PathLike[str] | None = None,
-    return_fig: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Show each predictor's normalised score in every scored condition.
@@ -61,16 +56,11 @@ def scores(
         `"all"`, `"de20"` or `"de40"`.
     predictors
         Predictors to show, in this order. All if `None`.
-    key
-        Key under `uns["unlasting"]`.
-    ax, figsize, show, save, return_fig
-        As for all figures (:mod:`unlasting.pl`).
+    %(stored)s
     **kwargs
         Passed on to `Axes.plot` of the points.
 
-    Returns
-    -------
-    Axes, the Figure with `return_fig`, or `None` after showing.
+    %(returns)s
 
     Raises
     ------
@@ -109,8 +99,7 @@ def scores(
     rows = [ALL, *pd.unique(frame["name"])]
     names = list(pd.unique(summary["predictor"]))
 
-    figure, axes = panels(ax, figsize=figsize or (7.0, 1.2 + 0.28 * len(rows)))
-    axes = axes[0, 0]
+    axes = canvas.panels(figsize=(7.0, 1.2 + 0.28 * len(rows)))[0, 0]
     for line, linestyle in ((0, "-"), (1, "--")):
         axes.axvline(line, color=LINE, linewidth=0.8, linestyle=linestyle, zorder=0)
     axes.axhspan(-0.5, 0.5, color="#F0F0F0", zorder=-1)
@@ -143,4 +132,4 @@ def scores(
     label = "\n".join([scale, "; ".join(notes)]).strip()
     dress(axes, title=f"{metric}, {gene_set} genes", xlabel=label)
     legend_beside(axes, title="predictor")
-    return finish(figure, axes, ax=ax, show=show, save=save, return_fig=return_fig)
+    return axes

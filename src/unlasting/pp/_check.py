@@ -16,10 +16,11 @@ from unlasting.pp._genes import find_counts, gene_names, is_gene, looks_like_gen
 from unlasting.pp._grn import grn
 from unlasting.pp._molecules import molecules
 from unlasting.pp._prepare import prepare
-from unlasting.pp._priors import RENAMED
 from unlasting.pp._split import split
 from unlasting.screen import (
+    TRAIN,
     UNS_KEY,
+    GeneNames,
     Scale,
     ScreenKeys,
     check_cells,
@@ -28,6 +29,7 @@ from unlasting.screen import (
     integer_counts,
     listed,
     not_none,
+    require_controls,
     require_perturbed,
     review_labels,
 )
@@ -68,7 +70,7 @@ class Overview:
         for section, cells in self.cells.items():
             named = listed(f"{name} ({n})" for name, n in cells.items())
             lines[section] = f"{len(cells)} (cells): {named}" if cells else _UNNAMED.get(section, "none")
-        lines["doses in uM"] = listed(f"{name} ({', '.join(f'{x:g}' for x in xs)})" for name, xs in self.doses.items())
+        lines["doses in µM"] = listed(f"{name} ({', '.join(f'{x:g}' for x in xs)})" for name, xs in self.doses.items())
         genes = len(self.cells["gene targets"])
         lines["gene names"] = self.gene_names
         if genes:
@@ -88,6 +90,7 @@ def check(
     cell_type_key: str | None = None,
     batch_key: str | None = None,
     dose_key: str | None = None,
+    dose_unit: str | None = None,
     smiles_key: str | None = None,
     split_key: str | None = None,
     delimiter: str | None = None,
@@ -101,7 +104,7 @@ def check(
     ----------
     adata
         The screen, shape `(n_cells, n_features)`.
-    perturbation_key, control, cell_type_key, batch_key, dose_key, smiles_key, split_key, delimiter
+    perturbation_key, control, cell_type_key, batch_key, dose_key, dose_unit, smiles_key, split_key, delimiter
         `obs` columns and label grammar, like in :func:`unlasting.pp.split`; recorded ones by default.
     symbols_key
         `var` column with gene symbols, like in :func:`unlasting.pp.prepare`.
@@ -139,9 +142,13 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
     others = targets.keys() - drugs
     names, column = gene_names(adata, others, symbols_key)
     panel, place = set(names[is_gene(adata)].astype(str)), f"`adata.var[{column!r}]`" if column else "`adata.var_names`"
-    known = panel.union(annotated_genes()[0])
-    genes = {name for name in others if any(old.sub(new, name) in known for old, new in RENAMED)}
-    stimuli, dosed = others - genes, sorted(name for name, several in doses.items() if several and name not in drugs)
+    measured, annotated = GeneNames(panel), GeneNames(annotated_genes()[0], panel=panel)
+    genes = {name for name in others if measured.find(name) or annotated.find(name)}
+    dosed = sorted(name for name, several in doses.items() if several and name not in drugs | genes)
+    by_structure = keys.drugs(adata) is not None
+    if not by_structure:
+        drugs = drugs.union(dosed)
+    stimuli = others - genes - drugs
     kinds = {"gene targets": genes, "drugs": drugs, "stimuli": stimuli}
     cells = {
         "controls": _count(adata.obs[keys.perturbation_key][is_control]),
@@ -156,18 +163,24 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
     oddities = [
         "" if is_control.any() else _fault(keys.labels, adata),
         _fault(require_perturbed, is_control, keys),
+        _fault(require_controls, adata, keys, is_control if part is None else is_control & (part == TRAIN))
+        if is_control.any()
+        else "",
         *review_labels(adata, keys),
         unmatched_names(names, others),
         f"Unknown names that look like genes count as stimuli: {listed(spelt)}. Correct them, or name genes in "
         "`pp.grn(adata, targets=[...])`."
         if spelt
         else "",
-        f"{listed(dosed)} have doses but no SMILES. Name the SMILES column of drugs, `smiles_key=...`, or leave `dose_key` out."
+        f"{listed(dosed)} have doses but no SMILES, and are drugs by name alone: untrained drugs cannot be predicted. Name the "
+        "SMILES column of drugs, `smiles_key=...`, or leave `dose_key` out."
         if dosed
         else "",
         fault,
     ]
-    kind = _split_kind(cells, sum(n >= 10 for names, n in together.items() if names)) if part is None else ""
+    kind = (
+        _split_kind(cells, by_structure, sum(n >= 10 for names, n in together.items() if names)) if part is None else ""
+    )
     return Overview(
         n_cells=adata.n_obs,
         n_features=adata.n_vars,
@@ -175,7 +188,7 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
         doses={name: sorted(several) for name, several in sorted(doses.items()) if several},
         gene_names=place
         + (f", {adata.n_vars - len(panel)} features are no genes" if len(panel) < adata.n_vars else ""),
-        measured=sorted(genes & panel),
+        measured=sorted(filter(measured.find, genes)),
         expression=scale,
         counts=counts,
         oddities=[sentence for sentence in oddities if sentence],
@@ -212,10 +225,10 @@ def _scale(adata: AnnData, controls: np.ndarray) -> tuple[str, str, str]:
     return "neither counts nor log-normalised", place, "" if place else _fault(integer_counts, adata) or fault
 
 
-def _split_kind(cells: Mapping[str, Mapping[str, int]], n_frequent: int) -> str:
+def _split_kind(cells: Mapping[str, Mapping[str, int]], by_structure: bool, n_frequent: int) -> str:
     """Choose a kind of split that the screen permits; each part of it needs a perturbation or cell type."""
     if n_frequent >= 3:
-        only_drugs = cells["drugs"] and not (cells["gene targets"] or cells["stimuli"])
+        only_drugs = by_structure and cells["drugs"] and not (cells["gene targets"] or cells["stimuli"])
         return "unseen_drug" if only_drugs and len(cells["drugs"]) >= 3 else "unseen_perturbation"
     return "unseen_cell_type" if len(cells["contexts"]) >= 3 else "random"
 

@@ -16,19 +16,8 @@ def correlated_pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find gene pairs with an absolute Pearson correlation of at least `threshold`.
 
-    Parameters
-    ----------
-    matrix
-        Expression, shape `(n_cells, n_genes)`.
-    threshold
-        Smallest absolute correlation.
-    groups
-        Group codes, shape `(n_cells,)`: group means are subtracted first. One group if `None`.
-
-    Returns
-    -------
-    First gene, second gene and correlation per pair, each with shape `(n_pairs,)`, in both directions, without self-pairs.
-    Constant genes have no pairs.
+    `matrix` has the shape `(n_cells, n_genes)`; the means within `groups`, shape `(n_cells,)`, are subtracted first. Returns
+    first gene, second gene and correlation, each with shape `(n_pairs,)`, in both directions. Constant genes have no pairs.
     """
     columns = sparse.csc_matrix(matrix, dtype=np.float64)
     n_cells, n_genes = columns.shape

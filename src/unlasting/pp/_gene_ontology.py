@@ -36,23 +36,10 @@ def embedding(n_components: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shared_terms(names: Sequence[str], symbols: Sequence[str], targets: Sequence[str]) -> sparse.csr_matrix:
-    """Get the terms shared by at least two targets, for all genes.
+    """Get the terms shared by at least two `targets`, for all genes, shape `(n_genes, n_terms)`.
 
-    Terms are weighted by their rarity. Rows are not scaled to one length, so that a gene with many terms keeps the
-    weight for each shared one.
-
-    Parameters
-    ----------
-    names
-        Gene names.
-    symbols
-        The annotated symbol for each name.
-    targets
-        Perturbed genes, and others to predict.
-
-    Returns
-    -------
-    Shape `(n_genes, n_terms)`, float32.
+    `symbols` are the annotated symbols for `names`. Terms are weighted by their rarity. Rows are not scaled to one length,
+    so that a gene with many terms keeps the weight for each shared one.
     """
     genes, annotated = annotated_genes()
     row = {gene: i for i, gene in enumerate(genes)}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting.screen import COUNTS_LAYER, UNS_KEY, MissingKeyError, is_counts, is_in_memory, nearest_name
+from unlasting.screen import COUNTS_LAYER, UNS_KEY, GeneNames, MissingKeyError, is_counts, is_in_memory, nearest_name
 
 _SYMBOL_COLUMNS: Final = (
     "gene_name", "gene_symbol", "gene_symbols", "symbol", "symbols", "feature_name", "gene_names", "gene_short_name",
@@ -27,26 +27,10 @@ def looks_like_gene(name: str) -> bool:
 
 
 def gene_names(adata: AnnData, wanted: Collection[str], symbols_key: str | None) -> tuple[pd.Index, str | None]:
-    """Get gene names from a column of `var`, if asked for or if it holds more wanted names than `var_names`.
+    """Get gene names, shape `(n_genes,)`, and their column in `var`.
 
-    Parameters
-    ----------
-    adata
-        The screen.
-    wanted
-        Names of targets, or of a model's genes.
-    symbols_key
-        The column; found by itself by default.
-
-    Returns
-    -------
-    The names, shape `(n_genes,)`, and the column; `var_names` and `None` if these are kept. A repeated or missing symbol
-    leaves the name in `var_names`.
-
-    Raises
-    ------
-    KeyError
-        If the column is missing.
+    It is `symbols_key`, or a column that holds more `wanted` names than `var_names`; `None` if these are kept. A repeated or
+    missing symbol leaves the name in `var_names`.
     """
     column = symbols_key
     if column is None:
@@ -90,20 +74,26 @@ def find_counts(adata: AnnData) -> tuple[Any, str]:
     if "prepare" in adata.uns.get(UNS_KEY, {}):  # the layer has kept genes only, and no library sizes
         names, raw = [], None
     else:
-        names, raw = sorted(map(str, adata.layers), key=lambda name: (name != COUNTS_LAYER, name)), adata.raw
+        names, raw = sorted(map(str, adata.layers)), adata.raw
     places |= {f"adata.layers[{name!r}]": adata.layers[name] for name in names}
     if raw is not None and adata.var_names.isin(raw.var_names).all():
         places["adata.raw.X"] = raw[:, list(adata.var_names)].X
-    for place, matrix in places.items():
-        if is_in_memory(matrix) and matrix is not None and matrix.dtype.kind in "biuf" and is_counts(matrix):
-            return matrix, place
-    return None, ""
+    counts = {
+        place: matrix
+        for place, matrix in places.items()
+        if is_in_memory(matrix) and matrix is not None and matrix.dtype.kind in "biuf" and is_counts(matrix)
+    }
+    named = ("adata.X", f"adata.layers[{COUNTS_LAYER!r}]")
+    place = next((place for place in named if place in counts), "")
+    if counts and not place:  # detected genes as 0 and 1, or spliced counts alone, are fewer
+        place = max(counts, key=lambda place: counts[place].sum())
+    return counts.get(place), place
 
 
 def unmatched_names(genes: Collection[str], targets: Collection[str]) -> str:
     """Write a sentence with its fix if hardly any target that is spelt like a gene is measured; else nothing."""
-    spelt = sorted(name for name in targets if looks_like_gene(name))
-    n_measured = len(set(genes).intersection(spelt))
+    panel, spelt = GeneNames(genes), sorted(name for name in targets if looks_like_gene(name))
+    n_measured = sum(bool(panel.find(name)) for name in spelt)
     if len(spelt) < 3 or n_measured * 10 >= len(spelt):
         return ""
     return (

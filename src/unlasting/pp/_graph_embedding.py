@@ -8,22 +8,12 @@ from scipy.sparse.linalg import LinearOperator, svds
 
 
 def graph_embedding(graph: sparse.csr_matrix, n_components: int) -> np.ndarray:
-    """Embed the genes in a signed, directed graph.
+    """Embed the genes in a signed, directed graph: unit rows, shape `(n_genes, at most n_components)`.
 
-    A gene is described by the genes reached from it within two edges, forwards and backwards. It also reaches itself, so
-    that a regulator and its regulated gene are similar. Paths through genes with many neighbours have less weight, and so
-    have genes that many others reach. A truncated singular value decomposition reduces the description.
-
-    Parameters
-    ----------
-    graph
-        Edge weight from row to column, shape `(n_genes, n_genes)`.
-    n_components
-        Largest dimension.
-
-    Returns
-    -------
-    Unit rows, shape `(n_genes, at most n_components)`, float32.
+    The graph has the shape `(n_genes, n_genes)`, with edges from row to column. A gene is described by the genes reached from
+    it within two edges, forwards and backwards. It also reaches itself, so that a regulator and its regulated gene are similar.
+    Paths through genes with many neighbours have less weight, and so have genes that many others reach. A truncated singular
+    value decomposition reduces the description.
     """
     n_genes = graph.shape[0]
     scaled = graph / abs(graph.data).mean() if graph.nnz else graph

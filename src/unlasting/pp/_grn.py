@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from os import PathLike
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from unlasting.pp._coexpression import correlated_pairs
-from unlasting.pp._priors import Prior, read_prior, similar_pairs
+from unlasting.pp._genes import gene_names
+from unlasting.pp._priors import AnyPrior, Prior, read_prior, similar_pairs
 from unlasting.screen import (
     TRAIN,
     UNS_KEY,
+    GeneNames,
     ScreenKeys,
     check_cells,
     check_log_normalised,
     expression,
+    listed,
     logger,
     parse_labels,
     require_integers,
@@ -32,7 +34,7 @@ COEXPRESSION = "coexpression"
 def grn(
     adata: AnnData,
     *,
-    prior: str | PathLike[str] | pd.DataFrame | None = "go",
+    prior: AnyPrior | Sequence[AnyPrior] | None = "go",
     targets: str | Iterable[str] | None = None,
     min_correlation: float = 0.3,
     min_similarity: float = 0.4,
@@ -56,12 +58,13 @@ def grn(
     adata
         The screen after :func:`unlasting.pp.prepare`: log-normalised `X`, shape `(n_cells, n_genes)`.
     prior
-        Knowledge about genes from beyond this screen:
+        Knowledge about genes from beyond this screen. A gene is found under its previous, alias and mouse names, too:
 
         - a name in `PRIORS`, such as `"go"` for the shipped Gene Ontology annotations of human genes.
         - a DataFrame of edges with the columns `source` and `target`, and optionally `weight` and `sign`.
         - a DataFrame with one row of numbers per gene, and gene names as its index.
         - the folder of an scGPT checkpoint (`vocab.json` and `best_model.pt`); scGPT need not be installed.
+        - a list of these, with equal weights.
         - `None`: co-expression only. All untrained targets get the same prediction then.
     targets
         Further genes to predict later, beside those in the labels. A trained target that is neither measured nor in the
@@ -134,9 +137,12 @@ def grn(
     aliases: dict[str, str] = {}
     known: Prior | None = None
     if prior is not None:
-        known, aliases = read_prior(prior, n_components).with_aliases([*genes, *asked])
+        known, aliases = read_prior(prior, n_components).named_as_in(genes)
+    by_name = GeneNames(genes if known is None else [*genes, *known.names], panel=genes)
+    present = {name: by_name.find(name, is_gene=name in named) or name for name in asked}
     # a trained target that is neither measured nor in the prior may be a stimulus
-    trained = _targets(np.unique(labels[in_training]), keys)
+    trained = {present.get(name, name) for name in _targets(np.unique(labels[in_training]), keys)}
+    asked, named = set(present.values()), {present.get(name, name) for name in named}
     are_genes = asked if known is None else asked & {*known.names, *named} | asked - trained
     unmeasured = sorted(are_genes - set(genes))
     nodes = np.array([*genes, *unmeasured], dtype=object)
@@ -151,6 +157,7 @@ def grn(
     twice = edges.duplicated(["source", "target"])
     without = sorted(asked - set(known.names)) if known is not None else sorted(asked)
     n_edges = {str(origin): int(n) for origin, n in edges["origin"].value_counts().items()}
+    renamed = {name: symbol for name, symbol in sorted(present.items()) if name != symbol}
     report = {
         "n_nodes": len(nodes),
         "n_edges": n_edges,
@@ -158,6 +165,7 @@ def grn(
         "unmeasured_targets": np.array(unmeasured, dtype=str),
         "targets_without_prior": np.array(without, dtype=str),
         "aliases": aliases,
+        "renamed_targets": renamed,
         "cell_type_key": keys.cell_type_key or "",
         "split_hash": split_hash(adata.obs_names, split),
     }
@@ -171,14 +179,28 @@ def grn(
             features = known.features(list(known.names), symbols, sorted(asked))
             stored["target_embedding"] |= {"features": features} if features.shape[1] else {}
     keys.write(adata)
+    if known is not None and len(aliases) > len(genes) / 2:
+        logger.warning(
+            "pp.grn: the prior names genes of another species or nomenclature: %d of %d genes are matched by orthologue or old "
+            "symbol, such as %r by %r. Give a prior of your species if you have one.",
+            len(aliases),
+            len(genes),
+            *next(iter(aliases.items())),
+        )
     counts = ", ".join(f"{n} edges by {origin}" for origin, n in n_edges.items()) or "no edges"
     logger.info("pp.grn: %d nodes (%d targets are not measured), %s.", len(nodes), len(unmeasured), counts)
-    if known is not None and not np.isin(nodes, known.names).any():
+    if renamed:
+        logger.info(
+            "pp.grn: targets under another name of the gene: %s.", listed(f"{n} ({s})" for n, s in renamed.items())
+        )
+    if known is not None and not np.isin(genes, known.names).any():
+        column = gene_names(adata, known.names, None)[1]
         logger.warning(
             "pp.grn: no gene of the screen is in the prior (the first is %r, the prior contains names such as %r). Use the "
-            "same gene names in both.",
-            nodes[0],
+            "same gene names in both%s.",
+            genes[0],
             known.names[0],
+            f": `adata.var_names = adata.var[{column!r}]` before `pp.split`" if column else "",
         )
     elif known is not None and without:
         few = len(without) > len(asked) / 2

@@ -21,20 +21,8 @@ def fingerprints(smiles: Sequence[str]) -> np.ndarray:
 def descriptors(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Compute RDKit descriptors, each standardised over these molecules.
 
-    Parameters
-    ----------
-    smiles
-        Canonical SMILES.
-
-    Returns
-    -------
-    Names of descriptors that exist for all molecules and differ between them, shape `(n_features,)`, and unit rows, shape
-    `(n_molecules, n_features)`.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three molecules.
+    Returns the names of descriptors that exist for all molecules and differ between them, shape `(n_features,)`, and unit
+    rows, shape `(n_molecules, n_features)`.
     """
     if len(smiles) < 3:
         raise ValueError(
@@ -54,15 +42,7 @@ def descriptors(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unimol(smiles: Sequence[str]) -> np.ndarray:
-    """Represent molecules by the pre-trained Uni-Mol, unit rows, shape `(n_molecules, 512)`.
-
-    Raises
-    ------
-    ImportError
-        If `unimol_tools` is not installed.
-    ConnectionError
-        If its weights cannot be downloaded.
-    """
+    """Represent molecules by the pre-trained Uni-Mol, unit rows, shape `(n_molecules, 512)`."""
     try:
         from unimol_tools import UniMolRepr
     except ImportError as error:
@@ -82,24 +62,10 @@ def unimol(smiles: Sequence[str]) -> np.ndarray:
 
 
 def given(frame: pd.DataFrame, names: Mapping[str, str]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Read a given matrix, with either drug names or SMILES as its index.
+    """Read a frame with one row per molecule, and either drug names or SMILES as its index.
 
-    Parameters
-    ----------
-    frame
-        One row of numbers per molecule.
-    names
-        The canonical SMILES for every name; an empty text if it has none.
-
-    Returns
-    -------
-    The molecule of each drug with a row, as canonical SMILES or, without one, its name; and the row of each molecule. In a
-    frame by name, every row is a drug.
-
-    Raises
-    ------
-    ValueError
-        If the frame contains no numbers, its index no SMILES, or one molecule has different rows.
+    `names` holds the canonical SMILES for every name, or an empty text. Returns the molecule of each drug with a row, as
+    canonical SMILES or, without one, its name; and the row of each molecule. In a frame by name, every row is a drug.
     """
     try:
         matrix = frame.to_numpy(dtype=np.float64)
@@ -126,13 +92,7 @@ def given(frame: pd.DataFrame, names: Mapping[str, str]) -> tuple[dict[str, str]
 
 
 def unit_rows(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Scale every row to length 1, float32.
-
-    Raises
-    ------
-    ValueError
-        If values are not finite, or a row contains only zeros.
-    """
+    """Scale every row to length 1, float32."""
     length = np.linalg.norm(matrix, axis=1)
     bad = [str(name) for name, size in zip(names, length, strict=True) if not 0 < size < np.inf]
     if bad:

@@ -13,6 +13,7 @@ from anndata import AnnData
 from unlasting.pp import _molecule_features as features
 from unlasting.screen import (
     UNS_KEY,
+    GeneNames,
     ScreenKeys,
     check_cells,
     logger,
@@ -21,7 +22,7 @@ from unlasting.screen import (
     smiles_by_name,
 )
 
-Embedding = Literal["morgan", "descriptors", "unimol"]
+Embedding = Literal["morgan", "descriptors", "unimol", "names"]
 DEFAULT_COLUMN = "smiles"
 
 
@@ -57,6 +58,8 @@ def molecules(
         - `"descriptors"`: RDKit descriptors, standardised over the given molecules and clipped at three standard
           deviations. A later call with other molecules gives other values.
         - `"unimol"`: the pre-trained Uni-Mol, from the package `unimol_tools`, which downloads its weights on first use.
+        - `"names"`: none, for drugs without SMILES. A perturbation with a dose that is no gene is a drug. Untrained drugs
+          cannot be told apart.
         - a DataFrame with one row of numbers per molecule, and either drug names or SMILES as its index.
     smiles
         SMILES by name, in place of those in the column, and for further drugs to predict later. An empty text marks a name
@@ -109,7 +112,10 @@ def molecules(
     keys = ScreenKeys.read(
         adata, perturbation_key=perturbation_key, control=control, delimiter=delimiter, smiles_key=smiles_key
     )
-    if keys.smiles_key is None and (DEFAULT_COLUMN in adata.obs or (smiles is None and isinstance(embedding, str))):
+    if isinstance(embedding, str) and embedding == "names":
+        by_name = sorted(drugs_by_name(adata, keys) | set(smiles or ()))
+        embedding = pd.DataFrame(np.eye(len(by_name)), index=by_name)
+    elif keys.smiles_key is None and (DEFAULT_COLUMN in adata.obs or (smiles is None and isinstance(embedding, str))):
         keys = replace(keys, smiles_key=DEFAULT_COLUMN)
     keys.labels(adata)  # refuses a screen without controls
     column = keys.column(adata, "smiles_key") if keys.smiles_key else np.full(adata.n_obs, None, dtype=object)
@@ -174,6 +180,13 @@ def molecules(
         f"; one molecule under several names: {', '.join(synonyms)}" if synonyms else "",
     )
     return adata if copy else None
+
+
+def drugs_by_name(adata: AnnData, keys: ScreenKeys) -> set[str]:
+    """Collect targets with a dose that are no genes; without `dose_key` all targets that are no genes."""
+    pairs = {pair for p in set(keys.perturbations(adata)) for pair in zip(p.targets, p.doses, strict=True)}
+    genes = GeneNames(_genes(adata), panel=adata.var_names)
+    return {name for name, dose in pairs if (dose is not None or keys.dose_key is None) and not genes.find(name)}
 
 
 def _genes(adata: AnnData) -> set[str]:

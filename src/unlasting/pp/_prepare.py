@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,11 @@ from unlasting.screen import (
     COUNTS_LAYER,
     TRAIN,
     UNS_KEY,
+    GeneNames,
     ScreenKeys,
     check_cells,
     integer_counts,
+    listed,
     logger,
     nearest_name,
     not_none,
@@ -84,6 +86,8 @@ def prepare(
       `genes_kept` and `genes_before`, `counts_layer`, and `split_hash` of the split (empty if nothing was fitted).
     - `adata.uns["unlasting"]["keys"]`: the label columns.
 
+    Principal components and neighbour graphs of the former expression are removed.
+
     Raises
     ------
     KeyError
@@ -122,7 +126,8 @@ def prepare(
     np.log1p(expression.data, out=expression.data)
 
     names = names[with_genes]
-    is_target = np.asarray(names.isin(sorted(targets)))
+    panel = GeneNames(names)
+    is_target = np.asarray(names.isin([panel.find(name) for name in sorted(targets)]))
     if genes is not None:
         keep = _places(names, genes)
     else:
@@ -140,6 +145,7 @@ def prepare(
     if column is not None:
         adata.var["gene_id"] = adata.var_names.astype(str).to_numpy()
         adata.var_names = names[keep]
+    _remove_outdated(adata)
     adata.X = expression
     adata.layers[COUNTS_LAYER] = counts
     adata.uns.setdefault(UNS_KEY, {})["prepare"] = {
@@ -184,6 +190,29 @@ def _say(adata: AnnData, column: str | None, with_genes: np.ndarray, place: str)
         )
     for one in said:
         logger.warning("pp.prepare: %s", one)
+
+
+def _remove_outdated(adata: AnnData) -> None:
+    """Remove principal components and neighbour graphs, which belong to the former expression, and log it."""
+    graphs = {key for key, value in adata.uns.items() if isinstance(value, Mapping) and "connectivities_key" in value}
+    matrices = {adata.uns[key].get(f"{kind}_key") for key in graphs for kind in ("connectivities", "distances")}
+    outdated = {
+        "obsm": [key for key in adata.obsm if key.startswith("X_pca")],
+        "varm": [key for key in adata.varm if key.startswith("PCs")],
+        "obsp": [key for key in adata.obsp if key in matrices | {"connectivities", "distances"}],
+        "uns": [key for key in adata.uns if key in graphs | {"pca"}],
+    }
+    for slot, keys in outdated.items():
+        for key in keys:
+            del getattr(adata, slot)[key]
+    names = [f"`{slot}[{key!r}]`" for slot, keys in outdated.items() for key in keys]
+    if names:
+        logger.warning(
+            "pp.prepare: %s belonged to the former expression, and %s removed. Compute them again: `sc.pp.pca(adata)`, "
+            "`sc.pp.neighbors(adata)`.",
+            listed(names),
+            "was" if len(names) == 1 else "were",
+        )
 
 
 def row_sums(matrix: sparse.csr_matrix) -> np.ndarray:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,7 @@ from scipy import sparse
 
 from unlasting.pp import _gene_ontology
 from unlasting.pp._graph_embedding import graph_embedding
-
-RENAMED = ((re.compile(r"^MARCH(\d+)$"), r"MARCHF\1"), (re.compile(r"^SEPT(\d+)$"), r"SEPTIN\1"))
-"""Gene families with new symbols, since spreadsheets turned the old ones into dates."""
+from unlasting.screen import GeneNames
 
 
 @dataclass(frozen=True)
@@ -45,22 +43,34 @@ class Prior:
     origin: str = "prior"
     features: Callable[[Sequence[str], Sequence[str], Sequence[str]], sparse.csr_matrix] | None = None
 
-    def with_aliases(self, names: Iterable[str]) -> tuple[Prior, dict[str, str]]:
-        """Add given `names` from renamed families that the prior lists under their present symbol only."""
-        known = {name: row for row, name in enumerate(self.names)}
-        aliases = {}
-        for name in sorted(set(names) - set(known)):
-            for pattern, present in RENAMED:
-                symbol = pattern.sub(present, name)
-                if symbol != name and symbol in known:
-                    aliases[name] = symbol
-        rows = [known[symbol] for symbol in aliases.values()]
-        extended = replace(
+    def named_as_in(self, genes: Iterable[str]) -> tuple[Prior, dict[str, str]]:
+        """Name genes as a panel does, which may have older, newer or murine names.
+
+        Parameters
+        ----------
+        genes
+            The panel's genes.
+
+        Returns
+        -------
+        The prior, and its own name for each gene that it lists otherwise.
+        """
+        names, panel = GeneNames(self.names), list(map(str, genes))
+        found = {gene: names.find(gene, is_gene=True) for gene in panel if gene not in names.known}
+        renamed = {gene: name for gene, name in found.items() if name}
+        replaced = {name: gene for gene, name in renamed.items() if name not in panel}
+        own = np.array([replaced.get(name, name) for name in self.names], dtype=object)
+        further = [gene for gene, name in renamed.items() if replaced.get(name) != gene]
+        row = {name: i for i, name in enumerate(self.names)}
+        edges = self.edges
+        if edges is not None:
+            edges = edges.assign(**{end: edges[end].replace(replaced) for end in ("source", "target")})
+        return replace(
             self,
-            names=np.concatenate([self.names, np.array(list(aliases), dtype=object)]),
-            matrix=np.concatenate([self.matrix, self.matrix[rows]]),
-        )
-        return extended, aliases
+            names=np.concatenate([own, np.array(further, dtype=object)]),
+            matrix=np.concatenate([self.matrix, self.matrix[[row[renamed[gene]] for gene in further]]]),
+            edges=edges,
+        ), renamed
 
 
 def gene_ontology(n_components: int) -> Prior:
@@ -73,49 +83,66 @@ PRIORS: dict[str, Callable[[int], Prior]] = {"go": gene_ontology}
 """Each prior with a name: a function from the largest number of components to the prior."""
 
 
-def read_prior(prior: str | PathLike[str] | pd.DataFrame, n_components: int) -> Prior:
-    """Read any prior that :func:`unlasting.pp.grn` accepts.
+AnyPrior: TypeAlias = str | PathLike[str] | pd.DataFrame
+"""A prior in a form for :func:`unlasting.pp.grn`."""
 
-    Raises
-    ------
-    TypeError
-        If it has another form.
-    ValueError
-        If its values are unusable.
-    FileNotFoundError
-        If the folder or one of its files does not exist.
-    """
+
+def read_prior(prior: AnyPrior | Sequence[AnyPrior], n_components: int) -> Prior:
+    """Read any prior that :func:`unlasting.pp.grn` accepts; several become one."""
     if isinstance(prior, str) and prior in PRIORS:
         return replace(PRIORS[prior](n_components), origin=prior)
     if isinstance(prior, pd.DataFrame):
         return _from_edges(prior, n_components) if {"source", "target"} <= set(prior.columns) else _from_matrix(prior)
     if isinstance(prior, str | PathLike):
         return _from_matrix(_scgpt_embedding(Path(prior)))
+    if isinstance(prior, list | tuple) and prior:
+        return _joined([read_prior(one, n_components) for one in prior])
     raise TypeError(
         f"`prior` is a {type(prior).__name__}. Give one of {list(PRIORS)}, None, a DataFrame of edges (columns 'source' and 'target'), a "
-        "DataFrame with one row of numbers per gene, or the folder of an scGPT checkpoint."
+        "DataFrame with one row of numbers per gene, the folder of an scGPT checkpoint, or a list of these."
     )
+
+
+def _joined(priors: Sequence[Prior]) -> Prior:
+    """Join priors: a gene's row holds its rows in all of them, scaled to one length."""
+    if len(priors) == 1:
+        return priors[0]
+    names = np.unique(np.concatenate([prior.names for prior in priors]).astype(str))
+    parts = [_in_rows(np.searchsorted(names, prior.names.astype(str)), prior.matrix, len(names)) for prior in priors]
+    matrix = sparse.hstack(parts).toarray()
+
+    def features(names: Sequence[str], symbols: Sequence[str], targets: Sequence[str]) -> sparse.csr_matrix:
+        found = []
+        for prior in priors:
+            rows = np.flatnonzero(np.isin(symbols, prior.names.astype(str))).tolist()
+            if prior.features is not None:
+                known = prior.features([names[row] for row in rows], [symbols[row] for row in rows], targets)
+                found.append(_in_rows(rows, known, len(names)))
+        return sparse.csr_matrix(sparse.hstack(found), dtype=np.float32)
+
+    edges = [prior.edges for prior in priors if prior.edges is not None]
+    return Prior(
+        names.astype(object),
+        (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32),
+        pd.concat(edges).drop_duplicates(["source", "target"]) if len(edges) == len(priors) else None,
+        "+".join(prior.origin for prior in priors),
+        features if any(prior.features is not None for prior in priors) else None,
+    )
+
+
+def _in_rows(rows: Sequence[int] | np.ndarray, values: Any, n_rows: int) -> sparse.csr_matrix:
+    """Put values into their rows of an otherwise empty matrix."""
+    place = sparse.csr_matrix((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(n_rows, len(rows)))
+    return place @ sparse.csr_matrix(values)
 
 
 def similar_pairs(
     names: np.ndarray, matrix: np.ndarray, min_similarity: float, max_neighbors: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the most similar genes for each gene.
+    """Find the `max_neighbors` most similar genes for each gene; more genes may select one.
 
-    Parameters
-    ----------
-    names
-        Gene names, shape `(n_genes,)`; they break ties, so that gene order does not matter.
-    matrix
-        Unit rows, shape `(n_genes, n_components)`.
-    min_similarity
-        Smallest cosine similarity.
-    max_neighbors
-        Largest number of neighbours that one gene selects; more may select it.
-
-    Returns
-    -------
-    First gene, second gene and similarity per pair, each with shape `(n_pairs,)`, in both directions.
+    `matrix` has unit rows, shape `(n_genes, n_components)`; `names` break ties, so that gene order does not matter. Returns
+    first gene, second gene and cosine similarity, each with shape `(n_pairs,)`, in both directions.
     """
     order = np.argsort(np.asarray(names).astype(str), kind="stable")
     ordered = matrix[order]

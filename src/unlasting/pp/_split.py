@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from unlasting.pp._split_combinations import by_combination
 from unlasting.pp._split_conditions import by_dose, by_pair
-from unlasting.pp._split_drugs import Method, by_drug
+from unlasting.pp._split_drugs import Method, by_drug, by_drug_and_dose
 from unlasting.pp._split_labels import by_cell_type, by_cells, by_perturbation, by_reference, by_target
 from unlasting.pp._split_request import Labels, Request
 from unlasting.screen import (
@@ -41,6 +41,7 @@ SPLIT_KINDS: dict[str, Callable[[Labels, Request], np.ndarray]] = {
     "unseen_combo": by_combination,
     "unseen_drug": by_drug,
     "unseen_dose": by_dose,
+    "unseen_drug_and_dose": by_drug_and_dose,
     "unseen_cell_type": by_cell_type,
     "unseen_pair": by_pair,
     "reference": by_reference,
@@ -68,6 +69,7 @@ def split(
     cell_type_key: str | None = None,
     batch_key: str | None = None,
     dose_key: str | None = None,
+    dose_unit: str | None = None,
     smiles_key: str | None = None,
     delimiter: str | None = None,
     key_added: str = SPLIT_KEY,
@@ -95,6 +97,7 @@ def split(
           so all their combinations are held out too.
         - `"unseen_drug"`: whole drugs, in all cell types and at all doses, with every combination that contains one.
         - `"unseen_dose"`: doses of a drug in a cell type; it stays in training at another dose at least.
+        - `"unseen_drug_and_dose"`: whole drugs, and doses of the other drugs, as in the published experiment.
         - `"unseen_cell_type"`: the perturbed cells of whole cell types; their controls are `train`.
         - `"unseen_pair"`: pairs of perturbation and cell type. The perturbation is trained in another cell type, and the
           cell type with another perturbation.
@@ -102,7 +105,7 @@ def split(
     test, val
         Names to hold out: perturbations, targets, combinations, drugs or cell types, depending on the kind; a pair as
         `"A in CD14 Mono"`. For `unseen_dose` a number of uM holds out this dose of every drug with another dose, and
-        `"A at 10 uM in A549"` a single one. By default drawn at random.
+        `"A at 10 uM in A549"` a single one; `unseen_drug_and_dose` takes both kinds of names. By default drawn at random.
     test_fraction, val_fraction
         Fractions to draw among cells (`random`), perturbations, combinations, drug groups, doses, cell types or pairs. The
         nearest whole number is taken, and at least one unless the fraction is 0.
@@ -112,7 +115,7 @@ def split(
         For `unseen_cell_type`: number of cells per perturbation in a held-out cell type that stay in training (0 for
         zero-shot).
     method
-        For `unseen_drug`, the drugs that are held out together:
+        For `unseen_drug` and `unseen_drug_and_dose`, the drugs that are held out together:
 
         - `"random"`: one molecule under several names.
         - `"scaffold"`: drugs with one Bemis-Murcko scaffold; a drug without rings is on its own.
@@ -122,8 +125,11 @@ def split(
     min_cells
         Conditions with fewer perturbed cells are not drawn (they may be named).
     perturbation_key, cell_type_key, batch_key, dose_key, smiles_key
-        `obs` columns with labels (by default `"perturbation"`), cell types, batches, doses in uM, and SMILES like in
+        `obs` columns with labels (by default `"perturbation"`), cell types, batches, doses, and SMILES like in
         :func:`unlasting.pp.molecules`.
+    dose_unit
+        Unit of the doses in this column, an entry of `DOSE_UNITS` such as `"nM"` or `"log10 M"`; `"uM"` by default, unless
+        the column's name or negative values tell otherwise. Every other dose, here and later, is in uM.
     control
         Control label, by default `"control"`. Several labels, or a pattern such as `"non-targeting*"`, name one control; the
         first label, or the most frequent match, then stands for all.
@@ -182,6 +188,7 @@ def split(
         cell_type_key=cell_type_key,
         batch_key=batch_key,
         dose_key=dose_key,
+        dose_unit=dose_unit,
         smiles_key=smiles_key,
         delimiter=delimiter,
         split_key=key_added,

@@ -1,7 +1,8 @@
-"""The split kind that holds out drugs, together with drugs that have the same or a similar molecule."""
+"""The split kinds that hold out drugs, together with drugs that have the same or a similar molecule, or with doses."""
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -10,9 +11,12 @@ import numpy as np
 from scipy import sparse
 
 from unlasting.pp._sciplex3_drugs import drug_table, table_name
+from unlasting.pp._split_conditions import by_dose
 from unlasting.pp._split_request import Labels, Request
 from unlasting.screen import (
+    SPLITS,
     TEST,
+    TRAIN,
     canonical_smiles,
     murcko_scaffold,
     nearest_name,
@@ -54,16 +58,36 @@ def by_drug(labels: Labels, request: Request) -> np.ndarray:
     return labels.from_targets({name: parts[groups[name]] for name in drugs})
 
 
+def by_drug_and_dose(labels: Labels, request: Request) -> np.ndarray:
+    """Hold out whole drug groups, and doses of the other drugs."""
+    labels.require("dose_key", "doses in uM")
+    drugs = {part: _named_drugs(labels, names) for part, names in request.names.items()}
+    doses = {
+        part: None if names is None else [name for name in names if name not in (drugs[part] or ())]
+        for part, names in request.names.items()
+    }
+    if request.method.startswith("published") and not drugs[TEST]:
+        drugs[TEST] = None
+    held_out = by_drug(labels, request.naming(drugs))
+    others = copy.copy(labels)
+    others.dose = np.where(held_out == TRAIN, labels.dose, "")
+    parts = np.where(held_out == TRAIN, by_dose(others, request.naming(doses)), held_out)
+    for part in SPLITS[1:]:
+        whole = np.unique(labels.perturbation[held_out == part].astype(str))
+        request.report[f"{part}_conditions"] = np.concatenate([whole, request.report[f"{part}_conditions"]])
+    return parts
+
+
+def _named_drugs(labels: Labels, names: list[str] | None) -> list[str] | None:
+    """Pick the drugs from names for drugs, doses and conditions."""
+    return None if names is None else [name for name in names if name in labels.molecules]
+
+
 def drug_groups(molecules: Mapping[str, str], method: str) -> dict[str, str]:
     """Name each drug's group by its first member in alphabetical order.
 
-    Parameters
-    ----------
-    molecules
-        The canonical SMILES by drug name.
-    method
-        `"scaffold"` joins drugs with one scaffold, `"similarity"` drugs connected by a chain of similar ones, any other
-        method only synonyms.
+    `molecules` holds the canonical SMILES by drug name. The method `"scaffold"` joins drugs with one scaffold, `"similarity"`
+    drugs connected by a chain of similar ones, any other method only synonyms.
     """
     distinct = sorted(set(molecules.values()))
     if method == "scaffold":
@@ -79,13 +103,7 @@ def drug_groups(molecules: Mapping[str, str], method: str) -> dict[str, str]:
 
 
 def _published(molecules: Mapping[str, str], method: str) -> list[str]:
-    """List the drugs in a published list, by their name in sci-Plex3 or by their molecule.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
+    """List the drugs in a published list, by their name in sci-Plex3 or by their molecule."""
     table = drug_table()
     table = table[table["ood" if method == "published" else "ood_epigenetic"]]
     structures = set(map(canonical_smiles, table["smiles"]))

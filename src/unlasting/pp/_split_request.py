@@ -26,25 +26,10 @@ from unlasting.screen import (
 
 
 class Labels:
-    """All labels. A split kind sees no expression.
+    """All labels, one per cell: canonical label, cell type, batch and dose (uM, as text), empty texts without a key.
 
-    Parameters
-    ----------
-    adata
-        The screen.
-    keys
-        Its keys.
-
-    Attributes
-    ----------
-    perturbation, cell_type, batch, dose
-        Canonical label, cell type, batch and dose (uM, as text) per cell, shape `(n_cells,)`; empty texts without a key.
-    is_perturbed
-        Whether each cell is perturbed, shape `(n_cells,)`.
-    perturbations
-        The perturbation for each canonical label.
-    dataset
-        Name, if it is a shipped data set, or an empty text.
+    A split kind sees no expression. `perturbations` holds the perturbation for each label, and `dataset` the name of a
+    shipped data set or an empty text.
     """
 
     def __init__(self, adata: AnnData, keys: ScreenKeys) -> None:
@@ -57,13 +42,7 @@ class Labels:
         self.dataset = str(adata.uns.get(UNS_KEY, {}).get("dataset", ""))
 
     def require(self, argument: str, content: str) -> None:
-        """Refuse a screen without a key.
-
-        Raises
-        ------
-        ValueError
-            If the key is missing.
-        """
+        """Refuse a screen without a key."""
         if getattr(self.keys, argument) is None:
             raise ValueError(f"This kind of split needs `{argument}`, the column of `adata.obs` with the {content}.")
 
@@ -88,13 +67,7 @@ class Labels:
 
     @cached_property
     def molecules(self) -> dict[str, str]:
-        """The canonical SMILES by drug name.
-
-        Raises
-        ------
-        ValueError
-            If the screen has no SMILES, or they cannot be read.
-        """
+        """The canonical SMILES by drug name."""
         stored = self._adata.uns.get(UNS_KEY, {}).get("molecules")
         if stored is not None:
             return dict(zip(map(str, stored["drugs"]), map(str, stored["drug_smiles"]), strict=True))
@@ -110,29 +83,16 @@ class Labels:
         if listed:
             raise ValueError(
                 f"`smiles_key={self.keys.smiles_key!r}` contains SMILES that cannot be used: {', '.join(listed)}. "
-                "Correct them."
+                "Correct them, or choose: `pp.molecules(adata, smiles={name: SMILES})` before the split."
             )
         return {name: smiles for name, smiles in names.items() if smiles}
 
 
 @dataclass(frozen=True)
 class Request:
-    """The parts that the user asks for.
+    """The parts that the user asks for: names for `test` and `val`, or fractions to draw.
 
-    Parameters
-    ----------
-    names
-        The names given for `test` and `val`; `None` to draw at random.
-    fractions
-        The fractions to draw for `test` and `val`.
-    min_cells
-        Fewest perturbed cells in a condition that is drawn.
-    n_seen, n_shots, method
-        As in :func:`unlasting.pp.split`.
-    rng
-        Random generator.
-    report
-        Entries for `uns["unlasting"]["split"]`. A split kind may add some.
+    A split kind may add entries to `report`, which is stored as `uns["unlasting"]["split"]`.
     """
 
     names: Mapping[str, list[str] | None]
@@ -163,33 +123,15 @@ class Request:
         return Request(**{**self.__dict__, "names": names})
 
     def refuse_names(self, reason: str) -> None:
-        """Refuse names where a kind takes none.
-
-        Raises
-        ------
-        ValueError
-            If there are names.
-        """
+        """Refuse names where a kind takes none."""
         given = [part for part, names in self.names.items() if names is not None]
         if given:
             raise ValueError(f"`{given[0]}` names conditions, but {reason}. Leave `{given[0]}` out.")
 
     def parts(self, frequent: Collection[str], known: Collection[str], noun: str) -> dict[str, str]:
-        """Assign a part to each known name.
+        """Assign a part to each `known` name; the user may name any, and draws are from the `frequent` ones.
 
-        Parameters
-        ----------
-        frequent
-            Names to draw from.
-        known
-            All names; the user may name any.
-        noun
-            The word for such a name in messages.
-
-        Raises
-        ------
-        ValueError
-            If a given name is unknown or repeated, or a part would be empty.
+        `noun` is the word for such a name in messages.
         """
         part = dict.fromkeys(sorted(known), TRAIN)
         for argument, names in self.names.items():

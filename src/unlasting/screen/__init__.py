@@ -1,6 +1,6 @@
 """Screens: perturbations, keys, checks, chemistry."""
 
-from unlasting.screen._cells import Cells, Condition, sample
+from unlasting.screen._cells import Cells, Condition, has_source, sample
 from unlasting.screen._checks import (
     MissingKeyError,
     check_cells,
@@ -15,6 +15,7 @@ from unlasting.screen._checks import (
     require_integers,
     require_numbers,
     require_switches,
+    use_one_index_width,
 )
 from unlasting.screen._chemistry import (
     SMILES_DELIMITER,
@@ -28,18 +29,23 @@ from unlasting.screen._chemistry import (
     tanimoto_similarity,
 )
 from unlasting.screen._constants import COUNTS_LAYER, PREDICTION_KEY, SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
-from unlasting.screen._counts import counts_per_unit, is_counts, rounded_counts, screen_counts
-from unlasting.screen._files import use_plain_strings
+from unlasting.screen._counts import counts_per_unit, find_screen_counts, is_counts, rounded_counts, screen_counts
+from unlasting.screen._doses import DOSE_UNITS, MICROMOLAR, from_micromolar, in_micromolar
+from unlasting.screen._files import use_plain_strings, writable, writable_table
 from unlasting.screen._keys import ScreenKeys, split_hash
-from unlasting.screen._labels import require_perturbed, review_labels, target_by_guide, warn_of_labels
+from unlasting.screen._labels import require_controls, require_perturbed, review_labels, target_by_guide, warn_of_labels
 from unlasting.screen._logging import listed, logger
 from unlasting.screen._perturbation import Perturbation, canonical_labels, nearest_name, parse_labels, split_label
 from unlasting.screen._scale import Scale
+from unlasting.screen._symbols import GeneNames, present_symbol, symbol_candidates
 
 __all__ = [
     "COUNTS_LAYER",
     "Cells",
     "Condition",
+    "DOSE_UNITS",
+    "GeneNames",
+    "MICROMOLAR",
     "MissingKeyError",
     "PREDICTION_KEY",
     "Perturbation",
@@ -60,6 +66,10 @@ __all__ = [
     "compared_by",
     "counts_per_unit",
     "expression",
+    "find_screen_counts",
+    "from_micromolar",
+    "has_source",
+    "in_micromolar",
     "integer_counts",
     "is_counts",
     "is_in_memory",
@@ -71,8 +81,10 @@ __all__ = [
     "not_none",
     "one_molecule_each",
     "parse_labels",
+    "present_symbol",
     "require_choices",
     "require_column",
+    "require_controls",
     "require_integers",
     "require_numbers",
     "require_perturbed",
@@ -85,8 +97,12 @@ __all__ = [
     "smiles_by_name",
     "split_hash",
     "split_label",
+    "symbol_candidates",
     "tanimoto_similarity",
     "target_by_guide",
+    "use_one_index_width",
     "use_plain_strings",
     "warn_of_labels",
+    "writable",
+    "writable_table",
 ]

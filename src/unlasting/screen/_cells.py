@@ -161,6 +161,14 @@ class Cells:
         return values
 
 
+def has_source(adata: AnnData, layer: str) -> np.ndarray:
+    """Whether a row of a layer is a generated cell, shape `(n_cells,)`: all rows without `obs[layer + "_source"]`."""
+    source = adata.obs.get(f"{layer}_source")
+    if source is None:
+        return np.ones(adata.n_obs, dtype=bool)
+    return (source.notna() & (source.astype(object) != "")).to_numpy()
+
+
 def sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Draw at most `n` rows without replacement, in their old order."""
     return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))

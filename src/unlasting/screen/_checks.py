@@ -117,7 +117,8 @@ def check_genes(adata: AnnData, var_names: Sequence[str]) -> None:
     if missing:
         raise ValueError(
             f"{len(missing)} of the {len(var_names)} genes of the model are missing, {missing[0]!r} the first. "
-            "Prepare the cells with the genes and the normalisation of the training data."
+            "Pass the raw counts of all measured genes to `model.prepare(adata)`; add genes that were measured and never "
+            "detected as zeros. If they were not measured, train on the genes in common: `pp.prepare(adata, genes=...)`."
         )
     raise ValueError(
         "The genes are not those of the model in the same order. Pass `adata[:, model.get_var_names()].copy()`."
@@ -164,6 +165,14 @@ def expression(adata: AnnData, layer: str | None = None, *, in_memory: bool = Fa
             "with `adata.X = adata.X.astype('float32')`."
         )
     return matrix
+
+
+def use_one_index_width(matrix: Any) -> None:
+    """Give the two index arrays in a sparse matrix one type, in place: scipy copies the longer one in each access otherwise."""
+    if getattr(matrix, "format", None) in ("csr", "csc") and is_in_memory(matrix):
+        kind = np.int32 if max(matrix.nnz, *matrix.shape) <= np.iinfo(np.int32).max else np.int64
+        if matrix.indices.dtype != matrix.indptr.dtype:
+            matrix.indices, matrix.indptr = (part.astype(kind, copy=False) for part in (matrix.indices, matrix.indptr))
 
 
 def check_log_normalised(matrix: Any, origin: str = "The expression matrix") -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unlasting.screen._logging import logger
 from unlasting.screen._perturbation import GEARS_CONTROL_PART, split_label
 
 RADIUS = 2
@@ -125,6 +126,14 @@ def compared_by(embedding: np.ndarray, kind: str) -> np.ndarray:
     return present / np.sqrt(present.sum(axis=1, keepdims=True))
 
 
+def _without_stereo(smiles: str) -> str:
+    """Write a canonical SMILES without stereochemistry; isotopes are kept."""
+    chem = require_rdkit()
+    molecule = chem.MolFromSmiles(smiles)
+    chem.RemoveStereochemistry(molecule)
+    return str(chem.MolToSmiles(molecule))
+
+
 def murcko_scaffold(smiles: str) -> str:
     """Get the Bemis-Murcko scaffold (rings and linkers) as SMILES; empty without a ring."""
     require_rdkit()
@@ -182,7 +191,10 @@ def smiles_by_name(
 
 
 def one_molecule_each(found: Mapping[str, Iterable[str]]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Get the canonical SMILES for each name, or an empty text; and list the faults by kind."""
+    """Get the canonical SMILES for each name, or an empty text; and list the faults by kind.
+
+    Stereoisomers under one name count as one molecule without stereochemistry, and are logged.
+    """
     names: dict[str, str] = {}
     invalid, ambiguous = [], []
     for name, texts in sorted(found.items()):
@@ -192,6 +204,15 @@ def one_molecule_each(found: Mapping[str, Iterable[str]]) -> tuple[dict[str, str
                 distinct.add(canonical_smiles(text))
             except ValueError:
                 invalid.append(f"{text!r} of {name!r}")
+        if len(distinct) > 1 and len(flat := {_without_stereo(smiles) for smiles in distinct}) == 1:
+            logger.warning(
+                "%r has several stereoisomers (%s), which count as one drug without stereochemistry. If they are different "
+                "drugs, give each its own name; to choose one, `pp.molecules(adata, smiles={%r: SMILES})`.",
+                name,
+                ", ".join(sorted(distinct)),
+                name,
+            )
+            distinct = flat
         if len(distinct) > 1:
             ambiguous.append(f"{name!r} ({', '.join(sorted(distinct))})")
         names[name] = min(distinct, default="")

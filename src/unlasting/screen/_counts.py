@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from unlasting.screen._checks import is_in_memory
 from unlasting.screen._constants import COUNTS_LAYER, UNS_KEY
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ def is_counts(matrix: Any) -> bool:
     return bool(values.size and values.any() and (values >= 0).all() and (values == np.rint(values)).all())
 
 
+def find_screen_counts(adata: AnnData) -> Any:
+    """Find the raw counts of a normalised screen, shape `(n_cells, n_genes)`: in the layer, or in `X`; else `None`."""
+    layer = _counts_layer(adata)
+    found = (matrix for matrix in (adata.layers.get(layer), adata.X) if matrix is not None and is_in_memory(matrix))
+    return next((matrix for matrix in found if is_counts(matrix)), None)
+
+
 def screen_counts(adata: AnnData) -> sparse.csr_array:
     """Get the raw counts of a prepared screen, shape `(n_cells, n_genes)`.
 
@@ -30,13 +38,17 @@ def screen_counts(adata: AnnData) -> sparse.csr_array:
     ValueError
         If there is no layer with counts.
     """
-    layer = adata.uns.get(UNS_KEY, {}).get("prepare", {}).get("counts_layer", COUNTS_LAYER)
+    layer = _counts_layer(adata)
     if layer not in adata.layers or not is_counts(adata.layers[layer]):
         raise ValueError(
             f"Integer counts are needed, but `adata.layers[{layer!r}]` does not hold them. Keep the raw counts: "
             f"`adata.layers[{layer!r}] = adata.X.copy()` before normalisation, as `pp.prepare` does."
         )
     return sparse.csr_array(adata.layers[layer], dtype=np.float64)
+
+
+def _counts_layer(adata: AnnData) -> str:
+    return adata.uns.get(UNS_KEY, {}).get("prepare", {}).get("counts_layer", COUNTS_LAYER)
 
 
 def counts_per_unit(counts: sparse.csr_array, expression: Any) -> np.ndarray:

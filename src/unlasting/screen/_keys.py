@@ -14,6 +14,8 @@ import numpy as np
 from unlasting.screen._checks import MissingKeyError, not_none
 from unlasting.screen._chemistry import smiles_by_name
 from unlasting.screen._constants import SPLIT_KEY, SPLITS, UNS_KEY
+from unlasting.screen._doses import assumed_unit, canonical_unit, in_micromolar
+from unlasting.screen._labels import control_candidates
 from unlasting.screen._perturbation import Perturbation, nearest_name, parse_labels
 
 if TYPE_CHECKING:
@@ -49,6 +51,10 @@ class ScreenKeys:
         A saved model's drug names, in place of those in an AnnData. Not recorded.
     other_controls
         Further control labels and patterns.
+    dose_unit
+        Unit of the doses in the column, such as `nM` or `log10 M`; uM by default. All other doses are in uM.
+    assumptions
+        Sentences on everything that was inferred from the column. Not recorded.
     """
 
     perturbation_key: str = "perturbation"
@@ -61,8 +67,12 @@ class ScreenKeys:
     smiles_key: str | None = None
     known_drugs: frozenset[str] | None = None
     other_controls: tuple[str, ...] = ()
+    dose_unit: str | None = None
+    assumptions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.dose_unit is not None:
+            object.__setattr__(self, "dose_unit", canonical_unit(self.dose_unit))
         if not isinstance(self.control, str):
             first, *others = _names(self.control) or [""]
             object.__setattr__(self, "control", first)
@@ -80,6 +90,8 @@ class ScreenKeys:
             If a given key differs from the recorded one.
         """
         recorded, given = _recorded(adata), not_none(**given)
+        if "dose_unit" in given:
+            given["dose_unit"] = canonical_unit(given["dose_unit"])
         if "control" in given and {*_names(given["control"])} <= {*_names(recorded.get("control", ()))}:
             del given["control"]
         for argument, value in given.items():
@@ -102,7 +114,7 @@ class ScreenKeys:
 
     @classmethod
     def _resolved(cls, adata: AnnData, keys: dict[str, Any]) -> ScreenKeys:
-        """Put a label first among the controls where a pattern is given: the most frequent match."""
+        """Put the most frequent match of a control pattern first, and infer the unit of doses."""
         names, key = (
             _names(keys.get("control", cls.control)) or [""],
             keys.get("perturbation_key", cls.perturbation_key),
@@ -111,6 +123,10 @@ class ScreenKeys:
             labels = Counter(map(str, adata.obs[key]))
             matches = [label for label, _ in labels.most_common() if _pattern(names).fullmatch(label)]
             keys = {**keys, "control": [*matches[:1], *names]}
+        dose_key = keys.get("dose_key")
+        if dose_key is not None and dose_key in adata.obs and "dose_unit" not in keys:
+            unit, sentence = assumed_unit(dose_key, adata.obs[dose_key].dropna().unique())
+            keys = {**keys, "dose_unit": unit, "assumptions": (sentence,)} if unit else keys
         return cls(**keys)
 
     def write(self, adata: AnnData) -> None:
@@ -123,7 +139,7 @@ class ScreenKeys:
     def as_dict(self) -> dict[str, Any]:
         """Get the keys by argument name, several controls as a list."""
         keys = asdict(self)
-        del keys["known_drugs"], keys["other_controls"]
+        del keys["known_drugs"], keys["other_controls"], keys["assumptions"]
         return keys | ({"control": [self.control, *self.other_controls]} if self.other_controls else {})
 
     @property
@@ -193,7 +209,7 @@ class ScreenKeys:
             )
         only_controls = all(p.is_control for p in parse_labels(labels, **self.grammar).values())
         without = self.dose_key is None or only_controls  # controls alone may lack this column
-        doses = np.full(adata.n_obs, None) if without else self.column(adata, "dose_key")
+        doses = np.full(adata.n_obs, None) if without else self.micromolar(self.column(adata, "dose_key"))
         drugs = None if without else self.drugs(adata)
         parsed: dict[tuple[object, object], Perturbation] = {}
         faults: dict[str, None] = {}
@@ -214,11 +230,19 @@ class ScreenKeys:
                 more += (
                     " If some targets are no drugs, name the drugs: give `smiles_key`, or call `pp.molecules` first."
                 )
+            if any("from 0 on" in fault for fault in faults):
+                more += " If doses are logarithms, give their unit: `dose_unit='log10 uM'`."
             raise ValueError(f"`dose_key={self.dose_key!r}` contains wrong doses: {' '.join(list(faults)[:20])}{more}")
         same = {p: p for p in parsed.values()}
         found = np.empty(adata.n_obs, dtype=object)
         found[:] = [same[parsed[cell]] for cell in cells]
         return found
+
+    def micromolar(self, doses: np.ndarray) -> np.ndarray:
+        """Convert a column of doses to uM, shape `(n_cells,)`."""
+        unit = self.dose_unit or "uM"
+        converted = {dose: in_micromolar(dose, unit) for dose in dict.fromkeys(doses)}
+        return np.array([converted[dose] for dose in doses], dtype=object)
 
     def labels(self, adata: AnnData) -> np.ndarray:
         """Get canonical perturbation labels per cell, without drugs at dose 0, shape `(n_cells,)`.
@@ -240,9 +264,13 @@ class ScreenKeys:
                 )
             found = Counter(map(str, self.column(adata, "perturbation_key")))
             common = ", ".join(repr(label) for label, _ in found.most_common(5))
+            likely = control_candidates(found)[:5]
+            hint = nearest_name(self.control, sorted(found))
+            if likely and not hint:
+                hint = f" It may be `control={(likely[0] if len(likely) == 1 else likely)!r}`."
             raise ValueError(
                 f"No cell of `adata.obs[{self.perturbation_key!r}]` has the control label "
-                f"`control={self.as_dict()['control']!r}`.{nearest_name(self.control, sorted(found))} "
+                f"`control={self.as_dict()['control']!r}`.{hint} "
                 "Unperturbed cells are needed: every prediction starts from them. "
                 f"Name their label as `control`; the most frequent labels are {common}."
             )
@@ -317,7 +345,9 @@ class ScreenKeys:
                 f"{len(missing)} cells have no value in `adata.obs[{key!r}]` (`{argument}`), {adata.obs_names[missing[0]]!r} the "
                 f"first. Remove such cells (`adata = adata[adata.obs[{key!r}].notna()].copy()`), or name their group."
             )
-        return groups.astype(str).astype(object)
+        return np.array(
+            [str(int(x)) if isinstance(x, float) and x.is_integer() else str(x) for x in groups], dtype=object
+        )
 
     def split(self, adata: AnnData) -> np.ndarray | None:
         """Get `train`, `val` or `test` for each cell, or `None` without a split column.

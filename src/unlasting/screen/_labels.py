@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from unlasting.screen._constants import UNS_KEY
-from unlasting.screen._logging import logger
+from unlasting.screen._doses import doubts
+from unlasting.screen._logging import listed, logger
 from unlasting.screen._perturbation import parse_labels
+from unlasting.screen._symbols import GeneNames, is_distinct, present_symbol, symbol_candidates, was_symbol
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 _CONTROL: Final = re.compile(
     r"(?:(?:sg|si|sh|g|guide)?[-_. ]?(?:non[-_. ]?target(?:ing|ed)?|ntc?|no[-_. ]?target|neg(?:ative)?[-_. ]?c(?:on)?tro?l|"
     r"c(?:on)?tro?l(?:[-_. ]?(?:guide|cell)s?)?|scrambled?|safe[-_. ]?(?:harbou?r|target(?:ing)?)|aavs1|rosa26|lacz|[ed]?gfp|"
-    r"luciferase|untreated|unperturbed|unstim(?:ulated)?|no[-_. ]?treat(?:ment|ed)?|vehicle|dmso|pbs|mock|intergenic)"
+    r"luciferase|untreated|unperturbed|unstim(?:ulated)?|no[-_. ]?treat(?:ment|ed)?|untr|no[-_. ]?drug|vehicle|"
+    r"dmso|pbs|mock|water|h2o|saline|solvent|medium|media|etoh|intergenic)"
     r"(?:[-_. #]?(?:sg|g|guide|tf|rep)?[-_. ]?[a-z]?\d*)?)|wild[-_. ]?type|wt",
     re.IGNORECASE,
 )
@@ -62,6 +65,11 @@ def target_by_guide(names: Iterable[str], genes: Iterable[str]) -> dict[str, str
         if target in names | measured or (is_usual and target in first and several[target] > 1):
             guides.setdefault(name, target)
     return guides
+
+
+def control_candidates(labels: Iterable[str]) -> list[str]:
+    """List the labels that are usual for controls."""
+    return sorted(label for label in map(str, labels) if _CONTROL.fullmatch(label))
 
 
 def review_labels(adata: AnnData, keys: ScreenKeys) -> list[str]:
@@ -141,12 +149,16 @@ def review_labels(adata: AnnData, keys: ScreenKeys) -> list[str]:
             f"The labels in `{place}` are {_few(labels)}, which may be codes from a conversion. Take the column with the "
             "names, or map the codes to names: `adata.obs[...] = adata.obs[...].map({1: 'STAT1', ...})`."
         )
+    found += _other_names(others, genes, f"{place} = {place}")
     by_case = defaultdict(set)
     for name in names:
         by_case[name.casefold()].add(name)
     spelt = sorted(name for several in by_case.values() if len(several) > 1 for name in several)
     if spelt:
         found.append(f"{_few(spelt)} differ in case only. Write each target in one way.")
+    found += keys.assumptions
+    if keys.dose_key is not None and not keys.assumptions:
+        found += doubts(keys.dose_key, keys.column(adata, "dose_key"), keys.dose_unit or "uM")
     for argument in ("cell_type_key", "batch_key"):
         key = getattr(keys, argument)
         if key is not None:
@@ -158,6 +170,42 @@ def review_labels(adata: AnnData, keys: ScreenKeys) -> list[str]:
                     f"these cells: `adata = adata[~adata.obs[{key!r}].isin({empty[:5]})].copy()`."
                 )
     return found
+
+
+def _other_names(names: Sequence[str], genes: set[str], replaced: str) -> list[str]:
+    """Write a sentence about names of genes that are neither measured nor present symbols, if there are any."""
+    panel = GeneNames(genes)
+    if not panel.are_genes:
+        return []
+    found: dict[str, str] = {}
+    unclear, guessed = [], []
+    for name in names:
+        gene = panel.find(name) or (present_symbol(name) if panel.is_murine or is_distinct(name) else "")
+        meant = symbol_candidates(name)
+        if gene and gene != name and (gene in genes or not (was_symbol(name) or gene.casefold() == name.casefold())):
+            found[name] = gene
+        elif not gene and len(meant) > 1:
+            unclear.append(f"{name!r} ({' or '.join(meant)})")
+        elif not gene and (
+            name.upper() in genes or any(map(str.isdigit, name)) and symbol_candidates(name.upper()) == (name.upper(),)
+        ):
+            guessed.append(f"{name!r} ({name.upper()})")
+    sentences = []
+    if found:
+        said = [f"{name!r} as {gene!r}" for name, gene in found.items()]
+        sentences.append(
+            f"Other names of genes are read as the gene: {', '.join(said[:8])}{f' and {len(said) - 8} more' if len(said) > 8 else ''}. "
+            f"Write the present symbols to be explicit: `{replaced}.astype(str).replace({dict(list(found.items())[:3])})`."
+        )
+    if unclear:
+        sentences.append(
+            f"{listed(unclear)} may stand for several genes, and {_are(unclear)} not read as one. Write the gene meant."
+        )
+    if guessed:
+        sentences.append(
+            f"{listed(guessed)} may be meant as the gene in brackets, but {_are(guessed)} read as no gene. If so, write its symbol."
+        )
+    return sentences
 
 
 def warn_of_labels(adata: AnnData, keys: ScreenKeys, step: str, further: Sequence[str] = ()) -> None:
@@ -186,6 +234,37 @@ def require_perturbed(is_control: np.ndarray, keys: ScreenKeys) -> None:
             "cells under perturbations, or load a trained model and generate from these controls: "
             "`model.generate(..., controls=adata)`."
         )
+
+
+def require_controls(adata: AnnData, keys: ScreenKeys, usable: np.ndarray) -> None:
+    """Refuse a cell type or batch without usable control cells.
+
+    Parameters
+    ----------
+    adata
+        The screen.
+    keys
+        Its keys.
+    usable
+        Whether each cell is a control for training, shape `(n_cells,)`.
+
+    Raises
+    ------
+    ValueError
+        If a combination of cell type and batch has none.
+    """
+    populations = list(zip(keys.cell_types(adata), keys.batches(adata), strict=True))
+    without = sorted(set(populations) - {populations[row] for row in np.flatnonzero(usable)})
+    if not without:
+        return
+    places = {"cell_type_key": without[0][0], "batch_key": without[0][1]}
+    named = {key: value for key, value in places.items() if getattr(keys, key)}
+    raise ValueError(
+        f"{len(without)} of {len(set(populations))} control populations have no cells in training, the first: "
+        f"{', '.join(f'`{key}` {value!r}' for key, value in named.items())}. Every prediction starts from controls with the same "
+        f"cell type and batch: add controls, drop these cells, or leave `{list(named)[-1]}` out (if it is recorded, delete it "
+        "from `adata.uns['unlasting']['keys']` first)."
+    )
 
 
 def _few(names: list[str]) -> str:

@@ -25,11 +25,7 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def ablate(
-    adata: AnnData,
-    make: Callable[..., Any],
-    *,
-    variants: Mapping[str, Mapping[str, Any]] | None = None,
-    **options: Any,
+    adata: AnnData, make: Callable[..., Any], *, variants: Mapping[str, Mapping[str, Any]] | None = None, **options: Any
 ) -> pd.DataFrame:
     """Train a model with and without each part, and evaluate all variants on the same test cells.
 

@@ -207,6 +207,12 @@ def evaluate(
             raise ValueError(f"A baseline is called {evaluated[0]!r} too: give the prediction another `name`.")
         available = set(screen.generated_conditions())
         left_out = {c: "no cells were generated" for c in chosen if c not in available}
+        if chosen and len(left_out) == len(chosen):
+            found, wanted = (", ".join(map(str, sorted(some)[:3])) for some in (available, chosen))
+            raise ValueError(
+                f"{screen.generated.origin} has no cells for a test condition: it holds {found}, and the test conditions are "
+                f"{wanted}. Write perturbations, cell types and doses (uM) as in `adata`."
+            )
         if profile is None:
             generated = GeneratedCells(screen.cells)
             protocol = _for_means(protocol) if generated.means_only else protocol

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse
 
 from unlasting.screen import (
     PREDICTION_KEY,
@@ -25,6 +24,7 @@ from unlasting.screen import (
     ScreenKeys,
     canonical_labels,
     check_cells,
+    has_source,
     nearest_name,
 )
 
@@ -36,20 +36,8 @@ BLOCK = 4096
 class Screen:
     """A screen's observed cells, and the cells generated for it.
 
-    Parameters
-    ----------
-    keys
-        Where the labels are.
-    genes
-        Gene names, shape `(n_genes,)`.
-    observed
-        Observed cells.
-    split
-        `train`, `val` or `test` for each observed cell; all `train` without a split column.
-    cells
-        Generated cells, without those under the control label; `None` without a prediction.
-    source_key
-        Column with each generated cell's control cell.
+    `split` is `train`, `val` or `test` for each observed cell; all `train` without a split column. `cells` are the generated
+    ones, without those under the control label. `source_key` names the column with each generated cell's control cell.
     """
 
     keys: ScreenKeys
@@ -75,12 +63,12 @@ class Screen:
         split = keys.split(adata)
         split = np.full(adata.n_obs, TRAIN, dtype=object) if split is None else split
         observed = Cells.read(adata, keys)
-        if layer is None and predictions is None:
-            return cls(keys, adata.var_names, observed, split)
-        if predictions is None:
+        if predictions is not None:
+            cells, layer = _from_predictions(adata, predictions, keys), PREDICTION_KEY
+        elif layer is not None:
             cells = _from_layer(adata, observed, layer)
         else:
-            cells, layer = _from_predictions(adata, predictions, keys), PREDICTION_KEY
+            return cls(keys, adata.var_names, observed, split)
         cells.present[cells.labels == keys.control] = False
         if not cells.present.any():
             raise ValueError(
@@ -203,17 +191,18 @@ def gene_positions(names: Sequence[str], genes: pd.Index, argument: str) -> np.n
     return positions
 
 
-def _from_layer(adata: AnnData, observed: Cells, layer: str | None) -> Cells:
+def _from_layer(adata: AnnData, observed: Cells, layer: str) -> Cells:
     if layer not in adata.layers:
         raise MissingKeyError(
             f"`adata.layers` has no {layer!r} (it has {[name for name in adata.layers if name]}). Run `model.predict(adata)` "
             "first (on the command line: `unlasting predict`), name another `layer`, or pass generated cells as `predictions`."
         )
-    matrix = adata.layers[layer]
-    # `predict` fills a whole row or leaves it NaN, so one gene is enough
-    first = matrix[:, [0]]
-    first = first.toarray() if sparse.issparse(first) else np.asarray(first)
-    return replace(observed, matrix=matrix, present=~np.isnan(first[:, 0]), origin=f"`adata.layers[{layer!r}]`")
+    return replace(
+        observed,
+        matrix=adata.layers[layer],
+        present=has_source(adata, layer),
+        origin=f"`adata.layers[{layer!r}]`",
+    )
 
 
 def _from_predictions(adata: AnnData, predictions: AnnData, keys: ScreenKeys) -> Cells:
@@ -239,7 +228,9 @@ def _from_predictions(adata: AnnData, predictions: AnnData, keys: ScreenKeys) ->
     # the screen knows the drugs, also where `predictions` has no SMILES
     drugs = None if keys.dose_key is None else keys.drugs(adata)
     labels = keys.column(predictions, "perturbation_key")
-    doses = np.full(len(labels), None) if keys.dose_key is None else keys.column(predictions, "dose_key")
+    doses = np.full(len(labels), None)
+    if keys.dose_key is not None:
+        doses = keys.micromolar(keys.column(predictions, "dose_key"))
     pairs = list(zip(labels, doses, strict=True))
     parsed = {pair: Perturbation.parse(*pair, **keys.grammar, drugs=drugs) for pair in dict.fromkeys(pairs)}
     return Cells(

@@ -131,7 +131,7 @@ class NetworkProgressBar(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
-        self._bar = tqdm(total=pl_module.max_steps, desc=self._description, unit="step", disable=self._disabled)
+        self._bar = tqdm(total=pl_module.max_steps, desc=self._description, unit="step", disable=self._disabled or None)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Advance by a step."""

@@ -1,0 +1,134 @@
+"""Train the published presets by the laptop recipe on the screens that ship with the package, and score held-out cells.
+
+    python benchmarks/quality/paper.py papalexi --seeds 0 1 2 --presets paper paper-as-printed
+
+Writes `results/paper.csv`, with a row for each screen, preset, seed, predictor, metric and gene set: `score` (normalised),
+`seconds` and `processor_seconds` of the training, and for Papalexi the lowest and highest ratio of detected genes over
+the nine knock-outs. A run replaces the rows of its screen, presets and seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from run import CLEAR, METRICS, RESULTS, TABLES, keeping, maker
+
+import unlasting as ul
+from unlasting.baselines import BASELINES, ModelPredictor
+from unlasting.module import LAPTOP
+
+EVALUATION = {"metrics": METRICS[:2], "n_repeats": 2}
+FILE = RESULTS / "paper.csv"
+
+
+def prepare_kang(adata: Any) -> None:
+    """Prepare the cell types; the stimulus is a molecule of its own, since the text has genes and drugs only."""
+    ul.pp.prepare(adata, n_top_genes=1_000)
+    ul.pp.molecules(adata, embedding=pd.DataFrame(np.eye(1), index=["IFNB"]))
+    ul.pp.grn(adata, prior=None)
+
+
+def prepare_norman(adata: Any) -> None:
+    """Prepare the activations with the full library size."""
+    ul.pp.prepare(adata, library_size_key="ncounts_full", target_sum=1e4)
+    ul.pp.grn(adata, prior="go")
+
+
+def prepare_papalexi(adata: Any) -> None:
+    """Prepare the knock-outs."""
+    ul.pp.prepare(adata)
+    ul.pp.grn(adata, prior="go")
+
+
+SCREENS: dict[str, dict[str, Any]] = {
+    "papalexi": {
+        "screen": TABLES["papalexi_reference"]["screen"],
+        "split": {"kind": "random"},
+        "prepare": prepare_papalexi,
+        "conditions": CLEAR,
+    },
+    "norman": {
+        "screen": TABLES["norman_reference"]["screen"],
+        "split": {"kind": "unseen_combo", "n_seen": 2, "test_fraction": 0.3, "val_fraction": 0.0},
+        "prepare": prepare_norman,
+        "setup": {"mode": "activation"},
+    },
+    "kang": {
+        "screen": TABLES["kang_reference"]["screen"],
+        "split": {"kind": "reference"},
+        "prepare": prepare_kang,
+        "setup": {"cell_type_key": "cell_type"},
+    },
+}
+
+
+def detected(model: Any, adata: Any, seed: int) -> list[float]:
+    """Compare detected genes in generated and held-out cells, one ratio for each knock-out."""
+    ratios = []
+    for target in CLEAR:
+        rows = ((adata.obs["perturbation"] == target) & (adata.obs["unlasting_split"] == "test")).to_numpy()
+        true = np.asarray((adata.X[rows] > 0).sum(axis=1)).mean()
+        generated = model.generate(target, 100, seed=seed, show_progress=False)
+        ratios.append(float(np.asarray((generated.X > 0).sum(axis=1)).mean() / true))
+    return ratios
+
+
+def run(name: str, preset: str, seed: int) -> pd.DataFrame:
+    """Train one model, and score it beside no effect and mean shift."""
+    screen, kept = SCREENS[name], []
+    clock: list[float] = []
+    train = maker(screen.get("setup", {}), None, seed, preset=preset, **LAPTOP)
+
+    def timed(adata: Any) -> Any:
+        start = time.perf_counter(), time.process_time()
+        model = train(adata)
+        clock[:] = time.perf_counter() - start[0], time.process_time() - start[1]
+        return model
+
+    adata = screen["screen"]()
+    ul.tl.benchmark(
+        adata,
+        {
+            "unlasting": ModelPredictor(keeping(timed, kept)),
+            **{label: BASELINES[label]() for label in ("no effect", "mean shift")},
+        },
+        splits={"held out": screen["split"]},
+        seeds=[seed],
+        prepare=screen["prepare"],
+        conditions=screen.get("conditions"),
+        **EVALUATION,
+    )
+    rows = adata.uns["unlasting"]["benchmark"][["predictor", "metric", "gene_set", "score", "n_conditions"]]
+    rows = rows.assign(screen=name, preset=preset, seed=seed, seconds=clock[0], processor_seconds=clock[1])
+    if name == "papalexi":
+        ratios = detected(*kept[0], seed)
+        rows = rows.assign(detected_low=min(ratios), detected_high=max(ratios))
+    return rows
+
+
+def main(names: list[str], presets: list[str], seeds: list[int]) -> None:
+    """Make the rows."""
+    for name in names:
+        for preset in presets:
+            for seed in seeds:
+                new = run(name, preset, seed)
+                before = pd.read_csv(FILE) if FILE.exists() else pd.DataFrame(columns=new.columns)
+                same = (before["screen"] == name) & (before["preset"] == preset) & (before["seed"] == seed)
+                rows = pd.concat([before[~same], new], ignore_index=True) if len(before) else new
+                rows.sort_values(["screen", "preset", "seed"], kind="stable").to_csv(FILE, index=False)
+                wide = new.pivot_table(index="predictor", columns=["metric", "gene_set"], values="score", sort=False)
+                print(f"{name}, {preset}, seed {seed}:\n{wide.round(3).to_string()}", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("screens", nargs="+", choices=list(SCREENS))
+    parser.add_argument("--presets", nargs="+", default=["paper", "paper-as-printed"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    RESULTS.mkdir(exist_ok=True)
+    arguments = parser.parse_args()
+    main(arguments.screens, arguments.presets, arguments.seeds)
