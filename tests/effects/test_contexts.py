@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,7 +36,7 @@ def fitted(features, means, measured) -> EffectRegression:
 def test_covariances_are_positive_semidefinite_and_never_negative(seed: int, n_trained: int, n_new: int) -> None:
     rng = np.random.default_rng(seed)
     kernel = ContextKernel.centred(rng.gamma(0.5, size=(n_trained, 5)) * rng.choice([1e-3, 1.0, 1e3]))
-    kernel = kernel.averaged_over(rng.normal(size=len(kernel.weights)) * 1e3)
+    kernel = kernel.averaged_over(rng.gamma(0.5, size=(len(kernel.weights), 20)))
     new = rng.gamma(0.5, size=(n_new, 5))
     centred = new - kernel.centre
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
@@ -46,30 +48,57 @@ def test_covariances_are_positive_semidefinite_and_never_negative(seed: int, n_t
     np.testing.assert_array_equal(kernel(np.arange(n_trained), np.zeros((n_trained, 5))), kernel.between())
 
 
-def test_the_share_is_averaged_over_the_tempered_posterior() -> None:
-    """Likelihoods come from the joint normal density at the likeliest size of each output."""
-    features, means, measured = screen(own=0.5, n_contexts=3)
-    fit = fitted(features, means, measured)
-    values = (measured.effects * UNITS).reshape(len(measured.condition), -1)
-    correlation = fit.contexts.profiles @ fit.contexts.profiles.T
-    relevance = np.diag(fit.relevance.astype(float))[np.ix_(measured.condition, measured.condition)]
-    candidates = [0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
-    shares, likelihood = np.array([0.0, 0.125, 0.25, 0.375, 0.5]), []
-    for share in shares:
-        between = (1 - share + share * correlation)[np.ix_(measured.context, measured.context)]
-        joint = [stats.multivariate_normal(cov=s * relevance * between + np.diag(measured.noise)) for s in candidates]
-        likelihood.append(np.max([one.logpdf(values.T) for one in joint], axis=0).sum())
-    posterior = np.exp(-2 * shares + (np.array(likelihood) - max(likelihood)) / 50)
-    np.testing.assert_allclose(fit.contexts.weights, posterior / posterior.sum(), rtol=1e-3, atol=1e-6)
+def test_shares_are_weighed_by_their_errors_for_left_out_contexts() -> None:
+    """From fits without the rows of a context, at each output's likeliest size among all rows."""
+    for own, n_contexts, seed in ((0.5, 3, 0), (0.1, 2, 1)):
+        features, means, measured = screen(own, n_contexts, seed=seed)
+        importance = np.random.default_rng(seed).random((3, N_GENES))
+        measured = replace(measured, importance=importance)
+        fit = fitted(features, means, measured)
+        n, context = len(measured.condition), measured.context
+        values = (measured.effects * UNITS).reshape(n, -1)
+        correlation = fit.contexts.profiles @ fit.contexts.profiles.T
+        relevance = np.diag(fit.relevance.astype(float))[np.ix_(measured.condition, measured.condition)]
+        shares, errors = np.array([0.0, 0.125, 0.25, 0.375, 0.5]), []
+        for share in shares:
+            covariance = relevance * (1 - share + share * correlation)[np.ix_(context, context)]
+            sizes = likeliest_sizes(covariance, measured.noise, values)
+            error = np.zeros(n)
+            for code in range(n_contexts):
+                rows, others = np.flatnonzero(context == code), np.flatnonzero(context != code)
+                for output, size in enumerate(sizes):
+                    joint = size * covariance[np.ix_(others, others)] + np.diag(measured.noise[others])
+                    predicted = size * covariance[np.ix_(rows, others)] @ np.linalg.solve(joint, values[others, output])
+                    error[rows] += importance.ravel()[output] * (values[rows, output] - predicted) ** 2
+            errors.append(error)
+        total = np.sum(errors, axis=1)
+        best = errors[total.argmin()]
+        n_effective = 1.0 / np.sum((best / best.sum()) ** 2)
+        posterior = np.exp(-2 * shares) * (total.min() / total) ** (n_effective / 2)
+        np.testing.assert_allclose(fit.contexts.weights, posterior / posterior.sum(), rtol=1e-3, atol=1e-6)
+        assert (fit.contexts.weights > 0.05).sum() > 1
+
+
+def likeliest_sizes(covariance, noise, values) -> np.ndarray:
+    """Compare all sizes for every column by the joint normal density and by their frequency among the columns."""
+    candidates = np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
+    joint = [stats.multivariate_normal(cov=size * covariance + np.diag(noise)) for size in candidates]
+    likelihood = np.array([one.logpdf(values.T) for one in joint])
+    density, frequency = np.exp(likelihood - likelihood.max(axis=0)), np.ones(len(candidates))
+    for _ in range(20):
+        weights = frequency[:, None] * density / (frequency @ density)
+        frequency = np.maximum(weights.mean(axis=1), 1e-12)
+    return candidates[weights.argmax(axis=0)]
 
 
 def test_effects_measured_in_one_context_transfer_in_full() -> None:
     for seed in range(10):
         features, means, measured = screen(own=0.0, n_contexts=1, seed=seed)
         fit = fitted(features, means, measured)
-        known = fit.effects(features, np.zeros(6, dtype=int), means[[0] * 6])
+        known = fit.effects(features, 0 * features, np.zeros(6, dtype=int), means[[0] * 6])
         for context in (1, -1):  # registered without effects, or new
-            np.testing.assert_array_equal(fit.effects(features, np.full(6, context), means[[1] * 6]), known)
+            found = fit.effects(features, 0 * features, np.full(6, context), means[[1] * 6])
+            np.testing.assert_array_equal(found, known)
 
 
 def test_the_share_rises_with_effects_that_are_particular_to_contexts() -> None:
@@ -94,6 +123,7 @@ def test_batches_of_a_context_count_as_their_average() -> None:
     )
     context = np.zeros(6, dtype=int)
     whole, parts = (
-        fitted(features, means, one).effects(features, context, means[context]) for one in (measured, halves)
+        fitted(features, means, one).effects(features, 0 * features, context, means[context])
+        for one in (measured, halves)
     )
     assert np.linalg.norm(parts - whole) < 0.02 * np.linalg.norm(whole)

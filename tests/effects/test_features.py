@@ -114,6 +114,25 @@ def test_features_of_a_drug_rise_with_the_dose_and_saturate(doses):
     assert (told <= describe(parse("drugA@1e30")) + 1e-6).all()
 
 
+def test_the_untrained_part_of_a_condition():
+    """None for trained targets at any dose; all for an untrained target; in a combination as far as the others act."""
+    describe = ConditionFeatures(vocabulary(TRAINED))
+    trained = [Perturbation(), *parse("G0", "drugA@3", "drugA", "synonym@1", "G0+G1", "G2+drugA@1", "G2+drugA@5")]
+    assert (describe.untrained(trained) == 0).all()
+    new = parse("G5", "drugN@3", "NEW", "G5+drugN@1", "G0+G2", "G0+IFN", "drugA+drugB")
+    np.testing.assert_array_equal(describe.untrained(new), describe(new))
+    gene, drug, both, other = describe(parse("G0", "drugA@0.5", "G0+drugA@0.5", "G0+drugN@0.5"))
+    share = describe.strength(parse("drugA@0.5", "drugN@0.5"))
+    assert (0 < share).all()
+    assert (share < 1).all()
+    together = describe.strength([Perturbation(), *parse("drugA@0.5+drugN@0.5", "G0+drugA@0.5", "drugA", "G0")])
+    np.testing.assert_allclose(together, [0.0, 1 - (1 - share[0]) * (1 - share[1]), 1.0, 1.0, 1.0])
+    found = describe.untrained(parse("G0+drugA@0.5", "G0+drugN@0.5"))
+    np.testing.assert_allclose(found[0], share[0] * gene + drug, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[1], share[1] * gene + other - gene, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(both, gene + drug, rtol=1e-5, atol=1e-6)
+
+
 def test_sparse_and_dense_priors_are_the_same():
     asked = [*TRAINED, *parse("G5", "drugN@3")]
     of_sparse = ConditionFeatures(vocabulary(TRAINED, as_sparse=True))
@@ -150,9 +169,10 @@ def test_whatever_was_measured_no_expected_shift_turns_back(seed, doses):
     regression = EffectRegression.fit(
         features(trained), features.specific, ContextKernel.centred(np.zeros((1, 9))), measured
     )
-    for name in ("drugA", "drugN", "G0+drugA"):
-        asked = features(parse(*(f"{name}@{dose!r}" for dose in (0.0, *sorted(doses)))))
-        effects = regression.effects(asked, np.zeros(len(asked), dtype=int), np.zeros((len(asked), 9)))
+    for name in ("drugA", "drugN", "G0+drugA", "G0+drugN", "G1+drugA", "drugB@2+drugA"):
+        asked = parse(*(f"{name}@{dose!r}" for dose in (0.0, *sorted(doses))))
+        described, untrained = features(asked), features.untrained(asked)
+        effects = regression.effects(described, untrained, np.zeros(len(asked), dtype=int), np.zeros((len(asked), 9)))
         steps = np.diff(effects, axis=0)
         assert np.minimum(steps.max(axis=0), -steps.min(axis=0)).max() < 1e-5 * (1.0 + np.abs(effects).max())
 
@@ -170,7 +190,7 @@ def test_planted_monotone_doses_are_predicted_monotone():
     )
     fit = EffectRegression.fit(features(trained), features.specific, ContextKernel.centred(np.zeros((1, 30))), measured)
     asked = features(parse("drugA@0", "drugA@0.1", "drugA@0.5", "drugA@1", "drugA@3", "drugA@10", "drugA@30"))
-    told = fit.effects(asked, np.zeros(7, dtype=int), np.zeros((7, 30)))
+    told = fit.effects(asked, np.zeros_like(asked), np.zeros(7, dtype=int), np.zeros((7, 30)))
     along = (told * full).sum(axis=(1, 2)) / (full**2).sum()
     assert along[0] == 0
     assert (np.diff(along) > 0).all()

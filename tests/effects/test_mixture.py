@@ -32,19 +32,40 @@ def fitted(cells, codes, n_conditions: int = 2):
 
 
 @pytest.mark.parametrize("nonresponding", [0.15, 0.3, 0.6])
-def test_planted_shares_are_found_and_cells_told_apart(nonresponding):
-    cells, codes, responds = screen(nonresponding=nonresponding)
-    fit = fitted(cells, codes)
-    is_perturbed = codes["condition"] == 1
-    for population in range(2):
-        share = 1 - responds[is_perturbed & (codes["population"] == population)].mean()
-        assert float(fit.share[1, population]) == pytest.approx(share, abs=0.05)
-    assert float(fit.trained_share[0]) == pytest.approx(1 - responds[is_perturbed].mean(), abs=0.04)
-    probability = fit.response_probability(
-        torch.from_numpy(cells), torch.from_numpy(codes["condition"]), torch.from_numpy(codes["population"])
-    ).numpy()
-    assert roc_auc_score(responds[is_perturbed], probability[is_perturbed]) > 0.97
-    assert (probability[~is_perturbed] == 1).all()
+def test_planted_shares_are_found_without_bias_and_cells_told_apart(nonresponding):
+    """A single screen may have no mixture that is clearly likelier than one mode; the others have the planted share."""
+    errors, found, planted, n_pairs = [], [], [], 0
+    for seed in range(16):
+        cells, codes, responds = screen(seed, nonresponding=nonresponding)
+        fit = fitted(cells, codes)
+        probability = fit.response_probability(
+            torch.from_numpy(cells), torch.from_numpy(codes["condition"]), torch.from_numpy(codes["population"])
+        ).numpy()
+        assert (probability[codes["condition"] == 0] == 1).all()
+        shares = []
+        for population in range(2):
+            chosen = (codes["condition"] == 1) & (codes["population"] == population)
+            n_pairs += 1
+            if fit.share[1, population]:
+                errors.append(float(fit.share[1, population]) - (1 - responds[chosen].mean()))
+                shares.append(float(fit.share[1, population]))
+                found.append(roc_auc_score(responds[chosen], probability[chosen]))
+                planted.append(roc_auc_score(responds[chosen], cells[chosen, :10].sum(axis=1)))
+        if len(shares) == 2:
+            assert float(fit.trained_share[0]) == pytest.approx(np.mean(shares), abs=1e-6)
+    assert len(errors) > 0.7 * n_pairs
+    assert abs(np.mean(errors)) < 0.03
+    assert np.std(errors) < 0.06
+    assert np.mean(found) > np.mean(planted) - 0.01
+
+
+def test_the_order_of_the_cells_changes_nothing():
+    cells, codes, _ = screen(n=120)
+    order = np.random.default_rng(0).permutation(len(cells))
+    one, other = fitted(cells, codes), fitted(cells[order], {name: part[order] for name, part in codes.items()})
+    assert one.share.any()
+    for name, values in vars(one).items():
+        torch.testing.assert_close(getattr(other, name), values, rtol=1e-5, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize(("nonresponding", "strength"), [(0.0, 1.5), (0.0, 0.3), (0.5, 0.0)])

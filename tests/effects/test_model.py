@@ -153,6 +153,82 @@ def test_test_cells_are_not_read(model):
         np.testing.assert_array_equal(state[name], array, err_msg=name)
 
 
+def test_validation_controls_are_not_read(model):
+    cells = screen()
+    split = np.where((cells.condition == 0) & (np.arange(len(cells.condition)) % 4 == 0), 1, cells.split)
+    spoilt = cells.matrix.toarray()
+    spoilt[(split == 1) & (cells.condition == 0)] = 9.0
+    one, other = (
+        EffectsModel.fit(dataclasses.replace(cells, matrix=matrix, split=split), CONDITIONS, VOCABULARY).state()
+        for matrix in (cells.matrix, sparse.csr_matrix(spoilt))
+    )
+    for name, array in one.items():
+        np.testing.assert_array_equal(other[name], array, err_msg=name)
+
+
+def test_the_order_of_the_cells_changes_nothing(model):
+    cells = screen()
+    order = np.random.default_rng(0).permutation(len(cells.condition))
+    moved = {name: getattr(cells, name)[order] for name in ("matrix", "condition", "population", "split")}
+    state = EffectsModel.fit(dataclasses.replace(cells, **moved), CONDITIONS, VOCABULARY).state()
+    for name, array in model.state().items():
+        np.testing.assert_allclose(state[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_dose_zero_is_the_control_and_is_reached_continuously(model, populations):
+    """With the correction of the controls, whose part is the dose's share of the effect."""
+    assert populations.correction.abs().max() > 0.01
+    doses = (1.0, 0.1, 1e-2, 1e-4, 1e-8, 1e-30)
+    for targets in (("drugA",), ("drugC",), ("drugA", "drugB")):
+        asked = [Perturbation(targets, (dose,) * len(targets)) for dose in doses]
+        found = model.predict([*asked, Perturbation()], populations[torch.zeros(7, dtype=torch.long)])
+        for name, values in vars(found).items():
+            np.testing.assert_array_equal(values[-1], getattr(populations, name)[0])
+            distance = (values[:-1] - values[-1]).abs().amax(dim=1)
+            assert len(targets) > 1 or (distance.diff() <= 1e-6).all()
+            assert distance[-1] < 1e-6
+
+
+def test_an_untrained_combination_starts_at_its_gene(model, populations):
+    """No slope applies to a trained gene as long as the drug beside it does not act."""
+    doses = (1e-30, 1e-9, 1e-6)
+    for gene, drug in (("G0", "drugB"), ("G1", "drugC"), ("G2", "drugC")):
+        asked = [Perturbation((gene, drug), (None, dose)) for dose in doses]
+        *near, alone = model.effects([*asked, Perturbation((gene,))], populations[torch.zeros(4, dtype=torch.long)])
+        for effects, atol in zip(near, (1e-6, 1e-4, 1e-2), strict=True):
+            np.testing.assert_allclose(effects, alone, atol=atol)
+
+
+def test_few_controls_lose_their_sampling_error():
+    """Twenty perturbations without any effect tell of the controls' means what 60 control cells do not."""
+    rng, n_genes = np.random.default_rng(0), 500
+    rate, value = np.geomspace(0.01, 0.2, n_genes), rng.uniform(1, 2, n_genes)
+    condition = np.repeat(np.arange(21), [60, *[150] * 20])
+    cells = rng.normal(value, 0.3, (len(condition), n_genes)).clip(0.1)
+    cells = np.where(rng.random(cells.shape) < rate, cells, 0.0).astype(np.float32)
+    zeros, genes = np.zeros(len(condition), dtype=int), [f"G{i}" for i in range(n_genes)]
+    conditions = [Perturbation(), *(Perturbation((gene,)) for gene in genes[:20])]
+    known = dataclasses.replace(
+        VOCABULARY,
+        nodes=genes,
+        trained_conditions=conditions[1:],
+        embedded=genes[:30],
+        features=(rng.random((30, 8)) < 0.4) + 0.0,
+    )
+    model = EffectsModel.fit(ScreenCells(sparse.csr_matrix(cells), condition, zeros, zeros, 21, 1), conditions, known)
+    controls, x_max = model.statistics.populations(torch.tensor([0])), float(model.statistics.x_max)
+
+    def error(parameters) -> float:
+        mean = torch.sigmoid(parameters.log_odds) * parameters.base * x_max
+        return float(((mean[0].numpy() - rate * value) ** 2).mean())
+
+    observed = float(((cells[:60].mean(axis=0) - rate * value) ** 2).mean())
+    assert error(controls.hurdle_parameters()) == pytest.approx(observed, rel=0.05)
+    assert error(model.predict([Perturbation(("G25",))], controls)) < 0.05 * observed
+    for name, values in vars(model.predict([Perturbation()], controls)).items():
+        np.testing.assert_array_equal(values, getattr(controls, name))
+
+
 def test_batches_of_one_cell_type_are_one_context():
     cells = screen()
     batches = EffectsModel.fit(dataclasses.replace(cells, cell_type=np.zeros(2, dtype=int)), CONDITIONS, VOCABULARY)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
+from scipy import sparse, stats
 
 from unlasting.effects import ControlPopulations, ScreenCells, fit_statistics, has_integer_counts
+from unlasting.effects._moments import _deviations  # expectations need a gene's every possible count
 
 
 def measured_log_odds(controls: np.ndarray, perturbed: np.ndarray) -> np.ndarray:
@@ -55,6 +56,72 @@ def test_without_an_effect_shifts_are_as_noisy_as_is_said(rate: float, sizes: li
     largest = measured.n_cells == max(sizes)
     relative = (measured.effects * measured.units)[largest] / np.sqrt(measured.noise[largest])[:, None, None]
     np.testing.assert_allclose(relative.std(axis=(0, 2))[:2], 1.0, atol=0.4)
+
+
+def deviations(counts, n_cells: float, rate: float) -> np.ndarray:
+    """Compare numbers of cells that express a gene with a reference rate."""
+    n = np.atleast_1d(np.asarray(counts, dtype=float))[None]
+    base, unit = np.full(n.shape, 0.5), np.full(n.shape, 0.2)
+    sums = np.stack([n, 0.5 * n, (0.5**2 + 0.2**2) * n])
+    return _deviations(sums, np.array([n_cells]), np.full(n.shape, rate), base, unit, unit)[0]
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.03, 0.1, 0.5])
+@pytest.mark.parametrize("n_cells", [20, 50, 150, 500])
+def test_sampling_error_hardly_looks_like_an_effect(rate: float, n_cells: int) -> None:
+    """Expectation over all possible counts, in standard errors, which are larger than 1 for the rarest genes."""
+    counts = np.arange(n_cells + 1)
+    bias = stats.binom.pmf(counts, n_cells, rate) @ deviations(counts, n_cells, rate)[0]
+    error = 1.0 / np.sqrt(n_cells * rate * (1 - rate))
+    assert abs(bias) < 0.27 * error
+    assert abs(bias) < 0.11 or n_cells * rate < 4  # few detections: less than one half
+
+
+def test_a_screen_has_the_expected_effects_where_genes_are_rare() -> None:
+    """The mean over thousands of genes, measured from cells, against the sum over all counts."""
+    rng, n_genes, rate = np.random.default_rng(0), 4_000, 0.03
+    cells = sparse.random(
+        4_050, n_genes, rate, "csr", dtype=np.float32, rng=rng, data_rvs=lambda n: rng.uniform(1, 2, n)
+    )
+    condition, zeros = np.repeat([0, 1], [4_000, 50]), np.zeros(4_050, dtype=int)
+    _, measured = fit_statistics(ScreenCells(cells, condition, zeros, zeros, 2, 1))
+    counts = np.arange(51)
+    mass, found = stats.binom.pmf(counts, 50, rate), deviations(counts, 50, rate)[0]
+    mean = mass @ found
+    standard_error = np.sqrt(mass @ (found - mean) ** 2 / n_genes)
+    assert measured.effects[0, 0].mean() == pytest.approx(mean, abs=4 * standard_error)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(0.005, 0.995), st.integers(5, 2_000), st.floats(0.0, 1.0))
+def test_no_deviation_passes_the_likeliest_value(rate: float, n_cells: int, share: float) -> None:
+    """With fifty cells of either kind, odds up to 20 times as high are exact to 3 %, and log-odds always to 16 %."""
+    count = round(share * n_cells)
+    log_odds = deviations(count, n_cells, rate)[0, 0]
+    with np.errstate(divide="ignore"):
+        likeliest = np.log(count) - np.log(n_cells - count) - np.log(rate / (1 - rate))
+    assert log_odds * np.sign(likeliest) >= -1e-9
+    assert abs(log_odds) <= abs(likeliest) + 1e-9
+    if min(count, n_cells - count) >= 50:
+        assert log_odds == pytest.approx(likeliest, rel=0.16, abs=0.03)
+        assert log_odds == pytest.approx(likeliest, abs=0.03) or abs(likeliest) > np.log(20)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 500), st.floats(0.01, 0.99))
+def test_a_mean_moves_towards_the_cells_and_the_reference_has_no_deviation(
+    seed: int, n_cells: int, rate: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    np.testing.assert_allclose(deviations(n_cells * rate, n_cells, rate), 0.0, atol=1e-9)
+    values = rng.uniform(0, 1, rng.integers(n_cells + 1))
+    sums = np.array([len(values), values.sum(), (values**2).sum()])[:, None, None]
+    base, unit = rng.uniform(0.1, 0.9, (1, 1)), np.full((1, 1), 0.2)
+    found = _deviations(sums, np.array([float(n_cells)]), np.full((1, 1), rate), base, unit, unit)[0, 1, 0]
+    observed = (values.mean() - base.item()) / 0.2 if len(values) else 0.0
+    assert min(observed, 0.0) - 1e-9 <= found <= max(observed, 0.0) + 1e-9
+    if len(values) >= n_cells * rate:
+        assert found == pytest.approx(observed, abs=1e-9)
 
 
 def test_integer_counts_are_told_from_other_values_cell_by_cell():

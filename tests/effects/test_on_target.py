@@ -220,7 +220,9 @@ def fitted(known, features, measured, mode="knockout"):
 def expected(fit, features, node) -> np.ndarray:
     """Add the effect on each row's target, if any."""
     n = len(features)
-    effects = fit.effects(np.asarray(features, dtype=np.float32), np.zeros(n, dtype=int), np.zeros((n, N_GENES)))
+    features = np.asarray(features, dtype=np.float32)
+    untrained = np.where(fit.is_trained(features)[:, None], 0.0, features)
+    effects = fit.effects(features, untrained, np.zeros(n, dtype=int), np.zeros((n, N_GENES)))
     for row, gene in enumerate(node):
         if gene >= 0:
             effects[row, :, gene] += fit.on_target[:, gene]
@@ -251,9 +253,10 @@ def test_left_out_values_are_those_of_a_regression_on_the_others():
     rng = np.random.default_rng(0)
     features, values, noise = rng.normal(size=(12, 3)), rng.normal(size=(12, 4)), rng.uniform(0.1, 0.5, 12)
     sizes = np.array([1.0, 0.3, 0.0, 1.0])
+    posterior = 0.05 + (np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])[:, None] == sizes)
     which = np.zeros((12, 4), dtype=bool)
     which[2, 0] = which[[3, 7, 8], 1] = which[5, 2] = True
-    found = _Spectrum.decompose(features @ features.T, noise).left_out(values, sizes, which)
+    found = _Spectrum.decompose(features @ features.T, np.diag(noise)).left_out(values, posterior, which)
     assert (found[~which] == 0).all()
     assert found[5, 2] == 0  # nothing acts on this gene
     for output in (0, 1):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import linalg, stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 
 from unlasting.effects import ContextKernel, EffectRegression, MeasuredEffects
+from unlasting.effects._regression import _Spectrum  # oracles need one covariance at a time
 
 N_GENES = 40
 SHARES = np.array([0.0, 0.125, 0.25, 0.375, 0.5])
@@ -38,40 +41,203 @@ def fitted(features, means, measured) -> EffectRegression:
     return EffectRegression.fit(features, np.ones(features.shape[1]), ContextKernel.centred(means), measured)
 
 
-def expected(fit: EffectRegression, features, means) -> np.ndarray:
-    """Predict in contexts that are known by their means alone."""
-    return fit.effects(np.asarray(features, dtype=np.float32), np.full(len(means), -1), np.asarray(means))
+def expected(fit: EffectRegression, features, means, context: int = -1) -> np.ndarray:
+    """Predict in contexts that are known by their means alone, unless a code is given."""
+    features = np.asarray(features, dtype=np.float32)
+    untrained = np.where(fit.is_trained(features)[:, None], 0.0, features)
+    return fit.effects(features, untrained, np.full(len(means), context), np.asarray(means))
 
 
 def support(fit: EffectRegression, features) -> np.ndarray:
     return fit.support(np.asarray(features, dtype=np.float32))
 
 
-def likeliest_sizes(covariance, noise, values) -> list[float]:
-    """Compare all sizes for every column by the joint normal density."""
-    joint = [stats.multivariate_normal(cov=size * covariance + np.diag(noise)) for size in SIZES]
-    return [SIZES[int(np.argmax([one.logpdf(column) for one in joint]))] for column in values.T]
+def posterior_over_sizes(covariance, noise, values) -> np.ndarray:
+    """Weigh all sizes for every column by the joint normal density and by their frequency among the columns."""
+    joint = [stats.multivariate_normal(cov=size * covariance + noise) for size in SIZES]
+    likelihood = np.array([one.logpdf(values.T) for one in joint])
+    density, frequency = np.exp(likelihood - likelihood.max(axis=0)), np.full(len(SIZES), 1 / len(SIZES))
+    for _ in range(20):
+        weights = frequency[:, None] * density
+        weights = weights / weights.sum(axis=0)
+        frequency = np.maximum(weights.mean(axis=1), 1e-12)
+    return weights
+
+
+def likeliest_sizes(covariance, noise, values) -> np.ndarray:
+    return np.array(SIZES)[posterior_over_sizes(covariance, noise, values).argmax(axis=0)]
+
+
+def test_sizes_have_the_posterior_under_their_distribution_over_all_genes():
+    """Few genes change: sizes that the genes together rule out are out for each gene."""
+    rng = np.random.default_rng(11)
+    features, root = rng.normal(size=(20, 3)), rng.normal(size=(20, 20)) / 20
+    covariance, noise = features @ features.T, 0.05 * np.eye(20) + root @ root.T
+    values = rng.multivariate_normal(np.zeros(20), noise, size=60).T
+    values[:, :12] += features @ rng.normal(size=(3, 12))
+    ours = _Spectrum.decompose(covariance, noise).sizes(values)
+    theirs = posterior_over_sizes(covariance, noise, values)
+    np.testing.assert_allclose(ours, theirs, atol=1e-7)
+    acts = theirs[SIZES.index(0.03) :].sum(axis=0)
+    assert acts[12:].mean() < 0.05
+    assert acts[:12].mean() > 0.95
 
 
 def test_the_posterior_mean_is_that_of_scikit_learn():
-    """With one feature the relevance is a constant, and the size on each output is the likeliest."""
+    """With one feature the relevance is a constant; processes are averaged by their sizes' posterior."""
     rng = np.random.default_rng(1)
     features, noise = rng.normal(size=(12, 1)), rng.uniform(0.05, 0.4, size=12)
-    effects = rng.normal(size=(12, 3, N_GENES)) * 0.3 + features[:, :, None] * rng.normal(size=(1, 3, N_GENES))
+    effects = features[:, :, None] * rng.normal(size=(1, 3, N_GENES)) * rng.choice([0.1, 0.5, 2.0, 6.0], N_GENES)
+    effects = effects + rng.normal(size=effects.shape) * 0.3
     fit = fitted(features, np.zeros((1, N_GENES)), measured_effects(np.arange(12), np.zeros(12, int), noise, effects))
     relevance = 1.0 / np.mean(features**2)
     assert fit.relevance == pytest.approx([relevance], rel=1e-5)
     values, new = (effects * UNITS).reshape(12, -1), rng.normal(size=(5, 1))
-    sizes = likeliest_sizes(relevance * features @ features.T, noise, values)
-    assert len(set(sizes)) > 3
+    weights = posterior_over_sizes(relevance * features @ features.T, np.diag(noise), values)
+    assert len(set(weights.argmax(axis=0))) > 3
     theirs = np.zeros((5, values.shape[1]))
-    for output, size in enumerate(sizes):
-        if size:
-            kernel = ConstantKernel(size * relevance, "fixed") * DotProduct(0.0, "fixed")
-            process = GaussianProcessRegressor(kernel, alpha=noise, optimizer=None)
-            theirs[:, output] = process.fit(features, values[:, output]).predict(new)
-    ours = expected(fit, new, np.zeros((5, N_GENES)))
+    for size, weight in zip(SIZES[1:], weights[1:], strict=True):
+        kernel = ConstantKernel(size * relevance, "fixed") * DotProduct(0.0, "fixed")
+        process = GaussianProcessRegressor(kernel, alpha=noise, optimizer=None)
+        theirs += weight * process.fit(features, values).predict(new)
+    ours = expected(fit, new, np.zeros((5, N_GENES)), 0)
     np.testing.assert_allclose(ours, theirs.reshape(5, 3, N_GENES) / UNITS, rtol=1e-4, atol=1e-4)
+
+
+def screen_with_common_controls(
+    seed: int = 0, n_populations: int = 2, particular: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, MeasuredEffects]:
+    """Effects of eight conditions in several populations of two contexts, each with one sampling error of its controls."""
+    rng = np.random.default_rng(seed)
+    condition, population = np.divmod(np.arange(8 * n_populations), n_populations)
+    features, control_noise = rng.normal(size=(8, 3)), np.array([0.3, 0.1, 0.05])[:n_populations]
+    noise = rng.uniform(0.02, 0.2, len(condition)) + control_noise[population]
+    errors = rng.normal(size=(n_populations, 3, N_GENES)) * np.sqrt(control_noise)[:, None, None]
+    weights = rng.normal(size=(3, 3, N_GENES)) * rng.choice([0.0, 0.3, 1.0, 3.0], N_GENES)
+    effects = np.einsum("nf,fsg->nsg", features, weights)[condition]
+    effects += particular * rng.normal(size=effects.shape)
+    effects += rng.normal(size=effects.shape) * np.sqrt(noise - control_noise[population])[:, None, None] / UNITS
+    effects += errors[population] / UNITS
+    measured = measured_effects(condition, population % 2, noise, effects)
+    importance = rng.random((3, N_GENES)) * [[1.0], [1.0], [0.0]]
+    measured = replace(measured, population=population, control_noise=control_noise, importance=importance)
+    return features, rng.random((2, N_GENES)), measured
+
+
+def between_contexts(fit: EffectRegression, means) -> np.ndarray:
+    share, centred = float(fit.contexts.weights @ SHARES), means - means.mean(axis=0)
+    length = np.linalg.norm(centred, axis=1)
+    return 1 - share + share * (centred @ centred.T) / np.outer(length, length)
+
+
+def test_effects_and_control_errors_are_conditional_means_of_a_joint_normal():
+    """Of features' weights, control errors and other errors, given measurements that are sums of all three."""
+    features, means, measured = screen_with_common_controls(n_populations=3)
+    fit = fitted(features, means, measured)
+    condition, context, population = measured.condition, measured.context, measured.population
+    n, relevance = len(condition), np.diag(fit.relevance.astype(float))
+    weights_prior = np.kron(between_contexts(fit, means), relevance)  # one set of weights for each context
+    sums = np.hstack(
+        [
+            np.kron(np.eye(2)[context], np.ones((1, 3))) * np.tile(features[condition], 2),
+            np.eye(3)[population],
+            np.eye(n),
+        ]
+    )
+    own_noise = measured.noise - measured.control_noise[population]
+    values = (measured.effects * UNITS).reshape(n, -1)
+    ours, errors = np.zeros((2, 8, values.shape[1])), np.zeros((3, values.shape[1]))
+
+    def joint(size):
+        return linalg.block_diag(size * weights_prior, np.diag(measured.control_noise), np.diag(own_noise))
+
+    noise = sums @ joint(0.0) @ sums.T
+    posterior = posterior_over_sizes(sums @ joint(1.0) @ sums.T - noise, noise, values)
+    for size, weight in zip(SIZES, posterior, strict=True):
+        prior = joint(size)
+        mean = prior @ sums.T @ np.linalg.solve(sums @ prior @ sums.T, values) * weight
+        ours += np.stack([features @ mean[:3], features @ mean[3:6]])
+        errors += mean[6:9]
+    for code in (0, 1):
+        found = expected(fit, features, means[[code] * 8], code)
+        np.testing.assert_allclose(found, ours[code].reshape(8, 3, N_GENES) / UNITS, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(fit.control_error, errors.reshape(3, 3, N_GENES) / UNITS, rtol=1e-3, atol=1e-4)
+    assert np.abs(errors).max() > 0.3
+
+
+def test_left_out_groups_are_predicted_by_a_fit_without_them():
+    features, _, measured = screen_with_common_controls(seed=4)
+    covariance = (features @ features.T)[np.ix_(measured.condition, measured.condition)]
+    values = (measured.effects * UNITS).reshape(16, -1)
+    sizes = likeliest_sizes(covariance, measured.covariance, values)
+    assert len(set(sizes)) > 2
+    for group in (measured.condition, measured.population):
+        ours = _Spectrum.decompose(covariance, measured.covariance).without(group, values, covariance)
+        theirs = left_out(covariance, measured.covariance, values, group, sizes)
+        np.testing.assert_allclose(ours, theirs, atol=1e-8)
+    assert np.abs(theirs[0]).max() > 0.1
+
+
+def left_out(covariance, noise, values, group, sizes) -> np.ndarray:
+    """Predict effects and shared errors for each group from a fit to the others' rows."""
+    predicted = np.zeros((2, *values.shape))
+    for one in np.unique(group):
+        rows, others = np.flatnonzero(group == one), np.flatnonzero(group != one)
+        square, across = np.ix_(others, others), np.ix_(rows, others)
+        for output, size in enumerate(sizes):
+            solved = np.linalg.solve(size * covariance[square] + noise[square], values[others, output])
+            if size:
+                predicted[:, rows, output] = size * covariance[across] @ solved, noise[across] @ solved
+    return predicted
+
+
+def test_slopes_regress_left_out_effects_on_their_predictions():
+    """Weighted by importance, with a typical group's worth of evidence for 1; a condition's context counts if it has others."""
+    features, means, measured = screen_with_common_controls(seed=6, particular=2.0)
+    kept = np.arange(16) != 3  # one condition in one context alone
+    measured = replace(
+        measured,
+        **{
+            name: getattr(measured, name)[kept]
+            for name in ("condition", "context", "n_cells", "noise", "effects", "population")
+        },
+    )
+    fit = fitted(features, means, measured)
+    condition, context = measured.condition, measured.context
+    relevance = fit.relevance.astype(float)
+    between = between_contexts(fit, means)[np.ix_(context, context)]
+    covariance = ((features * relevance) @ features.T)[np.ix_(condition, condition)] * between
+    values = (measured.effects * UNITS).reshape(15, -1)
+    sizes = likeliest_sizes(covariance, measured.covariance, values)
+    slopes = []
+    for group, included in ((condition, range(15)), (context, [row for row in range(15) if condition[row] != 1])):
+        predicted, shared = left_out(covariance, measured.covariance, values, group, sizes)
+        groups = [[row for row in included if group[row] == code] for code in set(group.tolist())]
+        xy, xx = (
+            np.array([sum(predicted[row] * part[row] @ measured.importance.ravel() for row in rows) for rows in groups])
+            for part in (values - shared, predicted)
+        )
+        typical = xx @ xx / xx.sum()
+        slopes.append(min(1.0, max(0.0, (xy.sum() + typical) / (xx.sum() + typical))))
+    assert min(slopes) < 0.9
+    np.testing.assert_allclose(fit.slopes, slopes, rtol=1e-3)
+
+
+def test_slopes_act_on_untrained_targets_and_contexts_alone():
+    features, means, measured = screen_with_common_controls(seed=6, particular=2.0)
+    fit = fitted(features, means, measured)
+    asked, none = features.astype(np.float32), np.zeros_like(features, dtype=np.float32)
+    known, new = np.zeros(8, int), np.full(8, -1)
+    trained = fit.effects(asked, none, known, means[known])
+    np.testing.assert_allclose(fit.effects(asked, asked, known, means[known]), fit.slopes[0] * trained, rtol=1e-5)
+    np.testing.assert_allclose(
+        fit.effects(asked, none, new, means[known]), fit.slopes[1] * trained, rtol=1e-5, atol=1e-7
+    )
+    np.testing.assert_allclose(
+        fit.effects(asked, asked, new, means[known]), fit.slopes[0] * trained, rtol=1e-5, atol=1e-7
+    )
+    half = trained * (1 + fit.slopes[0]) / 2
+    np.testing.assert_allclose(fit.effects(asked, asked / 2, known, means[known]), half, rtol=1e-5, atol=1e-7)
 
 
 def test_support_is_the_explained_share_of_the_variance():
@@ -79,7 +245,7 @@ def test_support_is_the_explained_share_of_the_variance():
     fit = fitted(features, means, measured)
     relevance = fit.relevance.astype(float)
     covariance = (features * relevance) @ features.T
-    sizes = np.array(likeliest_sizes(covariance, measured.noise, (measured.effects * UNITS).reshape(20, -1)))
+    sizes = likeliest_sizes(covariance, measured.covariance, (measured.effects * UNITS).reshape(20, -1))
     inverse = np.linalg.inv(covariance + np.eye(20) * 0.2 / np.median(sizes[sizes > 0]))
     np.testing.assert_allclose(fit.precision, inverse, rtol=1e-3, atol=1e-4)
     new = np.random.default_rng(2).normal(size=(6, 4))
@@ -97,17 +263,15 @@ def test_populations_share_as_much_as_the_kernel_says():
     own = np.einsum("nf,pfsg->npsg", features, rng.normal(size=(3, 4, 3, N_GENES)))
     effects = measured.effects + own[measured.condition, measured.context]
     fit = fitted(features, means, measured_effects(measured.condition, measured.context, 0.1, effects))
-    share, relevance = float(fit.contexts.weights @ SHARES), fit.relevance.astype(float)
-    assert share > 0
-    centred = means - means.mean(axis=0)
-    correlation = centred @ centred.T
-    correlation = correlation / np.sqrt(np.outer(np.diag(correlation), np.diag(correlation)))
-    between = 1 - share + share * correlation[np.ix_(measured.context, measured.context)]
+    assert float(fit.contexts.weights @ SHARES) > 0
+    relevance, between = fit.relevance.astype(float), between_contexts(fit, means)
+    between = between[np.ix_(measured.context, measured.context)]
     covariance = ((features * relevance) @ features.T)[np.ix_(measured.condition, measured.condition)] * between
     values = (effects * UNITS).reshape(24, -1)
     theirs = np.zeros_like(values)
-    for output, size in enumerate(likeliest_sizes(covariance, measured.noise, values)):
-        theirs[:, output] = size * covariance @ np.linalg.solve(size * covariance + 0.1 * np.eye(24), values[:, output])
+    for size, weight in zip(SIZES, posterior_over_sizes(covariance, measured.covariance, values), strict=True):
+        theirs += weight * (size * covariance @ np.linalg.solve(size * covariance + 0.1 * np.eye(24), values))
+    theirs *= fit.slopes[1]  # contexts are known by their means alone
     ours = expected(fit, features[measured.condition], means[measured.context])
     np.testing.assert_allclose(ours, theirs.reshape(24, 3, N_GENES) / UNITS, rtol=1e-3, atol=1e-3)
 
@@ -162,7 +326,7 @@ def test_an_unseen_population_gets_the_effects_of_the_one_it_resembles():
     fit = fitted(features, means, measured_effects(condition, population, 0.01, effects))
     assert float(fit.contexts.weights @ SHARES) > 0.3
     new = 0.9 * means[1] + 0.1 * means[0]
-    told = expected(fit, features, np.repeat(new[None], 10, axis=0))
+    told = expected(fit, features, np.repeat(new[None], 10, axis=0)) / fit.slopes[1]
     distance = [np.mean((told - effects[population == code]) ** 2) for code in (0, 1)]
     assert distance[1] < 0.2 * distance[0]
     features, _, means, measured = linear_screen(n_trained=15, n_populations=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -53,6 +53,7 @@ class ConditionFeatures:
         self._trained = {target: i for i, target in enumerate(vocabulary.trained_targets)}
         combinations = dict.fromkeys(vocabulary.named(p) for p in trained if len(p.targets) > 1)
         self._combination = {named: i for i, named in enumerate(combinations)}
+        self._trained_together = {self._targets(p) for p in trained}
         self._shares: dict[Target, np.ndarray] = dict(zip(drugs, np.eye(len(drugs)), strict=True))
         with_molecule = [i for i, (_, smiles) in enumerate(drugs) if smiles in vocabulary.molecule_row]
         self._compared = np.array(with_molecule, dtype=np.int64)
@@ -82,13 +83,36 @@ class ConditionFeatures:
         """
         return self._describe(perturbations)[:, self._columns] * self._scale
 
+    def untrained(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+        """Describe the part of conditions that was not trained, shape `(n_conditions, n_features)`.
+
+        An untrained target is part of it. A trained one is, in an untrained combination, as far as the other targets
+        act. The part is thus linear in each dose, and 0 for trained conditions at any dose.
+        """
+        return self._describe(perturbations, self._untrained_gates)[:, self._columns] * self._scale
+
     def strength(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
-        """Get the largest share of a full effect among the targets, 0 for the control, shape `(n_conditions,)`."""
-        shares = [
-            [self._gate(self.vocabulary.target(name), dose) for name, dose in zip(p.targets, p.doses, strict=True)]
-            for p in perturbations
+        """Get the share of a full effect, 0 for the control and 1 with any gene, shape `(n_conditions,)`."""
+        return np.array([_any_acts(self._gates(p)) for p in perturbations])
+
+    def _targets(self, perturbation: Perturbation) -> frozenset[Target]:
+        return frozenset(map(self.vocabulary.target, perturbation.targets))
+
+    def _gates(self, perturbation: Perturbation) -> list[float]:
+        """Get the share of every target's full effect."""
+        doses = zip(perturbation.targets, perturbation.doses, strict=True)
+        return [self._gate(self.vocabulary.target(name), dose) for name, dose in doses]
+
+    def _untrained_gates(self, perturbation: Perturbation) -> list[float]:
+        """Get the untrained part of :meth:`_gates`."""
+        gates = self._gates(perturbation)
+        if self._targets(perturbation) in self._trained_together:
+            return [0.0] * len(gates)
+        is_trained = [self.vocabulary.target(name) in self._trained for name in perturbation.targets]
+        others = [_any_acts(gates[:place] + gates[place + 1 :]) for place in range(len(gates))]
+        return [
+            gate * (other if trained else 1.0) for gate, other, trained in zip(gates, others, is_trained, strict=True)
         ]
-        return np.array([max(share, default=0.0) for share in shares])
 
     def _sizes(self) -> list[int]:
         features, molecules = self.vocabulary.features, self.vocabulary.molecules
@@ -117,7 +141,10 @@ class ConditionFeatures:
             ["prior"] * genes + ["molecule"] * molecules + identities + ["generic"] * generic + further + combinations
         )
 
-    def _describe(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+    def _describe(
+        self, perturbations: Sequence[Perturbation], gates: Callable[[Perturbation], list[float]] | None = None
+    ) -> np.ndarray:
+        """Describe conditions, or the part with other gates."""
         known, sizes = self.vocabulary, self._sizes()
         names = sorted({name for p in perturbations for name in p.targets})
         starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -142,10 +169,10 @@ class ConditionFeatures:
         combinations = np.zeros((len(perturbations), len(self._combination)), dtype=np.float32)
         for row, perturbation in enumerate(perturbations):
             known.require_distinct(perturbation)
-            for name, dose in zip(perturbation.targets, perturbation.doses, strict=True):
-                described[row] += self._gate(known.target(name), dose) * targets[place[name]]
+            for name, gate in zip(perturbation.targets, (gates or self._gates)(perturbation), strict=True):
+                described[row] += gate * targets[place[name]]
             combination = self._combination.get(known.named(perturbation))
-            if combination is not None:
+            if combination is not None and gates is None:
                 combinations[row, combination] = 1.0
         return np.concatenate([described, combinations], axis=1)
 
@@ -154,3 +181,8 @@ class ConditionFeatures:
         if dose is None:
             return 1.0
         return self.dose_curves.share_of_effect(self._drug_shares(target), dose)
+
+
+def _any_acts(gates: Sequence[float]) -> float:
+    """Combine shares of full effects: linear in each, and 1 where one target has its full effect."""
+    return 1.0 - float(np.prod(1.0 - np.asarray(gates)))

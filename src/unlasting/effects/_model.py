@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -119,7 +119,10 @@ class EffectsModel:
         Shape `(n, 3, n_genes)`; 0 for the control.
         """
         context, means = (part.cpu().numpy() for part in (populations.cell_type, populations.mean.double()))
-        effects = self.regression.effects(self._describe(perturbations), context, means)
+        described, untrained = (
+            _once(describe, perturbations) for describe in (self.features, self.features.untrained)
+        )
+        effects = self.regression.effects(described, untrained, context, means)
         n_genes = effects.shape[2]
         for row, perturbation in enumerate(perturbations):
             columns = self.vocabulary.measured_targets(perturbation, n_genes)
@@ -176,7 +179,8 @@ class EffectsModel:
         question, described = self.question(perturbations, populations), self._describe(perturbations)
         n_genes = means.shape[1]
         chosen = np.arange(self.regression.units.size) if outputs is None else np.asarray(outputs)
-        moments = self.regression.moments(described, context, means, question, chosen)
+        untrained = _once(self.features.untrained, perturbations)
+        moments = self.regression.moments(described, untrained, context, means, question, chosen)
         place = np.full(self.regression.units.size, -1)
         place[chosen] = np.arange(len(chosen))
         units = self.regression.units
@@ -216,9 +220,7 @@ class EffectsModel:
 
     def _describe(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Describe conditions, each distinct one once."""
-        row = {perturbation: i for i, perturbation in enumerate(dict.fromkeys(perturbations))}
-        described = self.features(list(row))
-        return described if len(row) == len(perturbations) else described[[row[p] for p in perturbations]]
+        return _once(self.features, perturbations)
 
     def state(self) -> dict[str, np.ndarray]:
         """Get all fitted arrays by name."""
@@ -276,6 +278,15 @@ def _left_out(vocabulary: TargetVocabulary) -> list[tuple[int, np.ndarray, np.nd
             only = [other == row for other in range(len(targets))]
             groups.append((DOSE, only, only))
     return [(question, np.flatnonzero(left), np.flatnonzero(asked)) for question, left, asked in groups]
+
+
+def _once(
+    describe: Callable[[Sequence[Perturbation]], np.ndarray], perturbations: Sequence[Perturbation]
+) -> np.ndarray:
+    """Describe each distinct condition once."""
+    row = {perturbation: i for i, perturbation in enumerate(dict.fromkeys(perturbations))}
+    described = describe(list(row))
+    return described if len(row) == len(perturbations) else described[[row[p] for p in perturbations]]
 
 
 def _context_means(statistics: ScreenStatistics, cells: ScreenCells) -> np.ndarray:

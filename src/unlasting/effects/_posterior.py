@@ -248,9 +248,9 @@ class EffectPosterior:
     def moments(
         self,
         kernel: np.ndarray,
+        shrunken_kernel: np.ndarray,
         prior: np.ndarray,
         question: np.ndarray,
-        slope: np.ndarray,
         similarity: np.ndarray,
         outputs: np.ndarray | slice = slice(None),
     ) -> EffectMoments:
@@ -260,35 +260,34 @@ class EffectPosterior:
         ----------
         kernel
             Covariance with the measurements at size one, shape `(n, n_measured)`.
+        shrunken_kernel
+            The same times the slopes of untrained targets and contexts.
         prior
             Prior variance at size one, shape `(n,)`.
         question
             Kind of question, shape `(n,)`.
-        slope
-            Factor for the mean, shape `(n,)`.
         similarity
             Correlation between the control cells' mean expression and the nearest trained context, shape `(n,)`.
         outputs
             Outputs to compute.
         """
-        projected = (kernel @ self.root).astype(np.float32)
+        projected, to_mean = ((one @ self.root).astype(np.float32) for one in (kernel, shrunken_kernel))
         rotated, sizes = self.rotated[:, outputs], self.sizes[:, outputs]
-        mean, second = np.zeros((2, len(kernel), rotated.shape[1]), dtype=np.float32)
-        unexplained = np.zeros((len(kernel), len(self.candidates)), dtype=np.float32)
-        for row, size in enumerate(self.candidates):
-            shrunken = size / (1.0 + size * self.values)
-            unexplained[:, row] = np.maximum(size * prior - size * (projected**2 @ shrunken), 0.0)
-            columns = np.flatnonzero(sizes[row] > _MIN_WEIGHT) if size > 0 else []
-            if len(columns):
-                at_size = (projected * shrunken) @ rotated[:, columns]
-                mean[:, columns] += sizes[row, columns] * at_size
-                second[:, columns] += sizes[row, columns] * at_size**2
-        variance = np.maximum(second - mean**2, 0.0) + unexplained @ sizes
+        shrunken = self.candidates / (1.0 + self.candidates * self.values[:, None])  # (n_measured, n_sizes)
+        average = (shrunken @ sizes) * rotated
+        mean = projected @ average
+        second = np.zeros_like(mean)
+        for row in np.flatnonzero(self.candidates > 0):
+            columns = np.flatnonzero(sizes[row] > _MIN_WEIGHT)
+            at_size = (projected * shrunken[:, row]) @ rotated[:, columns]
+            second[:, columns] += sizes[row, columns] * at_size**2
+        unexplained = np.maximum(self.candidates * prior[:, None] - self.candidates * (projected**2 @ shrunken), 0.0)
+        variance = np.maximum(second - mean**2, 0.0) + unexplained.astype(np.float32) @ sizes
         # control cells unlike all trained ones: as much of the effect is unknown as their profile does not share
         unshared = (1.0 - np.clip(similarity, 0.0, 1.0) ** 2).astype(np.float32)
         variance += unshared[:, None] * (prior[:, None].astype(np.float32) * (self.candidates @ sizes))
         relative = self.slope_variance[question] + unshared
-        scaled = slope[:, None].astype(np.float32) * mean
+        scaled = to_mean @ average
         return EffectMoments(
             mean=scaled,
             variance=variance,

@@ -192,7 +192,7 @@ class EffectRegression:
             importance=importance / np.maximum(units.ravel() ** 2, 1e-12),
             profiles=contexts.means,
             groups=[one for one in groups if one.asked.any() and len(one.rows) < len(condition)],
-            slopes={TRAINED: 1.0, DOSE: 1.0, TARGET: slopes[0], COMBINATION: slopes[0], CONTEXT: slopes[1]},
+            slopes={TRAINED: 1.0, DOSE: 1.0, TARGET: slopes[0], COMBINATION: 1.0, CONTEXT: slopes[1]},
         )
         arrays = (
             relevance,
@@ -209,13 +209,17 @@ class EffectRegression:
         )
         return cls(contexts, *map(_single, arrays), posterior)
 
-    def effects(self, features: np.ndarray, context: np.ndarray, means: np.ndarray) -> np.ndarray:
+    def effects(
+        self, features: np.ndarray, untrained: np.ndarray, context: np.ndarray, means: np.ndarray
+    ) -> np.ndarray:
         """Predict effects without on-target effects.
 
         Parameters
         ----------
         features
             The conditions' features, shape `(n, n_features)`.
+        untrained
+            Their untrained part, see :meth:`ConditionFeatures.untrained`, shape `(n, n_features)`.
         context
             Codes of their contexts, -1 for a new one, shape `(n,)`.
         means
@@ -226,15 +230,16 @@ class EffectRegression:
         Effects on log-odds, on the mean in s.d. and on the log s.d., shape `(n, 3, n_genes)`.
         """
         between = _single(self.contexts(context, means))
-        kernel = self._kernel(features)[:, :, None] * between[:, None]  # (n, n_trained, n_contexts)
+        similarity = self._shrunken_kernel(features, untrained, context)
+        kernel = similarity[:, :, None] * between[:, None]  # (n, n_trained, n_contexts)
         n_parameters, n_genes = self.coefficients.shape[2:]
         coefficients = self.coefficients.reshape(-1, n_parameters * n_genes)
-        effects = _matmul(kernel.reshape(len(kernel), -1), coefficients).reshape(-1, n_parameters, n_genes)
-        return effects * self._slope(features, context)[:, None, None]
+        return _matmul(kernel.reshape(len(kernel), -1), coefficients).reshape(-1, n_parameters, n_genes)
 
-    def _slope(self, features: np.ndarray, context: np.ndarray) -> np.ndarray:
-        known = np.where(context >= 0, 1.0, self.slopes[1])
-        return np.asarray(np.where(self.is_trained(features), known, self.slopes[0]))
+    def _shrunken_kernel(self, features: np.ndarray, untrained: np.ndarray, context: np.ndarray) -> np.ndarray:
+        """Covariance with the trained conditions times the slopes, shape `(n, n_trained)`."""
+        slope = np.where(context >= 0, 1.0, self.slopes[1].astype(np.float64))[:, None]
+        return np.asarray(slope * self._kernel(features) + (self.slopes[0] - slope) * self._kernel(untrained))
 
     def question(self, features: np.ndarray, context: np.ndarray) -> np.ndarray:
         """Classify conditions by the part that training cells lack, see `QUESTIONS`, shape `(n,)`.
@@ -254,6 +259,7 @@ class EffectRegression:
     def moments(
         self,
         features: np.ndarray,
+        untrained: np.ndarray,
         context: np.ndarray,
         means: np.ndarray,
         question: np.ndarray,
@@ -263,7 +269,7 @@ class EffectRegression:
 
         Parameters
         ----------
-        features, context, means
+        features, untrained, context, means
             As in :meth:`effects`.
         question
             Kind of question, shape `(n,)`.
@@ -271,7 +277,10 @@ class EffectRegression:
             Outputs to compute, columns of `(3, n_genes)` in one row.
         """
         between = self.contexts(context, means)[:, self.posterior.context]
-        kernel = self._kernel(features)[:, self.posterior.condition] * between
+        kernel, shrunken = (
+            one[:, self.posterior.condition] * between
+            for one in (self._kernel(features), self._shrunken_kernel(features, untrained, context))
+        )
         relevance = self.relevance.astype(np.float64)
         prior = features.astype(np.float64) ** 2 @ relevance
         typical = (self.features.astype(np.float64) ** 2 @ relevance).mean()
@@ -279,7 +288,7 @@ class EffectRegression:
         is_new = np.isin(question, (TARGET, COMBINATION))
         prior = np.where(is_new, np.maximum(prior, typical), prior)
         similarity = np.where(self._is_known(features)[:, -1] & ~is_new, 1.0, self.posterior.similarity(context, means))
-        return self.posterior.moments(kernel, prior, question, self._slope(features, context), similarity, outputs)
+        return self.posterior.moments(kernel, shrunken, prior, question, similarity, outputs)
 
     def support(self, features: np.ndarray) -> np.ndarray:
         """Get the target-specific variance that trained conditions explain, as a share in [0, 1], shape `(n,)`.
