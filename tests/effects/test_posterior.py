@@ -83,8 +83,7 @@ def test_control_error_counts():
     errors = np.eye(8) * 0.05 + control_noise
     expected = np.zeros((4, fit.posterior.sizes.shape[1]))
     values, means = (np.zeros((len(SIZES), *expected.shape)) for _ in range(2))
-    measured = fit.posterior.root.astype(float) @ np.zeros((8, 1))  # the values follow from their diagonal form
-    measured = np.linalg.solve(fit.posterior.root.astype(float).T, fit.posterior.rotated.astype(float)) + measured
+    measured = fit.posterior.measured.astype(float)
     for row, size in enumerate(SIZES):
         inverse = np.linalg.inv(size * features @ relevance @ features.T + errors)
         means[row] = size * cross @ inverse @ measured

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Self
 
 import numpy as np
+from scipy.linalg import eigh
 from scipy.special import expit, log_expit, logsumexp, ndtr, softmax
 
 from unlasting.effects._contexts import aligned
@@ -130,10 +132,10 @@ class EffectPosterior:
     ----------
     condition, context
         Codes of the measurements, shape `(n_measured,)`.
-    root, values
-        Common diagonal form of covariance and noise, shapes `(n_measured, n_measured)` and `(n_measured,)`.
-    rotated
-        Measured effects in that form, shape `(n_measured, n_outputs)`.
+    covariance, noise
+        Covariance between effects at size one, and between errors, shape `(n_measured, n_measured)`.
+    measured
+        Measured effects on the scale with unit variance over cells, shape `(n_measured, n_outputs)`.
     candidates
         Candidate effect sizes, shape `(n_sizes,)`.
     sizes
@@ -155,9 +157,9 @@ class EffectPosterior:
 
     condition: np.ndarray
     context: np.ndarray
-    root: np.ndarray
-    values: np.ndarray
-    rotated: np.ndarray
+    covariance: np.ndarray
+    noise: np.ndarray
+    measured: np.ndarray
     candidates: np.ndarray
     sizes: np.ndarray
     profiles: np.ndarray
@@ -173,12 +175,11 @@ class EffectPosterior:
         *,
         condition: np.ndarray,
         context: np.ndarray,
-        root: np.ndarray,
-        values: np.ndarray,
+        covariance: np.ndarray,
+        noise: np.ndarray,
+        measured: np.ndarray,
         candidates: np.ndarray,
         sizes: np.ndarray,
-        measured: np.ndarray,
-        covariance: np.ndarray,
         own_noise: np.ndarray,
         importance: np.ndarray,
         profiles: np.ndarray,
@@ -189,12 +190,8 @@ class EffectPosterior:
 
         Parameters
         ----------
-        condition, context, root, values, candidates, sizes, profiles
+        condition, context, covariance, noise, measured, candidates, sizes, profiles
             As above.
-        measured
-            Measured effects, shape `(n_measured, n_outputs)`.
-        covariance
-            Covariance between effects at size one, shape `(n_measured, n_measured)`.
         own_noise
             Error variance that a measurement shares with no other, shape `(n_measured,)`.
         importance
@@ -204,6 +201,7 @@ class EffectPosterior:
         slopes
             Slope of effects on their prediction, by kind of question.
         """
+        values, root = decomposed(covariance, noise)
         rotated = root.T @ measured
         outputs = np.flatnonzero(importance > 0)
         if len(outputs) > _MAX_OUTPUTS:
@@ -241,9 +239,9 @@ class EffectPosterior:
             )
             n_left_out[question] = len(found)
         single = (
-            root,
-            values,
-            rotated,
+            covariance,
+            noise,
+            measured,
             candidates,
             sizes,
             profiles,
@@ -254,6 +252,12 @@ class EffectPosterior:
             n_left_out,
         )
         return cls(condition, context, *(aligned(np.asarray(array, dtype=np.float32)) for array in single))
+
+    @cached_property
+    def _spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Eigenvalues, common diagonal form, and measured effects in it; not stored, since eigenvectors are arbitrary."""
+        values, root = decomposed(self.covariance.astype(np.float64), self.noise.astype(np.float64))
+        return tuple(aligned(part.astype(np.float32)) for part in (values, root, root.T @ self.measured))  # type: ignore[return-value]
 
     def moments(
         self,
@@ -281,9 +285,10 @@ class EffectPosterior:
         outputs
             Outputs to compute.
         """
-        projected, to_mean = ((one @ self.root).astype(np.float32) for one in (kernel, shrunken_kernel))
-        rotated, sizes = self.rotated[:, outputs], self.sizes[:, outputs]
-        shrunken = self.candidates / (1.0 + self.candidates * self.values[:, None])  # (n_measured, n_sizes)
+        values, root, all_rotated = self._spectrum
+        projected, to_mean = ((one @ root).astype(np.float32) for one in (kernel, shrunken_kernel))
+        rotated, sizes = all_rotated[:, outputs], self.sizes[:, outputs]
+        shrunken = self.candidates / (1.0 + self.candidates * values[:, None])  # (n_measured, n_sizes)
         average = (shrunken @ sizes) * rotated
         mean = projected @ average
         second = np.zeros_like(mean)
@@ -442,6 +447,12 @@ def _slope_variance(found: Sequence[_Residuals], weight: np.ndarray, slope: floa
 def _standardised(rows: np.ndarray) -> np.ndarray:
     centred = rows - rows.mean(axis=1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+
+
+def decomposed(covariance: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the form in which the noise is the identity and the covariance diagonal: eigenvalues and root."""
+    values, root = eigh(covariance, noise)
+    return np.maximum(values, 0.0), root
 
 
 def sign_probability(mean: np.ndarray, variance: np.ndarray, fixed: np.ndarray, factors: np.ndarray) -> np.ndarray:

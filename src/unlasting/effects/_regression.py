@@ -8,7 +8,6 @@ from typing import Final, Self
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
@@ -24,6 +23,7 @@ from unlasting.effects._posterior import (
     EffectMoments,
     EffectPosterior,
     LeftOut,
+    decomposed,
 )
 
 _ROUNDS: Final = 3
@@ -182,12 +182,11 @@ class EffectRegression:
         posterior = EffectPosterior.fit(
             condition=condition,
             context=context,
-            root=spectrum.root,
-            values=spectrum.values,
+            covariance=covariance,
+            noise=noise,
+            measured=values,
             candidates=_SIZES,
             sizes=sizes,
-            measured=values,
-            covariance=covariance,
             own_noise=measured.own_noise,
             importance=importance / np.maximum(units.ravel() ** 2, 1e-12),
             profiles=contexts.means,
@@ -396,8 +395,8 @@ class _Spectrum:
 
     @classmethod
     def decompose(cls, covariance: np.ndarray, noise: np.ndarray) -> Self:
-        values, root = eigh(covariance, noise)
-        return cls(root, np.maximum(values, 0.0), noise)
+        values, root = decomposed(covariance, noise)
+        return cls(root, values, noise)
 
     def sizes(self, measured: np.ndarray) -> np.ndarray:
         """Compute every output's posterior over effect sizes, shape `(n_sizes, n_outputs)`."""
