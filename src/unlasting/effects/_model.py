@@ -200,7 +200,8 @@ class EffectsModel:
         strength = torch.from_numpy(self.features.strength(perturbations)).to(populations.mean)
         controls = populations.hurdle_parameters().changed_by(strength[:, None, None] * populations.correction)
         log_odds, base, scale, sd = (
-            part.double().cpu().numpy() for part in (controls.log_odds, controls.base, populations.scale, populations.sd)
+            part.double().cpu().numpy()
+            for part in (controls.log_odds, controls.base, populations.scale, populations.sd)
         )
         x_max = float(self.statistics.x_max)
         return ExpressionChanges.of(
