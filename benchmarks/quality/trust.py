@@ -79,7 +79,9 @@ def fitted(adata: Any, screen: dict[str, Any], setup: dict[str, Any]) -> ul.Unla
     return model
 
 
-def compared(model: Any, perturbation: str, kind: str | None, cells: np.ndarray, controls: np.ndarray) -> dict[str, Any]:
+def compared(
+    model: Any, perturbation: str, kind: str | None, cells: np.ndarray, controls: np.ndarray
+) -> dict[str, Any]:
     """Compare the posterior with observed cells."""
     adata, rng = model.adata, np.random.default_rng(0)
     ((_, _, changes),) = model.iterate_changes([perturbation], cell_type=kind)
@@ -94,12 +96,12 @@ def compared(model: Any, perturbation: str, kind: str | None, cells: np.ndarray,
     spread = np.std([np.asarray(adata.X[training & (labels == one)].mean(axis=0)).ravel() for one in others], axis=0)
     n, m = (min(len(part), MAX_CELLS) for part in (x, y))
     both = np.vstack([x[rng.permutation(len(x))[:n]], y[rng.permutation(len(y))[:m]]])
-    first, second = (
-        np.vstack([np.ones(size), rng.multinomial(size, np.full(size, 1 / size), 50)]) for size in (n, m)
-    )
+    first, second = (np.vstack([np.ones(size), rng.multinomial(size, np.full(size, 1 / size), 50)]) for size in (n, m))
     first, second = np.hstack([first, np.zeros((51, m))]), np.hstack([np.zeros((51, n)), second])
     distance, *bootstraps = resampled_e_distance(both, first, second)
-    draws = np.interp(rng.random(4_000), np.linspace(0.001, 0.999, 200), changes.distance_quantiles(np.linspace(0.001, 0.999, 200))[0])
+    draws = np.interp(
+        rng.random(4_000), np.linspace(0.001, 0.999, 200), changes.distance_quantiles(np.linspace(0.001, 0.999, 200))[0]
+    )
     draws = draws + np.std(bootstraps) * rng.standard_normal(len(draws))
     row = {"n_cells": len(x), "e_distance": distance, "expected_e_distance": changes.distance[0]}
     for level in LEVELS:
@@ -111,7 +113,9 @@ def compared(model: Any, perturbation: str, kind: str | None, cells: np.ndarray,
     called = (sign < 0.1) & significant
     return {
         **row,
-        "width_to_spread": float(sd[variable].mean() / max(spread[variable].mean(), 1e-9)) if len(others) > 1 else np.nan,
+        "width_to_spread": float(sd[variable].mean() / max(spread[variable].mean(), 1e-9))
+        if len(others) > 1
+        else np.nan,
         "expected_error": float((sd**2).sum()),
         "error": float(((observed - mean) ** 2 - noise).sum()),
         "expected_normalised_error": float(changes.expected_error[0]),
@@ -143,7 +147,9 @@ def signs() -> dict[str, Any]:
     """Compare signs called at a false sign rate below 10 % with the true effects of simulated screens."""
     n_called = n_false = 0
     for seed in range(N_SIGN):
-        adata = ul.datasets.simulate_screen(n_genes=300, n_targets=15, n_unmeasured=0, n_cells=80, responders=1.0, seed=seed)
+        adata = ul.datasets.simulate_screen(
+            n_genes=300, n_targets=15, n_unmeasured=0, n_cells=80, responders=1.0, seed=seed
+        )
         truth = adata.uns["simulation"]["effects"]
         adata.obs["unlasting_split"] = np.where(adata.obs["perturbation"].isin(["T3", "T6", "T9"]), "test", "train")
         model = fitted(adata, {"prior": adata.uns["simulation"]["edges"]}, {})
@@ -186,7 +192,11 @@ def summary(frame: pd.DataFrame, name: str) -> dict[str, Any]:
 def run(names: list[str], folder: Path | None) -> None:
     """Measure some screens, and write both tables."""
     path = RESULTS / "trust_conditions.csv"
-    kept = pd.read_csv(path, keep_default_na=False, na_values=["nan", ""]) if path.exists() else pd.DataFrame({"screen": []})
+    kept = (
+        pd.read_csv(path, keep_default_na=False, na_values=["nan", ""])
+        if path.exists()
+        else pd.DataFrame({"screen": []})
+    )
     simulated = []
     for name in names:
         if name in SCREENS:
@@ -195,7 +205,9 @@ def run(names: list[str], folder: Path | None) -> None:
             kept.to_csv(path, index=False, float_format="%.4g")
         else:
             simulated.append(null_screens() if name == "null" else signs())
-    table = [summary(part, str(name)) for name, part in kept.groupby("screen")] + [summary(kept, "all")]
+    table = [summary(part, str(name)) for name, part in kept.groupby("screen")] + (
+        [summary(kept, "all")] if len(kept) else []
+    )
     old = RESULTS / "trust.csv"
     if old.exists():
         before = pd.read_csv(old)

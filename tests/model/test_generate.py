@@ -109,7 +109,8 @@ def test_trust_falls_with_the_evidence(model):
         for label in ("G3", "control", "NEW1", "NEW2")
     }
     error, better = (
-        {label: float(row[f"unlasting_{name}"]) for label, row in made.items()} for name in ("expected_error", "p_better")
+        {label: float(row[f"unlasting_{name}"]) for label, row in made.items()}
+        for name in ("expected_error", "p_better")
     )
     assert error["control"] == 0.0
     assert error["G3"] < 0.5 < error["NEW2"]

@@ -14,7 +14,14 @@ N_TARGETS = 12
 
 def screen(seed=0, *, held_out=("T3", "T6"), few=None, inert=False, **arguments):
     """Simulate a screen, prepare it, and hold targets out."""
-    options = {"n_cells": 80, "n_controls": 400, "n_genes": 150, "n_targets": N_TARGETS, "n_unmeasured": 0, "responders": 1.0}
+    options = {
+        "n_cells": 80,
+        "n_controls": 400,
+        "n_genes": 150,
+        "n_targets": N_TARGETS,
+        "n_unmeasured": 0,
+        "responders": 1.0,
+    }
     adata = ul.datasets.simulate_screen(**{**options, **arguments}, seed=seed)
     if inert:
         adata.obs["perturbation"] = np.random.default_rng(seed).permutation(adata.obs["perturbation"].astype(str))
@@ -74,7 +81,14 @@ def test_intervals_of_trained_conditions_contain_the_truth_as_often_as_they_say(
     inside, n_false, n_called = [], 0, 0
     for seed in range(3):
         adata, truth = ul.datasets.simulate_screen(
-            n_cells=60, n_controls=600, n_genes=120, n_targets=9, n_unmeasured=0, responders=1.0, seed=seed, return_counterfactuals=True
+            n_cells=60,
+            n_controls=600,
+            n_genes=120,
+            n_targets=9,
+            n_unmeasured=0,
+            responders=1.0,
+            seed=seed,
+            return_counterfactuals=True,
         )
         ul.pp.prepare(adata, library_size_key="library_size")
         found = model_of(adata).effects(["T1", "T4", "T7"])

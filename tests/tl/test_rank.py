@@ -190,7 +190,7 @@ def test_the_predicted_distance_is_that_of_the_cells(model):
 def test_a_model_ranks_towards_a_state(model):
     adata = model.adata
     names = list(adata.var_names[:5])
-    weights = pd.Series({name: 1.0 for name in names})
+    weights = pd.Series(dict.fromkeys(names, 1.0))
     frame = tl.rank(model, ["T1", "T2", "N1"], toward=weights)
     found = model.effects(frame["condition"].tolist())
     np.testing.assert_allclose(frame["score"], found[:, names].X.mean(axis=1), atol=1e-5)

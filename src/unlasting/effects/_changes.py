@@ -113,12 +113,12 @@ class ExpressionChanges:
             for first, second in (by_part(moments.variance, 2), by_part(moments.on_target, 2))
         ]
         total = by_part(moments.total, 2)
-        own_change, own_shift = by_part(moments.on_target_mean)
-        own_values = np.maximum(base + own_shift * scale, 0.0)
+        target_change, target_shift = by_part(moments.on_target_mean)
+        target_values = np.maximum(base + target_shift * scale, 0.0)
         null = np.split(moments.null, 2)
         return cls(
             mean=share * (rate * values - expit(log_odds) * base),
-            inactive_mean=share * (expit(log_odds + own_change) * own_values - expit(log_odds) * base),
+            inactive_mean=share * (expit(log_odds + target_change) * target_values - expit(log_odds) * base),
             variance=parts[0],
             on_target=parts[1],
             unscaled=share * (values * by_log_odds * raw_change + by_shift * raw_shift),
@@ -248,9 +248,7 @@ class ExpressionChanges:
     def distance_quantiles(self, levels: np.ndarray) -> np.ndarray:
         """Compute quantiles of the E-distance to the control cells, shape `(n, n_levels)`."""
         found = _quantiles(*self._sizes, levels)
-        return np.where(
-            self.is_control[:, None], 0.0, np.exp(found) / np.sqrt(2.0 * self.control_variance)[:, None]
-        )
+        return np.where(self.is_control[:, None], 0.0, np.exp(found) / np.sqrt(2.0 * self.control_variance)[:, None])
 
     @cached_property
     def p_active(self) -> np.ndarray:

@@ -119,9 +119,7 @@ class EffectsModel:
         Shape `(n, 3, n_genes)`; 0 for the control.
         """
         context, means = (part.cpu().numpy() for part in (populations.cell_type, populations.mean.double()))
-        described, untrained = (
-            _once(describe, perturbations) for describe in (self.features, self.features.untrained)
-        )
+        described, untrained = (_once(describe, perturbations) for describe in (self.features, self.features.untrained))
         effects = self.regression.effects(described, untrained, context, means)
         n_genes = effects.shape[2]
         for row, perturbation in enumerate(perturbations):
@@ -158,7 +156,9 @@ class EffectsModel:
         context = populations.cell_type.cpu().numpy()
         question = self.regression.question(self._describe(perturbations), context)
         trained = set(self.vocabulary.trained_targets)
-        combined = [len(p.targets) > 1 and trained.issuperset(map(self.vocabulary.target, p.targets)) for p in perturbations]
+        combined = [
+            len(p.targets) > 1 and trained.issuperset(map(self.vocabulary.target, p.targets)) for p in perturbations
+        ]
         return np.where((question == TARGET) & combined, COMBINATION, question)
 
     def moments(
@@ -200,7 +200,8 @@ class EffectsModel:
         strength = torch.from_numpy(self.features.strength(perturbations)).to(populations.mean)
         controls = populations.hurdle_parameters().changed_by(strength[:, None, None] * populations.correction)
         log_odds, base, scale, sd = (
-            part.double().cpu().numpy() for part in (controls.log_odds, controls.base, populations.scale, populations.sd)
+            part.double().cpu().numpy()
+            for part in (controls.log_odds, controls.base, populations.scale, populations.sd)
         )
         x_max = float(self.statistics.x_max)
         return ExpressionChanges.of(

@@ -113,9 +113,12 @@ class ControlPopulations(Rows):
 
     def average(self, weights: Tensor) -> ControlPopulations:
         """Average all populations with one cell type to one, by weights that add up to 1, shape `(n_populations,)`."""
-        parts = (getattr(self, f.name) for f in fields(self) if f.name != "cell_type")
-        averages = [torch.tensordot(weights.to(part), part, dims=1)[None] for part in parts]
-        return ControlPopulations(*averages, self.cell_type[weights.argmax()][None])
+        averages = {
+            f.name: torch.tensordot(weights.to(part), part, dims=1)[None]
+            for f in fields(self)
+            if f.name != "cell_type" and (part := getattr(self, f.name)) is not None
+        }
+        return replace(self, **averages, cell_type=self.cell_type[weights.argmax()][None])
 
     def hurdle_parameters(self) -> HurdleParameters:
         """Get the observed hurdle parameters."""

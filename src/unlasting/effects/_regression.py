@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from scipy import sparse
@@ -193,7 +193,7 @@ class EffectRegression:
             groups=[one for one in groups if one.asked.any() and len(one.rows) < len(condition)],
             slopes={TRAINED: 1.0, DOSE: 1.0, TARGET: slopes[0], COMBINATION: 1.0, CONTEXT: slopes[1]},
         )
-        arrays = (
+        arrays: tuple[Any, ...] = (
             relevance,
             specific,
             features,
@@ -206,7 +206,8 @@ class EffectRegression:
             importance.reshape(units.shape),
             target_variance,
         )
-        return cls(contexts, *map(_single, arrays), posterior)
+        single = [_single(array) for array in arrays]
+        return cls(contexts, *single, posterior=posterior)  # type: ignore[misc]
 
     def effects(
         self, features: np.ndarray, untrained: np.ndarray, context: np.ndarray, means: np.ndarray
@@ -375,9 +376,7 @@ def _slope(predicted: np.ndarray, measured: np.ndarray, group: np.ndarray, impor
     Slopes above 1 are not used: they made errors larger on nearly all development screens.
     """
     codes = np.unique(group, return_inverse=True)[1]
-    product, square = (
-        np.bincount(codes, weights=(predicted * other) @ importance) for other in (measured, predicted)
-    )
+    product, square = (np.bincount(codes, weights=(predicted * other) @ importance) for other in (measured, predicted))
     if len(product) < 2 or square.sum() <= 0:
         return 1.0
     typical = (square**2).sum() / square.sum()
@@ -421,9 +420,7 @@ class _Spectrum:
         shrunken = 1.0 / (1.0 + self.values[:, None] * _SIZES)
         return self.root @ (rotated * ((shrunken * _SIZES) @ sizes)), self.root @ (rotated * (shrunken @ sizes))
 
-    def without(
-        self, group: np.ndarray, measured: np.ndarray, covariance: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def without(self, group: np.ndarray, measured: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predict every row from the rows outside its group: its effects, and the error that it shares with them.
 
         Each output has its likeliest size.

@@ -40,7 +40,6 @@ from unlasting.screen import (
 )
 
 
-
 class GenerationMixin(TrustMixin):
     """`generate` and `predict`."""
 

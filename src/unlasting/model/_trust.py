@@ -146,10 +146,10 @@ class TrustMixin(SourcesMixin):
             conditions = [Condition(p.label(**self.keys.grammar), names[row], p.dose_text()) for p, row in part]
             yield conditions, means[[row for _, row in part]], changes
 
-    def _sources_of(self, controls: AnnData | MuData | None) -> tuple[SourceCells, AnnData | None]:
+    def _sources_of(self, controls: AnnData | MuData | None) -> tuple[SourceCells, AnnData]:
         """Read the given control cells, or those of the training data."""
         if controls is None:
-            return self._training_controls(), self.adata
+            return self._training_controls(), self._resolve(None)
         controls = self._resolve(controls, "controls")
         if self.keys.perturbation_key not in controls.obs:
             controls = controls.copy()
@@ -174,7 +174,9 @@ class TrustMixin(SourcesMixin):
         acts = np.array([not p.is_control for p, _ in pairs], dtype=bool)
         little = acts & (table[names[1]] < LITTLE_TRUST).to_numpy()
         if little.any():
-            labels = dict.fromkeys(p.label(**self.keys.grammar) for (p, _), is_poor in zip(pairs, little, strict=True) if is_poor)
+            labels = dict.fromkeys(
+                p.label(**self.keys.grammar) for (p, _), is_poor in zip(pairs, little, strict=True) if is_poor
+            )
             logger.warning(
                 "Predictions for %s may be no nearer to the truth than control cells are (`obs['%s']` is below %g). Measure similar "
                 "perturbations, or give a prior that covers them: %s",

@@ -159,7 +159,7 @@ def _rank_posterior(
         raise ValueError("The model was loaded without an AnnData, which holds its controls. Load it with the screen.")
     if conditions is None:
         conditions = [name for names in model.targets.values() for name in names]
-    asked = [conditions] if isinstance(conditions, str) else list(conditions)
+    asked = [conditions] if isinstance(conditions, str) else [str(name) for name in conditions]
     parts, t = [], []
     for found, controls, changes in model.iterate_changes(asked, cell_type=cell_type, dose=dose):
         score, (low, high), wrong = changes.distance, changes.distance_quantiles(_LEVELS).T, 1.0 - changes.p_active
