@@ -9,8 +9,15 @@ from scipy.linalg import eigh
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 
-from unlasting.effects import FACTORS, ContextKernel, EffectRegression, LeftOut, MeasuredEffects
-from unlasting.effects._posterior import _calibrate, _Residuals  # no public way to a single group
+from unlasting.effects import (
+    FACTORS,
+    ContextKernel,
+    EffectRegression,
+    LeftOut,
+    LeftOutEffects,
+    MeasuredEffects,
+    calibrate,
+)
 
 SIZES = (0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 DOSE, TARGET, CONTEXT = 1, 2, 4
@@ -117,7 +124,7 @@ def test_left_out_predictions_are_those_of_a_model_without_them():
     rows, others = np.array([2, 7]), np.delete(np.arange(10), [2, 7])
     sizes, prior = np.array([0.03, 0.3, 3.0]), np.log([0.2, 0.5, 0.3])
     group = LeftOut(TARGET, rows, np.ones(2, dtype=bool))
-    found = _Residuals.of(group, root, values, root.T @ measured, sizes, prior, covariance, noise, measured)
+    found = LeftOutEffects.of(group, root, values, root.T @ measured, sizes, prior, covariance, noise, measured)
     means, variances, density = [], [], []
     for size in sizes:
         joint = size * covariance[np.ix_(others, others)] + np.diag(noise[others])
@@ -149,8 +156,8 @@ def test_calibration_finds_planted_factors_and_silent_conditions(share_active):
         n_active += active
         truth = predicted + rng.normal(size=(1, 400)) * np.sqrt(4.0 * variance)
         measured = active * truth + rng.normal(size=(1, 400)) * np.sqrt(noise[0])
-        found.append(_Residuals(measured, predicted, variance, noise))
-    weights, slope_variance, activity = _calibrate(found, np.ones(400), 1.0, 1.0)
+        found.append(LeftOutEffects(measured, predicted, variance, noise))
+    weights, slope_variance, activity = calibrate(found, np.ones(400), 1.0, 1.0)
     assert 1.0 < np.log2(FACTORS) @ weights < 2.2
     assert slope_variance < 0.15
     assert 1.0 / (1.0 + np.exp(-activity[0])) == pytest.approx(n_active / 60, abs=0.12)

@@ -19,7 +19,15 @@ from unlasting.effects._moments import (
     has_integer_counts,
 )
 from unlasting.effects._on_target import OnTargetEffects
-from unlasting.effects._posterior import FACTORS, QUESTIONS, EffectMoments, EffectPosterior, LeftOut
+from unlasting.effects._posterior import (
+    FACTORS,
+    QUESTIONS,
+    EffectMoments,
+    EffectPosterior,
+    LeftOut,
+    LeftOutEffects,
+    calibrate,
+)
 from unlasting.effects._regression import EffectRegression
 from unlasting.effects._similarity import MolecularSimilarity
 from unlasting.effects._vocabulary import DRUG, GENE, KINDS, STIMULUS, TargetVocabulary
@@ -45,6 +53,7 @@ __all__ = [
     "FAMILIES",
     "KernelFamily",
     "LeftOut",
+    "LeftOutEffects",
     "HurdleParameters",
     "MeasuredEffects",
     "MolecularSimilarity",
@@ -55,6 +64,7 @@ __all__ = [
     "ScreenCells",
     "ScreenStatistics",
     "TargetVocabulary",
+    "calibrate",
     "condition_tensors",
     "direction",
     "fit_response_mixture",

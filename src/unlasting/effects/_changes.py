@@ -14,7 +14,7 @@ from unlasting.effects._posterior import FACTORS, INACTIVE_FACTOR, EffectMoments
 
 ACTIVE_SHARE: Final = 0.005
 """Squared change in mean expression, as a share of the variance between control cells, from which a condition is active."""
-_GRID: Final = 64
+_GRID: Final = 128
 _NODES, _WEIGHTS = hermegauss(5)
 """Quadrature over the slope of true on predicted effects."""
 
@@ -113,12 +113,12 @@ class ExpressionChanges:
             for first, second in (by_part(moments.variance, 2), by_part(moments.on_target, 2))
         ]
         total = by_part(moments.total, 2)
-        own_change, own_shift = by_part(moments.on_target_mean)
-        own_values = np.maximum(base + own_shift * scale, 0.0)
+        target_change, target_shift = by_part(moments.on_target_mean)
+        target_values = np.maximum(base + target_shift * scale, 0.0)
         null = np.split(moments.null, 2)
         return cls(
             mean=share * (rate * values - expit(log_odds) * base),
-            inactive_mean=share * (expit(log_odds + own_change) * own_values - expit(log_odds) * base),
+            inactive_mean=share * (expit(log_odds + target_change) * target_values - expit(log_odds) * base),
             variance=parts[0],
             on_target=parts[1],
             unscaled=share * (values * by_log_odds * raw_change + by_shift * raw_shift),
@@ -208,22 +208,34 @@ class ExpressionChanges:
     @cached_property
     def _sizes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mixture for the squared change over all genes: weights, log means and log s.d., `(n, n_components)`."""
+        free, own, mean, slope = self.variance, self.on_target, self.mean, self.unscaled
+
+        def total(*factors: np.ndarray) -> np.ndarray:
+            return np.einsum(",".join(["ng"] * len(factors)) + "->n", *factors, dtype=np.float64)
+
+        squares = [total(mean, mean), total(mean, slope), total(slope, slope)]
+        by_free = [total(free, mean, mean), total(free, mean, slope), total(free, slope, slope)]
+        by_own = [total(own, mean, mean), total(own, mean, slope), total(own, slope, slope)]
+        sums, seconds = (total(free), total(own)), (total(free, free), total(free, own), total(own, own))
+
+        def at(parts: list[np.ndarray], step: np.ndarray) -> np.ndarray:
+            return parts[0] + 2.0 * step * parts[1] + step**2 * parts[2]
+
         weights, means, variances = [], [], []
         for node, node_weight in zip(_NODES, _WEIGHTS / _WEIGHTS.sum(), strict=True):
-            changed = self.mean + (node * np.sqrt(self.relative))[:, None] * self.unscaled
-            square = (changed**2).sum(axis=1)
+            step = node * np.sqrt(self.relative)
             for place, factor in enumerate(FACTORS):
-                spread = factor * self.variance + self.on_target
                 weights.append((1.0 - self.inactive) * node_weight * self.factors[:, place])
-                means.append(square + spread.sum(axis=1))
-                variances.append((2.0 * spread**2 + 4.0 * spread * changed**2).sum(axis=1))
+                means.append(at(squares, step) + factor * sums[0] + sums[1])
+                spread = factor**2 * seconds[0] + 2.0 * factor * seconds[1] + seconds[2]
+                variances.append(2.0 * spread + 4.0 * (factor * at(by_free, step) + at(by_own, step)))
         spread, square = self._inactive_variance, self.inactive_mean**2
         weights.append(self.inactive)
         means.append((square + spread).sum(axis=1))
         variances.append((2.0 * spread**2 + 4.0 * spread * square).sum(axis=1))
-        mean, variance = (np.maximum(np.stack(part, axis=1), 1e-30) for part in (means, variances))
-        log_variance = np.log1p(variance / mean**2)
-        return np.stack(weights, axis=1), np.log(mean) - 0.5 * log_variance, np.sqrt(np.maximum(log_variance, 1e-8))
+        expected, variance = (np.maximum(np.stack(part, axis=1), 1e-30) for part in (means, variances))
+        log_variance = np.log1p(variance / expected**2)
+        return np.stack(weights, axis=1), np.log(expected) - 0.5 * log_variance, np.sqrt(np.maximum(log_variance, 1e-8))
 
     @property
     def distance(self) -> np.ndarray:
@@ -235,14 +247,7 @@ class ExpressionChanges:
 
     def distance_quantiles(self, levels: np.ndarray) -> np.ndarray:
         """Compute quantiles of the E-distance to the control cells, shape `(n, n_levels)`."""
-        weights, centre, sd = self._sizes
-        low, high = (centre - 5.0 * sd).min(axis=1), (centre + 5.0 * sd).max(axis=1)
-        grid = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, _GRID)
-        below = np.zeros(grid.shape)
-        for component in range(weights.shape[1]):
-            part = slice(component, component + 1)
-            below += weights[:, part] * ndtr((grid - centre[:, part]) / sd[:, part])
-        found = np.stack([np.interp(levels, row, points) for row, points in zip(below, grid, strict=True)])
+        found = _quantiles(*self._sizes, levels)
         return np.where(self.is_control[:, None], 0.0, np.exp(found) / np.sqrt(2.0 * self.control_variance)[:, None])
 
     @cached_property
@@ -251,3 +256,42 @@ class ExpressionChanges:
         weights, centre, sd = self._sizes
         threshold = np.log(ACTIVE_SHARE * self.control_variance)[:, None]
         return np.where(self.is_control, 0.0, (weights * ndtr((centre - threshold) / sd)).sum(axis=1))
+
+    def along(self, direction: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Project changes on a direction.
+
+        Parameters
+        ----------
+        direction
+            Weights, shape `(n_genes,)`.
+        levels
+            Levels of the quantiles.
+
+        Returns
+        -------
+        The posterior mean, shape `(n,)`, quantiles, shape `(n, n_levels)`, and the probability that the projection is
+        positive, shape `(n,)`.
+        """
+        mean, inactive = self.mean @ direction, self.inactive_mean @ direction
+        free, own = self.variance @ direction**2, self.on_target @ direction**2
+        shared = self.relative * (self.unscaled @ direction) ** 2
+        weights = np.column_stack([(1.0 - self.inactive)[:, None] * self.factors, self.inactive])
+        centre = np.column_stack([np.repeat(mean[:, None], len(FACTORS), axis=1), inactive])
+        variance = np.column_stack([free[:, None] * FACTORS + (shared + own)[:, None], INACTIVE_FACTOR * free + own])
+        sd = np.sqrt(np.maximum(variance, 1e-24))
+        # without an effect there is no sign
+        is_signed = np.column_stack([np.ones(self.factors.shape, dtype=bool), inactive != 0])
+        positive = (weights * is_signed * ndtr(centre / sd)).sum(axis=1)
+        return mean, _quantiles(weights, centre, sd, levels), positive
+
+
+def _quantiles(weights: np.ndarray, centre: np.ndarray, sd: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Compute quantiles of mixtures of normal distributions, arguments `(n, n_components)`, result `(n, n_levels)`."""
+    low, high = (centre - 5.0 * sd).min(axis=1), (centre + 5.0 * sd).max(axis=1)
+    grid = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, _GRID)
+    below = np.zeros(grid.shape)
+    for part in range(weights.shape[1]):
+        column = slice(part, part + 1)
+        if weights[:, part].max() > 1e-6:
+            below += weights[:, column] * ndtr((grid - centre[:, column]) / sd[:, column])
+    return np.stack([np.interp(levels, row, points) for row, points in zip(below, grid, strict=True)])

@@ -116,9 +116,9 @@ class ControlPopulations(Rows):
     def average(self, weights: Tensor) -> ControlPopulations:
         """Average all populations with one cell type to one, by weights that add up to 1, shape `(n_populations,)`."""
         averages = {
-            f.name: torch.tensordot(weights.to(getattr(self, f.name)), getattr(self, f.name), dims=1)[None]
+            f.name: torch.tensordot(weights.to(part), part, dims=1)[None]
             for f in fields(self)
-            if f.name != "cell_type"
+            if f.name != "cell_type" and (part := getattr(self, f.name)) is not None
         }
         return replace(self, **averages, cell_type=self.cell_type[weights.argmax()][None])
 

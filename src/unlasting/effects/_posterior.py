@@ -221,7 +221,7 @@ class EffectPosterior:
             if not chosen:
                 continue
             found = [
-                _Residuals.of(
+                LeftOutEffects.of(
                     one,
                     root,
                     values,
@@ -234,7 +234,7 @@ class EffectPosterior:
                 )
                 for one in chosen
             ]
-            factors[question], slope_variance[question], activity[question] = _calibrate(
+            factors[question], slope_variance[question], activity[question] = calibrate(
                 found, importance[outputs], slopes[question], len(importance) / len(outputs)
             )
             n_left_out[question] = len(found)
@@ -342,7 +342,7 @@ class EffectPosterior:
 
 
 @dataclass(frozen=True)
-class _Residuals:
+class LeftOutEffects:
     """Left-out effects beside their prediction: arrays `(n_asked, n_outputs)`, and the noise `(n_asked,)`."""
 
     measured: np.ndarray
@@ -388,8 +388,8 @@ class _Residuals:
         return cls((error + mean)[asked], mean[asked], np.maximum(variance[asked], 0.0), own_noise[rows][asked])
 
 
-def _calibrate(
-    found: Sequence[_Residuals], weight: np.ndarray, slope: float, share: float
+def calibrate(
+    found: Sequence[LeftOutEffects], weight: np.ndarray, slope: float, share: float
 ) -> tuple[np.ndarray, float, np.ndarray]:
     """Estimate weights of factors, the variance of the slope, and the activity, by expectation and maximisation.
 
@@ -421,14 +421,14 @@ def _calibrate(
     return weights, slope_variance, np.array([*coefficients, typical])
 
 
-def _log_density(one: _Residuals, slope: float, factor: float, slope_variance: float) -> float:
+def _log_density(one: LeftOutEffects, slope: float, factor: float, slope_variance: float) -> float:
     """Compute the log density of left-out effects, tempered for correlation between genes."""
     variance = factor * one.variance + one.noise[:, None] + slope_variance * one.predicted**2
     square = (one.measured - slope * one.predicted) ** 2
     return float(-0.5 * (np.log(variance) + square / variance).sum() / _CORRELATED_OUTPUTS)
 
 
-def _slope_variance(found: Sequence[_Residuals], weight: np.ndarray, slope: float, active: np.ndarray) -> float:
+def _slope_variance(found: Sequence[LeftOutEffects], weight: np.ndarray, slope: float, active: np.ndarray) -> float:
     """Estimate the variance between active conditions in the slope of true on predicted effects, corrected for noise."""
     excess, total = _PRIOR_CONDITIONS * _PRIOR_SLOPE_VARIANCE, _PRIOR_CONDITIONS
     squares = np.array([(weight * one.predicted**2).sum() for one in found])

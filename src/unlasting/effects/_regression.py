@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from scipy import sparse
@@ -193,7 +193,7 @@ class EffectRegression:
             groups=[one for one in groups if one.asked.any() and len(one.rows) < len(condition)],
             slopes={TRAINED: 1.0, DOSE: 1.0, TARGET: slopes[0], COMBINATION: 1.0, CONTEXT: slopes[1]},
         )
-        arrays = (
+        arrays: tuple[Any, ...] = (
             relevance,
             specific,
             features,

@@ -13,7 +13,7 @@ from mudata import MuData
 from unlasting.effects import QUESTIONS, ControlPopulations, ExpressionChanges
 from unlasting.model._base import Dose
 from unlasting.model._sources import SourceCells, SourcesMixin, typed_as
-from unlasting.screen import PREDICTION_KEY, Perturbation, listed, logger
+from unlasting.screen import PREDICTION_KEY, Condition, Perturbation, listed, logger
 
 _CONDITIONS_AT_ONCE = 128
 _LEVELS = np.array([0.025, 0.975])
@@ -114,6 +114,37 @@ class TrustMixin(SourcesMixin):
         described = AnnData(stacked.pop("X"), obs=obs, var=var, layers=stacked)
         self.keys.write(described)
         return described
+
+    def iterate_changes(
+        self,
+        perturbations: Sequence[str],
+        *,
+        cell_type: str | Sequence[str] | None = None,
+        dose: Dose | Sequence[Dose] = None,
+    ) -> Iterator[tuple[list[Condition], np.ndarray, ExpressionChanges]]:
+        """Compute the posterior of changes from training controls in parts, for candidates that exceed memory.
+
+        Parameters
+        ----------
+        perturbations, cell_type, dose
+            As in :meth:`effects`.
+
+        Yields
+        ------
+        Conditions, the mean expression in their control cells, shape `(n, n_genes)`, and their changes.
+        """
+        asked = self._all_asked(perturbations, dose)
+        sources = self._training_controls()
+        rows = sources.rows_by_cell_type(cell_type, None)
+        populations, names = _averaged(sources, rows), list(rows)
+        means = populations.mean.cpu().numpy() * float(self.module.statistics.x_max)
+        pairs = [(p, row) for p in asked for row in range(len(rows))]
+        for start, changes in zip(
+            range(0, len(pairs), _CONDITIONS_AT_ONCE), self._changes(pairs, populations), strict=True
+        ):
+            part = pairs[start : start + _CONDITIONS_AT_ONCE]
+            conditions = [Condition(p.label(**self.keys.grammar), names[row], p.dose_text()) for p, row in part]
+            yield conditions, means[[row for _, row in part]], changes
 
     def _sources_of(self, controls: AnnData | MuData | None) -> tuple[SourceCells, AnnData]:
         """Read the given control cells, or those of the training data."""
