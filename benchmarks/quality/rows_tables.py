@@ -17,7 +17,7 @@ from vcc2026 import markdown, text
 
 from unlasting.baselines import BASELINES
 from unlasting.metrics import get_metric
-from unlasting.tl._intervals import difference_interval, score_interval
+from unlasting.tl._uncertainty import difference_interval, score_interval
 from unlasting.tl._tables import TERMS, normalised
 
 OURS, FALLBACK, SELECTOR = "unlasting", "zero-aware mean shift", "selector"

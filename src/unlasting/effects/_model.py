@@ -114,9 +114,7 @@ class EffectsModel:
         Shape `(n, 3, n_genes)`; 0 for the control.
         """
         context, means = (part.cpu().numpy() for part in (populations.cell_type, populations.mean.double()))
-        described, untrained = (
-            _once(describe, perturbations) for describe in (self.features, self.features.untrained)
-        )
+        described, untrained = (_once(describe, perturbations) for describe in (self.features, self.features.untrained))
         effects = self.regression.effects(described, untrained, context, means)
         n_genes = effects.shape[2]
         for row, perturbation in enumerate(perturbations):

@@ -38,8 +38,8 @@ class EffectRegression:
     genes :cite:p:`stephens2017false`. Effects on one population share the sampling error of its control cells, which is
     estimated beside them. Everything else is linear algebra.
 
-    Predictions for untrained targets and contexts are shrunken by the slope of measured on predicted effects where trained
-    targets, or contexts, are left out.
+    The untrained part of a condition, and untrained contexts, have their effects multiplied by a slope: that of measured on
+    predicted effects where trained conditions, or contexts, are left out.
 
     Parameters
     ----------
@@ -58,10 +58,10 @@ class EffectRegression:
     on_target
         Additional effect on each gene where it is the target, shape `(3, n_genes)`.
     control_error
-        Sampling error of the control cells in each population, which all their effects share, with opposite sign, shape
+        Error that all effects on a population share, minus the sampling error of its control cells, shape
         `(n_populations, 3, n_genes)`.
     slopes
-        Factors for untrained targets and for untrained contexts, shape `(2,)`.
+        Factors for the untrained part of conditions and for untrained contexts, shape `(2,)`.
     """
 
     contexts: ContextKernel
@@ -143,7 +143,16 @@ class EffectRegression:
         for group, included in ((targets, np.ones(len(targets), dtype=bool)), (context, in_others)):
             predicted, shared = spectrum.without(group, values, covariance)
             slopes.append(_slope(predicted[included], (values - shared)[included], group[included], importance))
-        arrays = (relevance, specific, features, coefficients, precision, target_effects, control_error, slopes)
+        arrays = (
+            relevance,
+            specific,
+            features,
+            coefficients,
+            precision,
+            target_effects,
+            control_error,
+            np.array(slopes),
+        )
         return cls(contexts, *map(_single, arrays))
 
     def effects(
