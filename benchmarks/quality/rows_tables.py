@@ -64,7 +64,7 @@ def store(frames: dict[str, pd.DataFrame]) -> None:
     for name, frame in frames.items():
         old = stored(name)
         kept = old[~old["row"].isin(frame["row"])] if "row" in frame and len(old) else old[:0]
-        pd.concat([kept, frame], ignore_index=True).to_csv(place(name), index=False, float_format="%.6g")
+        pd.concat([kept, frame], ignore_index=True).to_csv(place(name), index=False, float_format="%.5g")
 
 
 def complete(scores: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +133,7 @@ def summary(scores: pd.DataFrame, choices: pd.DataFrame) -> pd.DataFrame:
                 "metric": metric,
                 "n": len(terms[OURS]),
                 **dict(zip(["ours", "low", "high"], own, strict=True)),
-                "worst": float(np.max(score(terms[OURS]))),
+                "worst": float(np.nanmax(score(terms[OURS]))),
                 "de20": float(score(de20.mean(axis=0)[None])[0]),
                 "reference": reference,
                 **dict(zip(["difference", "difference_low", "difference_high"], paired, strict=True)),
