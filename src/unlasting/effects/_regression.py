@@ -207,7 +207,7 @@ class EffectRegression:
             target_variance,
         )
         single = [_single(array) for array in arrays]
-        return cls(contexts, *single, posterior=posterior)  # type: ignore[misc]
+        return cls(contexts, *single, posterior=posterior)  # type: ignore[arg-type]
 
     def effects(
         self, features: np.ndarray, untrained: np.ndarray, context: np.ndarray, means: np.ndarray
