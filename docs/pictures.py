@@ -1,6 +1,7 @@
-"""Draw the pictures of the page `guide/pictures` with the mathematics of the package, for light and for dark pages.
+"""Draw the pictures of the pages `guide/pictures` and `guide/method`, for light and for dark pages.
 
-The networks are replaced by what is known exactly: the best denoiser of a mixture of Gaussians, and given rates.
+The networks are replaced by what is known exactly: the best denoiser of a mixture of Gaussians, and given rates. The
+last picture shows what `benchmarks/quality/closed_form.py` computed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -21,6 +23,7 @@ from scipy import stats
 from unlasting.diffusion import CosineSchedule, NoiseCoordinates, bridge_mask, integrate, mask_latent
 
 FOLDER = Path(__file__).parent / "_static" / "pictures"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "quality" / "results"
 INK = {"light": "#303030", "dark": "#e0e0e0"}
 PAGE = {"light": "#ffffff", "dark": "#121212"}
 QUIET = "#8c8c8c"
@@ -216,6 +219,31 @@ def draw_mask(ink: str, page: str) -> Figure:
     return figure
 
 
+def draw_closed_form(ink: str, page: str) -> Figure:
+    """Scores of the published recipe with ideal networks, after each change; a dot for each seed."""
+    scores = pd.read_csv(RESULTS / "closed_form.csv")
+    scores = scores[(scores["gene_set"] == "all") & (scores["predictor"] != "no effect")]
+    names = list(scores["predictor"].unique())
+    order = scores.groupby("predictor")["score"].mean().loc[names].sort_values(ascending=False).index
+    figure, axes = plt.subplots(1, 2, figsize=(6.8, 2.4), layout="constrained", sharey=True)
+    for panel, (metric, title) in zip(axes, (("e_distance", "E-distance"), ("emd", "EMD")), strict=True):
+        found = scores[scores["metric"] == metric].groupby("predictor")["score"]
+        place = np.arange(len(order))
+        panel.barh(place, found.mean().loc[order], 0.65, color=PERTURBED, alpha=0.6)
+        for y, name in zip(place, order, strict=True):
+            panel.plot(found.get_group(name), [y] * len(found.get_group(name)), "o", color=ink, markersize=3)
+        panel.axvline(1.0, color=QUIET, linewidth=1.0)
+        panel.set_title(title, color=ink, fontsize=10)
+        panel.set_xscale("symlog", linthresh=0.2)
+        panel.set_xticks([0, 0.1, 1, 5], ["0", "0.1", "1\nno effect", "5"])
+        panel.set_yticks(place, order)
+        panel.tick_params(colors=ink, length=0)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.spines["bottom"].set_color(ink)
+    axes[0].invert_yaxis()
+    return figure
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Draw what looks the same, byte by byte, whenever it is drawn."""
@@ -225,7 +253,8 @@ def style() -> Iterator[None]:
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for name, draw in {"bridge": draw_bridge, "graph": draw_graph, "mask": draw_mask}.items():
+    pictures = {"bridge": draw_bridge, "graph": draw_graph, "mask": draw_mask, "closed_form": draw_closed_form}
+    for name, draw in pictures.items():
         for theme in INK:
             with style():
                 figure = draw(INK[theme], PAGE[theme])

@@ -97,6 +97,32 @@ def test_new_cells_under_perturbations(place, tmp_path):
         assert counts.to_dict() == {"T1": 7, "T1+T2": 7}
 
 
+def test_new_cells_join_the_screen(tmp_path):
+    adata = datasets.simulate_screen(n_cells=40, n_controls=120, n_genes=40, n_unmeasured=0)
+    adata.obs["lane"] = np.arange(adata.n_obs) % 2 + 1
+    adata.var["chromosome"] = pd.Categorical(["1", "X"] * (adata.n_vars // 2))
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    train = ["train", tmp_path / "screen.h5ad", "--batch-key", "lane", "--max-steps", 0, "-m", tmp_path / "model"]
+    results(*train)
+    asked = ["-p", "T1", "--batch", 2, "--n-cells", 9, "-o", tmp_path / "new.h5ad"]
+    results("predict", "-m", tmp_path / "model", *asked)
+    real, new = (anndata.read_h5ad(tmp_path / name) for name in ("model/adata.h5ad", "new.h5ad"))
+    assert set(new.obs["lane"]) == {2}
+    assert new.obs["lane"].dtype == real.obs["lane"].dtype
+    assert list(new.var["chromosome"]) == list(real.var["chromosome"])
+    counts = new.layers["counts"].toarray()
+    size = counts.sum(axis=1, keepdims=True)
+    assert (counts == counts.round()).all()
+    target_sum = new.uns["unlasting"]["generated"]["target_sum"]
+    np.testing.assert_allclose(np.log1p(counts / size * target_sum), new.X.toarray(), atol=1e-3)
+    both = anndata.concat([real, new], merge="same")
+    both.write_h5ad(tmp_path / "both.h5ad")
+    assert anndata.read_h5ad(tmp_path / "both.h5ad").layers["counts"].shape == both.shape
+    assert (
+        call("predict", "-m", tmp_path / "model", "-p", "T1", "--batch", 3, "-o", tmp_path / "no.h5ad").exit_code == 1
+    )
+
+
 def test_scores_are_those_of_the_api(place, predicted, tmp_path):
     figures = tmp_path / "figures"
     said = results("evaluate", predicted, "-o", tmp_path / "scores.csv", "--seed", 3, "--figures", figures)

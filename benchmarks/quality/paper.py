@@ -33,9 +33,10 @@ def prepare_kang(adata: Any) -> None:
 
 
 def prepare_norman(adata: Any) -> None:
-    """Prepare the activations with the full library size."""
+    """Prepare the activations with the full library size; a target that the prior does not know is a node too."""
     ul.pp.prepare(adata, library_size_key="ncounts_full", target_sum=1e4)
-    ul.pp.grn(adata, prior="go")
+    targets = {name for label in set(adata.obs["perturbation"]) - {"control"} for name in label.split("+")}
+    ul.pp.grn(adata, prior="go", targets=sorted(targets))
 
 
 def prepare_papalexi(adata: Any) -> None:

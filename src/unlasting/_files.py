@@ -74,13 +74,18 @@ def drop_folder(folder: Path) -> None:
         shutil.rmtree(dropped)
 
 
+def is_disk_full(error: BaseException, place: Path) -> bool:
+    """Whether an error while writing a file or folder means a full disk."""
+    return getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(place.parent).free <= _FULL
+
+
 @contextmanager
 def _disk_errors(place: Path) -> Iterator[None]:
     """Raise one error for a full disk: HDF5 reports it in its own ways, without an error number."""
     try:
         yield
     except Exception as error:
-        if getattr(error, "errno", None) != errno.ENOSPC and shutil.disk_usage(place.parent).free > _FULL:
+        if not is_disk_full(error, place):
             raise
         raise OSError(
             errno.ENOSPC,

@@ -184,7 +184,9 @@ def _prepared(adata: AnnData, experiment: Experiment, seed: int) -> AnnData:
     pp.prepare(adata, n_top_genes=experiment.n_top_genes)
     if experiment.keys:
         pp.molecules(adata)
-    pp.grn(adata, prior="go")
+    # a target that the prior does not know is a node too, since the published networks know no other gene target
+    targets = {name for p in set(recorded.perturbations(adata)) for name in p.targets}
+    pp.grn(adata, prior="go", targets=None if experiment.keys else sorted(targets))
     return adata
 
 

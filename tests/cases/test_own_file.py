@@ -226,6 +226,16 @@ FILES = {
     "A name like a gene that nobody lists": Case(
         lambda: screen(write=lambda t: "STATX1" if t == "MYC" else t), "STATX1.*Correct (the names|them), or.*name genes",
     ),
+    "A gene that is neither measured nor in the prior (`LINC00111`)": Case(
+        lambda: screen(write=lambda t: "LINC00111" if t == "MYC" else t), "LINC00111.*Correct (the names|them), or.*name genes",
+        understood=kinds(stimulus=["LINC00111"]),
+    ),
+    "The old symbol of such a gene (`NCRNA00111`)": Case(
+        lambda: screen(write=lambda t: "NCRNA00111" if t == "MYC" else t),
+        "LINC00111 are genes, but neither measured nor in the prior",
+        understood=kinds(gene=["NCRNA00111"]),
+        shell='"stimuli": {}',
+    ),
     "A cytokine under an old symbol (`IFNB`)": Case(
         lambda: screen(write=lambda t: "IFNB" if t == "MYC" else t), "IFNB.*Correct (the names|them)",
         understood=kinds(stimulus=["IFNB"]),

@@ -14,7 +14,7 @@ import pytest
 from anndata import AnnData
 
 from unlasting import datasets, pp
-from unlasting.datasets._screens import SOURCES
+from unlasting.datasets import SOURCES
 from unlasting.screen import ScreenKeys
 
 pytestmark = pytest.mark.slow

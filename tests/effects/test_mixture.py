@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from unlasting.effects import NonresponderMixture, ScreenCells
+from unlasting.effects import NonresponderMixture, ScreenCells, fit_response_mixture
 
 N_GENES = 60
 
@@ -180,3 +180,10 @@ def test_many_cells_speak_for_themselves():
     together = NonresponderMixture.fit(screen_cells, np.array([0, 1]))
     for one, other in zip(vars(alone).values(), vars(together).values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_too_few_cells_on_either_side_have_no_mixture() -> None:
+    cells = np.random.default_rng(0).normal(2.0, 0.5, (60, 5))
+    assert fit_response_mixture(cells, cells) is not None
+    assert fit_response_mixture(cells[:49], cells) is None
+    assert fit_response_mixture(cells, cells[:49]) is None

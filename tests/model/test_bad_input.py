@@ -127,7 +127,7 @@ FAULTS = {
     "empty label": (labels("control", " ", 1), "perturbation label", PARSED),
     "empty part": (labels("control", "T1+", 1), r"'T1\+' has an empty part.*another `delimiter`", PARSED),
     "repeated target": (labels("control", "T1+T1", 1), r"'T1\+T1' repeats a target. Name every target once", PARSED),
-    "unknown target": (labels("T1", "XYZ", 1), "Nothing is known of the target 'XYZ'", ["predict"]),
+    "unknown target": (labels("T1", "XYZ"), "Nothing is known of the target 'XYZ'", ["predict"]),
     "one cell of a condition": (labels("T1", "XYZ", 1), r"is for training.* perturbation 'XYZ' was not.*adata=False", ["load"]),
     "no column": (no_column, "`perturbation_key` is 'perturbation', but `adata.obs` has no such column", [*UNWRITTEN[:-1], "predict"]),
     "repeated gene": (repeated("var_names"), "var_names_make_unique|genes of the model are missing", ALL),

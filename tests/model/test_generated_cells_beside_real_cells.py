@@ -241,6 +241,7 @@ def test_generated_cells_keep_their_counts_as_counts(model):
     np.testing.assert_array_equal(ul.io.to_counts(new, screen=model.adata).toarray(), new.layers["counts"].toarray())
 
 
+@pytest.mark.slow
 def test_two_fresh_models_trained_with_defaults_are_equal():
     cells = []
     for _ in range(2):
@@ -256,6 +257,7 @@ def test_two_fresh_models_trained_with_defaults_are_equal():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_prepare_removes_components_and_graphs(caplog):
     adata = raw_screen()
     plain = adata.copy()

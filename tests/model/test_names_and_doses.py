@@ -89,4 +89,4 @@ def test_a_dose_is_the_same_in_any_unit(unit, write):
         )
         np.testing.assert_allclose(found.X.toarray(), expected.X.toarray(), rtol=1e-5, atol=1e-6)
         column = found.obs["dose"].iloc[0]
-        assert column == pytest.approx(write(np.array(dose)) if unit != "uM" else dose, rel=1e-6)
+        assert float(column) == pytest.approx(write(np.array(dose)) if unit != "uM" else dose, rel=1e-6)

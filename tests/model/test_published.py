@@ -64,13 +64,14 @@ def training_cells(model: UnlastingModel, n: int = 12) -> tuple[torch.Tensor, to
 
 def test_the_presets_differ_in_the_documented_switches_only():
     paper, printed = PRESETS["paper"], PRESETS["paper-as-printed"]
-    changed = {name: getattr(printed, name) for name in ("mask_rule", "hold_silent", "last_step")}
+    changed = {name: getattr(printed, name) for name in ("mask_rule", "hold_silent", "last_step", "loss_average")}
     changed["denoiser"] = dataclasses.replace(paper.denoiser, control_residual=True, state_gate=False)
     assert paper.replace(**changed) == printed
     assert changed | {"denoiser": None} == {
         "mask_rule": "threshold",
         "hold_silent": False,
         "last_step": True,
+        "loss_average": "cells",
         "denoiser": None,
     }
     assert (paper.mask_rule, paper.hold_silent, paper.last_step) == ("probability", True, False)
@@ -108,12 +109,14 @@ def test_eq_5_the_control_signal(published):
 
 
 def test_eq_6_and_13_the_loss(published):
-    """The squared error of the predicted x_0 over expressed genes, divided by their number in each cell."""
+    """The squared error of the predicted x_0 over expressed genes, divided by their number: in each cell, or in all."""
     module = published.module
     module.denoiser = Recorder(0.25)
     x0, condition, population = training_cells(published)
     loss = module.denoising_loss(x0, condition, population)
-    expected = np.mean([((cell[cell > 0] - 0.25) ** 2).mean() for cell in x0.numpy()])
+    errors = [(cell[cell > 0] - 0.25) ** 2 for cell in x0.numpy()]
+    in_cells = published.preset.loss_average == "cells"
+    expected = np.mean([error.mean() for error in errors]) if in_cells else np.concatenate(errors).mean()
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
@@ -229,6 +232,20 @@ def test_silent_genes_are_held_at_noise_while_encoding(published):
     np.testing.assert_allclose(
         seen, np.sqrt(1 - ALPHA_BAR[step]) * latent[silent] / np.sqrt(1 - ALPHA_BAR[-1]), rtol=1e-3
     )
+
+
+def test_silent_genes_are_held_at_noise_while_decoding(published):
+    """Where the mask is known to be 0, the network sees `sigma` times the latent at every step, as in training."""
+    module = published.module
+    module.averaged["denoiser"] = recorder = Recorder(0.25)
+    latent, mask = np.random.default_rng(0).normal(size=(4, 60)), np.arange(60) % 2 * np.ones((4, 1))
+    controls = published.adata.X[:4].toarray()
+    published.decode(latent, "G3", mask=mask, cell_type="B", controls=controls)
+    steps = [int(np.rint(float(call["t"][0]) * (T - 1))) for call in recorder.calls]
+    sigma = np.sqrt(1.0 - ALPHA_BAR[steps])
+    seen = np.array([call["state"].numpy()[mask == 0] for call in recorder.calls]) / sigma[:, None]
+    same = np.allclose(seen, latent[mask == 0], rtol=1e-3, atol=1e-4)
+    assert same == published.preset.hold_silent
 
 
 def test_steps_uniform_in_log_snr():

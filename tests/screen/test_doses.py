@@ -7,8 +7,16 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from unlasting.screen import DOSE_UNITS, ScreenKeys, from_micromolar, in_micromolar
-from unlasting.screen._doses import assumed_unit, canonical_unit, doubts, unit_in
+from unlasting.screen import (
+    DOSE_UNITS,
+    ScreenKeys,
+    assumed_unit,
+    canonical_unit,
+    doubts,
+    from_micromolar,
+    in_micromolar,
+    unit_in,
+)
 
 EXPONENT = {"pM": -12, "nM": -9, "uM": -6, "mM": -3, "M": 0}
 

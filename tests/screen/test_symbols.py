@@ -8,8 +8,7 @@ from importlib.resources import files
 import pandas as pd
 import pytest
 
-from unlasting.screen import GeneNames, present_symbol, symbol_candidates
-from unlasting.screen._symbols import is_one_slip
+from unlasting.screen import GeneNames, is_one_slip, present_symbol, symbol_candidates
 
 PANEL = ["STAT1", "FOXA1", "FOXL1", "KMT2D", "FLT4", "REST", "MLL5", "ACTB"]
 

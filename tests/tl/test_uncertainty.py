@@ -10,8 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 
-from unlasting.tl._intervals import difference_interval, leave_one_out, score_interval
-from unlasting.tl._significance import false_positive_test, holm, permutation_test
+from unlasting.tl._uncertainty import (
+    difference_interval,
+    false_positive_test,
+    holm,
+    leave_one_out,
+    permutation_test,
+    score_interval,
+)
 
 
 def _u_statistic(x: np.ndarray, y: np.ndarray) -> float:

@@ -15,6 +15,9 @@ from typer.core import TyperCommand, TyperGroup
 from unlasting.cli._wording import with_options
 
 INTERRUPTED = 130
+ORDER = ("demo", "check", "train", "predict", "evaluate", "rank", "reproduce")
+"""The commands in the order of their use; others come after them."""
+
 ERRORS = (ValueError, KeyError, TypeError, IndexError, RuntimeError, ImportError, OSError)
 """Errors that the package raises on purpose; others are faults of the package."""
 
@@ -28,9 +31,7 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """List the commands in the order of their use."""
-        return sorted(
-            self.commands, key=["demo", "check", "train", "predict", "evaluate", "rank", "reproduce", "doctor"].index
-        )
+        return sorted(self.commands, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
     def main(self, args: Any = None, *others: Any, **options: Any) -> Any:
         """Run the command line."""

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import typer
 
 SPLITS = (
-    "random", "unseen_perturbation", "leave_one_out", "unseen_combo", "unseen_drug", "unseen_dose", "unseen_cell_type",
-    "unseen_pair", "reference",
+    "random", "unseen_perturbation", "leave_one_out", "unseen_combo", "unseen_drug", "unseen_dose", "unseen_drug_and_dose",
+    "unseen_cell_type", "unseen_pair", "reference",
 )  # fmt: skip
-PRESETS = ("default", "paper")
+PRESETS = ("default", "paper", "paper-as-printed")
 MODES = ("knockout", "knockdown", "activation")
 CELLS = ("test", "all")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")

@@ -8,7 +8,7 @@ import typer
 
 from unlasting.cli._app import command
 from unlasting.cli._files import read_cells
-from unlasting.cli._options import Accelerator, AsJson, Quiet, Seed
+from unlasting.cli._options import PRESETS, Accelerator, AsJson, Quiet, Seed, choice
 
 
 @command
@@ -20,7 +20,7 @@ def reproduce(
         Path | None,
         typer.Option(help="The screen as h5ad or zarr, with raw counts; downloaded by default.", exists=True),
     ] = None,
-    preset: Annotated[str, typer.Option(help="paper, paper-as-printed or default.")] = "paper",
+    preset: Annotated[str, choice(PRESETS, "The recipe.")] = "paper",
     short: Annotated[bool, typer.Option("--short", help="The laptop recipe: small networks and few steps.")] = False,
     accelerator: Accelerator = "auto",
     seed: Seed = 0,

@@ -11,29 +11,11 @@ import numpy as np
 def cell_noise(
     names: Sequence[str], replicates: Sequence[int], n_genes: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draw all noise for (source cell, replicate, seed).
+    """Draw all noise for (source cell, replicate, seed), float32.
 
-    Parameters
-    ----------
-    names
-        Source cells by name.
-    replicates
-        Number of earlier cells from the same source.
-    n_genes
-        Number of genes.
-    seed
-        The user's seed.
-
-    Returns
-    -------
-    eps
-        Standard normal, the latent for undetected genes, shape `(n_cells, n_genes)`, float32 as all others.
-    mask
-        Uniform, the mask's latent, shape `(n_cells, n_genes)`.
-    rounding
-        Uniform, for rounding counts up or down, shape `(n_cells, n_genes)`.
-    response
-        Uniform, whether the cell responds, shape `(n_cells,)`.
+    Replicates count earlier cells from the same source. Returns the latent for undetected genes (standard normal), the mask's
+    latent and the rounding of counts (uniform), each with shape `(n_cells, n_genes)`, and whether the cell responds (uniform),
+    shape `(n_cells,)`.
     """
     eps = np.empty((len(names), n_genes), dtype=np.float32)
     mask, rounding = np.empty_like(eps), np.empty_like(eps)

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from unlasting.datasets._sciplex3 import sciplex3, sciplex3_drugs
-from unlasting.datasets._screens import adamson, kang, norman, norman_mini, papalexi
+from unlasting.datasets._screens import SOURCES, Source, adamson, kang, norman, norman_mini, papalexi
 from unlasting.datasets._simulate import simulate_screen
 from unlasting.datasets._simulate_drugs import simulate_drug_screen
-from unlasting.datasets._source import Source
 
 DATASETS: dict[str, Callable[..., Any]] = {
     "adamson": adamson,
@@ -27,6 +26,7 @@ DATASETS: dict[str, Callable[..., Any]] = {
 
 __all__ = [
     "DATASETS",
+    "SOURCES",
     "Source",
     "adamson",
     "kang",

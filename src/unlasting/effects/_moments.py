@@ -23,12 +23,14 @@ N_PARAMETERS: Final = 3
 _BLOCK: Final = 8_192
 _PRIOR_CELLS: Final = 10.0
 """Weight in cells for the average gene, towards which rarely detected genes are shrunken."""
-_CONTROL_CELLS: Final = 2.0
+_CENTRE_CELLS: Final = 2.0
 """Weight in cells for the reference around which a spread is measured, which keeps it finite where few cells express a gene."""
 _SMOOTHING_EVENTS: Final = 3.0
-"""Weight for the reference, in detections, at which effects are linearised: fewer make rare genes' effects skewed."""
+"""Weight in detections for the reference, near which effects are linearised: fewer make rare genes' effects skewed."""
 _OBSERVED_EVENTS: Final = 0.01
 """Detections that keep observed rates off 0 and 1."""
+_UNKNOWN_EVENTS: Final = 0.5
+"""The same for populations without perturbed cells, whose sampling error is unknown."""
 _MIN_RETAINED: Final = 0.2
 """Smallest retained share of an effect on the spread that units correct for: below it, an effect is mere noise."""
 _MIN_SCALE: Final = 1e-3
@@ -370,32 +372,39 @@ def fit_statistics(
     overall = _expressed_moments(sums.sum(axis=1))
     condition, population = np.divmod(groups, n_populations)
     is_control = condition == 0
-    control_sums, pooled_sums = np.zeros((2, 3, n_populations, cells.matrix.shape[1]))
+    control_sums = np.zeros((3, n_populations, cells.matrix.shape[1]))
     control_sums[:, population[is_control]] = sums[:, is_control]
-    np.add.at(pooled_sums, (slice(None), population), sums)
+    pooled_sums = np.stack([sums[:, population == code].sum(axis=1) for code in range(n_populations)], axis=1)
     n_controls, n_pooled = (
         np.maximum(np.bincount(population, weights=n_cells * part, minlength=n_populations), 1.0)
         for part in (is_control, np.ones(len(groups)))
     )
-    usual_base, scale = _expressed_moments(control_sums, *overall)
-    base = np.where(control_sums[0] > 0, control_sums[1] / np.maximum(control_sums[0], 1e-12), usual_base)
+    # Without any perturbed cells the sampling error stays unknown, and smoothed values keep it out of predicted changes.
+    with_effects = np.isin(np.arange(n_populations), population[~is_control])[:, None]
+    base, scale = _expressed_moments(control_sums, *overall)
+    observed = with_effects & (control_sums[0] > 0)
+    base = np.where(observed, control_sums[1] / np.maximum(control_sums[0], 1e-12), base)
     counts = n_controls[:, None]
     mean = control_sums[1] / counts
-    log_odds = _log_odds(_rate(control_sums[0], counts, _OBSERVED_EVENTS))
+    rates = (_rate(control_sums[0], counts, events) for events in (_OBSERVED_EVENTS, _UNKNOWN_EVENTS))
+    log_odds = _log_odds(np.where(with_effects, *rates))
 
     # Effects are measured around all cells in the population, whose sampling error is the smallest.
-    reference = (_rate(pooled_sums[0], n_pooled[:, None]), *_expressed_moments(pooled_sums, *overall))
-    deviations = _deviations(sums, n_cells, *(part[population] for part in reference), scale[population])
+    pooled_rate = _rate(pooled_sums[0], n_pooled[:, None])
+    pooled_base, pooled_scale = _expressed_moments(pooled_sums, *overall)
+    rows = population
+    deviations = _deviations(sums, n_cells, pooled_rate[rows], pooled_base[rows], pooled_scale[rows], scale[rows])
     control = np.zeros((n_populations, N_PARAMETERS, cells.matrix.shape[1]))
     control[population[is_control]] = deviations[is_control]
     correction = np.stack(
         [
-            _log_odds(reference[0]) + control[:, 0] - log_odds,
-            (reference[1] - base) / scale + control[:, 1],
+            _log_odds(pooled_rate) + control[:, 0] - log_odds,
+            (pooled_base - base) / scale + control[:, 1],
             np.zeros_like(scale),
         ],
         axis=1,
     )
+    correction *= with_effects[:, None]
     measured, rows = ~is_control, population[~is_control]
     detection = _rate(sums[0].sum(axis=0), n_cells.sum())
     effects = MeasuredEffects(
@@ -443,7 +452,7 @@ def _expressed_moments(
     return mean, np.maximum(scale, 0.1 * usual_scale)
 
 
-def _rate(expressed: np.ndarray, n_cells: Any, events: float = 0.5) -> np.ndarray:
+def _rate(expressed: np.ndarray, n_cells: Any, events: float = _UNKNOWN_EVENTS) -> np.ndarray:
     """Estimate detection rates, kept off 0 and 1."""
     return (expressed + events) / (n_cells + 2.0 * events)
 
@@ -457,15 +466,17 @@ def _deviations(
 ) -> np.ndarray:
     """Deviations from a reference in log-odds, in the mean by `unit` and in the log s.d., `(n_groups, 3, n_genes)`.
 
-    The first two are one Newton step from a value smoothed towards the reference. They are thus nearly linear in the sums,
-    and not biased by sampling error, where a gene is rarely detected, and exact where it is often detected.
+    The first two are one Newton step from a value smoothed towards the reference, nearly linear in the sums where a gene
+    is rarely detected, and exact where it is often detected. Without any effect, log-odds have no bias from sampling
+    error.
     """
     n, first, second = sums
     cells = np.maximum(n_cells, 1e-9)[:, None]
-    log_odds = _log_odds_steps(n, cells, rate) - _bias(cells * rate) * (1.0 - rate)
+    bias = _bias(cells * rate) * (1.0 - rate) - _bias(cells * (1.0 - rate)) * rate
+    log_odds = _log_odds_steps(n, cells, rate) - bias
     mean = (first - n * base) / (n + _SMOOTHING_EVENTS)
     mean = mean + (first - n * (base + mean)) / np.maximum(np.maximum(n, cells * rate), 1e-9)
-    centre = (first + _CONTROL_CELLS * base) / (n + _CONTROL_CELLS)
+    centre = (first + _CENTRE_CELLS * base) / (n + _CENTRE_CELLS)
     within = np.maximum(second - 2 * centre * first + n * centre**2, 0.0)
     spread = np.sqrt((within + _PRIOR_CELLS * scale**2) / (n + _PRIOR_CELLS))
     return np.stack([log_odds, mean / unit, np.log(spread / scale)], axis=1)
@@ -486,7 +497,8 @@ def _bias(expected: np.ndarray) -> np.ndarray:
     grid = np.logspace(-3, 2, 100)
     steps = _log_odds_steps(numbers, grid[:, None] / rate, np.array(rate))
     means = (poisson.pmf(numbers, grid[:, None]) * steps).sum(axis=1)
-    return np.asarray(np.interp(np.log(np.maximum(expected, grid[0])), np.log(grid), means))
+    expected = np.maximum(expected, grid[0])
+    return np.asarray(np.interp(np.log(expected), np.log(grid), means * grid)) / expected
 
 
 def _detected_genes(log_detected: np.ndarray, cells: ScreenCells) -> tuple[np.ndarray, np.ndarray]:

@@ -49,8 +49,8 @@ class EffectRegression:
     genes :cite:p:`stephens2017false`. Effects on one population share the sampling error of its control cells, which is
     estimated beside them. Everything else is linear algebra.
 
-    Predictions for untrained targets and contexts are shrunken by the slope of measured on predicted effects where trained
-    targets, or contexts, are left out.
+    The untrained part of a condition, and untrained contexts, have their effects multiplied by a slope: that of measured on
+    predicted effects where trained conditions, or contexts, are left out.
 
     Parameters
     ----------
@@ -69,10 +69,10 @@ class EffectRegression:
     on_target
         Additional effect on each gene where it is the target, shape `(3, n_genes)`.
     control_error
-        Sampling error of the control cells in each population, which all their effects share, with opposite sign, shape
+        Error that all effects on a population share, minus the sampling error of its control cells, shape
         `(n_populations, 3, n_genes)`.
     slopes
-        Factors for untrained targets and for untrained contexts, shape `(2,)`.
+        Factors for the untrained part of conditions and for untrained contexts, shape `(2,)`.
     units
         Factors that bring all effects to unit variance over cells, shape `(3, n_genes)`.
     importance

@@ -16,14 +16,18 @@ from unlasting.metrics._challenge import (
 )
 from unlasting.metrics._change import mse_change, pearson_change
 from unlasting.metrics._differential import de_direction, de_lfc_spearman, de_overlap, de_recall
-from unlasting.metrics._discrimination import discrimination_score, perturbation_spread
-from unlasting.metrics._distances import e_distance, mean_distance, mmd
+from unlasting.metrics._discrimination import (
+    centroid_accuracy,
+    discrimination_score,
+    perturbation_spread,
+    perturbed_reference,
+)
+from unlasting.metrics._distances import e_distance, mean_distance, mmd, resampled_e_distance
 from unlasting.metrics._per_gene import emd, emd_per_gene, energy, energy_per_gene
 from unlasting.metrics._pseudobulk import pseudobulk, pseudobulk_noise
 from unlasting.metrics._rank_test import RankTable, rank_table, rank_test
 from unlasting.metrics._registry import METRICS, Metric, get_metric, register
 from unlasting.metrics._replicate import mean_response, replicate_summary
-from unlasting.metrics._resampled import resampled_e_distance
 from unlasting.metrics._shape import bimodality_error, dispersion_error, sarle_coefficient
 from unlasting.metrics._structure import (
     correlation_error,
@@ -31,7 +35,6 @@ from unlasting.metrics._structure import (
     library_size_error,
     zero_fraction_error,
 )
-from unlasting.metrics._systema import centroid_accuracy, perturbed_reference
 from unlasting.metrics._vcc2026 import VCC2026, Panel, vcc2026, vcc2026_scores, vcc2026_summary
 from unlasting.metrics._weighted import de_auprc, gene_weights, weighted_mse, weighted_r2_change
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from unlasting.metrics._change import mse_change, pearson_change
 from unlasting.metrics._differential import de_direction, de_lfc_spearman, de_overlap, de_recall
-from unlasting.metrics._discrimination import discrimination_score, perturbation_spread
+from unlasting.metrics._discrimination import centroid_accuracy, discrimination_score, perturbation_spread
 from unlasting.metrics._distances import e_distance, mmd
 from unlasting.metrics._matrices import Matrix
 from unlasting.metrics._per_gene import emd, energy
@@ -22,7 +22,6 @@ from unlasting.metrics._structure import (
     library_size_error,
     zero_fraction_error,
 )
-from unlasting.metrics._systema import centroid_accuracy
 from unlasting.metrics._weighted import de_auprc, weighted_mse, weighted_r2_change
 from unlasting.screen import MissingKeyError, nearest_name
 

@@ -76,7 +76,7 @@ class LatentMixin(GenerationMixin):
 
         Returns
         -------
-        Shape `(n_cells, n_genes)`. In the default preset, silent genes hold noise.
+        Shape `(n_cells, n_genes)`. With `hold_silent`, silent genes hold noise.
 
         Raises
         ------

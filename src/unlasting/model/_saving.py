@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from scipy import sparse
 
 from unlasting._compat import parse_device_args
-from unlasting._files import replacing_folder, standing
+from unlasting._files import is_disk_full, replacing_folder, standing
 from unlasting.effects import EffectsModel
 from unlasting.model._base import ModelBase, check_scale
 from unlasting.model._mudata import modality_of
@@ -88,9 +88,9 @@ class SavingMixin(ModelBase):
         """Write the model's cells; a failure is logged, and the model is saved without them."""
         try:
             (self.adata if self.adata.isbacked else writable(self.adata)).write_h5ad(path)
-        except OSError:
-            raise
-        except Exception as error:  # noqa: BLE001 - nothing may stand between a training and its weights
+        except Exception as error:  # nothing else may stand between a training and its weights
+            if is_disk_full(error, path):
+                raise
             path.unlink(missing_ok=True)
             logger.warning(
                 "The model is saved without its cells, which h5ad cannot hold: %s. Convert or drop the entry, and write them "

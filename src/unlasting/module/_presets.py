@@ -60,9 +60,11 @@ class Preset:
         Whether decoding in noise coordinates ends with DDIM's last step: at the network's prediction, and not at the state
         in the smallest noise.
     loss_average
-        `entries`: over all expressed entries of a batch. `cells`: over the cells' own averages, as in Eq. 13.
+        `entries`: over all expressed entries of a batch. `cells`: over the cells' own averages, as in Eq. 13, which
+        gives a cell's entries the more weight the fewer genes it expresses.
     hold_silent
-        Whether silent genes of a source cell hold noise while it is encoded. If not, they are encoded as zeros.
+        Whether silent genes hold noise while cells are encoded and decoded, as in training. If not, a source cell's
+        silent genes are encoded as zeros, and a generated cell's are masked at the end.
     control_signal
         `population`: mean over training controls, for source and target. `cell`: as published, nothing for the source,
         `mu + sigma eps` for the target in training and the control cell itself in generation.
@@ -200,7 +202,6 @@ _PAPER = Preset(
     schedule="linear_beta",
     solver="euler",
     n_steps=50,
-    loss_average="cells",
     control_signal="cell",
     mask_rule="probability",
     use_effects=False,
@@ -218,9 +219,10 @@ PRESETS: Final = {
         mask_rule="threshold",
         hold_silent=False,
         last_step=True,
+        loss_average="cells",
     ),
 }
-"""Presets by name: `default`, the identity bridge; `paper`, the published text, repaired by three switches;
+"""Presets by name: `default`, the identity bridge; `paper`, the published text with the steps repaired that break it;
 `paper-as-printed`, without the repairs."""
 
 LAPTOP: Final[dict[str, Any]] = {

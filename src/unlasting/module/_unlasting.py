@@ -333,7 +333,7 @@ class UnlastingModule(nn.Module):
         encode: bool,
     ) -> Tensor:
         network, masked = self.averaged["denoiser"], self.preset.denoiser.mask_as_input
-        held = encode and self.preset.hold_silent
+        held = self.preset.hold_silent
         coordinates = self._coordinates(expected)
         by_time = self.preset.steps == "time"
         times = (

@@ -49,13 +49,8 @@ class StackedGraph(NamedTuple):
 class SharedGraph(nn.Module):
     """One graph with self-loops, as index tensors sorted by target and then by source.
 
-    Parameters
-    ----------
-    edge_index
-        Source and target node for every directed edge, shape `(2, n_edges)`. Repeated edges count once, and every
-        node gets one self-loop.
-    n_nodes
-        Number of nodes.
+    `edge_index` holds source and target node for every directed edge, shape `(2, n_edges)`. Repeated edges count once, and
+    every node gets one self-loop.
     """
 
     def __init__(self, edge_index: Tensor, n_nodes: int) -> None:
@@ -175,17 +170,6 @@ class SharedGraphAttention(nn.Module):
 
     Values and gradients equal `torch_geometric.nn.GATConv(concat=False)` over one graph copy per cell. Memory grows
     as `cells x edges x heads`, whatever the number of features.
-
-    Parameters
-    ----------
-    graph
-        The graph, with self-loops.
-    in_features
-        Node feature width.
-    out_features
-        Output width.
-    heads
-        Number of attention heads.
     """
 
     def __init__(self, graph: SharedGraph, in_features: int, out_features: int, heads: int = 2) -> None:
@@ -243,18 +227,8 @@ class SharedGraphAttention(nn.Module):
 class MessagePassingLayer(nn.Module):
     """A torch-geometric message-passing layer instead of the fused attention, over one graph copy per cell.
 
-    Parameters
-    ----------
-    graph
-        The graph, with self-loops.
-    in_features
-        Node feature width.
-    out_features
-        Output width.
-    heads
-        Number of heads, averaged, for layers that have heads.
-    layer
-        The class, called as `layer(in_features, out_features)` and applied as `layer(features, edge_index)`.
+    The class `layer` is called as `layer(in_features, out_features)` and applied as `layer(features, edge_index)`. Its heads, if
+    any, are averaged.
     """
 
     def __init__(

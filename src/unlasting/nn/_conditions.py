@@ -11,14 +11,8 @@ from unlasting.effects import ConditionTensors, hill
 def dose_gate(dose: Tensor, log_half: Tensor, log_slope: Tensor) -> Tensor:
     """Share of the full effect at each dose: a Hill curve of `log1p(dose)`, from 0 at dose 0 towards 1.
 
-    Parameters
-    ----------
-    dose
-        `log1p` of the dose in uM, any shape; -1 for targets without a dose, which have their full effect.
-    log_half
-        Log of the `log1p` dose with half the effect, broadcastable.
-    log_slope
-        Log steepness, squashed to [-1, 1], broadcastable.
+    `dose` is `log1p` of the dose in uM, or -1 for targets without a dose, which have their full effect. `log_half` is the log of
+    the `log1p` dose with half the effect. `log_slope` is the log steepness, squashed to [-1, 1].
     """
     dosed = dose > 0
     log_dose = dose.masked_fill(~dosed, 1.0).log()  # the gradient must not meet log 0
@@ -27,15 +21,7 @@ def dose_gate(dose: Tensor, log_half: Tensor, log_slope: Tensor) -> Tensor:
 
 
 class ConditionEncoder(nn.Module):
-    """Embed conditions linearly, so that a combination is the sum of its targets and the control is zero.
-
-    Parameters
-    ----------
-    n_features
-        Number of features per condition.
-    out_features
-        Embedding width.
-    """
+    """Embed conditions linearly, so that a combination is the sum of its targets and the control is zero."""
 
     def __init__(self, n_features: int, out_features: int) -> None:
         super().__init__()

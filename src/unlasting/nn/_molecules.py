@@ -20,12 +20,7 @@ def has_drug(conditions: ConditionTensors) -> Tensor:
 class MoleculeEncoder(nn.Module):
     """Sum the embeddings of a condition's molecules, each scaled by a learnt dose gate.
 
-    Parameters
-    ----------
-    molecules
-        All molecule embeddings, shape `(n_molecules, n_features)`; part of the screen, not saved with the weights.
-    out_features
-        Output width.
+    All molecule embeddings, shape `(n_molecules, n_features)`, are part of the screen and not saved with the weights.
     """
 
     def __init__(self, molecules: Tensor, out_features: int) -> None:
@@ -44,15 +39,7 @@ class MoleculeEncoder(nn.Module):
 
 
 class MoleculeFusion(nn.Module):
-    """Replace the genes' features by `Phi_f(features || F)` under a drug with molecule embedding `F`.
-
-    Parameters
-    ----------
-    molecules
-        All molecule embeddings, shape `(n_molecules, n_features)`.
-    features
-        Gene feature width.
-    """
+    """Replace the genes' features by `Phi_f(features || F)` under a drug with molecule embedding `F`."""
 
     def __init__(self, molecules: Tensor, features: int) -> None:
         super().__init__()

@@ -143,7 +143,11 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
     names, column = gene_names(adata, others, symbols_key)
     panel, place = set(names[is_gene(adata)].astype(str)), f"`adata.var[{column!r}]`" if column else "`adata.var_names`"
     measured, annotated = GeneNames(panel), GeneNames(annotated_genes()[0], panel=panel)
-    genes = {name for name in others if measured.find(name) or annotated.find(name)}
+    genes = {
+        name
+        for name in others
+        if measured.find(name) or annotated.find(name) or measured.symbol(name) not in ("", name)
+    }
     dosed = sorted(name for name, several in doses.items() if several and name not in drugs | genes)
     by_structure = keys.drugs(adata) is not None
     if not by_structure:

@@ -68,7 +68,8 @@ def grn(
         - `None`: co-expression only. All untrained targets get the same prediction then.
     targets
         Further genes to predict later, beside those in the labels. A trained target that is neither measured nor in the
-        prior counts as a stimulus, such as a cytokine, and is no node; name it here if it is a gene. An untrained target
+        prior counts as a stimulus, such as a cytokine, and is no node, unless it is an old symbol; name it here if it is a
+        gene. An untrained target
         is a gene; if it is not in the prior, its predicted effect is that of an average target.
     min_correlation
         Smallest absolute Pearson correlation of a co-expression edge.
@@ -139,11 +140,13 @@ def grn(
     if prior is not None:
         known, aliases = read_prior(prior, n_components).named_as_in(genes)
     by_name = GeneNames(genes if known is None else [*genes, *known.names], panel=genes)
-    present = {name: by_name.find(name, is_gene=name in named) or name for name in asked}
-    # a trained target that is neither measured nor in the prior may be a stimulus
+    symbols = {name: by_name.find(name, is_gene=name in named) or by_name.symbol(name) for name in asked}
+    present = {name: symbol or name for name, symbol in symbols.items()}
+    renamed = {name: symbol for name, symbol in sorted(present.items()) if name != symbol}
+    # a trained target that is neither measured, nor in the prior, nor an old symbol may be a stimulus
     trained = {present.get(name, name) for name in _targets(np.unique(labels[in_training]), keys)}
     asked, named = set(present.values()), {present.get(name, name) for name in named}
-    are_genes = asked if known is None else asked & {*known.names, *named} | asked - trained
+    are_genes = asked if known is None else asked & {*known.names, *named, *renamed.values()} | asked - trained
     unmeasured = sorted(are_genes - set(genes))
     nodes = np.array([*genes, *unmeasured], dtype=object)
     cell_types = (
@@ -157,7 +160,6 @@ def grn(
     twice = edges.duplicated(["source", "target"])
     without = sorted(asked - set(known.names)) if known is not None else sorted(asked)
     n_edges = {str(origin): int(n) for origin, n in edges["origin"].value_counts().items()}
-    renamed = {name: symbol for name, symbol in sorted(present.items()) if name != symbol}
     report = {
         "n_nodes": len(nodes),
         "n_edges": n_edges,
@@ -175,8 +177,8 @@ def grn(
     if known is not None:
         stored["target_embedding"] = {"names": known.names, "matrix": known.matrix, "origin": known.origin}
         if known.features is not None:
-            symbols = [aliases.get(name, name) for name in known.names]
-            features = known.features(list(known.names), symbols, sorted(asked))
+            own_names = [aliases.get(name, name) for name in known.names]
+            features = known.features(list(known.names), own_names, sorted(asked))
             stored["target_embedding"] |= {"features": features} if features.shape[1] else {}
     keys.write(adata)
     if known is not None and len(aliases) > len(genes) / 2:
@@ -203,6 +205,13 @@ def grn(
             f": `adata.var_names = adata.var[{column!r}]` before `pp.split`" if column else "",
         )
     elif known is not None and without:
+        alone = sorted(are_genes & trained & set(without) - set(genes))
+        if alone:
+            logger.warning(
+                "pp.grn: %s are genes, but neither measured nor in the prior: nothing is known of them but their own cells. Give "
+                "a prior that contains them.",
+                listed(alone),
+            )
         few = len(without) > len(asked) / 2
         logger.log(
             logging.WARNING if few else logging.INFO,

@@ -30,14 +30,23 @@ from unlasting.screen._chemistry import (
 )
 from unlasting.screen._constants import COUNTS_LAYER, PREDICTION_KEY, SPLIT_KEY, SPLITS, TEST, TRAIN, UNS_KEY, VAL
 from unlasting.screen._counts import counts_per_unit, find_screen_counts, is_counts, rounded_counts, screen_counts
-from unlasting.screen._doses import DOSE_UNITS, MICROMOLAR, from_micromolar, in_micromolar
+from unlasting.screen._doses import (
+    DOSE_UNITS,
+    MICROMOLAR,
+    assumed_unit,
+    canonical_unit,
+    doubts,
+    from_micromolar,
+    in_micromolar,
+    unit_in,
+)
 from unlasting.screen._files import use_plain_strings, writable, writable_table
 from unlasting.screen._keys import ScreenKeys, split_hash
 from unlasting.screen._labels import require_controls, require_perturbed, review_labels, target_by_guide, warn_of_labels
 from unlasting.screen._logging import listed, logger
 from unlasting.screen._perturbation import Perturbation, canonical_labels, nearest_name, parse_labels, split_label
 from unlasting.screen._scale import Scale
-from unlasting.screen._symbols import GeneNames, present_symbol, symbol_candidates
+from unlasting.screen._symbols import GeneNames, is_one_slip, present_symbol, symbol_candidates
 
 __all__ = [
     "COUNTS_LAYER",
@@ -58,13 +67,16 @@ __all__ = [
     "TRAIN",
     "UNS_KEY",
     "VAL",
+    "assumed_unit",
     "canonical_labels",
     "canonical_smiles",
+    "canonical_unit",
     "check_cells",
     "check_genes",
     "check_log_normalised",
     "compared_by",
     "counts_per_unit",
+    "doubts",
     "expression",
     "find_screen_counts",
     "from_micromolar",
@@ -73,6 +85,7 @@ __all__ = [
     "integer_counts",
     "is_counts",
     "is_in_memory",
+    "is_one_slip",
     "listed",
     "logger",
     "morgan_counts",
@@ -100,6 +113,7 @@ __all__ = [
     "symbol_candidates",
     "tanimoto_similarity",
     "target_by_guide",
+    "unit_in",
     "use_one_index_width",
     "use_plain_strings",
     "warn_of_labels",

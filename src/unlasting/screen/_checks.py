@@ -69,24 +69,7 @@ def require_column(adata: AnnData, column: str, argument: str) -> None:
 
 
 def check_cells(adata: AnnData, argument: str = "adata", *, writable: bool = False) -> None:
-    """Refuse an object without cells, or with repeated cell or gene names.
-
-    Parameters
-    ----------
-    adata
-        The object.
-    argument
-        Its name in messages.
-    writable
-        Refuse views, too.
-
-    Raises
-    ------
-    TypeError
-        If it is not an AnnData.
-    ValueError
-        If it is empty, a view, or has repeated names.
-    """
+    """Refuse an object without cells, or with repeated cell or gene names; a view too if it is to be `writable`."""
     from anndata import AnnData  # takes a second, which the names of options need not wait for
 
     if not isinstance(adata, AnnData):
@@ -104,13 +87,7 @@ def check_cells(adata: AnnData, argument: str = "adata", *, writable: bool = Fal
 
 
 def check_genes(adata: AnnData, var_names: Sequence[str]) -> None:
-    """Refuse cells without the model's genes, or with these in another order.
-
-    Raises
-    ------
-    ValueError
-        If genes are missing, or in another order.
-    """
+    """Refuse cells without the model's genes, or with these in another order."""
     if adata.n_vars == len(var_names) and np.array_equal(np.asarray(adata.var_names), np.asarray(var_names)):
         return
     missing = [name for name in var_names if name not in set(adata.var_names)]
@@ -131,24 +108,7 @@ def is_in_memory(matrix: Any) -> bool:
 
 
 def expression(adata: AnnData, layer: str | None = None, *, in_memory: bool = False) -> Any:
-    """Get a real matrix, shape `(n_cells, n_genes)`.
-
-    Parameters
-    ----------
-    adata
-        The cells.
-    layer
-        Layer name; `X` by default.
-    in_memory
-        Refuse a matrix on disk.
-
-    Raises
-    ------
-    KeyError
-        If the layer is missing.
-    ValueError
-        If the matrix is missing, on disk, or contains no real numbers.
-    """
+    """Get a real matrix, shape `(n_cells, n_genes)`: a layer or `X`; refuse one on disk with `in_memory`."""
     if layer is not None and layer not in adata.layers:
         raise MissingKeyError(
             f"`layer` is {layer!r}, but `adata.layers` has only {list(adata.layers)}."
@@ -176,20 +136,7 @@ def use_one_index_width(matrix: Any) -> None:
 
 
 def check_log_normalised(matrix: Any, origin: str = "The expression matrix") -> None:
-    """Refuse values other than log-transformed normalised counts.
-
-    Parameters
-    ----------
-    matrix
-        Expression, shape `(n_cells, n_genes)`; on disk it is read in blocks.
-    origin
-        Matrix name in messages.
-
-    Raises
-    ------
-    ValueError
-        If values are missing, infinite, negative, only zeros, integers like raw counts, or too large for logarithms.
-    """
+    """Refuse values other than log-transformed normalised counts; a matrix on disk is read in blocks."""
     only_zeros = only_integers = True
     largest = 0.0
     for values in _values(matrix):
@@ -217,13 +164,7 @@ def check_log_normalised(matrix: Any, origin: str = "The expression matrix") -> 
 
 
 def integer_counts(adata: AnnData) -> sparse.csr_matrix:
-    """Get the raw counts in `X`, shape `(n_cells, n_genes)`, float32.
-
-    Raises
-    ------
-    ValueError
-        If `X` is on disk, or contains values other than integers from zero on.
-    """
+    """Get the raw counts in `X`, shape `(n_cells, n_genes)`, float32."""
     matrix = expression(adata, in_memory=True)
     # scipy has no sparse matrix of half precision
     counts = sparse.csr_matrix(matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix)

@@ -20,13 +20,7 @@ _SALT_FORMERS = "Li,Na,K,Rb,Cs,Mg,Ca,Sr,Ba"
 
 
 def require_rdkit() -> Any:
-    """Import RDKit.
-
-    Raises
-    ------
-    ImportError
-        If it is not installed.
-    """
+    """Import RDKit."""
     try:
         from rdkit import Chem
     except ImportError as error:
@@ -43,18 +37,6 @@ def canonical_smiles(smiles: str) -> str:
     Salts and solvents are stripped (the largest fragment with carbon is kept), and charges are neutralised by adding or
     removing protons. A molecule without carbon, such as arsenic trioxide, stays whole. Stereochemistry and isotopes are
     kept; tautomers are different molecules.
-
-    Parameters
-    ----------
-    smiles
-        Any valid SMILES.
-
-    Raises
-    ------
-    ImportError
-        If RDKit is not installed.
-    ValueError
-        If it is no SMILES.
     """
     chem = require_rdkit()
     from rdkit import rdBase
@@ -110,15 +92,8 @@ def tanimoto_similarity(smiles: Sequence[str]) -> np.ndarray:
 def compared_by(embedding: np.ndarray, kind: str) -> np.ndarray:
     """Get rows whose dot products are molecular similarities, shape `(n_molecules, n_features)`.
 
-    Fingerprints are compared by present substructures, not by their counts: these are large for small substructures
-    in nearly all drugs.
-
-    Parameters
-    ----------
-    embedding
-        Unit rows, shape `(n_molecules, n_features)`.
-    kind
-        Embedding kind, like in :func:`unlasting.pp.molecules`.
+    `embedding` has unit rows; `kind` is as in :func:`unlasting.pp.molecules`. Fingerprints are compared by present
+    substructures, not by their counts: these are large for small substructures in nearly all drugs.
     """
     if kind != "morgan":
         return embedding
@@ -145,24 +120,11 @@ def murcko_scaffold(smiles: str) -> str:
 def smiles_by_name(
     labels: Iterable[object], smiles: Iterable[object], *, control: str = "control", delimiter: str = "+"
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Find the SMILES for each part in the labels.
+    """Find the SMILES for each part in the labels, from one label and one SMILES per cell.
 
     In a combination, SMILES are separated by `..` in label order, and empty for genes. They are not needed if all its
-    drugs have SMILES in other cells.
-
-    Parameters
-    ----------
-    labels, smiles
-        Label and SMILES per cell, shape `(n_cells,)`. SMILES beside controls are ignored.
-    control
-        Control label.
-    delimiter
-        Separator between parts.
-
-    Returns
-    -------
-    The distinct SMILES for each part, as written: one empty text if the column is empty there, and nothing if values are
-    missing. And the faults: combinations with ambiguous SMILES.
+    drugs have SMILES in other cells. Returns the distinct SMILES for each part, as written: one empty text if the column is
+    empty there, and nothing if values are missing. And the faults: combinations with ambiguous SMILES.
     """
     found: dict[str, set[str]] = {}
     unclear = []

@@ -83,11 +83,6 @@ class ScreenKeys:
         """Read the recorded keys, and add those given.
 
         A key that is neither recorded nor given has its default. `None` counts as not given.
-
-        Raises
-        ------
-        ValueError
-            If a given key differs from the recorded one.
         """
         recorded, given = _recorded(adata), not_none(**given)
         if "dose_unit" in given:
@@ -151,11 +146,6 @@ class ScreenKeys:
         """Get the values in a key's column, such as `"perturbation_key"`, shape `(n_cells,)`; `None` if missing.
 
         Other control labels are replaced by the first, also within combinations.
-
-        Raises
-        ------
-        KeyError
-            If `obs` has no such column.
         """
         key = getattr(self, argument)
         if key not in adata.obs:
@@ -189,15 +179,7 @@ class ScreenKeys:
         return {"control": self.control, "delimiter": self.delimiter}
 
     def perturbations(self, adata: AnnData) -> np.ndarray:
-        """Get perturbations with doses per cell, shape `(n_cells,)`; equal ones are the same object.
-
-        Raises
-        ------
-        KeyError
-            If `obs` lacks a column.
-        ValueError
-            If a label is missing, a label or a dose cannot be read, or a drug has no dose.
-        """
+        """Get perturbations with doses per cell, shape `(n_cells,)`; equal ones are the same object."""
         labels = self.column(adata, "perturbation_key")
         missing = [row for row, label in enumerate(labels) if label is None]
         if missing:
@@ -245,15 +227,7 @@ class ScreenKeys:
         return np.array([converted[dose] for dose in doses], dtype=object)
 
     def labels(self, adata: AnnData) -> np.ndarray:
-        """Get canonical perturbation labels per cell, without drugs at dose 0, shape `(n_cells,)`.
-
-        Raises
-        ------
-        KeyError
-            If `obs` lacks a column.
-        ValueError
-            If a label or a dose cannot be read, or no cell is a control.
-        """
+        """Get canonical perturbation labels per cell, without drugs at dose 0, shape `(n_cells,)`."""
         labels = _written(self.perturbations(adata), lambda p: p.label(**self.grammar))
         if not (labels == self.control).any():
             if "generated" in adata.uns.get(UNS_KEY, {}):
@@ -281,26 +255,11 @@ class ScreenKeys:
 
         One part for each target in the canonical label: `0.1` for one drug, `1+0.5` for two, `+0.5` for a gene and a
         drug. Empty for controls, gene targets and stimuli, and for all cells without a `dose_key`.
-
-        Raises
-        ------
-        KeyError
-            If `obs` lacks a column.
-        ValueError
-            If a label or a dose cannot be read, or a drug has no dose.
         """
         return _written(self.perturbations(adata), Perturbation.dose_text)
 
     def smiles(self, adata: AnnData) -> dict[str, str]:
-        """Get SMILES by drug name, from the `smiles_key` column; none without this key.
-
-        Raises
-        ------
-        KeyError
-            If `obs` lacks a column.
-        ValueError
-            If a combination has ambiguous SMILES.
-        """
+        """Get SMILES by drug name, from the `smiles_key` column; none without this key."""
         if self.smiles_key is None:
             return {}
         columns = (self.column(adata, argument) for argument in ("perturbation_key", "smiles_key"))
@@ -350,13 +309,7 @@ class ScreenKeys:
         )
 
     def split(self, adata: AnnData) -> np.ndarray | None:
-        """Get `train`, `val` or `test` for each cell, or `None` without a split column.
-
-        Raises
-        ------
-        ValueError
-            If the column contains other values.
-        """
+        """Get `train`, `val` or `test` for each cell, or `None` without a split column."""
         if self.split_key not in adata.obs:
             return None
         split = self.column(adata, "split_key").astype(str).astype(object)

@@ -13,7 +13,7 @@ from unlasting.screen._constants import UNS_KEY
 from unlasting.screen._doses import doubts
 from unlasting.screen._logging import listed, logger
 from unlasting.screen._perturbation import parse_labels
-from unlasting.screen._symbols import GeneNames, is_distinct, present_symbol, symbol_candidates, was_symbol
+from unlasting.screen._symbols import GeneNames, symbol_candidates, was_symbol
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -180,7 +180,7 @@ def _other_names(names: Sequence[str], genes: set[str], replaced: str) -> list[s
     found: dict[str, str] = {}
     unclear, guessed = [], []
     for name in names:
-        gene = panel.find(name) or (present_symbol(name) if panel.is_murine or is_distinct(name) else "")
+        gene = panel.find(name) or panel.symbol(name)
         meant = symbol_candidates(name)
         if gene and gene != name and (gene in genes or not (was_symbol(name) or gene.casefold() == name.casefold())):
             found[name] = gene

@@ -75,12 +75,6 @@ class Perturbation:
         Returns
         -------
         The perturbation, independent of target order. A drug at dose 0 is left out.
-
-        Raises
-        ------
-        ValueError
-            If the label is missing, a part is empty, a target is repeated, a dose is no number from zero on, or the
-            doses match neither drugs nor parts.
         """
         parts = split_label(label, control=control, delimiter=delimiter)
         targets = [part for part in parts if part not in (control, GEARS_CONTROL_PART)] if len(parts) > 1 else parts
@@ -117,13 +111,7 @@ class Perturbation:
 
 
 def split_label(label: object, *, control: str = "control", delimiter: str = "+") -> list[str]:
-    """Get the ordered parts; none for the control.
-
-    Raises
-    ------
-    ValueError
-        If the label is missing or a part is empty.
-    """
+    """Get the ordered parts; none for the control."""
     if label is None or label != label:
         raise ValueError(
             "A cell has no perturbation label (missing value). "
@@ -164,28 +152,7 @@ def _number(text: str, name: str) -> float | None:
 def parse_labels(
     labels: Iterable[object], *, control: str = "control", delimiter: str = "+", argument: str = "perturbation_key"
 ) -> dict[object, Perturbation]:
-    """Parse every distinct label and report all faulty ones at once.
-
-    Parameters
-    ----------
-    labels
-        Labels in any order, with repeats.
-    control
-        Control label.
-    delimiter
-        Separator between targets.
-    argument
-        The user's argument, for the error message.
-
-    Returns
-    -------
-    One perturbation for every distinct label, in order of first appearance.
-
-    Raises
-    ------
-    ValueError
-        If any label cannot be read.
-    """
+    """Parse every distinct label, in order of first appearance, and report all faulty ones of `argument` at once."""
     parsed: dict[object, Perturbation] = {}
     faults: list[str] = []
     for label in dict.fromkeys(labels):

@@ -29,13 +29,7 @@ _FINITE: Final = 100.0
 
 @dataclass(frozen=True)
 class Scale:
-    """Totals of `expm1` over the genes, in cells of one normalisation.
-
-    Parameters
-    ----------
-    low, median, high
-        The 1 %, 50 % and 99 % quantiles over cells.
-    """
+    """Totals of `expm1` over the genes, in cells of one normalisation: their 1 %, 50 % and 99 % quantiles over cells."""
 
     low: float
     median: float
@@ -43,15 +37,7 @@ class Scale:
 
     @classmethod
     def measure(cls, matrix: Any, rows: np.ndarray) -> Self | None:
-        """Measure at most 1,000 of the rows, evenly spaced; `None` without a cell that expresses a gene.
-
-        Parameters
-        ----------
-        matrix
-            Log-normalised values, shape `(n_cells, n_genes)`, also on disk.
-        rows
-            Sorted rows.
-        """
+        """Measure at most 1,000 of the sorted rows, evenly spaced; `None` without a cell that expresses a gene."""
         rows = (
             rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _N_CELLS)).astype(int))] if len(rows) else rows
         )
@@ -75,21 +61,8 @@ class Scale:
     def check(self, matrix: Any, rows: np.ndarray, argument: str, fix: str, *, predicted: bool = False) -> None:
         """Refuse cells on another scale; where the difference may be biological, log a warning.
 
-        Parameters
-        ----------
-        matrix, rows
-            The cells, as in :meth:`measure`.
-        argument
-            Their name in messages.
-        fix
-            The preferred way out, as a sentence.
-        predicted
-            Whether these are predictions, which need not keep the total of measured cells, and may be averages.
-
-        Raises
-        ------
-        ValueError
-            If the median total is far from those of the training controls.
+        `fix` is the preferred way out, as a sentence. Predictions (`predicted`) need not keep the total of measured cells, and may
+        be averages.
         """
         found = Scale.measure(matrix, rows)
         if found is None:

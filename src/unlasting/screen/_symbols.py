@@ -133,9 +133,12 @@ class GeneNames:
         """
         if name in self.known:
             return name
-        if not is_gene and not (self.are_genes and (self.is_murine or is_distinct(name))):
-            return ""
-        return self._by_symbol.get(present_symbol(name), "")
+        return self._by_symbol.get(present_symbol(name) if is_gene else self.symbol(name), "")
+
+    def symbol(self, name: str) -> str:
+        """Get the present human symbol of a name that is a gene beside this panel; empty otherwise."""
+        is_read = self.are_genes and (self.is_murine or is_distinct(name))
+        return present_symbol(name) if is_read else ""
 
     def hint(self, name: str) -> str:
         """Suggest the intended gene as the end to an error message: another spelling, or one slip of the pen."""

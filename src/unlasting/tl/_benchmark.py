@@ -15,8 +15,8 @@ from unlasting.screen import Condition, ScreenKeys, logger
 from unlasting.tl._evaluate import check_reference, evaluate_all, fit_all
 from unlasting.tl._protocol import GENE_SETS, METRICS, NO_EFFECT, Protocol
 from unlasting.tl._screen import Screen, store
-from unlasting.tl._significance import holm
 from unlasting.tl._tables import CONDITION, DIFFERENCE, TERMS, summary_table
+from unlasting.tl._uncertainty import holm
 
 if TYPE_CHECKING:
     from anndata import AnnData

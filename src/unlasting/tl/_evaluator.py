@@ -17,7 +17,7 @@ from unlasting.tl._comparison import CONTROLS, Comparison, compares_conditions
 from unlasting.tl._differential import Moments, differential, top_genes
 from unlasting.tl._protocol import ALL, FLOOR, LEVEL, NO_EFFECT, OBSERVED, Protocol
 from unlasting.tl._screen import Screen
-from unlasting.tl._significance import false_positive_test, permutation_test
+from unlasting.tl._uncertainty import false_positive_test, permutation_test
 
 MIN_DE_CELLS = 10
 """Fewest training cells that choose DE genes; below, one third of the test cells does."""

@@ -13,9 +13,8 @@ from unlasting.metrics import Metric
 from unlasting.screen import Condition
 from unlasting.tl._comparison import compares_conditions
 from unlasting.tl._evaluator import ConditionResult
-from unlasting.tl._intervals import difference_interval, leave_one_out, score_interval
 from unlasting.tl._protocol import ALL, FLOOR, LEVEL, NO_EFFECT, OBSERVED
-from unlasting.tl._significance import holm
+from unlasting.tl._uncertainty import difference_interval, holm, leave_one_out, score_interval
 
 TERMS = ["value", "floor", "no_effect"]
 CONDITION = ["condition", "cell_type", "dose"]
