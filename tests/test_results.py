@@ -61,3 +61,65 @@ def test_best_scores_are_bold_and_ranks_that_differ_are_named(vcc2026: Any) -> N
     lines = vcc2026.overview(silent).splitlines()
     assert lines[2] == "| a | (0.100) / (0.100) / 0.00 |"
     assert lines[8] == "| conditions with a signal | 0 of 5 |"
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "quality"))
+    yield importlib.import_module("rows_tables")
+    for name in ("rows_tables", "vcc2026", "run", "drugs"):
+        sys.modules.pop(name, None)
+
+
+def test_the_tables_of_the_rows_come_from_their_files(tables: Any) -> None:
+    assert {tables.source_name(row) for row in tables.QUESTIONS} == set(tables.stored("scores")["row"])
+    assert tables.place("scores").with_suffix(".md").read_text(encoding="utf-8") == tables.report()
+    assert "results/rows.md" in (ROOT / "docs" / "guide" / "results.md").read_text(encoding="utf-8")
+
+
+def test_rows_weigh_conditions_and_fill_gaps_as_described(tables: Any) -> None:
+    """Scores with a floor of 1 and no effect at 3: a value of 2 is a score of .5."""
+    values = {
+        ("N1", "a", "A"): {"unlasting": 2.0, "zero-aware mean shift": 2.5, "linear": 1.5},
+        ("N1", "a", "TMSB4X"): {"unlasting": 1.0, "zero-aware mean shift": 3.0},
+        ("K2", "x", "I"): {"unlasting": 2.0, "zero-aware mean shift": 3.0},
+        ("K2", "y", "I"): {"unlasting": 1.0, "zero-aware mean shift": 3.0},
+    }
+    rows = [
+        {"row": row, "unit": unit, "condition": condition, "cell_type": "", "dose": "", "predictor": predictor,
+         "gene_set": gene_set, "metric": metric, "value": value, "floor": 1.0, "no_effect": 3.0}
+        for (row, unit, condition), found in values.items()
+        for predictor, value in {**found, "no effect": 3.0}.items()
+        for metric in tables.DISTANCES
+        for gene_set in ("all", "de20")
+    ]  # fmt: skip
+    scores = pd.DataFrame(rows)
+    large = (scores["row"] == "K2") & (scores["unit"] == "y")
+    scores.loc[large, ["value", "floor", "no_effect"]] *= 100
+    picked = {("N1", "a"): "linear", ("K2", "x"): "no effect", ("K2", "y"): "zero-aware mean shift"}
+    choices = pd.DataFrame([(*key, name, m) for key, name in picked.items() for m in tables.DISTANCES])
+    choices.columns = ["row", "unit", "predictor", "metric"]
+    lines = tables.summary(scores, choices).set_index(["row", "metric"])
+    assert set(lines.index.get_level_values("row")) == {"N1", "N2", "K2"}
+    first, without, subsets = (lines.loc[row, "e_distance"] for row in ("N1", "N2", "K2"))
+    assert first["ours"] == pytest.approx(0.25)
+    assert first["n"] == 2
+    assert without["n"] == 1
+    assert without["ours"] == pytest.approx(0.5)
+    # "linear" is missing for one condition, where the fallback has no effect: (.25 + 1) / 2
+    assert first["values"]["linear"] == first["values"]["selector"] == pytest.approx(0.625)
+    # subsets count the same, however large their distances
+    assert subsets["ours"] == pytest.approx(0.25)
+    assert subsets["values"]["selector"] == pytest.approx(1.0)
+    single = tables.best_single(lines.reset_index())
+    assert single == {"e_distance": "linear", "emd": "linear"}
+    rules = tables.rules_table(lines.reset_index()).splitlines()
+    assert rules[-1] == "| (d) score with its interval above 1 | none | none | none |"
+
+
+def test_slopes_and_shares_are_ratios_of_sums(tables: Any) -> None:
+    terms = {"product": [1.0, 3.0], "predicted": [2.0, 6.0], "true": [1.0, 1.0], "noise": [0.1, 0.3]}
+    slope = tables.sizes_table(pd.DataFrame({"row": "P1", **terms})).splitlines()[2]
+    assert slope == "| P1 | 2 | 0.50 [0.50, 0.50] | 1.00 | 20.00 |"
+    shares = {"n_trained": 1, "predictor": "p", "product": [1.0, 1.5], "true": [2.0, 2.0]}
+    assert tables.transfer_table(pd.DataFrame(shares)).splitlines()[2] == "| 1 | 0.62 (0.50) |"

@@ -295,17 +295,26 @@ def test_nearest_target_or_nothing_chooses_the_threshold_that_leaves_out_best():
         total = 0.0
         for i, a in enumerate(angle):
             for one, other in ((f"A{i}", f"B{i}"), (f"B{i}", f"A{i}")):
-                given = cells[other] if np.cos(a) >= threshold else cells["control"]
+                given = cells[other] if np.cos(a) > threshold else cells["control"]
                 total += e_distance(given, cells[one], unbiased=True)
         return total
 
     threshold = fitted.threshold("")
-    assert np.cos(angle)[angle > 0.8].max() < threshold < np.cos(angle)[angle < 0.8].min()
-    assert error(threshold) == min(error(t) for t in (-1.0, *np.cos(angle) + 1e-9, 2.0))
+    assert threshold == pytest.approx(np.cos(angle)[angle > 0.8].max())
+    assert error(threshold + 1e-9) == min(error(t) for t in (-1.0, *np.cos(angle) + 1e-9, 2.0))
     _same_cells(fitted.predict("A0", 100), cells["B0"].astype(np.float32))
     _same_cells(fitted.predict("A7", 100), cells["control"].astype(np.float32))
-    without = NearestTargetOrNothing().fit(_similar_screen(informative=False))
-    assert without.threshold("") == np.inf
+    # where no trained pair is worth copying, only a more similar one is
+    adata = _similar_screen(informative=False)
+    without = NearestTargetOrNothing().fit(adata)
+    assert without.threshold("") == pytest.approx(np.cos(angle).max())
+    controls = adata.X[np.flatnonzero(adata.obs["perturbation"] == "control")].astype(np.float32)
+    _same_cells(without.predict("A0", 100), controls)
+    stored = adata.uns["unlasting"]["target_embedding"]
+    stored["names"] = np.append(stored["names"], "twin")
+    stored["matrix"] = np.vstack([stored["matrix"], stored["matrix"][2]])
+    twin = NearestTargetOrNothing().fit(adata).predict("twin", 100)
+    _same_cells(twin, adata.X[np.flatnonzero(adata.obs["perturbation"] == stored["names"][2])].astype(np.float32))
 
 
 # -- laws of all baselines

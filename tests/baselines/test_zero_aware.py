@@ -189,3 +189,23 @@ def test_zero_aware_ridge_is_ridge_on_the_prior(large):
     _check(large, ZeroAwareRidge().fit(large), "gene7", expected)
     with pytest.raises(NoPrediction, match="does not know gene1"):
         ZeroAwareRidge().fit(large).predict(Condition("gene1"), 5)
+
+
+def test_the_ridge_penalty_suits_mean_changes_and_not_rare_genes():
+    """Four frequent genes follow the prior; 200 rare genes change at random by as much in log-odds, but not in the mean."""
+    rng = np.random.default_rng(6)
+    features, weights = rng.normal(0, 1, (13, 2)), np.array([[1.5, -1.5, 0.0, 0.0], [0.0, 0.0, 1.5, -1.5]])
+    parts, labels = [], []
+    for name in ("control", *(f"T{i}" for i in range(12))):
+        frequent = np.zeros(4) if name == "control" else features[int(name[1:])] @ weights
+        rare = np.full(200, -4.0) if name == "control" else rng.normal(-4, 2, 200)
+        parts.append(_cells(rng, expit(np.append(frequent, rare)), np.append(np.full(4, 6.0), np.ones(200)), 200))
+        labels += [name] * 200
+    obs = pd.DataFrame({"perturbation": labels}, index=[f"cell{i}" for i in range(len(labels))])
+    adata = AnnData(np.vstack(parts).astype(np.float32), obs=obs)
+    names = np.array([f"T{i}" for i in range(13)], dtype=object)
+    adata.uns["unlasting"] = {"target_embedding": {"names": names, "matrix": features}}
+    cells = ZeroAwareRidge().fit(adata).predict("T12", 200)
+    expected = expit(features[12] @ weights)
+    assert np.abs(expected - 0.5).max() > 0.25
+    np.testing.assert_allclose((cells > 0).mean(axis=0)[:4], expected, atol=0.12)

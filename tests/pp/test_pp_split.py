@@ -174,6 +174,30 @@ def test_unseen_cell_types_keep_their_controls_and_their_shots() -> None:
     assert shots["perturbation"].value_counts().to_dict() == {"A": 4, "B": 4}
 
 
+def test_validation_never_leaves_a_single_trained_cell_type(caplog, monkeypatch) -> None:
+    monkeypatch.setattr("unlasting.screen._logging.logger.propagate", True)
+    for n_types, from_cells in {2: True, 3: True, 4: False}.items():
+        adata = screen({"control": 30, "A": 20, "B": 40}, cell_types=n_types)
+        caplog.clear()
+        pp.split(adata, "unseen_cell_type", cell_type_key="kind", test="type0", val_fraction=0.1)
+        assert any("fewer than two cell types" in text for text in caplog.messages) == from_cells
+        perturbed = adata.obs[adata.obs["perturbation"] != "control"]
+        assert set(adata.obs.loc[adata.obs["perturbation"] == "control", "unlasting_split"]) == {"train"}
+        counts = perturbed.groupby(["kind", "perturbation", "unlasting_split"], observed=True).size().to_dict()
+        trained = [f"type{i}" for i in range(1, n_types)]
+        if from_cells:
+            validated = {(kind, label, "val"): n for kind in trained for label, n in (("A", 2), ("B", 4))}
+            assert {key: n for key, n in counts.items() if key[2] == "val"} == validated
+            assert {key[0] for key in counts if key[2] == "train"} == set(trained)
+        else:
+            assert len({key[0] for key in counts if key[2] == "train"}) == 2
+    adata = screen({"control": 30, "A": 20}, cell_types=3)
+    pp.split(adata, "unseen_cell_type", cell_type_key="kind", test="type0", val="type1")
+    assert set(
+        adata.obs.loc[(adata.obs["kind"] == "type1") & (adata.obs["perturbation"] == "A"), "unlasting_split"]
+    ) == {"val"}
+
+
 def test_a_cell_type_without_controls_is_not_drawn() -> None:
     adata = screen({"control": 20, "A": 20}, cell_types=4)
     adata = adata[(adata.obs["kind"] != "type0") | (adata.obs["perturbation"] != "control")].copy()

@@ -60,6 +60,10 @@ def test_the_interval_of_a_mean_has_its_known_width():
     half = 1.96 * values.std() / np.sqrt(60)
     assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    # equal seeds draw equal conditions, so that a lower level always gives a narrower interval
+    at_90 = score_interval(_mean, values, 0, level=0.9)
+    assert at_90.high == pytest.approx(values.mean() + 1.645 / 1.96 * half, abs=0.1 * half)
+    assert found.low < at_90.low < at_90.high < found.high
 
 
 def test_one_condition_has_no_interval_and_none_to_leave_out():

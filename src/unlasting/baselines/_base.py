@@ -145,8 +145,10 @@ class ZeroAware(Baseline):
         return effects
 
 
-def embedding_of(adata: AnnData, given: pd.DataFrame | None) -> pd.DataFrame | None:
+def embedding_of(adata: AnnData, given: pd.DataFrame | None, training: TrainingCells) -> pd.DataFrame | None:
     """Get the target embedding, names as its index: the given one, or that from `pp.grn` and `pp.molecules`.
+
+    The latter is read once for all baselines that share their training cells.
 
     Raises
     ------
@@ -160,6 +162,13 @@ def embedding_of(adata: AnnData, given: pd.DataFrame | None) -> pd.DataFrame | N
         if not np.isfinite(given.to_numpy(dtype=np.float64)).all():
             raise ValueError("`embedding` holds missing or infinite values. Remove or replace these rows.")
         return given
+    if not training.has_embedding:
+        training.embedding, training.has_embedding = _stored_embedding(adata), True
+    return training.embedding
+
+
+def _stored_embedding(adata: AnnData) -> pd.DataFrame | None:
+    """Read the embedding from `pp.grn` and `pp.molecules`."""
     stored = adata.uns.get(UNS_KEY, {})
     blocks = []
     if "target_embedding" in stored:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from sklearn.linear_model import RidgeCV
+from sklearn.linear_model import Ridge, RidgeCV
 
 from unlasting.baselines._base import Baseline, Shift, ZeroAware, embedding_of, rows_of, side_by_side
 from unlasting.baselines._protocol import NoPrediction
@@ -17,32 +17,38 @@ MIN_TARGETS = 3
 
 
 class _Ridge(Baseline):
-    """Ridge regression on a target embedding, the penalty chosen by leaving out each trained perturbation."""
+    """Ridge regression on a target embedding.
+
+    The penalty is chosen by leaving out each trained perturbation, for the error in mean changes.
+    """
 
     embedding_: pd.DataFrame | None
-    _maps: dict[str, list[RidgeCV]]
+    _maps: dict[str, list[Ridge]]
 
     def _predicted(self, condition: Condition, effects: Effects) -> np.ndarray:
         """Predict the effects, each row by its own map."""
         features = rows_of(self.embedding_, self.training_.targets(condition.perturbation))
         if condition.cell_type not in self._maps:
-            known, found = self._known(effects)
-            rows = np.array(found).reshape(len(found), -1, len(self.training_.genes)).swapaxes(0, 1)
-            self._maps[condition.cell_type] = [RidgeCV(alphas=PENALTIES).fit(known, row) for row in rows]
+            known = self._known(effects)
+            changes = self.training_.effects(condition.cell_type)
+            embedded = np.array(list(known.values()))
+            penalty = RidgeCV(alphas=PENALTIES).fit(embedded, np.array([changes[key] for key in known])).alpha_
+            found = np.array([effects[key] for key in known])
+            rows = found.reshape(len(found), -1, len(self.training_.genes)).swapaxes(0, 1)
+            self._maps[condition.cell_type] = [Ridge(alpha=penalty).fit(embedded, row) for row in rows]
         return np.concatenate([ridge.predict(features[None, :]) for ridge in self._maps[condition.cell_type]])
 
-    def _known(self, effects: Effects) -> tuple[np.ndarray, list[np.ndarray]]:
+    def _known(self, effects: Effects) -> dict[tuple[str, str], np.ndarray]:
         """Embed the trained perturbations with known targets."""
-        features, found = [], []
-        for (perturbation, _), effect in effects.items():
+        found = {}
+        for perturbation, dose in effects:
             try:
-                features.append(rows_of(self.embedding_, self.training_.targets(perturbation)))
+                found[perturbation, dose] = rows_of(self.embedding_, self.training_.targets(perturbation))
             except NoPrediction:
                 continue
-            found.append(effect)
-        if len(features) < MIN_TARGETS:
+        if len(found) < MIN_TARGETS:
             raise NoPrediction(f"fewer than {MIN_TARGETS} perturbations with known targets are trained")
-        return np.array(features), found
+        return found
 
 
 class Linear(_Ridge, Shift):
@@ -67,7 +73,7 @@ class Linear(_Ridge, Shift):
         self.n_components = n_components
 
     def _learn(self, adata: AnnData) -> None:
-        self.embedding_ = embedding_of(adata, self.embedding)
+        self.embedding_ = embedding_of(adata, self.embedding, self.training_)
         if self.embedding is None:
             known = [] if self.embedding_ is None else [self.embedding_]
             self.embedding_ = side_by_side([self._loadings(), *known])
@@ -97,7 +103,7 @@ class ZeroAwareRidge(_Ridge, ZeroAware):
         self.embedding = embedding
 
     def _learn(self, adata: AnnData) -> None:
-        self.embedding_ = embedding_of(adata, self.embedding)
+        self.embedding_ = embedding_of(adata, self.embedding, self.training_)
         self._maps = {}
 
     def _effects(self, condition: Condition) -> np.ndarray:

@@ -25,8 +25,9 @@ class TargetSimilarity(Baseline):
         self.embedding = embedding
 
     def _learn(self, adata: AnnData) -> None:
-        self.embedding_ = embedding_of(adata, self.embedding)
+        self.embedding_ = embedding_of(adata, self.embedding, self.training_)
         self._thresholds: dict[str, float] = {}
+        self._unit_rows: dict[str, np.ndarray] = {}
 
     def _nearest(self, condition: Condition, others: Iterable[Condition]) -> tuple[Condition, float]:
         """Find the most similar other perturbation, at the nearest dose, and its similarity.
@@ -41,18 +42,21 @@ class TargetSimilarity(Baseline):
         for other in others:
             if other.perturbation != condition.perturbation:
                 try:
-                    similarity[other] = float(wanted @ self._unit_row(other))
+                    similarity[other] = round(float(wanted @ self._unit_row(other)), 10)  # hides rounding
                 except NoPrediction:
                     continue
         if not similarity:
             raise NoPrediction("no other perturbation with known targets is trained in this cell type")
-        # ten digits hide rounding; ties go to the nearest dose, then by name
-        found = min(similarity, key=lambda c: (-round(similarity[c], 10), dose_distance(condition, c), c))
+        # ties go to the nearest dose, then by name
+        found = min(similarity, key=lambda c: (-similarity[c], dose_distance(condition, c), c))
         return found, similarity[found]
 
     def _unit_row(self, condition: Condition) -> np.ndarray:
-        row = rows_of(self.embedding_, self.training_.targets(condition.perturbation))
-        return row / (np.linalg.norm(row) or 1.0)
+        name = condition.perturbation
+        if name not in self._unit_rows:
+            row = rows_of(self.embedding_, self.training_.targets(name))
+            self._unit_rows[name] = row / (np.linalg.norm(row) or 1.0)
+        return self._unit_rows[name]
 
 
 class NearestTarget(TargetSimilarity):
@@ -94,7 +98,8 @@ class ZeroAwareNearestTarget(ZeroAware, TargetSimilarity):
 class NearestTargetOrNothing(TargetSimilarity):
     """Cells of the most similar trained perturbation if it is similar enough, else control cells.
 
-    The threshold minimises the summed E-distances when each trained perturbation is left out in turn.
+    The threshold is the smallest that minimises the summed E-distances when each trained perturbation is left out in
+    turn. Targets more similar than all trained pairs are therefore always copied.
 
     Parameters
     ----------
@@ -108,10 +113,10 @@ class NearestTargetOrNothing(TargetSimilarity):
         trained = self.training_.perturbed_in(condition.cell_type)
         controls = self.training_.controls(condition.cell_type)
         found, similarity = self._nearest(condition, trained)
-        return self.training_.perturbed[found] if similarity >= self.threshold(condition.cell_type) else controls
+        return self.training_.perturbed[found] if similarity > self.threshold(condition.cell_type) else controls
 
     def threshold(self, cell_type: str) -> float:
-        """Choose the smallest similarity at which the nearest target is used.
+        """Choose the similarity above which the nearest target is used.
 
         Parameters
         ----------
@@ -120,7 +125,7 @@ class NearestTargetOrNothing(TargetSimilarity):
 
         Returns
         -------
-        The threshold; infinite if control cells are always better.
+        The threshold; infinite without trained pairs.
         """
         if cell_type not in self._thresholds:
             trained = self.training_.perturbed_in(cell_type)
@@ -143,12 +148,9 @@ class NearestTargetOrNothing(TargetSimilarity):
 
 
 def best_threshold(found: list[tuple[float, float]]) -> float:
-    """Find the similarity threshold with the largest total gain from pairs (similarity, gain)."""
-    ordered = sorted(found, reverse=True)
-    best, threshold, total = 0.0, np.inf, 0.0
-    for i, (similarity, gain) in enumerate(ordered):
-        total += gain
-        following = ordered[i + 1][0] if i + 1 < len(ordered) else -np.inf
-        if following < similarity and total > best:
-            best, threshold = total, (similarity + following) / 2
-    return threshold
+    """Find the smallest threshold with the largest total gain from pairs (similarity, gain) above it."""
+    if not found:
+        return np.inf
+    thresholds = sorted({-np.inf, *(similarity for similarity, _ in found)})
+    totals = [sum(gain for similarity, gain in found if similarity > threshold) for threshold in thresholds]
+    return thresholds[int(np.argmax(totals))]

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from unlasting.baselines._protocol import NO_CONTEXT, NoPrediction
@@ -58,6 +59,8 @@ class TrainingCells:
                 f"No control is labelled 'train' in `adata.obs[{self.keys.split_key!r}]`, and every baseline starts from training "
                 "controls. Label the controls 'train', as `pp.split` does."
             )
+        self.embedding: pd.DataFrame | None = None
+        self.has_embedding = False
         self._expression: dict[Condition, Expression] = {}
         self._control_expression: dict[str, ControlExpression] = {}
         self._hurdle_effects: dict[Condition, np.ndarray] = {}

@@ -56,6 +56,8 @@ class EffectRegression:
     ----------
     contexts
         Kernel over contexts.
+    posterior
+        Posterior variance, without on-target effects.
     relevance
         Weight for every feature, shape `(n_features,)`.
     specific
@@ -79,11 +81,10 @@ class EffectRegression:
         Squared change in mean expression by a unit effect, shape `(3, n_genes)`.
     on_target_variance
         Posterior variance of `on_target`, shape `(3, n_genes)`.
-    posterior
-        Posterior variance, without on-target effects.
     """
 
     contexts: ContextKernel
+    posterior: EffectPosterior
     relevance: np.ndarray
     specific: np.ndarray
     features: np.ndarray
@@ -95,7 +96,6 @@ class EffectRegression:
     units: np.ndarray
     importance: np.ndarray
     on_target_variance: np.ndarray
-    posterior: EffectPosterior
 
     @classmethod
     def fit(
@@ -201,13 +201,12 @@ class EffectRegression:
             precision,
             target_effects,
             control_error,
-            slopes,
+            np.array(slopes),
             units,
             importance.reshape(units.shape),
             target_variance,
         )
-        single = [_single(array) for array in arrays]
-        return cls(contexts, *single, posterior=posterior)  # type: ignore[arg-type]
+        return cls(contexts, posterior, *map(_single, arrays))
 
     def effects(
         self, features: np.ndarray, untrained: np.ndarray, context: np.ndarray, means: np.ndarray

@@ -98,7 +98,8 @@ def split(
         - `"unseen_drug"`: whole drugs, in all cell types and at all doses, with every combination that contains one.
         - `"unseen_dose"`: doses of a drug in a cell type; it stays in training at another dose at least.
         - `"unseen_drug_and_dose"`: whole drugs, and doses of the other drugs, as in the published experiment.
-        - `"unseen_cell_type"`: the perturbed cells of whole cell types; their controls are `train`.
+        - `"unseen_cell_type"`: the perturbed cells of whole cell types; their controls are `train`. If a drawn `val` cell type
+          would leave fewer than two for training, cells from each training condition are `val` instead.
         - `"unseen_pair"`: pairs of perturbation and cell type. The perturbation is trained in another cell type, and the
           cell type with another perturbation.
         - `"reference"`: the published split of a shipped data set.

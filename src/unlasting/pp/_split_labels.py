@@ -8,23 +8,28 @@ from importlib.resources import files
 import numpy as np
 
 from unlasting.pp._split_request import Labels, Request
-from unlasting.screen import TEST, TRAIN, VAL
+from unlasting.screen import TEST, TRAIN, VAL, logger
 
 
 def by_cells(labels: Labels, request: Request) -> np.ndarray:
     """Hold out cells with every label, cell type and batch, controls too."""
     request.refuse_names("`kind='random'` holds out cells of all of them")
     part = np.full(len(labels.perturbation), TRAIN, dtype=object)
-    groups: dict[tuple[str, str, str], list[int]] = {}
-    for cell, key in enumerate(zip(labels.perturbation, labels.cell_type, labels.batch, strict=True)):
-        groups.setdefault(key, []).append(cell)
-    for _, cells in sorted(groups.items()):
+    for cells in _by_condition(labels).values():
         order = request.rng.permutation(cells)
         n_test = min(round(request.fractions[TEST] * len(cells)), len(cells) - 1)
         n_val = min(round(request.fractions[VAL] * len(cells)), len(cells) - 1 - n_test)
         part[order[:n_test]] = TEST
         part[order[n_test : n_test + n_val]] = VAL
     return part
+
+
+def _by_condition(labels: Labels) -> dict[tuple[str, str, str], list[int]]:
+    """Find the cells with each label, cell type and batch, in this order."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for cell, key in enumerate(zip(labels.perturbation, labels.cell_type, labels.batch, strict=True)):
+        groups.setdefault(key, []).append(cell)
+    return dict(sorted(groups.items()))
 
 
 def by_perturbation(labels: Labels, request: Request) -> np.ndarray:
@@ -50,7 +55,11 @@ def by_target(labels: Labels, request: Request) -> np.ndarray:
 
 
 def by_cell_type(labels: Labels, request: Request) -> np.ndarray:
-    """Hold out perturbed cells in whole cell types, except `n_shots` cells per perturbation."""
+    """Hold out perturbed cells in whole cell types, except `n_shots` cells per perturbation.
+
+    No cell type is drawn for validation if fewer than two would be left for training; then cells in every trained condition
+    validate.
+    """
     labels.require("cell_type_key", "cell type")
     with_controls = set(labels.cell_type[~labels.is_perturbed])
     named = [name for names in request.names.values() for name in names or ()]
@@ -61,9 +70,23 @@ def by_cell_type(labels: Labels, request: Request) -> np.ndarray:
         )
     known = set(labels.cell_type[labels.is_perturbed]) & with_controls
     frequent = set(labels.frequent(labels.cell_type, request.min_cells)) & with_controls
+    n_test = len(request.names[TEST] or ()) or request.n_drawn(TEST, len(frequent))
+    n_val = request.n_drawn(VAL, len(frequent))
+    val_fraction = request.fractions[VAL] if n_val and len(known) - n_test - n_val < 2 else 0.0
+    if val_fraction:
+        request = request.naming({**request.names, VAL: []})
+        logger.warning(
+            "pp.split: a cell type for validation would leave fewer than two cell types for training. %g %% of the cells of "
+            "each training condition are 'val' instead. Name `val` to hold out a cell type all the same.",
+            100 * val_fraction,
+        )
     part = request.parts(frequent, known, "cell type")
     parts = np.array([part.get(name, TRAIN) for name in labels.cell_type], dtype=object)
     parts[~labels.is_perturbed] = TRAIN
+    for cells in _by_condition(labels).values() if val_fraction else ():
+        if labels.is_perturbed[cells[0]] and part.get(labels.cell_type[cells[0]]) == TRAIN:
+            n_cells = min(max(1, round(val_fraction * len(cells))), len(cells) - 1)
+            parts[request.rng.permutation(cells)[:n_cells]] = VAL
     if request.n_shots:
         for label, cell_type in sorted(set(zip(labels.perturbation, labels.cell_type, strict=True))):
             in_condition = (labels.perturbation == label) & (labels.cell_type == cell_type)

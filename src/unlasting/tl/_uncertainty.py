@@ -16,6 +16,8 @@ from scipy import stats
 from unlasting.metrics import emd_per_gene, resampled_e_distance
 
 N_BOOTSTRAPS = 1000
+LEVEL = 0.95
+"""Coverage of intervals."""
 Score = Callable[[np.ndarray], np.ndarray]
 """A function on means over conditions, shape `(n, n_terms)`, with one score for each row."""
 
@@ -62,7 +64,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 class Interval(NamedTuple):
-    """An estimate with its 95 % interval, missing below two conditions."""
+    """An estimate with its interval, missing below two conditions."""
 
     value: float
     low: float
@@ -79,15 +81,17 @@ def resampled_means(terms: np.ndarray, seed: int) -> np.ndarray:
     return np.vstack([np.ones(n), drawn]) @ terms / n
 
 
-def score_interval(score: Score, terms: np.ndarray, seed: int) -> Interval:
+def score_interval(score: Score, terms: np.ndarray, seed: int, *, level: float = LEVEL) -> Interval:
     """Compute a score over conditions with its percentile-bootstrap interval."""
-    return _interval(score(resampled_means(terms, seed)), len(terms))
+    return _interval(score(resampled_means(terms, seed)), len(terms), level)
 
 
-def difference_interval(score: Score, terms: np.ndarray, reference: np.ndarray, seed: int) -> Interval:
+def difference_interval(
+    score: Score, terms: np.ndarray, reference: np.ndarray, seed: int, *, level: float = LEVEL
+) -> Interval:
     """Compute a score minus a reference's on the same conditions, with its paired bootstrap interval."""
     own, other = (score(resampled_means(part, seed)) for part in (terms, reference))
-    return _interval(own - other, len(terms))
+    return _interval(own - other, len(terms), level)
 
 
 def leave_one_out(score: Score, terms: np.ndarray) -> np.ndarray:
@@ -98,9 +102,9 @@ def leave_one_out(score: Score, terms: np.ndarray) -> np.ndarray:
     return score((terms.sum(axis=0) - terms) / (n - 1))
 
 
-def _interval(values: np.ndarray, n: int) -> Interval:
+def _interval(values: np.ndarray, n: int, level: float) -> Interval:
     first, resampled = float(values[0]), values[1:]
     if n < 2 or not np.isfinite(resampled).any():
         return Interval(first, np.nan, np.nan)
-    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return Interval(first, float(low), float(high))
