@@ -30,8 +30,8 @@ from vcc2026 import FULL, SIMULATED, STATE, read
 import unlasting as ul
 from unlasting.baselines import BASELINES, ModelPredictor
 from unlasting.screen import Condition, Perturbation
-from unlasting.tl._uncertainty import holm, permutation_test
 from unlasting.tl._tables import TERMS
+from unlasting.tl._uncertainty import holm, permutation_test
 
 RIVALS = {name: baseline for name, baseline in BASELINES.items() if not baseline.is_ceiling}
 MIN_CELLS = 8

@@ -17,8 +17,8 @@ from vcc2026 import markdown, text
 
 from unlasting.baselines import BASELINES
 from unlasting.metrics import get_metric
-from unlasting.tl._uncertainty import difference_interval, score_interval
 from unlasting.tl._tables import TERMS, normalised
+from unlasting.tl._uncertainty import difference_interval, score_interval
 
 OURS, FALLBACK, SELECTOR = "unlasting", "zero-aware mean shift", "selector"
 DISTANCES = {"e_distance": "E", "emd": "EMD"}
