@@ -92,9 +92,12 @@ def test_new_cells_under_perturbations(place, tmp_path):
     for file in ([], [place / "screen.h5ad"], [place / "model" / "adata.h5ad"]):
         path = tmp_path / f"new{len(list(tmp_path.iterdir()))}.h5ad"
         found = results("predict", *file, "--model", place / "model", *asked, "-o", path)
+        made = anndata.read_h5ad(path).obs
+        trust = found.pop("trust")
         assert found == {"cells": str(path), "n_cells": 14}
-        counts = anndata.read_h5ad(path).obs["perturbation"].value_counts()
-        assert counts.to_dict() == {"T1": 7, "T1+T2": 7}
+        assert made["perturbation"].value_counts().to_dict() == {"T1": 7, "T1+T2": 7}
+        error = made.groupby(made["perturbation"].astype(str))["unlasting_expected_error"].mean()
+        assert {name: row["unlasting_expected_error"] for name, row in trust.items()} == pytest.approx(error.to_dict())
 
 
 def test_new_cells_join_the_screen(tmp_path):

@@ -187,7 +187,7 @@ def summary(frame: pd.DataFrame, name: str) -> dict[str, Any]:
         "p_better": frame["p_better"].mean(),
         "better": frame["better"].mean(),
         "excludes_0_silent": frame.loc[silent, "excludes_0"].mean(),
-        "called_active_silent": int((frame.loc[silent, "p_active"] > 0.9).sum()),
+        "called_active_silent": int((frame.loc[silent, "p_active"] > 0.5).sum()),
         "n_silent": int(silent.sum()),
         "n_sign_calls": int(frame["n_sign_calls"].sum()),
         "false_sign_share": frame["n_false_signs"].sum() / max(frame["n_sign_calls"].sum(), 1),
@@ -215,7 +215,7 @@ def run(names: list[str], folder: Path | None) -> None:
     )
     old = RESULTS / "trust.csv"
     if old.exists():
-        before = pd.read_csv(old)
+        before = pd.read_csv(old, keep_default_na=False, na_values=[""])  # one screen is called null
         done = {row["screen"] for row in simulated}
         for _, row in before[before["screen"].isin({"null", "sign"} - done)].iterrows():
             simulated.append(row.dropna().to_dict())
