@@ -127,7 +127,7 @@ def test_log_normalised_values_go_on_with_the_command_line(tmp_path):
     assert r.exit_code == 0
     assert "no raw counts" in r.stderr
     assert call("predict", "-m", tmp_path / "m", "-o", tmp_path / "p.h5ad").exit_code == 0
-    assert call("rank", "-m", tmp_path / "m", "-o", tmp_path / "r.csv", "--n-cells", 20).exit_code == 0
+    assert call("rank", "-m", tmp_path / "m", "-o", tmp_path / "r.csv").exit_code == 0
 
 
 def test_csr_indices_of_two_widths_are_made_one():

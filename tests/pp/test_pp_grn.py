@@ -179,7 +179,7 @@ def test_nodes_are_the_genes_in_order_and_then_the_unmeasured_targets() -> None:
     pp.prepare(adata)
     pp.grn(adata, prior=None, targets=["TP53", "JAK1+STAT1"])
     stored = adata.uns["unlasting"]["grn"]
-    present = set(adata.obs["perturbation"].replace("MARCH8", "MARCHF8"))
+    present = set(adata.obs["perturbation"].astype(str).replace("MARCH8", "MARCHF8"))
     unmeasured = sorted((present | {"TP53", "JAK1"}) - set(adata.var_names) - {"control"})
     assert list(stored["nodes"]) == [*adata.var_names, *unmeasured]
     assert len(unmeasured) == 18

@@ -52,7 +52,7 @@ def to_counts(
     require_integers(0, seed=seed)
     if layer is not None and layer not in predictions.layers:
         raise MissingKeyError(
-            f"`predictions.layers` has no {layer!r} (it has {list(predictions.layers)}). Name another `layer`."
+            f"`predictions.layers` has no {layer!r} (it has {[name for name in predictions.layers if name is not None]}). Name another `layer`."
         )
     cells = predictions.X if layer is None else predictions.layers[layer]
     matrix = sparse.csr_array(cells, dtype=np.float64, copy=True)

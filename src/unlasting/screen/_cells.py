@@ -166,7 +166,7 @@ def has_source(adata: AnnData, layer: str) -> np.ndarray:
     source = adata.obs.get(f"{layer}_source")
     if source is None:
         return np.ones(adata.n_obs, dtype=bool)
-    return (source.notna() & (source.astype(object) != "")).to_numpy()
+    return (source.notna() & (source.astype(object) != "")).to_numpy(copy=True)
 
 
 def sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

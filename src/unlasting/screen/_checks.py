@@ -110,9 +110,9 @@ def is_in_memory(matrix: Any) -> bool:
 def expression(adata: AnnData, layer: str | None = None, *, in_memory: bool = False) -> Any:
     """Get a real matrix, shape `(n_cells, n_genes)`: a layer or `X`; refuse one on disk with `in_memory`."""
     if layer is not None and layer not in adata.layers:
+        layers = [name for name in adata.layers if name is not None]  # anndata 0.13 lists X as None
         raise MissingKeyError(
-            f"`layer` is {layer!r}, but `adata.layers` has only {list(adata.layers)}."
-            f"{nearest_name(layer, adata.layers)}"
+            f"`layer` is {layer!r}, but `adata.layers` has only {layers}.{nearest_name(layer, layers)}"
         )
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:

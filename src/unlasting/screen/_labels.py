@@ -262,8 +262,8 @@ def require_controls(adata: AnnData, keys: ScreenKeys, usable: np.ndarray) -> No
     raise ValueError(
         f"{len(without)} of {len(set(populations))} control populations have no cells in training, the first: "
         f"{', '.join(f'`{key}` {value!r}' for key, value in named.items())}. Every prediction starts from controls with the same "
-        f"cell type and batch: add controls, drop these cells, or leave `{list(named)[-1]}` out (if it is recorded, delete it "
-        "from `adata.uns['unlasting']['keys']` first)."
+        f"cell type and batch: add controls, drop these cells, or set up without it: leave `{list(named)[-1]}` out (if it is "
+        "recorded, delete it from `adata.uns['unlasting']['keys']` first)."
     )
 
 

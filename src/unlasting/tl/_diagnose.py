@@ -160,7 +160,8 @@ def _generated(
     chosen = np.flatnonzero(is_trained & np.isin(labels, [control, *largest]))
     cells = adata[chosen].copy()
     cells.X = _values(model, cells)
-    cells.layers.clear()
+    for name in [name for name in cells.layers if name is not None]:  # anndata 0.13 lists X as None
+        del cells.layers[name]
     cells.obs[keys.split_key] = np.where(labels[chosen] == control, TRAIN, TEST)
     wanted = np.flatnonzero(labels[chosen] != control)
     rng = np.random.default_rng(seed)
