@@ -172,3 +172,4 @@ def test_a_new_control_population_has_the_moments_of_its_cells():
     assert population.log_detected_mean.item() == pytest.approx(log_detected.mean(), rel=1e-5)
     assert population.log_detected_sd.item() == pytest.approx(log_detected.std(), rel=1e-5)
     assert population.cell_type.tolist() == [2]
+    assert (population.correction == 0).all()  # without perturbed cells nothing tells the sampling error

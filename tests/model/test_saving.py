@@ -154,10 +154,10 @@ def test_a_new_process_generates_the_same_cells(build, screen, tmp_path):
     expected = model.generate(["G3+TFX", "NEW1"], 12, seed=4, controls=controls, **QUIET)
     cells = anndata.read_h5ad(tmp_path / "out.h5ad")
     np.testing.assert_array_equal(cells.X.toarray(), expected.X.toarray())
-    for key in ("unlasting_source", "unlasting_support"):
+    for key in ("unlasting_source", "unlasting_expected_error", "unlasting_p_better"):
         assert list(cells.obs[key]) == list(expected.obs[key])
-    support = expected.obs.groupby("perturbation", observed=True)["unlasting_support"].first()
-    assert 0 < support["NEW1"] < support["G3+TFX"]
+    error = expected.obs.groupby("perturbation", observed=True)["unlasting_expected_error"].first()
+    assert error["G3+TFX"] < error["NEW1"]
 
 
 @pytest.mark.slow
@@ -195,8 +195,8 @@ def test_a_stored_model_gives_the_stored_cells_also_after_another_save(tmp_path)
         np.testing.assert_allclose(one.generate(**CALL, controls=given).X.toarray(), expected["generated"], atol=1e-3)
     predicted = model.predict(cells="all", seed=4, copy=True, **QUIET).layers["unlasting"]
     np.testing.assert_allclose(predicted.toarray(), expected["predicted"], atol=1e-3)
-    support = [one.generate(**CALL).obs["unlasting_support"].to_numpy() for one in (model, again)]
-    np.testing.assert_array_equal(*support)
+    trust = [one.generate(**CALL).obs["unlasting_expected_error"].to_numpy() for one in (model, again)]
+    np.testing.assert_array_equal(*trust)
 
 
 def test_files_are_data_that_others_may_read(folder, tmp_path):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy.spatial.distance import cdist
 
+import unlasting as ul
 from unlasting import tl
 
 
@@ -140,3 +141,61 @@ def test_few_cells_are_left_out(planted_screen):
     few = np.flatnonzero(adata.obs["perturbation"] == "half")[5:]
     adata.obs.iloc[few, adata.obs.columns.get_loc("unlasting_source")] = ""
     assert set(tl.rank(adata)["condition"]) == {"all", "none"}
+
+
+@pytest.fixture(scope="module")
+def model():
+    adata = ul.datasets.simulate_screen(n_genes=80, n_targets=6, n_unmeasured=0, n_inert=4, n_cells=80, responders=1.0)
+    ul.pp.prepare(adata)
+    ul.pp.grn(adata, prior=adata.uns["simulation"]["edges"])
+    ul.UnlastingModel.setup_anndata(adata)
+    model = ul.UnlastingModel(adata)
+    model.train(max_steps=0, show_progress=False)
+    return model
+
+
+def test_a_model_ranks_by_its_posterior_without_a_cell(model, monkeypatch):
+    monkeypatch.setattr(type(model), "generate", lambda *_, **__: pytest.fail("a cell is generated"))
+    frame = tl.rank(model)
+    assert len(frame) == 10
+    assert frame["score"].is_monotonic_decreasing
+    assert ((frame["low"] <= frame["score"]) & (frame["score"] <= frame["high"])).all()
+    found = model.effects(frame["condition"].tolist())
+    np.testing.assert_allclose(frame["score"], found.obs["e_distance"])
+    np.testing.assert_allclose(frame["expected_error"], found.obs["unlasting_expected_error"])
+    inert = frame["condition"].str.startswith("N")
+    assert frame.loc[inert, "score"].max() < frame.loc[~inert, "score"].min()
+    assert (frame["fdr"] < 0.05).sum() >= 5
+    # the expected share of conditions without an effect among those at least as likely active
+    wrong = np.sort(1.0 - found.obs["p_active"].to_numpy())
+    np.testing.assert_allclose(np.sort(frame["fdr"]), np.cumsum(wrong) / np.arange(1, 11))
+    assert model.adata.uns["unlasting"]["rank_genes"]["t"].shape == (10, model.adata.n_vars)
+
+
+def test_the_predicted_distance_is_that_of_the_cells(model):
+    """Trained conditions, whose cells were seen: the E-distance of observed cells, computed without the model."""
+    frame = tl.rank(model).set_index("condition")
+    label, dense = model.adata.obs["perturbation"].astype(str).to_numpy(), model.adata.X.toarray()
+    inside = []
+    for name in frame.index:
+        x, y = dense[label == name], dense[label == "control"]
+        within = [cdist(a, a).sum() / (len(a) * (len(a) - 1)) for a in (x, y)]
+        observed = 2 * cdist(x, y).mean() - sum(within)
+        if observed > 0.2:
+            assert frame.loc[name, "score"] == pytest.approx(observed, rel=0.25)
+        inside.append(frame.loc[name, "low"] - 0.1 < observed < frame.loc[name, "high"] + 0.1)
+    assert np.mean(inside) >= 0.8
+
+
+def test_a_model_ranks_towards_a_state(model):
+    adata = model.adata
+    names = list(adata.var_names[:5])
+    weights = pd.Series(dict.fromkeys(names, 1.0))
+    frame = tl.rank(model, ["T1", "T2", "N1"], toward=weights)
+    found = model.effects(frame["condition"].tolist())
+    np.testing.assert_allclose(frame["score"], found[:, names].X.mean(axis=1), atol=1e-5)
+    assert ((frame["low"] < frame["score"]) & (frame["score"] < frame["high"])).all()
+    state = adata[adata.obs["perturbation"] == "T1"].copy()
+    assert tl.rank(model, ["T1", "T2", "N1"], toward=state).set_index("condition").loc["T1", "score"] > 0.8
+    with pytest.raises(ValueError, match="at least one gene"):
+        tl.rank(model, toward=[])

@@ -85,4 +85,11 @@ def predict(
         found = trained.adata if adata is None else adata
         trained.predict(found, cells=cells, seed=seed, show_progress=not quiet)
     write_cells(found, output)
-    say({"cells": str(output), "n_cells": found.n_obs}, as_json)
+    names = [f"unlasting_{name}" for name in ("expected_error", "p_better")]
+    perturbations = found.obs[trained.keys.perturbation_key].astype(str)
+    trust = found.obs[names].groupby(perturbations).mean().dropna()
+    summary = {"cells": str(output), "n_cells": found.n_obs}
+    if as_json:
+        say({**summary, "trust": trust.to_dict("index")}, as_json)
+    else:
+        say(summary, as_json)

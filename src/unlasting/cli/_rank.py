@@ -15,11 +15,9 @@ from unlasting.cli._options import (
     Dose,
     Force,
     Model,
-    NCells,
     Output,
     Perturbations,
     Quiet,
-    Seed,
 )
 from unlasting.cli._output import say, say_table
 
@@ -37,14 +35,12 @@ def rank(
         list[str] | None,
         typer.Option(help="A gene that should rise; by default the size of the effect counts. May be repeated."),
     ] = None,
-    n_cells: NCells = 300,
     accelerator: Accelerator = "auto",
-    seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Rank perturbations by the predicted effect: an in-silico screen.
+    """Rank perturbations by the predicted effect, with intervals, false discovery rates and trust: an in-silico screen.
 
     Without --perturbation, all targets in the training screen are ranked.
 
@@ -56,10 +52,7 @@ def rank(
 
     trained = ul.UnlastingModel.load(model, accelerator=accelerator)
     names = perturbation or [name for names in trained.targets.values() for name in names]
-    cells = trained.generate(
-        names, n_cells, dose=dose or None, cell_type=cell_type or None, seed=seed, show_progress=not quiet
-    )
-    table = ul.tl.rank(trained.adata, predictions=cells, toward=toward or None, seed=seed)
+    table = ul.tl.rank(trained, names, cell_type=cell_type or None, dose=dose or None, toward=toward or None)
     write_table(table, output)
     found = {"ranking": str(output), "n_conditions": len(table)}
     if as_json:

@@ -1,5 +1,6 @@
 """The effects model: empirical-Bayes regression of hurdle parameters on conditions and control populations."""
 
+from unlasting.effects._changes import ExpressionChanges
 from unlasting.effects._condition_tensors import NO_DOSE, ConditionTensors, condition_tensors
 from unlasting.effects._contexts import ContextKernel
 from unlasting.effects._direction import direction, t_scores
@@ -18,6 +19,15 @@ from unlasting.effects._moments import (
     has_integer_counts,
 )
 from unlasting.effects._on_target import OnTargetEffects
+from unlasting.effects._posterior import (
+    FACTORS,
+    QUESTIONS,
+    EffectMoments,
+    EffectPosterior,
+    LeftOut,
+    LeftOutEffects,
+    calibrate,
+)
 from unlasting.effects._regression import EffectRegression
 from unlasting.effects._similarity import MolecularSimilarity
 from unlasting.effects._vocabulary import DRUG, GENE, KINDS, STIMULUS, TargetVocabulary
@@ -35,18 +45,26 @@ __all__ = [
     "DoseCurves",
     "EffectRegression",
     "EffectsModel",
+    "EffectMoments",
+    "EffectPosterior",
+    "ExpectedParameters",
+    "ExpressionChanges",
+    "FACTORS",
     "FAMILIES",
     "KernelFamily",
-    "ExpectedParameters",
+    "LeftOut",
+    "LeftOutEffects",
     "HurdleParameters",
     "MeasuredEffects",
     "MolecularSimilarity",
     "NonresponderMixture",
     "OnTargetEffects",
+    "QUESTIONS",
     "ResponseMixture",
     "ScreenCells",
     "ScreenStatistics",
     "TargetVocabulary",
+    "calibrate",
     "condition_tensors",
     "direction",
     "fit_response_mixture",

@@ -29,17 +29,20 @@ class ContextKernel:
         Mean expression over contexts, shape `(n_genes,)`.
     weights
         Posterior weight of every candidate share, shape `(n_shares,)`.
+    means
+        Mean expression in the control cells of every context, shape `(n_contexts, n_genes)`.
     """
 
     profiles: np.ndarray
     centre: np.ndarray
     weights: np.ndarray
+    means: np.ndarray
 
     @classmethod
     def centred(cls, means: np.ndarray) -> Self:
         """Make a kernel with full transfer from mean expression, shape `(n_contexts, n_genes)`."""
         centre = means.mean(axis=0)
-        return cls(_unit(means - centre), centre, np.eye(len(SHARES))[0])
+        return cls(_unit(means - centre), centre, np.eye(len(SHARES))[0], means)
 
     def __call__(self, context: np.ndarray, means: np.ndarray) -> np.ndarray:
         """Compute covariances with the contexts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unlasting.effects._changes import ExpressionChanges
 from unlasting.effects._contexts import ContextKernel, aligned
 from unlasting.effects._dose import DoseCurves
 from unlasting.effects._features import ConditionFeatures
@@ -22,6 +24,7 @@ from unlasting.effects._moments import (
     fit_statistics,
 )
 from unlasting.effects._on_target import OnTargetEffects
+from unlasting.effects._posterior import COMBINATION, DOSE, TARGET, EffectMoments, EffectPosterior
 from unlasting.effects._regression import EffectRegression
 from unlasting.effects._similarity import MolecularSimilarity
 from unlasting.effects._vocabulary import TargetVocabulary
@@ -90,7 +93,9 @@ class EffectsModel:
         on_target = OnTargetEffects.find(vocabulary, measured, controls, float(statistics.x_max), mode)
         described = features(vocabulary.trained_conditions)
         contexts = ContextKernel.centred(_context_means(statistics, cells))
-        regression = EffectRegression.fit(described, features.specific, contexts, measured, on_target)
+        regression = EffectRegression.fit(
+            described, features.specific, contexts, measured, on_target, _left_out(vocabulary)
+        )
         correction = statistics.correction + torch.from_numpy(regression.control_error)
         return cls(replace(statistics, correction=correction), mixture, features, regression)
 
@@ -146,6 +151,70 @@ class EffectsModel:
         acts = np.array([not p.is_control for p in perturbations], dtype=bool)
         return np.where(acts & ~described.any(axis=1), 0.0, self.regression.support(described))
 
+    def question(self, perturbations: Sequence[Perturbation], populations: ControlPopulations) -> np.ndarray:
+        """Classify conditions by the part that training cells lack, see `QUESTIONS`, shape `(n,)`."""
+        context = populations.cell_type.cpu().numpy()
+        question = self.regression.question(self._describe(perturbations), context)
+        trained = set(self.vocabulary.trained_targets)
+        combined = [
+            len(p.targets) > 1 and trained.issuperset(map(self.vocabulary.target, p.targets)) for p in perturbations
+        ]
+        return np.where((question == TARGET) & combined, COMBINATION, question)
+
+    def moments(
+        self, perturbations: Sequence[Perturbation], populations: ControlPopulations, outputs: np.ndarray | None = None
+    ) -> EffectMoments:
+        """Compute the posterior of effects, one row for each perturbation in its population.
+
+        Parameters
+        ----------
+        perturbations
+            Conditions, shape `(n,)`.
+        populations
+            Their control populations, one row each.
+        outputs
+            Outputs to compute, as columns of `(3, n_genes)` in one row. All by default.
+        """
+        context, means = (part.cpu().numpy() for part in (populations.cell_type, populations.mean.double()))
+        question, described = self.question(perturbations, populations), self._describe(perturbations)
+        n_genes = means.shape[1]
+        chosen = np.arange(self.regression.units.size) if outputs is None else np.asarray(outputs)
+        untrained = _once(self.features.untrained, perturbations)
+        moments = self.regression.moments(described, untrained, context, means, question, chosen)
+        place = np.full(self.regression.units.size, -1)
+        place[chosen] = np.arange(len(chosen))
+        units = self.regression.units
+        for row, perturbation in enumerate(perturbations):
+            for column in self.vocabulary.measured_targets(perturbation, n_genes):
+                found = place[np.arange(len(units)) * n_genes + column]
+                found, part = found[found >= 0], np.flatnonzero(found >= 0)
+                moments.mean[row, found] += (self.regression.on_target * units)[part, column]
+                moments.on_target_mean[row, found] += (self.regression.on_target * units)[part, column]
+                moments.on_target[row, found] += (self.regression.on_target_variance * units**2)[part, column]
+        return moments
+
+    def changes(self, perturbations: Sequence[Perturbation], populations: ControlPopulations) -> ExpressionChanges:
+        """Compute the posterior of changes in expression, one row for each perturbation in its population."""
+        n_genes = populations.mean.shape[1]
+        moments = self.moments(perturbations, populations, np.arange(2 * n_genes))
+        strength = torch.from_numpy(self.features.strength(perturbations)).to(populations.mean)
+        controls = populations.hurdle_parameters().changed_by(strength[:, None, None] * populations.correction)
+        log_odds, base, scale, sd = (
+            part.double().cpu().numpy()
+            for part in (controls.log_odds, controls.base, populations.scale, populations.sd)
+        )
+        x_max = float(self.statistics.x_max)
+        return ExpressionChanges.of(
+            moments,
+            self.regression.units[:2],
+            log_odds,
+            base * x_max,
+            scale * x_max,
+            1.0 - self.nonresponder_share(perturbations),
+            ((sd * x_max) ** 2).sum(axis=1),
+            np.array([p.is_control for p in perturbations], dtype=bool),
+        )
+
     def is_trained(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Test whether conditions were trained, at any dose, shape `(n,)`."""
         return self.regression.is_trained(self._describe(perturbations))
@@ -164,12 +233,13 @@ class EffectsModel:
             "similarity": self.features.similarity,
             "regression": self.regression,
             "contexts": contexts,
+            "posterior": self.regression.posterior,
         }
         return {
             f"{name}.{f.name}": np.asarray(getattr(part, f.name), order="C")
             for name, part in parts.items()
             for f in fields(part)
-            if getattr(part, f.name) is not contexts
+            if f.name not in parts
         }
 
     @classmethod
@@ -186,8 +256,29 @@ class EffectsModel:
             ScreenStatistics(**parts["statistics"]),
             NonresponderMixture(**parts["mixture"]),
             ConditionFeatures(vocabulary, DoseCurves(**parts["dose"]), similarity),
-            EffectRegression(**parts["regression"], contexts=ContextKernel(**parts["contexts"])),
+            EffectRegression(
+                **parts["regression"],
+                contexts=ContextKernel(**parts["contexts"]),
+                posterior=EffectPosterior(**parts["posterior"]),
+            ),
         )
+
+
+def _left_out(vocabulary: TargetVocabulary) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """List the groups of trained conditions whose prediction from the others calibrates the posterior."""
+    targets = [frozenset(map(vocabulary.target, p.targets)) for p in vocabulary.trained_conditions]
+    groups = []
+    for target in vocabulary.trained_targets:
+        groups.append((TARGET, [target in one for one in targets], [one == {target} for one in targets]))
+    for combination in dict.fromkeys(one for one in targets if len(one) > 1):
+        same = [one == combination for one in targets]
+        groups.append((COMBINATION, same, same))
+    doses = Counter(targets)
+    for row, one in enumerate(targets):
+        if doses[one] > 1:
+            only = [other == row for other in range(len(targets))]
+            groups.append((DOSE, only, only))
+    return [(question, np.flatnonzero(left), np.flatnonzero(asked)) for question, left, asked in groups]
 
 
 def _once(

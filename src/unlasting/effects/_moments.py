@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -112,6 +112,15 @@ class ControlPopulations(Rows):
         statistics, _ = fit_statistics(ScreenCells(matrix, zeros, zeros, zeros, 1, 1))
         fitted, factor = statistics.populations(torch.tensor([cell_type])), float(statistics.x_max) / x_max
         return replace(fitted, **{name: getattr(fitted, name) * factor for name in ("mean", "sd", "base", "scale")})
+
+    def average(self, weights: Tensor) -> ControlPopulations:
+        """Average all populations with one cell type to one, by weights that add up to 1, shape `(n_populations,)`."""
+        averages = {
+            f.name: torch.tensordot(weights.to(part), part, dims=1)[None]
+            for f in fields(self)
+            if f.name != "cell_type" and (part := getattr(self, f.name)) is not None
+        }
+        return replace(self, **averages, cell_type=self.cell_type[weights.argmax()][None])
 
     def hurdle_parameters(self) -> HurdleParameters:
         """Get the observed hurdle parameters."""
@@ -235,11 +244,18 @@ class MeasuredEffects:
         return (np.arange(len(self.control_noise))[:, None] == self.population) * self.control_noise[:, None]
 
     @property
+    def own_noise(self) -> np.ndarray:
+        """Error variance that a measurement shares with no other, for effects whose variance over cells is 1."""
+        if self.population is None or self.control_noise is None:
+            return self.noise
+        return np.asarray(self.noise - self.control_noise[self.population])
+
+    @property
     def covariance(self) -> np.ndarray:
         """Covariance between all errors, for effects whose variance over cells is 1, shape `(n_measured, n_measured)`."""
         if self.population is None or self.control_noise is None:
             return np.diag(self.noise)
-        return np.diag(self.noise - self.control_noise[self.population]) + self.control_covariance[self.population]
+        return np.diag(self.own_noise) + self.control_covariance[self.population]
 
 
 @dataclass(frozen=True)

@@ -145,9 +145,27 @@ class OnTargetEffects:
         rest
             Effects without it. Informative measurements are replaced by `expected`, if given.
         """
+        if not self.is_target.any():
+            return self._estimate(measured, None)[0], measured
+        on_target, _ = self._estimate(measured, expected)
+        rest = measured.effects - self.is_target[:, None] * on_target
+        if expected is not None:
+            rest = np.where(self.is_informative[:, None], expected, rest)
+        return on_target, replace(measured, effects=rest)
+
+    def variance(self, measured: MeasuredEffects, expected: np.ndarray | None = None) -> np.ndarray:
+        """Compute the posterior variance of every on-target effect, with arguments as in :meth:`separate`, `(3, n_genes)`.
+
+        That of an untrained target is the spread over trained targets; the usual effect counts as one more deviation.
+        """
+        return self._estimate(measured, expected)[1]
+
+    def _estimate(self, measured: MeasuredEffects, expected: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Estimate on-target effects with their variances."""
         trained = np.any(self.is_target, axis=0)
         if not trained.any():
-            return self.transcripts.effects(self.prior_log_fold), measured
+            usual = self.transcripts.effects(self.prior_log_fold)
+            return usual, usual**2
         remaining = measured.effects if expected is None else measured.effects - expected
         weights = (self.is_informative / measured.noise[:, None])[:, trained]
         found = np.einsum("ng,nsg->sg", weights, remaining[:, :, trained]) / weights.sum(axis=0)
@@ -155,11 +173,12 @@ class OnTargetEffects:
         usual = on_target[:, trained]
         noise = 1.0 / (weights.sum(axis=0) * measured.units[:, trained] ** 2)
         spread = np.maximum(((found - usual) ** 2 - noise).mean(axis=1, keepdims=True), 0.0)
+        n_trained = trained.sum()
+        # as one more trained target, the prior counts with the square of its effect
+        variance = (n_trained * spread + on_target**2) / (n_trained + 1.0)
+        variance[:, trained] = spread * noise / np.maximum(spread + noise, 1e-30)
         on_target[:, trained] = usual + spread / (spread + noise) * (found - usual)
-        rest = measured.effects - self.is_target[:, None] * on_target
-        if expected is not None:
-            rest = np.where(self.is_informative[:, None], expected, rest)
-        return on_target, replace(measured, effects=rest)
+        return on_target, variance
 
     def _usual(self, found: np.ndarray, trained: np.ndarray) -> np.ndarray:
         """Get the usual effect on any gene, `(3, n_genes)`, from those on trained targets, `(3, n_trained)`."""

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
 from unlasting.effects._contexts import ContextKernel, aligned
 from unlasting.effects._moments import N_PARAMETERS, MeasuredEffects
 from unlasting.effects._on_target import OnTargetEffects
+from unlasting.effects._posterior import (
+    COMBINATION,
+    CONTEXT,
+    DOSE,
+    TARGET,
+    TRAINED,
+    EffectMoments,
+    EffectPosterior,
+    LeftOut,
+    decomposed,
+)
 
 _ROUNDS: Final = 3
 """Updates to the relevances. More updates fit trained conditions better, and held-out conditions worse."""
@@ -30,7 +41,7 @@ _MAX_ROWS: Final = 400
 
 @dataclass(frozen=True)
 class EffectRegression:
-    """Posterior mean of effects given those in the training cells.
+    """Posterior of effects given those in the training cells.
 
     Two conditions' effects on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, times the kernel over
     contexts. Relevances come from a few expectation-maximisation steps over all genes
@@ -45,6 +56,8 @@ class EffectRegression:
     ----------
     contexts
         Kernel over contexts.
+    posterior
+        Posterior variance, without on-target effects.
     relevance
         Weight for every feature, shape `(n_features,)`.
     specific
@@ -62,9 +75,16 @@ class EffectRegression:
         `(n_populations, 3, n_genes)`.
     slopes
         Factors for the untrained part of conditions and for untrained contexts, shape `(2,)`.
+    units
+        Factors that bring all effects to unit variance over cells, shape `(3, n_genes)`.
+    importance
+        Squared change in mean expression by a unit effect, shape `(3, n_genes)`.
+    on_target_variance
+        Posterior variance of `on_target`, shape `(3, n_genes)`.
     """
 
     contexts: ContextKernel
+    posterior: EffectPosterior
     relevance: np.ndarray
     specific: np.ndarray
     features: np.ndarray
@@ -73,6 +93,9 @@ class EffectRegression:
     on_target: np.ndarray
     control_error: np.ndarray
     slopes: np.ndarray
+    units: np.ndarray
+    importance: np.ndarray
+    on_target_variance: np.ndarray
 
     @classmethod
     def fit(
@@ -82,6 +105,7 @@ class EffectRegression:
         contexts: ContextKernel,
         measured: MeasuredEffects,
         on_target: OnTargetEffects | None = None,
+        questions: Sequence[tuple[int, np.ndarray, np.ndarray]] | None = None,
     ) -> Self:
         """Fit the regression.
 
@@ -98,10 +122,13 @@ class EffectRegression:
         on_target
             Separates on-target effects; any other effect on a target is predicted from other conditions. `None`: no
             separation.
+        questions
+            Groups that calibrate the posterior: the kind of question, codes of the conditions to leave out, and of those
+            to predict. `None`: each target in turn.
         """
         n_trained, units = len(features), measured.units
         n_contexts, n_genes = len(contexts.profiles), units.shape[1]
-        target_effects, rest = np.zeros((N_PARAMETERS, n_genes)), measured
+        (target_effects, target_variance), rest = np.zeros((2, N_PARAMETERS, n_genes)), measured
         if on_target is not None:
             target_effects, rest = on_target.separate(measured)
         values = (rest.effects * units).reshape(len(rest.effects), -1)
@@ -131,6 +158,7 @@ class EffectRegression:
             left_out = np.repeat(on_target.is_target[:, None], N_PARAMETERS, axis=1).reshape(values.shape)
             expected = spectrum.left_out(values, sizes, left_out).reshape(rest.effects.shape) / units
             target_effects, rest = on_target.separate(measured, expected)
+            target_variance = on_target.variance(measured, expected)
             values = (rest.effects * units).reshape(values.shape)
             sizes = spectrum.sizes(values)
         solved, residuals = (part.reshape(-1, N_PARAMETERS, n_genes) / units for part in spectrum.solve(values, sizes))
@@ -143,7 +171,29 @@ class EffectRegression:
         for group, included in ((targets, np.ones(len(targets), dtype=bool)), (context, in_others)):
             predicted, shared = spectrum.without(group, values, covariance)
             slopes.append(_slope(predicted[included], (values - shared)[included], group[included], importance))
-        arrays = (
+        if questions is None:
+            same = [np.unique(condition[targets == one]) for one in np.unique(targets)]
+            questions = [(TARGET, codes, codes) for codes in same]
+        groups = [
+            _group(question, np.isin(condition, codes), np.isin(condition, asked))
+            for question, codes, asked in questions
+        ]
+        groups += [_group(CONTEXT, context == one, in_others) for one in np.unique(context)]
+        posterior = EffectPosterior.fit(
+            condition=condition,
+            context=context,
+            covariance=covariance,
+            noise=noise,
+            measured=values,
+            candidates=_SIZES,
+            sizes=sizes,
+            own_noise=measured.own_noise,
+            importance=importance / np.maximum(units.ravel() ** 2, 1e-12),
+            profiles=contexts.means,
+            groups=[one for one in groups if one.asked.any() and len(one.rows) < len(condition)],
+            slopes={TRAINED: 1.0, DOSE: 1.0, TARGET: slopes[0], COMBINATION: 1.0, CONTEXT: slopes[1]},
+        )
+        arrays: tuple[Any, ...] = (
             relevance,
             specific,
             features,
@@ -152,8 +202,11 @@ class EffectRegression:
             target_effects,
             control_error,
             np.array(slopes),
+            units,
+            importance.reshape(units.shape),
+            target_variance,
         )
-        return cls(contexts, *map(_single, arrays))
+        return cls(contexts, posterior, *map(_single, arrays))
 
     def effects(
         self, features: np.ndarray, untrained: np.ndarray, context: np.ndarray, means: np.ndarray
@@ -176,12 +229,65 @@ class EffectRegression:
         Effects on log-odds, on the mean in s.d. and on the log s.d., shape `(n, 3, n_genes)`.
         """
         between = _single(self.contexts(context, means))
-        slope = np.where(context >= 0, 1.0, self.slopes[1].astype(np.float64))[:, None]
-        similarity = slope * self._kernel(features) + (self.slopes[0] - slope) * self._kernel(untrained)
+        similarity = self._shrunken_kernel(features, untrained, context)
         kernel = similarity[:, :, None] * between[:, None]  # (n, n_trained, n_contexts)
         n_parameters, n_genes = self.coefficients.shape[2:]
         coefficients = self.coefficients.reshape(-1, n_parameters * n_genes)
         return _matmul(kernel.reshape(len(kernel), -1), coefficients).reshape(-1, n_parameters, n_genes)
+
+    def _shrunken_kernel(self, features: np.ndarray, untrained: np.ndarray, context: np.ndarray) -> np.ndarray:
+        """Covariance with the trained conditions times the slopes, shape `(n, n_trained)`."""
+        slope = np.where(context >= 0, 1.0, self.slopes[1].astype(np.float64))[:, None]
+        return np.asarray(slope * self._kernel(features) + (self.slopes[0] - slope) * self._kernel(untrained))
+
+    def question(self, features: np.ndarray, context: np.ndarray) -> np.ndarray:
+        """Classify conditions by the part that training cells lack, see `QUESTIONS`, shape `(n,)`.
+
+        Combinations count as targets here, and the control as trained.
+        """
+        known = self._is_known(features)
+        measured = np.zeros((len(self.features), len(self.contexts.means) + 1), dtype=bool)  # -1: a new context
+        measured[self.posterior.condition, self.posterior.context] = True
+        same = self._is_parallel(features) | known[:, :-1]
+        is_measured = (same & measured[:, context].T).any(axis=1)
+        question = np.where(known.any(axis=1), TRAINED, DOSE)
+        question = np.where(is_measured, question, CONTEXT)
+        question = np.where(same.any(axis=1), question, TARGET)
+        return np.asarray(np.where(known[:, -1], TRAINED, question))
+
+    def moments(
+        self,
+        features: np.ndarray,
+        untrained: np.ndarray,
+        context: np.ndarray,
+        means: np.ndarray,
+        question: np.ndarray,
+        outputs: np.ndarray | slice = slice(None),
+    ) -> EffectMoments:
+        """Compute the posterior of effects without on-target effects, on the scale with unit variance over cells.
+
+        Parameters
+        ----------
+        features, untrained, context, means
+            As in :meth:`effects`.
+        question
+            Kind of question, shape `(n,)`.
+        outputs
+            Outputs to compute, columns of `(3, n_genes)` in one row.
+        """
+        between = self.contexts(context, means)[:, self.posterior.context]
+        kernel, shrunken = (
+            one[:, self.posterior.condition] * between
+            for one in (self._kernel(features), self._shrunken_kernel(features, untrained, context))
+        )
+        relevance = self.relevance.astype(np.float64)
+        prior = features.astype(np.float64) ** 2 @ relevance
+        typical = (self.features.astype(np.float64) ** 2 @ relevance).mean()
+        # an untrained target has unknown properties too
+        is_new = np.isin(question, (TARGET, COMBINATION))
+        prior = np.where(is_new, np.maximum(prior, typical), prior)
+        similarity = np.where(self._is_known(features)[:, -1] & ~is_new, 1.0, self.posterior.similarity(context, means))
+        return self.posterior.moments(kernel, shrunken, prior, question, similarity, outputs)
 
     def support(self, features: np.ndarray) -> np.ndarray:
         """Get the target-specific variance that trained conditions explain, as a share in [0, 1], shape `(n,)`.
@@ -237,6 +343,11 @@ class EffectRegression:
         return _matmul((features * self.relevance).astype(np.float32), self.features.T)
 
 
+def _group(question: int, is_left_out: np.ndarray, is_asked: np.ndarray) -> LeftOut:
+    rows = np.flatnonzero(is_left_out)
+    return LeftOut(question, rows, is_asked[rows])
+
+
 def _subset(condition: np.ndarray) -> np.ndarray:
     """Draw whole conditions with few enough rows to compare kernels over contexts."""
     codes, sizes = np.unique(condition, return_counts=True)
@@ -284,8 +395,8 @@ class _Spectrum:
 
     @classmethod
     def decompose(cls, covariance: np.ndarray, noise: np.ndarray) -> Self:
-        values, root = eigh(covariance, noise)
-        return cls(root, np.maximum(values, 0.0), noise)
+        values, root = decomposed(covariance, noise)
+        return cls(root, values, noise)
 
     def sizes(self, measured: np.ndarray) -> np.ndarray:
         """Compute every output's posterior over effect sizes, shape `(n_sizes, n_outputs)`."""

@@ -19,8 +19,9 @@ from unlasting.effects import DRUG
 from unlasting.model._base import Dose, seed_or_default, size_or_default
 from unlasting.model._generator import GeneratedCells, Generator
 from unlasting.model._mudata import modality_of
-from unlasting.model._sources import SourceCells, SourcesMixin, draw, label_as_controls, typed_as
+from unlasting.model._sources import SourceCells, draw, label_as_controls, typed_as
 from unlasting.model._streaming import digest_of, write_in_parts
+from unlasting.model._trust import TrustMixin
 from unlasting.screen import (
     COUNTS_LAYER,
     PREDICTION_KEY,
@@ -38,11 +39,8 @@ from unlasting.screen import (
     writable_table,
 )
 
-_CONDITIONS_AT_ONCE = 256
-_LITTLE_SUPPORT = 0.25
 
-
-class GenerationMixin(SourcesMixin):
+class GenerationMixin(TrustMixin):
     """`generate` and `predict`."""
 
     def generate(
@@ -102,8 +100,8 @@ class GenerationMixin(SourcesMixin):
 
         - `unlasting_source`: name of the control cell.
         - `unlasting_replicate`: number of earlier cells from the same source.
-        - `unlasting_support`: agreement with trained conditions, in [0, 1]. 1 for the control and trained conditions, 0
-          for targets without any specific information.
+        - `unlasting_expected_error`: expected normalised error; 0 is perfect, 1 no better than the control.
+        - `unlasting_p_better`: probability to be nearer to the truth than the control is; .5 for the control itself.
         - `unlasting_dose_extrapolated`, where drugs have doses: whether a dose is outside the trained range.
 
         `uns["unlasting"]["generated"]` describes seed, preset, `target_sum` and unseen targets.
@@ -121,17 +119,9 @@ class GenerationMixin(SourcesMixin):
         self._require_trained()
         require_integers(1, n_cells=n_cells)
         asked = self._all_asked(perturbations, dose)
-        parts = [asked[i : i + _CONDITIONS_AT_ONCE] for i in range(0, len(asked), _CONDITIONS_AT_ONCE)]
-        support = np.concatenate([self.effects_model.support(part) for part in parts])  # refused now, not after hours
-        if controls is None:
-            sources, given = self._training_controls(), self.adata
-        else:
-            controls = self._resolve(controls, "controls")
-            if self.keys.perturbation_key not in controls.obs:
-                controls = controls.copy()
-                controls.obs[self.keys.perturbation_key] = self.keys.control  # the argument says so
-            self._require_controls(self._perturbations(controls), "controls")
-            sources, given = self._as_sources(controls, np.arange(controls.n_obs)), controls
+        for condition in asked:
+            self.vocabulary.require_distinct(condition)  # refused now, not after hours
+        sources, given = self._sources_of(controls)
         rng = np.random.default_rng(seed_or_default(seed))
         drawn = [draw(rng, rows, n_cells) for rows in sources.rows_by_cell_type(cell_type, batch).values()]
         source, replicate = (np.concatenate(part) for part in zip(*drawn, strict=True))
@@ -139,17 +129,9 @@ class GenerationMixin(SourcesMixin):
         generator = self._generator(sources, asked[:1], seed, batch_size, show_chunks)
         labels = np.array([p.label(**self.keys.grammar) for p in asked], dtype=object)
         by_condition, by_source = self._columns(asked, labels, sources, source, [self.adata, given])
-        by_condition[f"{PREDICTION_KEY}_support"] = support
         by_source[f"{PREDICTION_KEY}_replicate"] = replicate
-        little = labels[support < _LITTLE_SUPPORT]
-        if len(little):
-            logger.info(
-                "generate: training cells support little of %s (`obs['%s_support']` is below %g). Measure similar "
-                "perturbations, or give a prior that covers them.",
-                listed(little),
-                PREDICTION_KEY,
-                _LITTLE_SUPPORT,
-            )
+        used, population = np.unique(sources.population[source], return_inverse=True)
+        trust = self._trust([(p, row) for p in asked for row in used.tolist()], sources.populations)
 
         def cells(rows: range) -> AnnData:
             """Generate some rows of the result, in which all cells of a perturbation are consecutive."""
@@ -158,13 +140,9 @@ class GenerationMixin(SourcesMixin):
             generated = generator(
                 source[position], replicate[position], which - which[0], keep_latents=path is not None
             )
-            obs = pd.concat(
-                [
-                    frame.iloc[row].reset_index(drop=True)
-                    for frame, row in ((by_condition, which), (by_source, position))
-                ],
-                axis=1,
-            )
+            pair = which * len(used) + population[position]
+            tables = ((by_condition, which), (by_source, position), (trust, pair))
+            obs = pd.concat([frame.iloc[row].reset_index(drop=True) for frame, row in tables], axis=1)
             return self._as_adata(generated, obs.set_axis([f"generated_{i}" for i in rows]))
 
         n_all = len(source) * len(asked)
@@ -244,6 +222,8 @@ class GenerationMixin(SourcesMixin):
         - `adata.layers[key_added]`: log-normalised cells on the input's scale, CSR, shape `(n_cells, n_genes)`. Rows of
           other cells are empty.
         - `adata.obs[key_added + "_source"]`: name of each cell's source; `""` for other cells.
+        - `adata.obs[key_added + "_expected_error"]`, `adata.obs[key_added + "_p_better"]`: trust in each cell's prediction,
+          as in :meth:`generate`; missing for other cells.
 
         Raises
         ------
@@ -289,8 +269,13 @@ class GenerationMixin(SourcesMixin):
             wanted = np.full(len(chosen), self._asked(perturbation, dose), dtype=object)
         conditions, condition = self._conditions_of(wanted)
         generator = self._generator(sources, conditions, seed, batch_size, show_progress and path is None)
+        pairs, pair = np.unique(np.stack([condition, sources.population[source]]), axis=1, return_inverse=True)
+        trust = self._trust([(conditions[row], int(place)) for row, place in pairs.T], sources.populations)
+        trust = trust.iloc[pair.ravel()].rename(columns=lambda name: name.replace(PREDICTION_KEY, key_added, 1))
         if path is not None:
             obs = writable_table(adata.obs.iloc[chosen], "obs", []).copy()
+            for name, values in trust.items():
+                obs[name] = values.to_numpy()
             obs[f"{key_added}_source"] = pd.Categorical(sources.names[source])
             AnnData(obs=obs).strings_to_categoricals(obs)  # of all cells: the parts must have the same categories
 
@@ -314,6 +299,9 @@ class GenerationMixin(SourcesMixin):
         names = np.full(adata.n_obs, "", dtype=object)
         names[chosen] = sources.names[source]
         written.obs[f"{key_added}_source"] = pd.Categorical(names)
+        for name, values in trust.items():
+            written.obs[name] = np.full(adata.n_obs, np.nan)
+            written.obs.iloc[chosen, written.obs.columns.get_loc(name)] = values.to_numpy()
         return given if copy else None
 
     def _chosen(self, adata: AnnData, found: np.ndarray, cells: str, indices: Sequence[int] | None) -> np.ndarray:

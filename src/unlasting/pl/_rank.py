@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 
 from unlasting.pl._figure import (
     LINE,
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 def rank(canvas: Canvas, adata: AnnData, *, n: int = 25, key: str = "rank", **kwargs: Any) -> Any:
     """Show the top perturbations in an in-silico screen, with 95 % intervals.
 
-    Full points were seen in training, open ones were not.
+    Full points were seen in training, open ones were not. After a ranking by a model, the colour is the expected
+    normalised error: 0 is perfect, 1 no better than the control.
 
     Parameters
     ----------
@@ -58,11 +61,17 @@ def rank(canvas: Canvas, adata: AnnData, *, n: int = 25, key: str = "rank", **kw
 
     axes = canvas.panels(figsize=(6.5, 1.0 + 0.2 * len(frame)))[0, 0]
     y = np.arange(len(frame))
-    axes.hlines(y, frame["low"], frame["high"], color=PALETTE[0], linewidth=1.2)
-    for seen, face, name in ((True, PALETTE[0], "seen in training"), (False, "white", "not seen")):
+    colours = np.array([PALETTE[0]] * len(frame), dtype=object)
+    if "expected_error" in frame:
+        shades = ScalarMappable(Normalize(0.0, 1.0), "viridis")
+        colours = shades.to_rgba(np.clip(frame["expected_error"].to_numpy(dtype=float), 0.0, 1.0))
+        axes.figure.colorbar(shades, ax=axes, label="Expected normalised error", shrink=0.6)
+    axes.hlines(y, frame["low"], frame["high"], colors=colours, linewidth=1.2)
+    for seen, name in ((True, "seen in training"), (False, "not seen")):
         part = (frame["seen"].astype(bool) == seen).to_numpy()
         if part.any():
-            style = {"s": 26, "facecolors": face, "edgecolors": PALETTE[0], "zorder": 3, "label": name, **kwargs}
+            faces = colours[part] if seen else "white"
+            style = {"s": 26, "facecolors": faces, "edgecolors": colours[part], "zorder": 3, "label": name, **kwargs}
             axes.scatter(frame["score"][part], y[part], **style)
     axes.axvline(0, color=LINE, linewidth=0.8, linestyle="--", zorder=0)
     axes.set_yticks(y, names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,43 +13,56 @@ from unlasting.metrics import resampled_e_distance
 from unlasting.screen import PREDICTION_KEY, TRAIN, logger, sample
 from unlasting.tl._screen import Screen, gene_positions, store
 
+if TYPE_CHECKING:
+    from unlasting.model import UnlastingModel
+
+
+_LEVELS = np.array([0.025, 0.975])
+
 
 def rank(
-    adata: AnnData,
+    model: UnlastingModel | AnnData,
+    conditions: Iterable[str | tuple[str, ...]] | None = None,
     *,
+    cell_type: str | Sequence[str] | None = None,
+    dose: Any = None,
+    toward: AnnData | Sequence[str] | pd.Series | None = None,
     layer: str = PREDICTION_KEY,
     predictions: AnnData | None = None,
-    conditions: Iterable[str | tuple[str, ...]] | None = None,
-    toward: AnnData | Sequence[str] | pd.Series | None = None,
     n_bootstraps: int = 200,
     min_cells: int = 10,
     max_cells: int = 500,
     key_added: str = "rank",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Rank perturbations by the effects in generated cells.
+    """Rank perturbations by their predicted effects.
 
-    Generated cells are compared with training controls of the same cell type. The score is the effect
-    size or, with `toward`, the mean change towards a wanted state.
+    With a model, no cell is generated: scores, intervals and false discovery rates come from the posterior of its effects
+    model, and intervals contain the uncertainty of the prediction. With an AnnData, generated cells of any model
+    are compared with training controls of the same cell type, and intervals contain the number of generated cells only.
 
     Parameters
     ----------
-    adata
-        The screen with the control cells, log-normalised.
-    layer
-        Layer with the generated cells.
-    predictions
-        Generated cells as an AnnData (from `model.generate`, or any model), instead of `layer`.
+    model
+        A trained model, or a screen with generated cells, log-normalised.
     conditions
-        Perturbations, or tuples (perturbation, cell type, dose). All conditions with generated cells if `None`.
+        Perturbations: any labels with a model, by default all trained targets. With generated cells, also tuples (perturbation,
+        cell type, dose), by default all conditions with generated cells.
+    cell_type
+        Cell types to start from, all by default; for a model.
+    dose
+        The drugs' dose in uM, as in `model.generate`; for a model.
     toward
-        The criterion. `None`: effect size, as the unbiased E-distance from the controls (no square root; around 0
-        without an effect). Two generated cells from one control cell form no pair, as they are similar by origin. An
+        The criterion. `None`: effect size, as the unbiased E-distance from the controls (no square root). Two generated cells from one control cell form no pair, as they are similar by origin. An
         AnnData: cells in the wanted state; the score is the mean change, projected on the path from controls to
         their mean (0 stays, 1 arrives, negative leaves). A list of genes: their mean change minus the mean over all other
         genes. A Series of weights with gene names as index: weighted mean change, divided by the sum of absolute weights.
+    layer
+        Layer with generated cells.
+    predictions
+        Generated cells as an AnnData (from `model.generate`, or any model), instead of `layer`.
     n_bootstraps
-        Bootstrap samples.
+        Bootstrap samples, for generated cells.
     min_cells
         Fewest generated and control cells. Conditions left out are logged.
     max_cells
@@ -56,27 +70,35 @@ def rank(
     key_added
         Key under `uns["unlasting"]`.
     seed
-        Random seed.
+        Random seed, for generated cells.
 
     Returns
     -------
-    A frame sorted by descending `score`: `condition`, `cell_type`, `dose`, `score`, `low` and `high` (95 % percentile
-    interval over bootstraps), `n_cells`, `seen` (whether the condition has training cells), and `criterion` (`effect`,
-    `state`, `gene set` or `signature`).
+    A frame sorted by descending `score`: `condition`, `cell_type`, `dose`, `score`, `low` and `high` (95 % interval),
+    `seen` (whether the condition has training cells), and `criterion` (`effect`, `state`, `gene set` or `signature`). A
+    model adds
+
+    - `fdr`: expected share of conditions without an effect, or with a score of another sign, among those at least as certain.
+    - `expected_error`, `p_better`: trust, as in `model.effects`.
+
+    Generated cells add `n_cells`.
 
     Updates the following fields:
 
-    - `adata.uns["unlasting"][key_added]`: the frame.
-    - `adata.uns["unlasting"][key_added + "_genes"]`: `genes`, and `t`: Welch's t against the controls, in the frame's
-      order, shape `(n_conditions, n_genes)`. :func:`enrich` finds the pathways behind it.
+    - `adata.uns["unlasting"][key_added]`: the frame, in the model's screen if a model is given.
+    - `adata.uns["unlasting"][key_added + "_genes"]`: `genes`, and `t` in the frame's order, shape `(n_conditions,
+      n_genes)`: Welch's t against the controls or, with a model, posterior mean over s.d. :func:`enrich` finds the pathways behind it.
 
     Raises
     ------
     KeyError
         If the layer, a label column or a named gene is missing.
     ValueError
-        If `toward` is empty or equals the controls, or no condition has `min_cells` cells.
+        If `toward` is empty or equals the controls, no condition has `min_cells` cells, or the model has no screen.
     """
+    if not isinstance(model, AnnData):
+        return _rank_posterior(model, conditions, cell_type, dose, toward, key_added)
+    adata = model
     from unlasting.effects import t_scores  # imports torch, which is slow
 
     screen = Screen.read(adata, layer, predictions)
@@ -118,6 +140,57 @@ def rank(
         )
     frame = pd.DataFrame(rows).sort_values("score", ascending=False, kind="stable")
     genes = {"genes": np.asarray(screen.genes, dtype=object), "t": np.array(gene_scores)[frame.index]}
+    frame = frame.reset_index(drop=True)
+    store(adata, **{key_added: frame, f"{key_added}_genes": genes})
+    return frame.copy()
+
+
+def _rank_posterior(
+    model: UnlastingModel,
+    conditions: Iterable[str | tuple[str, ...]] | None,
+    cell_type: str | Sequence[str] | None,
+    dose: Any,
+    toward: AnnData | Sequence[str] | pd.Series | None,
+    key_added: str,
+) -> pd.DataFrame:
+    """Rank perturbations by the posterior of the effects model."""
+    adata, criterion = model.adata, _criterion(toward)
+    if adata is None:
+        raise ValueError("The model was loaded without an AnnData, which holds its controls. Load it with the screen.")
+    if conditions is None:
+        conditions = [name for names in model.targets.values() for name in names]
+    asked = [conditions] if isinstance(conditions, str) else [str(name) for name in conditions]
+    parts, t = [], []
+    for found, controls, changes in model.iterate_changes(asked, cell_type=cell_type, dose=dose):
+        score, (low, high), wrong = changes.distance, changes.distance_quantiles(_LEVELS).T, 1.0 - changes.p_active
+        if toward is not None:
+            # only an AnnData makes the direction depend on the controls
+            unique, row = np.unique(controls, axis=0, return_inverse=True)
+            score, low, high, wrong = (np.zeros(len(found)) for _ in range(4))
+            for place, control in enumerate(unique):
+                chosen = row.ravel() == place
+                along = changes.along(_direction(toward, adata.var_names, control), _LEVELS)
+                score[chosen], wrong[chosen] = along[0][chosen], 1.0 - along[2][chosen]
+                low[chosen], high[chosen] = along[1][chosen].T
+        part = pd.DataFrame([condition.columns() for condition in found])
+        parts.append(
+            part.assign(
+                score=score,
+                low=low,
+                high=high,
+                fdr=wrong,
+                expected_error=changes.expected_error,
+                p_better=changes.p_better,
+                seen=changes.question == 0,
+                criterion=criterion,
+            )
+        )
+        t.append((changes.mean / np.maximum(changes.sd, 1e-12)).astype(np.float32))
+    frame = pd.concat(parts, ignore_index=True)
+    order = np.argsort(frame["fdr"], kind="stable")
+    frame.loc[order, "fdr"] = np.cumsum(frame["fdr"].to_numpy()[order]) / np.arange(1, len(frame) + 1)
+    frame = frame.sort_values("score", ascending=False, kind="stable")
+    genes = {"genes": np.asarray(adata.var_names, dtype=object), "t": np.concatenate(t)[frame.index]}
     frame = frame.reset_index(drop=True)
     store(adata, **{key_added: frame, f"{key_added}_genes": genes})
     return frame.copy()

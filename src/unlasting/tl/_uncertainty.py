@@ -16,7 +16,7 @@ from scipy import stats
 from unlasting.metrics import emd_per_gene, resampled_e_distance
 
 N_BOOTSTRAPS = 1000
-COVERAGE = 0.95
+LEVEL = 0.95
 """Coverage of intervals."""
 Score = Callable[[np.ndarray], np.ndarray]
 """A function on means over conditions, shape `(n, n_terms)`, with one score for each row."""
@@ -81,13 +81,13 @@ def resampled_means(terms: np.ndarray, seed: int) -> np.ndarray:
     return np.vstack([np.ones(n), drawn]) @ terms / n
 
 
-def score_interval(score: Score, terms: np.ndarray, seed: int, *, level: float = COVERAGE) -> Interval:
+def score_interval(score: Score, terms: np.ndarray, seed: int, *, level: float = LEVEL) -> Interval:
     """Compute a score over conditions with its percentile-bootstrap interval."""
     return _interval(score(resampled_means(terms, seed)), len(terms), level)
 
 
 def difference_interval(
-    score: Score, terms: np.ndarray, reference: np.ndarray, seed: int, *, level: float = COVERAGE
+    score: Score, terms: np.ndarray, reference: np.ndarray, seed: int, *, level: float = LEVEL
 ) -> Interval:
     """Compute a score minus a reference's on the same conditions, with its paired bootstrap interval."""
     own, other = (score(resampled_means(part, seed)) for part in (terms, reference))

@@ -1,0 +1,474 @@
+"""Posterior variance of effects, calibrated by leaving trained conditions and contexts out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Self
+
+import numpy as np
+from scipy.linalg import eigh
+from scipy.special import expit, log_expit, logsumexp, ndtr, softmax
+
+from unlasting.effects._contexts import aligned
+
+TRAINED: Final = 0
+DOSE: Final = 1
+TARGET: Final = 2
+COMBINATION: Final = 3
+CONTEXT: Final = 4
+
+QUESTIONS: Final = {
+    TRAINED: "trained condition",
+    DOSE: "unseen dose",
+    TARGET: "unseen target",
+    COMBINATION: "unseen combination",
+    CONTEXT: "unseen context",
+}
+"""Kinds of question, by the part that training cells lack."""
+
+FACTORS: Final = 2.0 ** np.arange(-4.0, 7.0)
+"""Candidate factors for the variance in one condition."""
+
+_PRIOR_CONDITIONS: Final = 4.0
+"""Left-out conditions that the prior over factors and slopes counts for: with few, intervals are wide."""
+_PRIOR_FACTORS: Final = softmax(-0.5 * (np.log2(FACTORS) / 1.5) ** 2)
+_PRIOR_SLOPE_VARIANCE: Final = 0.25
+INACTIVE_FACTOR: Final = 2.0**-6
+"""Factor for the variance in a condition without an effect: far below, but not exactly zero."""
+_ACTIVITY_PRIOR: Final = (np.array([1.0, 0.5]), np.array([1.0, 0.5]))
+"""Prior mean and s.d. for the log-odds of an effect at a typical predicted size, and for their slope on its logarithm."""
+_CORRELATED_OUTPUTS: Final = 10.0
+"""Outputs that count as one independent output in the likelihood for a factor, since genes vary together."""
+_MAX_LOG: Final = 4.0
+"""Largest log ratio to a typical predicted size that counts."""
+_MAX_OUTPUTS: Final = 1_500
+_MAX_GROUPS: Final = 200
+"""Outputs, and groups of left-out conditions, that calibrate: each group needs all sizes."""
+_MIN_WEIGHT: Final = 1e-4
+"""Posterior weight below which a size is skipped."""
+_ROUNDS: Final = 20
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A group of measurements to leave out.
+
+    Parameters
+    ----------
+    question
+        Kind of question, see `QUESTIONS`.
+    rows
+        Measurements left out together, shape `(n_left_out,)`.
+    asked
+        Whether each of them is then predicted, shape `(n_left_out,)`.
+    """
+
+    question: int
+    rows: np.ndarray
+    asked: np.ndarray
+
+
+@dataclass(frozen=True)
+class EffectMoments:
+    """Posterior of effects in some conditions, on the scale with unit variance over cells.
+
+    Parameters
+    ----------
+    mean
+        Posterior mean, shape `(n, n_outputs)`.
+    variance
+        Variance that the factors multiply, shape `(n, n_outputs)`.
+    relative
+        Variance of the slope between true and predicted effects, which a condition's effects share, shape `(n,)`.
+    unscaled
+        The mean before its slope, shape `(n, n_outputs)`.
+    factors
+        Weights of `FACTORS`, shape `(n, n_factors)`.
+    inactive
+        Probability that the condition has no effect beside those on its targets, shape `(n,)`.
+    on_target_mean, on_target
+        Mean and variance of on-target effects, shape `(n, n_outputs)`.
+    null
+        Probability that no perturbation acts on an output, shape `(n_outputs,)`.
+    question
+        Kind of question, shape `(n,)`.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    relative: np.ndarray
+    unscaled: np.ndarray
+    factors: np.ndarray
+    inactive: np.ndarray
+    on_target_mean: np.ndarray
+    on_target: np.ndarray
+    null: np.ndarray
+    question: np.ndarray
+
+    @property
+    def total(self) -> np.ndarray:
+        """Mean squared error around the mean, shape `(n, n_outputs)`."""
+        active, inactive = (1.0 - self.inactive)[:, None], self.inactive[:, None]
+        spread = (self.factors @ FACTORS)[:, None] * self.variance + self.relative[:, None] * self.unscaled**2
+        shift = INACTIVE_FACTOR * self.variance + (self.mean - self.on_target_mean) ** 2
+        return active * spread + inactive * shift + self.on_target
+
+
+@dataclass(frozen=True)
+class EffectPosterior:
+    """Posterior of effects: mixtures of Gaussians over effect sizes, in closed form.
+
+    At each effect size, effects and errors are Gaussian, so that conditioning on the training cells is exact. The total
+    variance contains the noise of few cells, the error of control cells, and the distance to trained targets and contexts.
+
+    Calibration leaves trained conditions, or contexts, out. A condition has no effect, the more often the smaller its
+    predicted effects are, or its true effects are a slope times their prediction plus independent errors, whose variance has
+    one factor for each condition. Slopes and factors vary between conditions; their distributions, and the share of
+    conditions without an effect, are estimated for every kind of question.
+
+    Parameters
+    ----------
+    condition, context
+        Codes of the measurements, shape `(n_measured,)`.
+    covariance, noise
+        Covariance between effects at size one, and between errors, shape `(n_measured, n_measured)`.
+    measured
+        Measured effects on the scale with unit variance over cells, shape `(n_measured, n_outputs)`.
+    candidates
+        Candidate effect sizes, shape `(n_sizes,)`.
+    sizes
+        Posterior weight of every size, shape `(n_sizes, n_outputs)`.
+    profiles
+        Mean expression in the contexts' control cells, shape `(n_contexts, n_genes)`.
+    factors
+        Weights of `FACTORS` for each kind of question, shape `(n_questions, n_factors)`.
+    slope_variance
+        Variance of the slope between conditions for each kind of question, shape `(n_questions,)`.
+    activity
+        Log-odds of an effect at a typical predicted size, their slope on its logarithm, and that logarithm, shape
+        `(n_questions, 3)`.
+    weights
+        Weights of outputs in a predicted size, shape `(n_outputs,)`.
+    n_left_out
+        Number of left-out conditions behind each calibration, shape `(n_questions,)`.
+    """
+
+    condition: np.ndarray
+    context: np.ndarray
+    covariance: np.ndarray
+    noise: np.ndarray
+    measured: np.ndarray
+    candidates: np.ndarray
+    sizes: np.ndarray
+    profiles: np.ndarray
+    factors: np.ndarray
+    slope_variance: np.ndarray
+    activity: np.ndarray
+    weights: np.ndarray
+    n_left_out: np.ndarray
+
+    @classmethod
+    def fit(
+        cls,
+        *,
+        condition: np.ndarray,
+        context: np.ndarray,
+        covariance: np.ndarray,
+        noise: np.ndarray,
+        measured: np.ndarray,
+        candidates: np.ndarray,
+        sizes: np.ndarray,
+        own_noise: np.ndarray,
+        importance: np.ndarray,
+        profiles: np.ndarray,
+        groups: Sequence[LeftOut],
+        slopes: Mapping[int, float],
+    ) -> Self:
+        """Calibrate the posterior.
+
+        Parameters
+        ----------
+        condition, context, covariance, noise, measured, candidates, sizes, profiles
+            As above.
+        own_noise
+            Error variance that a measurement shares with no other, shape `(n_measured,)`.
+        importance
+            Squared change in mean expression by a unit effect, shape `(n_outputs,)`.
+        groups
+            Measurements to leave out.
+        slopes
+            Slope of effects on their prediction, by kind of question.
+        """
+        values, root = decomposed(covariance, noise)
+        rotated = root.T @ measured
+        outputs = np.flatnonzero(importance > 0)
+        if len(outputs) > _MAX_OUTPUTS:
+            outputs = np.sort(np.random.default_rng(0).choice(outputs, _MAX_OUTPUTS, replace=False))
+        prior = np.log(np.maximum(sizes.mean(axis=1), 1e-12))
+        factors = np.tile(_PRIOR_FACTORS, (len(QUESTIONS), 1))
+        factors[TRAINED] = FACTORS == 1.0
+        slope_variance = np.full(len(QUESTIONS), _PRIOR_SLOPE_VARIANCE)
+        slope_variance[TRAINED] = 0.0
+        activity = np.tile([*_ACTIVITY_PRIOR[0], np.nan], (len(QUESTIONS), 1))
+        n_left_out = np.zeros(len(QUESTIONS))
+        for question in QUESTIONS:
+            chosen = [group for group in groups if group.question == question]
+            if len(chosen) > _MAX_GROUPS:
+                order = np.random.default_rng(0).permutation(len(chosen))[:_MAX_GROUPS]
+                chosen = [chosen[i] for i in np.sort(order)]
+            if not chosen:
+                continue
+            found = [
+                LeftOutEffects.of(
+                    one,
+                    root,
+                    values,
+                    rotated[:, outputs],
+                    candidates,
+                    prior,
+                    covariance,
+                    own_noise,
+                    measured[:, outputs],
+                )
+                for one in chosen
+            ]
+            factors[question], slope_variance[question], activity[question] = calibrate(
+                found, importance[outputs], slopes[question], len(importance) / len(outputs)
+            )
+            n_left_out[question] = len(found)
+        single = (
+            covariance,
+            noise,
+            measured,
+            candidates,
+            sizes,
+            profiles,
+            factors,
+            slope_variance,
+            activity,
+            importance,
+            n_left_out,
+        )
+        return cls(condition, context, *(aligned(np.asarray(array, dtype=np.float32)) for array in single))
+
+    @cached_property
+    def _spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Eigenvalues, common diagonal form, and measured effects in it; not stored, since eigenvectors are arbitrary."""
+        values, root = decomposed(self.covariance.astype(np.float64), self.noise.astype(np.float64))
+        return tuple(aligned(part.astype(np.float32)) for part in (values, root, root.T @ self.measured))  # type: ignore[return-value]
+
+    def moments(
+        self,
+        kernel: np.ndarray,
+        shrunken_kernel: np.ndarray,
+        prior: np.ndarray,
+        question: np.ndarray,
+        similarity: np.ndarray,
+        outputs: np.ndarray | slice = slice(None),
+    ) -> EffectMoments:
+        """Compute the posterior in some conditions.
+
+        Parameters
+        ----------
+        kernel
+            Covariance with the measurements at size one, shape `(n, n_measured)`.
+        shrunken_kernel
+            The same times the slopes of untrained targets and contexts.
+        prior
+            Prior variance at size one, shape `(n,)`.
+        question
+            Kind of question, shape `(n,)`.
+        similarity
+            Correlation between the control cells' mean expression and the nearest trained context, shape `(n,)`.
+        outputs
+            Outputs to compute.
+        """
+        values, root, all_rotated = self._spectrum
+        projected, to_mean = ((one @ root).astype(np.float32) for one in (kernel, shrunken_kernel))
+        rotated, sizes = all_rotated[:, outputs], self.sizes[:, outputs]
+        shrunken = self.candidates / (1.0 + self.candidates * values[:, None])  # (n_measured, n_sizes)
+        average = (shrunken @ sizes) * rotated
+        mean = projected @ average
+        second = np.zeros_like(mean)
+        for row in np.flatnonzero(self.candidates > 0):
+            columns = np.flatnonzero(sizes[row] > _MIN_WEIGHT)
+            at_size = (projected * shrunken[:, row]) @ rotated[:, columns]
+            second[:, columns] += sizes[row, columns] * at_size**2
+        unexplained = np.maximum(self.candidates * prior[:, None] - self.candidates * (projected**2 @ shrunken), 0.0)
+        variance = np.maximum(second - mean**2, 0.0) + unexplained.astype(np.float32) @ sizes
+        # control cells unlike all trained ones: as much of the effect is unknown as their profile does not share
+        unshared = (1.0 - np.clip(similarity, 0.0, 1.0) ** 2).astype(np.float32)
+        variance += unshared[:, None] * (prior[:, None].astype(np.float32) * (self.candidates @ sizes))
+        relative = self.slope_variance[question] + unshared
+        scaled = to_mean @ average
+        return EffectMoments(
+            mean=scaled,
+            variance=variance,
+            relative=relative,
+            unscaled=mean,
+            factors=self.factors[question],
+            inactive=self._inactive(scaled**2 @ self.weights[outputs], question),
+            on_target_mean=np.zeros_like(mean),
+            on_target=np.zeros_like(mean),
+            null=sizes[self.candidates == 0].sum(axis=0),
+            question=question,
+        )
+
+    def _inactive(self, size: np.ndarray, question: np.ndarray) -> np.ndarray:
+        """Get the probability that conditions have no effect by their predicted size, 0 for trained ones, shape `(n,)`."""
+        log_odds, rise, typical = self.activity[question].T
+        logarithm = np.where(np.isnan(typical), 0.0, np.log(np.maximum(size, 1e-30)) - typical)
+        return np.where(question == TRAINED, 0.0, expit(-log_odds - rise * np.clip(logarithm, -_MAX_LOG, _MAX_LOG)))
+
+    def similarity(self, context: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """Correlate control cells' mean expression with the nearest context that has measurements, shape `(n,)`.
+
+        Parameters
+        ----------
+        context
+            Codes, -1 for a new context, shape `(n,)`.
+        means
+            Mean expression in control cells, shape `(n, n_genes)`.
+        """
+        trained = np.unique(self.context)
+        known = np.isin(context, trained)
+        profiles = np.where((context >= 0)[:, None], self.profiles[np.maximum(context, 0)], means)
+        first, second = (
+            _standardised(np.asarray(rows, dtype=np.float64)) for rows in (profiles, self.profiles[trained])
+        )
+        return np.where(known, 1.0, (first @ second.T).max(axis=1))
+
+
+@dataclass(frozen=True)
+class LeftOutEffects:
+    """Left-out effects beside their prediction: arrays `(n_asked, n_outputs)`, and the noise `(n_asked,)`."""
+
+    measured: np.ndarray
+    predicted: np.ndarray
+    variance: np.ndarray
+    noise: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        group: LeftOut,
+        root: np.ndarray,
+        values: np.ndarray,
+        rotated: np.ndarray,
+        candidates: np.ndarray,
+        log_prior: np.ndarray,
+        covariance: np.ndarray,
+        own_noise: np.ndarray,
+        measured: np.ndarray,
+    ) -> Self:
+        """Predict one group; the posterior over sizes does not see it either."""
+        rows = group.rows
+        log_density = []
+        means, variances, errors = [], [], []
+        for size in candidates:
+            shrunken = 1.0 / (1.0 + size * values)
+            precision = (root * shrunken) @ root[rows].T  # columns of the inverse covariance
+            solved = root @ (shrunken[:, None] * rotated)
+            conditional = np.linalg.inv(precision[rows])
+            error = conditional @ solved[rows]  # measured minus expected from all others
+            others = solved - precision @ error
+            quadratic = (error * solved[rows]).sum(axis=0)
+            rest = -0.5 * (np.log1p(size * values).sum() + (rotated**2 * shrunken[:, None]).sum(axis=0) - quadratic)
+            log_density.append(rest - 0.5 * np.linalg.slogdet(precision[rows])[1])
+            means.append(size * (covariance[rows] @ others))
+            variances.append(np.diag(conditional) - own_noise[rows])
+            errors.append(error)
+        weights = softmax(np.array(log_density) + log_prior[:, None], axis=0)[:, None]
+        mean, error = ((weights * np.array(part)).sum(axis=0) for part in (means, errors))
+        spread = (weights * np.array(errors) ** 2).sum(axis=0) - error**2
+        variance = (weights * np.array(variances)[:, :, None]).sum(axis=0) + spread
+        asked = group.asked
+        return cls((error + mean)[asked], mean[asked], np.maximum(variance[asked], 0.0), own_noise[rows][asked])
+
+
+def calibrate(
+    found: Sequence[LeftOutEffects], weight: np.ndarray, slope: float, share: float
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """Estimate weights of factors, the variance of the slope, and the activity, by expectation and maximisation.
+
+    `share` is the number of outputs for each calibrating one.
+    """
+    likelihood = np.zeros((len(found), len(FACTORS)))
+    weights, (centre, sd) = _PRIOR_FACTORS, _ACTIVITY_PRIOR
+    size = np.log([max(share * slope**2 * (weight * one.predicted**2).sum(axis=1).mean(), 1e-30) for one in found])
+    typical = float(np.median(size))
+    design = np.column_stack([np.ones(len(found)), np.clip(size - typical, -_MAX_LOG, _MAX_LOG)])
+    coefficients, active = centre, np.ones(len(found))
+    inactive = np.array([_log_density(one, 0.0, INACTIVE_FACTOR, 0.0) for one in found])
+    for _ in range(_ROUNDS):
+        slope_variance = _slope_variance(found, weight, slope, active)
+        for row, one in enumerate(found):
+            likelihood[row] = [_log_density(one, slope, factor, slope_variance) for factor in FACTORS]
+        log_odds = design @ coefficients
+        joint = likelihood + np.log(weights) + log_expit(log_odds)[:, None]
+        evidence = logsumexp(joint, axis=1)
+        active = expit(evidence - inactive - log_expit(-log_odds))
+        posterior = active[:, None] * np.exp(joint - evidence[:, None])
+        weights = (_PRIOR_CONDITIONS * _PRIOR_FACTORS + posterior.sum(axis=0)) / (_PRIOR_CONDITIONS + active.sum())
+        # one Newton step towards the logistic regression of activity on predicted size
+        rate = expit(log_odds)
+        gradient = design.T @ (active - rate) - (coefficients - centre) / sd**2
+        curvature = (design.T * (rate * (1.0 - rate))) @ design + np.diag(1.0 / sd**2)
+        coefficients = coefficients + np.linalg.solve(curvature, gradient)
+        coefficients[1] = max(coefficients[1], 0.0)
+    return weights, slope_variance, np.array([*coefficients, typical])
+
+
+def _log_density(one: LeftOutEffects, slope: float, factor: float, slope_variance: float) -> float:
+    """Compute the log density of left-out effects, tempered for correlation between genes."""
+    variance = factor * one.variance + one.noise[:, None] + slope_variance * one.predicted**2
+    square = (one.measured - slope * one.predicted) ** 2
+    return float(-0.5 * (np.log(variance) + square / variance).sum() / _CORRELATED_OUTPUTS)
+
+
+def _slope_variance(found: Sequence[LeftOutEffects], weight: np.ndarray, slope: float, active: np.ndarray) -> float:
+    """Estimate the variance between active conditions in the slope of true on predicted effects, corrected for noise."""
+    excess, total = _PRIOR_CONDITIONS * _PRIOR_SLOPE_VARIANCE, _PRIOR_CONDITIONS
+    squares = np.array([(weight * one.predicted**2).sum() for one in found])
+    typical = squares.mean()
+    for one, square, probability in zip(found, squares, active, strict=True):
+        if square <= 0:
+            continue
+        difference = (weight * one.predicted * (one.measured - slope * one.predicted)).sum() / square
+        error = (weight**2 * one.predicted**2 * (one.variance + one.noise[:, None])).sum() / square**2
+        evidence = probability * min(square / typical, 1.0)  # a prediction of nothing has no slope
+        excess += evidence * (difference**2 - error)
+        total += evidence
+    return float(np.clip(excess / total, 0.01, 1.0))
+
+
+def _standardised(rows: np.ndarray) -> np.ndarray:
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+
+
+def decomposed(covariance: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the form in which the noise is the identity and the covariance diagonal: eigenvalues and root."""
+    values, root = eigh(covariance, noise)
+    return np.maximum(values, 0.0), root
+
+
+def sign_probability(mean: np.ndarray, variance: np.ndarray, fixed: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Compute the probability that effects are positive, shape `(n, n_outputs)`.
+
+    Parameters
+    ----------
+    mean
+        Posterior mean, shape `(n, n_outputs)`.
+    variance, fixed
+        Variance with and without the factor, shape `(n, n_outputs)`.
+    factors
+        Weights of `FACTORS`, shape `(n, n_factors)`.
+    """
+    positive = np.zeros(mean.shape)
+    for weights, factor in zip(factors.T, FACTORS, strict=True):
+        if weights.max() > _MIN_WEIGHT:
+            positive += weights[:, None] * ndtr(mean / np.sqrt(np.maximum(factor * variance + fixed, 1e-30)))
+    return positive
