@@ -74,7 +74,10 @@ def find_counts(adata: AnnData) -> tuple[Any, str]:
     if "prepare" in adata.uns.get(UNS_KEY, {}):  # the layer has kept genes only, and no library sizes
         names, raw = [], None
     else:
-        names, raw = sorted(name for name in adata.layers if name is not None), adata.raw  # anndata 0.13 lists X as None
+        names, raw = (
+            sorted(name for name in adata.layers if name is not None),
+            adata.raw,
+        )  # anndata 0.13 lists X as None
     places |= {f"adata.layers[{name!r}]": adata.layers[name] for name in names}
     if raw is not None and adata.var_names.isin(raw.var_names).all():
         places["adata.raw.X"] = raw[:, list(adata.var_names)].X
