@@ -88,7 +88,7 @@ def shares_at_doses(seed: int) -> list[list[float]]:
     return shares
 
 
-def test_few_cells_of_many_doses_tell_how_many_escape_a_drug():
+def test_few_cells_of_many_doses_show_how_many_do_not_respond():
     """On average over screens; also at a dose that was not tested."""
     tested, untested = np.array([shares_at_doses(seed) for seed in range(1, 7)]).swapaxes(0, 1).reshape(2, -1)
     for shares in (tested, untested):

@@ -166,16 +166,13 @@ def test_the_same_seed_gives_the_same_model(screen):
 
 @pytest.mark.slow
 def test_history_holds_both_networks(build, screen):
-    model = build(screen(), train=100)  # more steps overfit so small a screen
+    model = build(screen(n_cells=1_000), train=100)  # in fewer cells the effects model leaves nothing to learn
     assert set(model.history) == SERIES
     for name, frame in model.history.items():
         values = frame[name].to_numpy()
         assert np.isfinite(values).all(), name
         assert len(values) > 1, name
-        if name.endswith("validation_score"):  # the effects model may leave nothing to learn on so small a screen
-            assert values[-1] < values[0] + 0.01, name
-        else:
-            assert values[-1] < values[0], name
+        assert values[-1] < values[0], name
 
 
 @pytest.mark.slow
