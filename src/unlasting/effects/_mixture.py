@@ -26,6 +26,8 @@ _MAX_CELLS: Final = 2_000
 """Most cells that are read for one mixture."""
 _MIN_SHARE: Final = 1e-3
 """Non-responding share where one mode explains all cells."""
+_HALVINGS: Final = 10
+"""Random halvings over which scores are averaged: with one, a share depends on the draw."""
 _ROUNDS: Final = 200
 
 
@@ -263,13 +265,15 @@ def _read(cells: ScreenCells, rows: np.ndarray) -> np.ndarray:
 
 
 def _held_out_scores(perturbed: np.ndarray, control: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Score each half along the other half's direction, in units of the held-out controls' s.d."""
+    """Score each half along the other half's direction, in units of the held-out controls' s.d., on average over halvings."""
     scores = np.zeros(len(perturbed))
-    half, control_half = (rng.permutation(len(cells)) % 2 == 0 for cells in (perturbed, control))
-    for first in (True, False):
-        genes, weights = direction(perturbed[half == first], control[control_half == first], _DIRECTION_GENES)
-        held_out = control[control_half != first][:, genes] @ weights
-        scores[half != first] = (perturbed[half != first][:, genes] @ weights - held_out.mean()) / _sd(held_out)
+    for _ in range(_HALVINGS):
+        half, control_half = (rng.permutation(len(cells)) % 2 == 0 for cells in (perturbed, control))
+        for first in (True, False):
+            genes, weights = direction(perturbed[half == first], control[control_half == first], _DIRECTION_GENES)
+            held_out = control[control_half != first][:, genes] @ weights
+            along = (perturbed[half != first][:, genes] @ weights - held_out.mean()) / _sd(held_out)
+            scores[half != first] += along / _HALVINGS
     return scores
 
 
