@@ -233,12 +233,24 @@ IN_FILES = [
 ]
 
 
+ON_THE_COMMAND_LINE = {
+    "no X": "`X` is empty; expression is expected there. Fill it, or name a `--layer`",
+    "no controls": "the control label `--control control`.*Unperturbed cells are needed",
+    "controls misspelt": "the control label `--control control`.*Did you mean 'Control_'",
+    "empty part": r"'T1\+' has an empty part.*another `--delimiter`",
+    "no column": "`--perturbation-key` is 'perturbation', but `obs` has no such column",
+    "no cells": "the file is empty: 0 cells",
+}
+"""Messages that name options in place of arguments."""
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*names are not unique")
 def test_a_file_with_a_fault_is_refused(raw, tmp_path):
     unclear = {}
     for fault in IN_FILES:
         change, message, _ = FAULTS[fault]
+        message = ON_THE_COMMAND_LINE.get(fault, message)
         adata = raw.copy()
         changed = change(adata)
         (adata if changed is None else changed).write_h5ad(tmp_path / "screen.h5ad")

@@ -352,11 +352,13 @@ def test_setup_refuses_drugs_without_molecules(drugs, unchanged):
     with pytest.raises(ValueError, match="`dose_key='dose'`.*'G3.drugA' has 1 parts.*call `pp.molecules` first"):
         UnlastingModel.setup_anndata(adata, **SETUP)
     same()
-    adata = adata[adata.obs["perturbation"] != "G3+drugA"].copy()
-    same = unchanged(adata)
-    with pytest.raises(ValueError, match="`dose_key` is 'dose', but no perturbation is a drug.*pp.molecules"):
-        UnlastingModel.setup_anndata(adata, **SETUP)
-    same()
+
+
+def test_drugs_with_doses_but_without_molecules_are_known_by_name(drugs):
+    adata = drugs[drugs.obs["perturbation"] != "G3+drugA"].copy()
+    del adata.uns["unlasting"]["molecules"]
+    UnlastingModel.setup_anndata(adata, **SETUP)
+    assert {"drugA", "drugC", "synonym"} <= set(UnlastingModel(adata).targets["drug"])
 
 
 def test_the_published_recipe_knows_no_stimulus(build, drugs):

@@ -96,7 +96,8 @@ def test_other_cells_may_be_a_mudata_too(model, screen):
     controls = other[is_control[is_control].index].copy()
     model.predict(controls, perturbation="TFX", **QUIET)
     assert np.isfinite(controls["rna"].layers["unlasting"].toarray()).all()
-    assert list(controls["rna"].obs) == [*before, "unlasting_source"]
+    added = [f"unlasting_{name}" for name in ("source", "expected_error", "p_better")]
+    assert list(controls["rna"].obs) == [*before, *added]
     one, two = (model.generate("G3", 5, controls=c, **QUIET) for c in (controls, controls.copy()))
     np.testing.assert_array_equal(one.X.toarray(), two.X.toarray())
     assert model.get_latent_representation(controls).shape == controls["rna"].shape

@@ -274,9 +274,9 @@ class GenerationMixin(TrustMixin):
         trust = trust.iloc[pair.ravel()].rename(columns=lambda name: name.replace(PREDICTION_KEY, key_added, 1))
         if path is not None:
             obs = writable_table(adata.obs.iloc[chosen], "obs", []).copy()
+            obs[f"{key_added}_source"] = pd.Categorical(sources.names[source])
             for name, values in trust.items():
                 obs[name] = values.to_numpy()
-            obs[f"{key_added}_source"] = pd.Categorical(sources.names[source])
             AnnData(obs=obs).strings_to_categoricals(obs)  # of all cells: the parts must have the same categories
 
             def part_of(rows: range) -> AnnData:

@@ -162,6 +162,7 @@ class SourcesMixin(ModelBase):
     def _as_sources(self, adata: AnnData, rows: np.ndarray) -> SourceCells:
         """Take cells as sources; populations that the model does not know are fitted from their own control cells."""
         cell_type, batch = self.keys.cell_types(adata), self.keys.batches(adata)
+        self.effects_model  # noqa: B018  fitted on first use
         state, known = self._state(POPULATION), self.module.populations()
         place = {pair: i for i, pair in enumerate(zip(state["cell_types"], state["batches"], strict=True))}
         new = sorted({(cell_type[row], batch[row]) for row in rows} - set(place))

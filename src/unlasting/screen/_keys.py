@@ -152,10 +152,7 @@ class ScreenKeys:
             columns = list(map(str, adata.obs.columns))
             hint = nearest_name(str(key), columns)
             if not hint and argument == "perturbation_key" and key == ScreenKeys.perturbation_key:
-                hint = (
-                    " This is the default: name your own column (`perturbation_key=...`; on the command line "
-                    "`--perturbation-key`)."
-                )
+                hint = " This is the default: name your own column (`perturbation_key=...`)."
             raise MissingKeyError(
                 f"`{argument}` is {key!r}, but `adata.obs` has no such column (it has {columns}).{hint}"
             )
