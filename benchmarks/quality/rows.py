@@ -66,7 +66,7 @@ class Row:
     left_out: Callable[[Any], Folds]
     prepare: dict[str, Any] = field(default_factory=dict)
     setup: dict[str, Any] = field(default_factory=dict)
-    prior: Any = "go"
+    prior: Any = "default"
 
 
 def prepared(row: Row, adata: Any) -> None:

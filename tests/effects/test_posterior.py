@@ -39,7 +39,7 @@ def fitted(
         None if control_noise is None else context,
         control_noise,
     )
-    return EffectRegression.fit(features, np.ones(features.shape[1]), ContextKernel.centred(means), measured)
+    return EffectRegression.fit(features, None, ContextKernel.centred(means), measured)
 
 
 def moments(fit: EffectRegression, features, question=None, similarity=None):

@@ -5,7 +5,7 @@ from unlasting.effects._condition_tensors import NO_DOSE, ConditionTensors, cond
 from unlasting.effects._contexts import ContextKernel
 from unlasting.effects._direction import direction, t_scores
 from unlasting.effects._dose import DoseCurves, hill
-from unlasting.effects._families import FAMILIES, KernelFamily
+from unlasting.effects._families import FAMILIES, GENERIC, FeatureFamilies, KernelFamily
 from unlasting.effects._features import ConditionFeatures
 from unlasting.effects._mixture import NonresponderMixture, ResponseMixture, fit_response_mixture
 from unlasting.effects._model import EffectsModel, ExpectedParameters
@@ -51,6 +51,8 @@ __all__ = [
     "ExpressionChanges",
     "FACTORS",
     "FAMILIES",
+    "GENERIC",
+    "FeatureFamilies",
     "KernelFamily",
     "LeftOut",
     "LeftOutEffects",

@@ -94,7 +94,7 @@ class EffectsModel:
         described = features(vocabulary.trained_conditions)
         contexts = ContextKernel.centred(_context_means(statistics, cells))
         regression = EffectRegression.fit(
-            described, features.specific, contexts, measured, on_target, _left_out(vocabulary)
+            described, features.families, contexts, measured, on_target, _left_out(vocabulary)
         )
         correction = statistics.correction + torch.from_numpy(regression.control_error)
         return cls(replace(statistics, correction=correction), mixture, features, regression)
