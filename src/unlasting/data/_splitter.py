@@ -59,5 +59,9 @@ class CellSplitter(DataSplitter):
         cells = self.adata_manager.create_torch_dataset(
             indices=self.train_idx, data_and_attributes=options.pop("data_and_attributes")
         )
-        options = {"num_workers": settings.dl_num_workers, "persistent_workers": settings.dl_persistent_workers, **options}
+        options = {
+            "num_workers": settings.dl_num_workers,
+            "persistent_workers": settings.dl_persistent_workers,
+            **options,
+        }
         return DataLoader(cells, sampler=sampler, batch_size=None, **options)  # the sampler gives whole batches

@@ -232,7 +232,11 @@ class TrainingMixin(ModelBase):
     ) -> bool:
         """Train one network; `True` unless interrupted."""
         pl.seed_everything(seed, workers=True, verbose=False)
-        (train, val, test), batch_size, name = self._parts(), plan.training_options.batch_size, plan.network.replace("_", " ")
+        (train, val, test), batch_size, name = (
+            self._parts(),
+            plan.training_options.batch_size,
+            plan.network.replace("_", " "),
+        )
         has_validation, n_trained = len(val) > 0, plan.max_steps * min(batch_size, len(train))
         validated = _validated(val, n_trained, batch_size, seed)
         n_validations = int(np.clip(_VALIDATED_SHARE * n_trained / max(1, len(validated)), *_VALIDATIONS))
