@@ -361,24 +361,26 @@ class LeftOutEffects:
         measured: np.ndarray,
     ) -> list[Self]:
         """Predict each group from all other measurements; the posterior over sizes does not see it either."""
-        log_density, means, variances, errors = ([[] for _ in groups] for _ in range(4))
+        found: list[tuple[list[np.ndarray], ...]] = [([], [], [], []) for _ in groups]
         for size in candidates:
             shrunken = 1.0 / (1.0 + size * values)
             precision = (root * shrunken) @ root.T  # the inverse covariance
             solved = root @ (shrunken[:, None] * rotated)
             explained, projected = covariance @ solved, covariance @ precision
             rest = np.log1p(size * values).sum() + (rotated**2 * shrunken[:, None]).sum(axis=0)
-            for place, group in enumerate(groups):
+            for group, (log_density, means, variances, errors) in zip(groups, found, strict=True):
                 rows, square = group.rows, np.ix_(group.rows, group.rows)
                 conditional = np.linalg.inv(precision[square])
                 error = conditional @ solved[rows]  # measured minus expected from all others
                 quadratic = (error * solved[rows]).sum(axis=0)
-                log_density[place].append(-0.5 * (rest - quadratic + np.linalg.slogdet(precision[square])[1]))
-                means[place].append(size * (explained[rows] - projected[square] @ error))
-                variances[place].append(np.diag(conditional) - own_noise[rows])
-                errors[place].append(error)
-        parts = zip(groups, log_density, means, variances, errors, strict=True)
-        return [cls._averaged(group, log_prior, own_noise, *map(np.array, arrays)) for group, *arrays in parts]
+                log_density.append(-0.5 * (rest - quadratic + np.linalg.slogdet(precision[square])[1]))
+                means.append(size * (explained[rows] - projected[square] @ error))
+                variances.append(np.diag(conditional) - own_noise[rows])
+                errors.append(error)
+        return [
+            cls._averaged(group, log_prior, own_noise, *map(np.array, parts))
+            for group, parts in zip(groups, found, strict=True)
+        ]
 
     @classmethod
     def _averaged(

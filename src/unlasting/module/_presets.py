@@ -118,7 +118,7 @@ class Preset:
     coordinates: Literal["angle", "noise"] = "angle"
     schedule: Literal["cosine", "linear_beta"] = "cosine"
     solver: Literal["adams", "euler"] = "adams"
-    n_steps: int = 10
+    n_steps: int = 5
     steps: Literal["time", "log_snr"] = "time"
     last_step: bool = False
     loss_average: Literal["entries", "cells"] = "entries"

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numba
 import numpy as np
 import torch
+from numba.core.dispatcher import Dispatcher
 from torch import Tensor
 
 SLOPE: Final = 0.2
@@ -18,11 +19,6 @@ _SLOPE: Final = np.float32(SLOPE)
 _ONE: Final = np.float32(1.0)
 _LEAST: Final = np.float32(np.exp(-80.0))
 """Weight of an edge at least, before normalisation: no target has zero weight in total."""
-
-
-def is_compiled() -> bool:
-    """Whether numba compiles; it may be switched off."""
-    return not numba.config.DISABLE_JIT
 
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
@@ -134,6 +130,11 @@ def _backward(
                     to_target[cell, node, k] = k_sum
 
 
+def is_compiled() -> bool:
+    """Whether numba compiles; `NUMBA_DISABLE_JIT` switches it off."""
+    return isinstance(_forward, Dispatcher)
+
+
 def _over_cells(kernel: Callable[..., None], *tensors: Tensor) -> None:
     """Run a kernel over all cells, in as many threads as torch has."""
     arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
@@ -169,7 +170,7 @@ def attend(features: Tensor, source: Tensor, target: Tensor, starts: Tensor, sou
     are in CSR form by target.
     """
     summed = features.new_empty(*source.shape, features.shape[-1])
-    inverse = torch.empty_like(source, memory_format=torch.contiguous_format)
+    inverse = source.new_empty(source.shape)
     _over_cells(_forward, starts, sources, features, *_factors(source, target), summed, inverse)
     return summed, inverse
 
@@ -185,12 +186,7 @@ def _attend_backward(
     inverse: Tensor,
     gradient: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    contiguous = {"memory_format": torch.contiguous_format}
-    found = (
-        torch.zeros_like(features, **contiguous),
-        torch.zeros_like(source, **contiguous),
-        torch.empty_like(target, **contiguous),
-    )
+    found = features.new_zeros(features.shape), source.new_zeros(source.shape), target.new_empty(target.shape)
     weights = _factors(source, target)
     _over_cells(_backward, starts, sources, features, *weights, summed, inverse, gradient, *found)
     return found
@@ -198,12 +194,12 @@ def _attend_backward(
 
 @attend.register_fake
 def _(features: Tensor, source: Tensor, target: Tensor, starts: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
-    return features.new_empty(*source.shape, features.shape[-1]), torch.empty_like(source)
+    return features.new_empty(*source.shape, features.shape[-1]), source.new_empty(source.shape)
 
 
 @_attend_backward.register_fake
 def _(features: Tensor, source: Tensor, target: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(features), torch.empty_like(source), torch.empty_like(target)
+    return features.new_empty(features.shape), source.new_empty(source.shape), target.new_empty(target.shape)
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
