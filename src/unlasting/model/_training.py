@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from scvi.train import Trainer
 
 from unlasting._compat import parse_device_args
-from unlasting.data import SPLIT
+from unlasting.data import PERTURBATION, POPULATION, SPLIT
 from unlasting.model._base import ModelBase, seed_or_default
 from unlasting.module import NetworkName, NetworkTraining
 from unlasting.screen import SPLITS, logger, not_none, require_integers, require_numbers
@@ -180,6 +180,11 @@ class TrainingMixin(ModelBase):
                 "with `strategy='ddp'`."
             )
         self.effects_model  # noqa: B018  fitted on first use
+        condition, population = (
+            np.asarray(self.adata_manager.get_from_registry(key)).ravel() for key in (PERTURBATION, POPULATION)
+        )
+        # a cell may count as non-responding: each population occurs with the control
+        self.module.register_pairs(np.append(condition, np.zeros_like(population)), np.append(population, population))
         preset = self.preset
         if max_steps == 0 and not preset.use_effects:
             raise ValueError(
