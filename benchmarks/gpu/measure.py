@@ -48,7 +48,12 @@ def largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
 def parity(model: UnlastingModel, cells: int, device: str) -> dict[str, float]:
     """Compare attention with its gradients, effects and generated cells with those of the CPU."""
     modules: list[UnlastingModule] = [copy.deepcopy(model.module).to(place) for place in ("cpu", device)]
-    found: dict[str, list[torch.Tensor]] = {"attention": [], "attention gradient": [], "effects": [], "weights gradient": []}
+    found: dict[str, list[torch.Tensor]] = {
+        "attention": [],
+        "attention gradient": [],
+        "effects": [],
+        "weights gradient": [],
+    }
     for module, place in zip(modules, ("cpu", device), strict=True):
         layer = module.denoiser.grn.attention[0]
         size = (8, layer.graph.n_nodes, layer.lin.in_features)
@@ -124,7 +129,9 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=2_000)
     parser.add_argument("--cells", type=int, default=512, help="cells in a step")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--no-compile", action="store_true", help="leave `torch.compile` out, which needs a C++ compiler")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="leave `torch.compile` out, which needs a C++ compiler"
+    )
     asked = parser.parse_args()
     model = screens.model("default", n_cells=600, n_genes=asked.genes, n_edges=20 * asked.genes)
     is_cuda = asked.device != "cpu"
@@ -146,7 +153,9 @@ def main() -> None:
         model.to_device(asked.device)
         with torch.autocast(asked.device, dtype=torch.bfloat16) if half else nullcontext():
             taken = seconds(
-                lambda: model.generate(["G0", "G1"], asked.cells, batch_size=asked.cells, show_progress=False), asked.device, 1
+                lambda: model.generate(["G0", "G1"], asked.cells, batch_size=asked.cells, show_progress=False),
+                asked.device,
+                1,
             )
         result["generated cells per second"]["bf16" if half else "float32"] = 2 * asked.cells / taken
     if is_cuda:
