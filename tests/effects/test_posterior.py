@@ -124,7 +124,7 @@ def test_left_out_predictions_are_those_of_a_model_without_them():
     rows, others = np.array([2, 7]), np.delete(np.arange(10), [2, 7])
     sizes, prior = np.array([0.03, 0.3, 3.0]), np.log([0.2, 0.5, 0.3])
     group = LeftOut(TARGET, rows, np.ones(2, dtype=bool))
-    found = LeftOutEffects.of(group, root, values, root.T @ measured, sizes, prior, covariance, noise, measured)
+    (found,) = LeftOutEffects.of([group], root, values, root.T @ measured, sizes, prior, covariance, noise, measured)
     means, variances, density = [], [], []
     for size in sizes:
         joint = size * covariance[np.ix_(others, others)] + np.diag(noise[others])

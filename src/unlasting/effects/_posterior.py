@@ -220,20 +220,17 @@ class EffectPosterior:
                 chosen = [chosen[i] for i in np.sort(order)]
             if not chosen:
                 continue
-            found = [
-                LeftOutEffects.of(
-                    one,
-                    root,
-                    values,
-                    rotated[:, outputs],
-                    candidates,
-                    prior,
-                    covariance,
-                    own_noise,
-                    measured[:, outputs],
-                )
-                for one in chosen
-            ]
+            found = LeftOutEffects.of(
+                chosen,
+                root,
+                values,
+                rotated[:, outputs],
+                candidates,
+                prior,
+                covariance,
+                own_noise,
+                measured[:, outputs],
+            )
             factors[question], slope_variance[question], activity[question] = calibrate(
                 found, importance[outputs], slopes[question], len(importance) / len(outputs)
             )
@@ -353,7 +350,7 @@ class LeftOutEffects:
     @classmethod
     def of(
         cls,
-        group: LeftOut,
+        groups: Sequence[LeftOut],
         root: np.ndarray,
         values: np.ndarray,
         rotated: np.ndarray,
@@ -362,30 +359,47 @@ class LeftOutEffects:
         covariance: np.ndarray,
         own_noise: np.ndarray,
         measured: np.ndarray,
-    ) -> Self:
-        """Predict one group; the posterior over sizes does not see it either."""
-        rows = group.rows
-        log_density = []
-        means, variances, errors = [], [], []
+    ) -> list[Self]:
+        """Predict each group from all other measurements; the posterior over sizes does not see it either."""
+        found: list[tuple[list[np.ndarray], ...]] = [([], [], [], []) for _ in groups]
         for size in candidates:
             shrunken = 1.0 / (1.0 + size * values)
-            precision = (root * shrunken) @ root[rows].T  # columns of the inverse covariance
+            precision = (root * shrunken) @ root.T  # the inverse covariance
             solved = root @ (shrunken[:, None] * rotated)
-            conditional = np.linalg.inv(precision[rows])
-            error = conditional @ solved[rows]  # measured minus expected from all others
-            others = solved - precision @ error
-            quadratic = (error * solved[rows]).sum(axis=0)
-            rest = -0.5 * (np.log1p(size * values).sum() + (rotated**2 * shrunken[:, None]).sum(axis=0) - quadratic)
-            log_density.append(rest - 0.5 * np.linalg.slogdet(precision[rows])[1])
-            means.append(size * (covariance[rows] @ others))
-            variances.append(np.diag(conditional) - own_noise[rows])
-            errors.append(error)
-        weights = softmax(np.array(log_density) + log_prior[:, None], axis=0)[:, None]
-        mean, error = ((weights * np.array(part)).sum(axis=0) for part in (means, errors))
-        spread = (weights * np.array(errors) ** 2).sum(axis=0) - error**2
-        variance = (weights * np.array(variances)[:, :, None]).sum(axis=0) + spread
-        asked = group.asked
-        return cls((error + mean)[asked], mean[asked], np.maximum(variance[asked], 0.0), own_noise[rows][asked])
+            explained, projected = covariance @ solved, covariance @ precision
+            rest = np.log1p(size * values).sum() + (rotated**2 * shrunken[:, None]).sum(axis=0)
+            for group, (log_density, means, variances, errors) in zip(groups, found, strict=True):
+                rows, square = group.rows, np.ix_(group.rows, group.rows)
+                conditional = np.linalg.inv(precision[square])
+                error = conditional @ solved[rows]  # measured minus expected from all others
+                quadratic = (error * solved[rows]).sum(axis=0)
+                log_density.append(-0.5 * (rest - quadratic + np.linalg.slogdet(precision[square])[1]))
+                means.append(size * (explained[rows] - projected[square] @ error))
+                variances.append(np.diag(conditional) - own_noise[rows])
+                errors.append(error)
+        return [
+            cls._averaged(group, log_prior, own_noise, *map(np.array, parts))
+            for group, parts in zip(groups, found, strict=True)
+        ]
+
+    @classmethod
+    def _averaged(
+        cls,
+        group: LeftOut,
+        log_prior: np.ndarray,
+        own_noise: np.ndarray,
+        log_density: np.ndarray,
+        means: np.ndarray,
+        variances: np.ndarray,
+        errors: np.ndarray,
+    ) -> Self:
+        """Average over sizes, which are the first axis."""
+        weights = softmax(log_density + log_prior[:, None], axis=0)[:, None]
+        mean, error = ((weights * part).sum(axis=0) for part in (means, errors))
+        spread = (weights * errors**2).sum(axis=0) - error**2
+        variance = np.maximum((weights * variances[:, :, None]).sum(axis=0) + spread, 0.0)
+        asked, noise = group.asked, own_noise[group.rows]
+        return cls((error + mean)[asked], mean[asked], variance[asked], noise[asked])
 
 
 def calibrate(
