@@ -50,7 +50,7 @@ def moments(fit: EffectRegression, features, question=None, similarity=None):
     kernel = fit._kernel(features)[:, fit.posterior.condition].astype(float)
     prior = features.astype(float) ** 2 @ fit.relevance.astype(float)
     similarity = np.ones(n) if similarity is None else similarity
-    return fit.posterior.moments(kernel, kernel, prior, codes, similarity)
+    return fit.posterior.moments(kernel, kernel, prior, codes, similarity, np.full(n, -1))
 
 
 def test_mean_and_variance_are_those_of_scikit_learn():

@@ -30,6 +30,7 @@ from unlasting.effects._posterior import (
 )
 from unlasting.effects._regression import EffectRegression
 from unlasting.effects._similarity import MolecularSimilarity
+from unlasting.effects._sparsity import EffectEvidence, Sparsity
 from unlasting.effects._vocabulary import DRUG, GENE, KINDS, STIMULUS, TargetVocabulary
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "DoseCurves",
     "EffectRegression",
     "EffectsModel",
+    "EffectEvidence",
     "EffectMoments",
     "EffectPosterior",
     "ExpectedParameters",
@@ -63,6 +65,7 @@ __all__ = [
     "ResponseMixture",
     "ScreenCells",
     "ScreenStatistics",
+    "Sparsity",
     "TargetVocabulary",
     "calibrate",
     "condition_tensors",

@@ -43,6 +43,8 @@ class ExpressionChanges:
         Probability that the condition has no effect beside those on its targets, shape `(n,)`.
     null
         Probability that no perturbation acts on a gene, shape `(n_genes,)`.
+    absent
+        Probability that the perturbation does not act on a gene, shape `(n, n_genes)`.
     detection, detection_sd
         Change in the share of cells that express a gene, and its s.d., shape `(n, n_genes)`.
     expressed, expressed_sd
@@ -64,6 +66,7 @@ class ExpressionChanges:
     factors: np.ndarray
     inactive: np.ndarray
     null: np.ndarray
+    absent: np.ndarray
     detection: np.ndarray
     detection_sd: np.ndarray
     expressed: np.ndarray
@@ -126,6 +129,7 @@ class ExpressionChanges:
             factors=moments.factors,
             inactive=moments.inactive,
             null=null[0] * null[1],
+            absent=moments.absent,
             detection=share * (rate - expit(log_odds)),
             detection_sd=share * by_log_odds * np.sqrt(total[0]),
             expressed=shift * scale,
@@ -161,19 +165,18 @@ class ExpressionChanges:
     def false_sign_rate(self) -> np.ndarray:
         """Probability that a change has not the sign of its mean, shape `(n, n_genes)`.
 
-        A gene on which no perturbation acts has no sign, as in the local false sign rate :cite:p:`stephens2017false`.
+        A change of zero has no sign, as in the local false sign rate :cite:p:`stephens2017false`.
         """
         acting = np.maximum(1.0 - self.null, 1e-6)
         mean = self.mean / acting
         # Given that perturbations act on the gene, mean and second moment are larger.
         extra = (self._active_variance + self.mean**2) / acting - mean**2 - self._active_variance
         positive = sign_probability(mean, self.variance, np.maximum(self.fixed + extra, 0.0), self.factors)
-        certain = acting * np.stack([positive, 1.0 - positive])
         # Without an effect, only targets change.
         own = ndtr(self.inactive_mean / np.sqrt(np.maximum(self.on_target, 1e-30)))
         own = np.where(self.inactive_mean != 0, np.stack([own, 1.0 - own]), 0.0)
-        inactive = self.inactive[:, None]
-        return 1.0 - ((1.0 - inactive) * certain + inactive * own).max(axis=0)
+        acts = (1.0 - self.inactive[:, None]) * (1.0 - self.absent)
+        return 1.0 - (acts * np.stack([positive, 1.0 - positive]) + (1.0 - acts) * own).max(axis=0)
 
     @cached_property
     def _expected_size(self) -> np.ndarray:

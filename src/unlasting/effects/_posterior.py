@@ -12,6 +12,7 @@ from scipy.linalg import eigh
 from scipy.special import expit, log_expit, logsumexp, ndtr, softmax
 
 from unlasting.effects._contexts import aligned
+from unlasting.effects._sparsity import EffectEvidence, Sparsity, absent, described_pairs
 
 TRAINED: Final = 0
 DOSE: Final = 1
@@ -92,6 +93,8 @@ class EffectMoments:
         Mean and variance of on-target effects, shape `(n, n_outputs)`.
     null
         Probability that no perturbation acts on an output, shape `(n_outputs,)`.
+    absent
+        Probability that the perturbation does not act on a gene, shape `(n, n_genes)`.
     question
         Kind of question, shape `(n,)`.
     """
@@ -105,6 +108,7 @@ class EffectMoments:
     on_target_mean: np.ndarray
     on_target: np.ndarray
     null: np.ndarray
+    absent: np.ndarray
     question: np.ndarray
 
     @property
@@ -153,6 +157,10 @@ class EffectPosterior:
         Weights of outputs in a predicted size, shape `(n_outputs,)`.
     n_left_out
         Number of left-out conditions behind each calibration, shape `(n_questions,)`.
+    sparsity
+        Log-odds of an effect on a gene, see :class:`Sparsity`, shape `(3,)`.
+    absent
+        Probability that a measured perturbation does not act on a gene, shape `(n_measured, n_genes)`.
     """
 
     condition: np.ndarray
@@ -168,6 +176,8 @@ class EffectPosterior:
     activity: np.ndarray
     weights: np.ndarray
     n_left_out: np.ndarray
+    sparsity: np.ndarray
+    absent: np.ndarray
 
     @classmethod
     def fit(
@@ -238,6 +248,9 @@ class EffectPosterior:
                 found, importance[outputs], slopes[question], len(importance) / len(outputs)
             )
             n_left_out[question] = len(found)
+        sparsity, missing = _sparsity(
+            np.column_stack([condition, context]), covariance, noise, own_noise, measured, candidates, sizes
+        )
         single = (
             covariance,
             noise,
@@ -250,6 +263,8 @@ class EffectPosterior:
             activity,
             importance,
             n_left_out,
+            sparsity,
+            missing,
         )
         return cls(condition, context, *(aligned(np.asarray(array, dtype=np.float32)) for array in single))
 
@@ -266,6 +281,7 @@ class EffectPosterior:
         prior: np.ndarray,
         question: np.ndarray,
         similarity: np.ndarray,
+        row: np.ndarray,
         outputs: np.ndarray | slice = slice(None),
     ) -> EffectMoments:
         """Compute the posterior in some conditions.
@@ -282,8 +298,10 @@ class EffectPosterior:
             Kind of question, shape `(n,)`.
         similarity
             Correlation between the control cells' mean expression and the nearest trained context, shape `(n,)`.
+        row
+            A measurement of the condition in its context, -1 without any, shape `(n,)`.
         outputs
-            Outputs to compute.
+            Outputs to compute: those on detection and on expressed values, and any others.
         """
         values, root, all_rotated = self._spectrum
         projected, to_mean = ((one @ root).astype(np.float32) for one in (kernel, shrunken_kernel))
@@ -292,10 +310,10 @@ class EffectPosterior:
         average = (shrunken @ sizes) * rotated
         mean = projected @ average
         second = np.zeros_like(mean)
-        for row in np.flatnonzero(self.candidates > 0):
-            columns = np.flatnonzero(sizes[row] > _MIN_WEIGHT)
-            at_size = (projected * shrunken[:, row]) @ rotated[:, columns]
-            second[:, columns] += sizes[row, columns] * at_size**2
+        for size in np.flatnonzero(self.candidates > 0):
+            columns = np.flatnonzero(sizes[size] > _MIN_WEIGHT)
+            at_size = (projected * shrunken[:, size]) @ rotated[:, columns]
+            second[:, columns] += sizes[size, columns] * at_size**2
         unexplained = np.maximum(self.candidates * prior[:, None] - self.candidates * (projected**2 @ shrunken), 0.0)
         variance = np.maximum(second - mean**2, 0.0) + unexplained.astype(np.float32) @ sizes
         # control cells unlike all trained ones: as much of the effect is unknown as their profile does not share
@@ -313,8 +331,15 @@ class EffectPosterior:
             on_target_mean=np.zeros_like(mean),
             on_target=np.zeros_like(mean),
             null=sizes[self.candidates == 0].sum(axis=0),
+            absent=self._absent(mean, variance, sizes, row),
             question=question,
         )
+
+    def _absent(self, mean: np.ndarray, variance: np.ndarray, sizes: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Get the probability that perturbations do not act on a gene, shape `(n, n_genes)`."""
+        change = slice(2 * self.absent.shape[1])
+        described = described_pairs(mean[:, change], variance[:, change], self.candidates @ sizes[:, change])
+        return np.where((row >= 0)[:, None], self.absent[row], absent(described, self.sparsity))
 
     def _inactive(self, size: np.ndarray, question: np.ndarray) -> np.ndarray:
         """Get the probability that conditions have no effect by their predicted size, 0 for trained ones, shape `(n,)`."""
@@ -339,6 +364,34 @@ class EffectPosterior:
             _standardised(np.asarray(rows, dtype=np.float64)) for rows in (profiles, self.profiles[trained])
         )
         return np.where(known, 1.0, (first @ second.T).max(axis=1))
+
+
+def _sparsity(
+    pair: np.ndarray,
+    covariance: np.ndarray,
+    noise: np.ndarray,
+    own_noise: np.ndarray,
+    measured: np.ndarray,
+    candidates: np.ndarray,
+    sizes: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Estimate the log-odds of an effect, and the probability that measured ones are zero, shape `(n_measured, n_genes)`.
+
+    `pair` are codes of condition and context, shape `(n_measured, 2)`; batches with the same are averaged.
+    """
+    unique, place = np.unique(pair, axis=0, return_inverse=True)
+    place = place.ravel()
+    average = np.zeros((len(unique), len(pair)))
+    average[place, np.arange(len(pair))] = 1.0 / own_noise
+    average /= average.sum(axis=1, keepdims=True)
+    change = slice(2 * (measured.shape[1] // 3))
+    covariance, noise = (average @ part @ average.T for part in (covariance, noise))
+    own_noise = average**2 @ own_noise
+    values, root = decomposed(covariance, noise)
+    likeliest = candidates[1:][sizes[1:, change].argmax(axis=0)]
+    evidence = EffectEvidence.of(root, values, average @ measured[:, change], covariance, noise, own_noise, likeliest)
+    sparsity, missing = Sparsity.fit(evidence, candidates @ sizes[:, change])
+    return sparsity.coefficients, missing[place]
 
 
 @dataclass(frozen=True)
