@@ -269,7 +269,7 @@ class EffectPosterior:
         return cls(condition, context, *(aligned(np.asarray(array, dtype=np.float32)) for array in single))
 
     @cached_property
-    def _spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Eigenvalues, common diagonal form, and measured effects in it; not stored, since eigenvectors are arbitrary."""
         values, root = decomposed(self.covariance.astype(np.float64), self.noise.astype(np.float64))
         return tuple(aligned(part.astype(np.float32)) for part in (values, root, root.T @ self.measured))  # type: ignore[return-value]
@@ -303,7 +303,7 @@ class EffectPosterior:
         outputs
             Outputs to compute: those on detection and on expressed values, and any others.
         """
-        values, root, all_rotated = self._spectrum
+        values, root, all_rotated = self.spectrum
         projected, to_mean = ((one @ root).astype(np.float32) for one in (kernel, shrunken_kernel))
         rotated, sizes = all_rotated[:, outputs], self.sizes[:, outputs]
         shrunken = self.candidates / (1.0 + self.candidates * values[:, None])  # (n_measured, n_sizes)
