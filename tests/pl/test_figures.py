@@ -28,6 +28,7 @@ CALLS = {
     "bimodal_genes": ("A",),
     "scores": (),
     "calibration": (),
+    "design": (),
     "heatmap": (),
     "embedding": (),
     "rank": (),
@@ -288,6 +289,13 @@ def test_rank_shows_the_top_with_open_points_for_unseen_conditions(screen):
     assert same_color(unseen.get_facecolor()[0], "white")
     np.testing.assert_allclose(unseen.get_offsets()[0], [frame["score"][1], 1])
     assert "E-distance" in axes.get_xlabel()
+
+
+def test_design_shows_gains_in_the_order_of_choice(screen):
+    axes = pl.design(screen, n=2, show=False)
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["B", "A"]
+    np.testing.assert_allclose([bar.get_width() for bar in axes.patches], [0.5, 0.2])
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0.5, 0.3])
 
 
 def test_dose_response_has_a_line_per_group_and_the_control_level(screen):

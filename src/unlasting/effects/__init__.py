@@ -1,5 +1,6 @@
 """The effects model: empirical-Bayes regression of hurdle parameters on conditions and control populations."""
 
+from unlasting.effects._candidates import CandidateCovariance
 from unlasting.effects._changes import ExpressionChanges
 from unlasting.effects._condition_tensors import NO_DOSE, ConditionTensors, condition_tensors
 from unlasting.effects._contexts import ContextKernel
@@ -39,6 +40,7 @@ __all__ = [
     "KINDS",
     "NO_DOSE",
     "STIMULUS",
+    "CandidateCovariance",
     "ConditionFeatures",
     "ConditionTensors",
     "ContextKernel",

@@ -3,6 +3,7 @@
 from unlasting.tl._ablate import ablate
 from unlasting.tl._benchmark import benchmark
 from unlasting.tl._bimodality import bimodality
+from unlasting.tl._design import design
 from unlasting.tl._diagnose import diagnose
 from unlasting.tl._dose_response import dose_response
 from unlasting.tl._embedding import embedding
@@ -16,6 +17,7 @@ __all__ = [
     "ablate",
     "benchmark",
     "bimodality",
+    "design",
     "diagnose",
     "dose_response",
     "embedding",
