@@ -10,7 +10,7 @@ from scipy.special import expit, logsumexp
 
 WIDTHS: Final = 4.0 ** np.arange(5)
 """Factors for the variance of an effect that is not zero: rare effects are larger than their prediction."""
-_MAX_PAIRS: Final = 300_000
+_MAX_PAIRS: Final = 100_000
 """Pairs of measurement and gene that estimate the distribution."""
 _ROUNDS: Final = 30
 
