@@ -75,15 +75,15 @@ def dose_response(
     names = list(pd.unique(frame["gene"].astype(str)))[: n_genes if genes is None else None]
     axes = canvas.grid(len(names), size=(2.5, 2.2), margin=(1.4, 0.5))
     for panel, name in zip(axes.flat, names, strict=False):
-        of_gene = frame["gene"].astype(str) == name
+        chosen = frame["gene"].astype(str) == name
         title = name
-        band = frame[of_gene & (frame["group"] == "posterior")].sort_values("dose")
+        band = frame[chosen & (frame["group"] == "posterior")].sort_values("dose")
         if len(band):
             style = {"color": LINE, "alpha": 0.2, "linewidth": 0, "label": "95 % interval of the prediction"}
             panel.fill_between(band["dose"], band["low"], band["high"], **style)
             title = f"{name}\nexpected error {band['expected_error'].max():.2f}"
         for group, color in GROUP_COLORS.items():
-            curve = frame[of_gene & (frame["group"] == group)].sort_values("dose")
+            curve = frame[chosen & (frame["group"] == group)].sort_values("dose")
             if curve.empty:
                 continue
             if group == "control":
