@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Self
 
@@ -191,6 +191,7 @@ class EffectPosterior:
         candidates: np.ndarray,
         sizes: np.ndarray,
         own_noise: np.ndarray,
+        noise_ratio: np.ndarray,
         importance: np.ndarray,
         profiles: np.ndarray,
         groups: Sequence[LeftOut],
@@ -204,6 +205,9 @@ class EffectPosterior:
             As above.
         own_noise
             Error variance that a measurement shares with no other, shape `(n_measured,)`.
+        noise_ratio
+            Error variance of each output over that, above 1 where a gene is detected less often than in the whole screen, shape
+            `(n_measured, n_outputs)`.
         importance
             Squared change in mean expression by a unit effect, shape `(n_outputs,)`.
         groups
@@ -241,6 +245,7 @@ class EffectPosterior:
                     covariance,
                     own_noise,
                     measured[:, outputs],
+                    noise_ratio[:, outputs],
                 )
                 for one in chosen
             ]
@@ -249,7 +254,14 @@ class EffectPosterior:
             )
             n_left_out[question] = len(found)
         sparsity, missing = _sparsity(
-            np.column_stack([condition, context]), covariance, noise, own_noise, measured, candidates, sizes
+            np.column_stack([condition, context]),
+            covariance,
+            noise,
+            own_noise,
+            noise_ratio,
+            measured,
+            candidates,
+            sizes,
         )
         single = (
             covariance,
@@ -371,6 +383,7 @@ def _sparsity(
     covariance: np.ndarray,
     noise: np.ndarray,
     own_noise: np.ndarray,
+    noise_ratio: np.ndarray,
     measured: np.ndarray,
     candidates: np.ndarray,
     sizes: np.ndarray,
@@ -390,13 +403,14 @@ def _sparsity(
     values, root = decomposed(covariance, noise)
     likeliest = candidates[1:][sizes[1:, change].argmax(axis=0)]
     evidence = EffectEvidence.of(root, values, average @ measured[:, change], covariance, noise, own_noise, likeliest)
+    evidence = replace(evidence, noise=evidence.noise * (average @ noise_ratio[:, change]))
     sparsity, missing = Sparsity.fit(evidence, candidates @ sizes[:, change])
     return sparsity.coefficients, missing[place]
 
 
 @dataclass(frozen=True)
 class LeftOutEffects:
-    """Left-out effects beside their prediction: arrays `(n_asked, n_outputs)`, and the noise `(n_asked,)`."""
+    """Left-out effects beside their prediction: arrays `(n_asked, n_outputs)`."""
 
     measured: np.ndarray
     predicted: np.ndarray
@@ -415,6 +429,7 @@ class LeftOutEffects:
         covariance: np.ndarray,
         own_noise: np.ndarray,
         measured: np.ndarray,
+        noise_ratio: np.ndarray | float = 1.0,
     ) -> Self:
         """Predict one group; the posterior over sizes does not see it either."""
         rows = group.rows
@@ -438,7 +453,8 @@ class LeftOutEffects:
         spread = (weights * np.array(errors) ** 2).sum(axis=0) - error**2
         variance = (weights * np.array(variances)[:, :, None]).sum(axis=0) + spread
         asked = group.asked
-        return cls((error + mean)[asked], mean[asked], np.maximum(variance[asked], 0.0), own_noise[rows][asked])
+        noise = own_noise[rows, None] * np.broadcast_to(noise_ratio, measured.shape)[rows]
+        return cls((error + mean)[asked], mean[asked], np.maximum(variance[asked], 0.0), noise[asked])
 
 
 def calibrate(
@@ -476,7 +492,7 @@ def calibrate(
 
 def _log_density(one: LeftOutEffects, slope: float, factor: float, slope_variance: float) -> float:
     """Compute the log density of left-out effects, tempered for correlation between genes."""
-    variance = factor * one.variance + one.noise[:, None] + slope_variance * one.predicted**2
+    variance = factor * one.variance + one.noise + slope_variance * one.predicted**2
     square = (one.measured - slope * one.predicted) ** 2
     return float(-0.5 * (np.log(variance) + square / variance).sum() / _CORRELATED_OUTPUTS)
 
@@ -490,7 +506,7 @@ def _slope_variance(found: Sequence[LeftOutEffects], weight: np.ndarray, slope: 
         if square <= 0:
             continue
         difference = (weight * one.predicted * (one.measured - slope * one.predicted)).sum() / square
-        error = (weight**2 * one.predicted**2 * (one.variance + one.noise[:, None])).sum() / square**2
+        error = (weight**2 * one.predicted**2 * (one.variance + one.noise)).sum() / square**2
         evidence = probability * min(square / typical, 1.0)  # a prediction of nothing has no slope
         excess += evidence * (difference**2 - error)
         total += evidence

@@ -188,6 +188,7 @@ class EffectRegression:
             candidates=_SIZES,
             sizes=sizes,
             own_noise=measured.own_noise,
+            noise_ratio=measured.noise_ratio.reshape(values.shape),
             importance=importance / np.maximum(units.ravel() ** 2, 1e-12),
             profiles=contexts.means,
             groups=[one for one in groups if one.asked.any() and len(one.rows) < len(condition)],
