@@ -285,7 +285,6 @@ def choices(row: Row, screen: Any, reference: str) -> pd.DataFrame:
         min_cells=MIN_CELLS,
         max_cells=100,
         n_permutations=19,
-        n_bootstraps=20,
     )
     found = train.uns["unlasting"]["benchmark_scores"].rename(columns={"split": "unit"})
     chosen = []

@@ -50,7 +50,7 @@ def moments(fit: EffectRegression, features, question=None, similarity=None):
     kernel = fit._kernel(features)[:, fit.posterior.condition].astype(float)
     prior = features.astype(float) ** 2 @ fit.relevance.astype(float)
     similarity = np.ones(n) if similarity is None else similarity
-    return fit.posterior.moments(kernel, kernel, prior, codes, similarity)
+    return fit.posterior.moments(kernel, kernel, prior, codes, similarity, np.full(n, -1))
 
 
 def test_mean_and_variance_are_those_of_scikit_learn():
@@ -151,11 +151,11 @@ def test_calibration_finds_planted_factors_and_silent_conditions(share_active):
     n_active = 0
     for _ in range(60):
         predicted = rng.normal(size=(1, 400))
-        variance, noise = np.full((1, 400), 0.5), np.array([0.02])
+        variance, noise = np.full((1, 400), 0.5), np.full((1, 400), 0.02)
         active = rng.random() < share_active
         n_active += active
         truth = predicted + rng.normal(size=(1, 400)) * np.sqrt(4.0 * variance)
-        measured = active * truth + rng.normal(size=(1, 400)) * np.sqrt(noise[0])
+        measured = active * truth + rng.normal(size=(1, 400)) * np.sqrt(noise)
         found.append(LeftOutEffects(measured, predicted, variance, noise))
     weights, slope_variance, activity = calibrate(found, np.ones(400), 1.0, 1.0)
     assert 1.0 < np.log2(FACTORS) @ weights < 2.2

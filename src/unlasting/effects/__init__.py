@@ -1,5 +1,6 @@
 """The effects model: empirical-Bayes regression of hurdle parameters on conditions and control populations."""
 
+from unlasting.effects._candidates import CandidateCovariance
 from unlasting.effects._changes import ExpressionChanges
 from unlasting.effects._condition_tensors import NO_DOSE, ConditionTensors, condition_tensors
 from unlasting.effects._contexts import ContextKernel
@@ -30,6 +31,7 @@ from unlasting.effects._posterior import (
 )
 from unlasting.effects._regression import EffectRegression
 from unlasting.effects._similarity import MolecularSimilarity
+from unlasting.effects._sparsity import EffectEvidence, Sparsity
 from unlasting.effects._vocabulary import DRUG, GENE, KINDS, STIMULUS, TargetVocabulary
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "KINDS",
     "NO_DOSE",
     "STIMULUS",
+    "CandidateCovariance",
     "ConditionFeatures",
     "ConditionTensors",
     "ContextKernel",
@@ -45,6 +48,7 @@ __all__ = [
     "DoseCurves",
     "EffectRegression",
     "EffectsModel",
+    "EffectEvidence",
     "EffectMoments",
     "EffectPosterior",
     "ExpectedParameters",
@@ -65,6 +69,7 @@ __all__ = [
     "ResponseMixture",
     "ScreenCells",
     "ScreenStatistics",
+    "Sparsity",
     "TargetVocabulary",
     "calibrate",
     "condition_tensors",

@@ -195,6 +195,7 @@ class EffectRegression:
             candidates=_SIZES,
             sizes=sizes,
             own_noise=measured.own_noise,
+            noise_ratio=measured.noise_ratio.reshape(values.shape),
             importance=importance / np.maximum(units.ravel() ** 2, 1e-12),
             profiles=contexts.means,
             groups=[one for one in groups if one.asked.any() and len(one.rows) < len(condition)],
@@ -293,8 +294,11 @@ class EffectRegression:
         # an untrained target has unknown properties too
         is_new = np.isin(question, (TARGET, COMBINATION))
         prior = np.where(is_new, np.maximum(prior, typical), prior)
-        similarity = np.where(self._is_known(features)[:, -1] & ~is_new, 1.0, self.posterior.similarity(context, means))
-        return self.posterior.moments(kernel, shrunken, prior, question, similarity, outputs)
+        known = self._is_known(features)
+        similarity = np.where(known[:, -1] & ~is_new, 1.0, self.posterior.similarity(context, means))
+        measured = known[:, self.posterior.condition] & (context[:, None] == self.posterior.context)
+        row = np.where(measured.any(axis=1), measured.argmax(axis=1), -1)
+        return self.posterior.moments(kernel, shrunken, prior, question, similarity, row, outputs)
 
     def support(self, features: np.ndarray) -> np.ndarray:
         """Get the target-specific variance that trained conditions explain, as a share in [0, 1], shape `(n,)`.

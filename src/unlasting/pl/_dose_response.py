@@ -9,6 +9,7 @@ import pandas as pd
 
 from unlasting.pl._figure import (
     GROUP_COLORS,
+    LINE,
     NORMAL,
     Canvas,
     dress,
@@ -38,6 +39,9 @@ def dose_response(
     **kwargs: Any,
 ) -> Any:
     """Show mean expression against a drug's dose, in observed and generated cells.
+
+    Where `tl.dose_response` was given a model, a grey band is the 95 %% interval of its posterior, and titles contain the
+    largest expected error over doses.
 
     Parameters
     ----------
@@ -71,8 +75,15 @@ def dose_response(
     names = list(pd.unique(frame["gene"].astype(str)))[: n_genes if genes is None else None]
     axes = canvas.grid(len(names), size=(2.5, 2.2), margin=(1.4, 0.5))
     for panel, name in zip(axes.flat, names, strict=False):
+        chosen = frame["gene"].astype(str) == name
+        title = name
+        band = frame[chosen & (frame["group"] == "posterior")].sort_values("dose")
+        if len(band):
+            style = {"color": LINE, "alpha": 0.2, "linewidth": 0, "label": "95 % interval of the prediction"}
+            panel.fill_between(band["dose"], band["low"], band["high"], **style)
+            title = f"{name}\nexpected error {band['expected_error'].max():.2f}"
         for group, color in GROUP_COLORS.items():
-            curve = frame[(frame["gene"].astype(str) == name) & (frame["group"] == group)].sort_values("dose")
+            curve = frame[chosen & (frame["group"] == group)].sort_values("dose")
             if curve.empty:
                 continue
             if group == "control":
@@ -87,7 +98,7 @@ def dose_response(
             )
         panel.set_xscale("log")
         panel.locator_params(axis="y", nbins=4)
-        dress(panel, title=name)
+        dress(panel, title=title)
     for panel in axes[:, 0]:
         panel.set_ylabel(f"Mean expression\n({expression_unit(adata)})", fontsize=NORMAL)
     label_columns(axes, len(names), f"Dose of {drug} (µM)")
