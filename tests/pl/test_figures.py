@@ -15,6 +15,7 @@ from matplotlib.quiver import Quiver
 from matplotlib.text import Text
 
 from unlasting import pl
+from unlasting.baselines import BASELINES
 
 GROUP_COLORS = {"control": "#8C8C8C", "observed": "#0072B2", "generated": "#D55E00"}
 MODEL = SimpleNamespace(
@@ -175,27 +176,54 @@ def test_bimodal_genes_asks_for_the_cell_type(screen):
         pl.bimodal_genes(screen, "Z")
 
 
-def test_scores_show_conditions_with_signal_and_both_reference_lines(screen):
-    axes = pl.scores(screen, show=False)
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["all conditions", "B", "A"]
-    verticals = [
-        line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2
-    ]
-    assert {0, 1} <= set(verticals)
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["unlasting", "no effect", "pooled"]
-    assert axes.get_xlabel().endswith("beyond the axis; 1 condition without a signal left out")
-    points = next(line for line in axes.lines if line.get_label() == "unlasting")
-    np.testing.assert_allclose(points.get_xdata(), [0.2, 0.3, 0.2])
+def test_scores_show_predictors_with_intervals_and_conditions_with_a_signal(screen):
+    upper, lower = pl.scores(screen, show=False)
+    assert [t.get_text() for t in upper.get_yticklabels()] == ["unlasting", "no effect", "pooled"]
+    assert [t.get_text() for t in lower.get_yticklabels()] == ["B", "A"]
+    for panel in (upper, lower):
+        verticals = [
+            line.get_xdata()[0] for line in panel.lines if len(set(line.get_xdata())) == 1 < len(line.get_xdata())
+        ]
+        assert {0, 1} <= set(verticals)
+    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in upper.lines]
+    assert ([pytest.approx(0.18), pytest.approx(0.22)], [0, 0]) in lines
+    dots = next(line for line in upper.lines if line.get_alpha())
+    np.testing.assert_allclose(sorted(dots.get_xdata()), [0.2, 0.3])
+    legend = [t.get_text() for t in lower.get_legend().get_texts()]
+    assert legend == ["unlasting", "best baseline:\npooled"]
+    assert lower.get_xlabel().endswith("beyond the axis; 1 condition without a signal left out")
+    points = next(line for line in lower.lines if line.get_label() == "unlasting")
+    np.testing.assert_allclose(points.get_xdata(), [0.3, 0.2])
+
+
+def test_scores_keep_predictors_apart_however_many(screen):
+    """A colour for the evaluated predictor alone, and each baseline with its name on the axis."""
+    stored = screen.uns["unlasting"]
+    names = [name for name in BASELINES if name not in ("no effect", "pooled", "training cells")][:12]
+    for table in ("scores", "score_summary"):
+        pooled = stored[table][stored[table]["predictor"] == "pooled"]
+        added = [pooled.assign(predictor=name, **{c: pooled[c] - (i + 1) / 8 for c in ("normalised", "score", "low", "high") if c in pooled})
+                 for i, name in enumerate(names)]  # fmt: skip
+        stored[table] = pd.concat([stored[table], *added], ignore_index=True)
+    upper, lower = pl.scores(screen, show=False)
+    shown = [t.get_text() for t in upper.get_yticklabels()]
+    assert shown == ["unlasting", "no effect", *names[::-1], "pooled"]
+    colours = {line.get_color() for line in upper.lines if line.get_marker() == "D"}
+    assert len(colours) == 1
+    others = {line.get_color() for line in upper.lines if line.get_marker() in "os"}
+    assert not colours & others - {dot.get_color() for dot in upper.lines if dot.get_alpha()}
+    legend = [t.get_text() for t in lower.get_legend().get_texts()]
+    assert legend == ["unlasting", f"best baseline:\n{names[-1]}", "other baselines"]
 
 
 def test_scores_says_which_conditions_have_a_signal_but_no_row(screen):
     """Where no effect is as close to the true cells as these to themselves, a score of its own means nothing."""
     frame = screen.uns["unlasting"]["scores"]
     frame.loc[frame["condition"] == "B", "normalised"] = np.nan
-    axes = pl.scores(screen, show=False)
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["all conditions", "A"]
-    assert axes.get_xlabel().endswith(
-        "1 condition without a signal left out; 1 at the noise floor, in the first row only"
+    _, lower = pl.scores(screen, show=False)
+    assert [t.get_text() for t in lower.get_yticklabels()] == ["A"]
+    assert lower.get_xlabel().endswith(
+        "1 condition without a signal left out; 1 at the noise floor, in the upper panel only"
     )
 
 
@@ -206,7 +234,7 @@ def test_scores_cuts_long_intervals_off(screen):
     scores["normalised"] = scores["normalised"].clip(upper=1.0)
     summary["score"] = summary["score"].clip(upper=1.0)
     summary["high"] = 30.0
-    assert pl.scores(screen, show=False).get_xlim()[1] < 3
+    assert pl.scores(screen, show=False)[0].get_xlim()[1] < 3
 
 
 def test_scores_names_what_is_not_there(screen):
@@ -349,6 +377,6 @@ def test_several_panels_cannot_be_put_into_free_axes(screen):
 def test_scores_of_a_correlation_are_shares_of_the_ceiling(screen):
     stored = screen.uns["unlasting"]
     stored["scores"]["dose"], stored["score_summary"]["best"] = "0.1", 1.0
-    axes = pl.scores(screen, "emd", show=False)
-    assert axes.get_xlabel().startswith("Share of the ceiling (1: true cells)")
-    assert [t.get_text() for t in axes.get_yticklabels()][1:] == ["A 0.1 µM", "B 0.1 µM"]
+    _, lower = pl.scores(screen, "emd", show=False)
+    assert lower.get_xlabel().startswith("Share of the ceiling (1: true cells)")
+    assert [t.get_text() for t in lower.get_yticklabels()] == ["A 0.1 µM", "B 0.1 µM"]
