@@ -24,6 +24,7 @@ from unlasting._files import replacing
 from unlasting.baselines import BASELINES
 from unlasting.pp._check import overview
 from unlasting.screen import PREDICTION_KEY, TEST, UNS_KEY, ScreenKeys
+from unlasting.tl._screen import Screen
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -95,9 +96,10 @@ def report(
         if PREDICTION_KEY not in adata.layers:
             model.predict(adata, seed=seed, show_progress=False)
         tl.evaluate(adata, seed=seed)
-    trained = [name for names in model.targets.values() for name in names]
-    asked = dict.fromkeys([*trained, *_test_labels(adata, held_out)])
-    ranking = tl.rank(model, list(asked))
+    observed = Screen.read(adata, None).observed_conditions()
+    asked = dict.fromkeys((condition.perturbation, condition.dose or None) for condition in observed)
+    doses = [dose for _, dose in asked]
+    ranking = tl.rank(model, [name for name, _ in asked], dose=doses if any(doses) else None)
     sections = {
         "data": _data(adata),
         "split": _split(adata, split),
@@ -120,13 +122,6 @@ def report(
     with replacing(path) as file:
         file.write_text(page.render(sections), encoding="utf-8")
     return path
-
-
-def _test_labels(adata: AnnData, held_out: bool) -> list[str]:
-    """List the perturbations of the evaluated conditions."""
-    if not held_out:
-        return []
-    return list(dict.fromkeys(adata.uns[UNS_KEY]["score_conditions"]["condition"].astype(str)))
 
 
 def _data(adata: AnnData) -> dict[str, Any]:

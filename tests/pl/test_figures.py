@@ -152,11 +152,9 @@ def test_bimodal_genes_has_densities_of_three_groups_and_labelled_zeros(screen):
         assert same_color(line.get_color(), color)
         assert np.trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(1, abs=0.05)
     figure = axes[0].figure
-    assert "log1p of counts per 10,000" in figure.get_supxlabel()
+    assert "log-normalised to 10,000 counts" in figure.get_supxlabel()
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [
-        "observed control",
-        "observed perturbed",
-        "generated",
+        f"{name} (60 cells)" for name in ("observed control", "observed perturbed", "generated")
     ]
 
 
@@ -268,8 +266,10 @@ def test_calibration_takes_the_strongest_conditions(screen):
 
 
 def test_heatmap_shows_observed_and_predicted_on_one_scale(screen):
-    observed, predicted = pl.heatmap(screen, ["B", "A"], ["gene3", "gene1"], show=False)
+    observed, predicted, difference = pl.heatmap(screen, ["B", "A"], ["gene3", "gene1"], show=False)
     assert (observed.get_title(), predicted.get_title()) == ("observed", "predicted")
+    first, second, third = (np.asarray(p.collections[0].get_array()) for p in (observed, predicted, difference))
+    np.testing.assert_allclose(third, second - first)
     assert [t.get_text() for t in observed.get_xticklabels()] == ["B", "A"]
     assert [t.get_text() for t in observed.get_yticklabels()] == ["gene3", "gene1"]
     effects = screen.uns["unlasting"]["effects"].set_index(["gene", "condition"])
@@ -286,9 +286,12 @@ def test_embedding_has_three_groups_and_arrows_from_source_to_generated(screen):
     assert [len(c.get_offsets()) for c in panel.collections if not isinstance(c, Quiver)] == [60, 60, 60]
     frame = screen.uns["unlasting"]["embedding"]
     generated = frame[(frame["group"] == "generated") & (frame["condition"] == "A")]
-    arrows = next(c for c in panel.collections if isinstance(c, Quiver))
+    arrows, mean = (c for c in panel.collections if isinstance(c, Quiver))
     np.testing.assert_allclose(arrows.X + arrows.U, generated["x"])
     np.testing.assert_allclose(arrows.Y, generated["source_y"])
+    np.testing.assert_allclose(mean.X + mean.U, generated["x"].mean())
+    np.testing.assert_allclose(mean.Y + mean.V, generated["y"].mean())
+    assert mean.width > arrows.width
     assert "of variance" in panel.get_xlabel()
 
 
@@ -322,18 +325,39 @@ def test_dose_response_has_a_line_per_group_and_the_control_level(screen):
     axes = pl.dose_response(screen, "A", "gene0", show=False)[0, 0]
     assert axes.get_xscale() == "log"
     assert "µM" in axes.get_xlabel()
-    assert [line.get_label() for line in axes.lines] == ["control", "observed", "generated"]
-    np.testing.assert_allclose(axes.lines[1].get_xdata(), [0.1, 1.0])
+    curves = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert list(curves) == ["control", "observed", "generated"]
+    np.testing.assert_allclose(curves["observed"].get_xdata(), [0.1, 1.0])
+    assert "held-out dose" not in [t.get_text() for t in axes.get_legend().get_texts()]
+
+
+def test_dose_response_opens_the_points_at_held_out_doses(screen):
+    frame = screen.uns["unlasting"]["dose_response"]
+    frame["held_out"] = frame["dose"] == 0.1
+    axes = pl.dose_response(screen, "A", "gene0", show=False)[0, 0]
+    hidden = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in hidden] == [[0.1], [0.1]]
+    assert [t.get_text() for t in axes.get_legend().get_texts()][-1] == "held-out dose"
 
 
 def test_grn_shows_the_neighbours_with_widths_and_origins(screen):
     axes = pl.grn(screen, "gene0", show=False)
     names = {text.get_text() for text in axes.texts}
     assert names == {"gene0", "gene1", "gene2", "TARGET"}
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["coexpression", "go", "not measured"]
-    widths = np.concatenate([c.get_linewidths() for c in axes.collections if hasattr(c, "get_segments")])
-    assert len(widths) == 3
-    assert widths.max() == pytest.approx(3.4)
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == [
+        "coexpression",
+        "go",
+        "in one direction, positive",
+        "in one direction, negative",
+        "not measured",
+    ]
+    # from wide to narrow: gene0 and gene1 in both directions, TARGET to gene0, and gene0 represses gene2
+    edges = sorted(axes.patches, key=lambda patch: -patch.get_linewidth())
+    assert edges[0].get_linewidth() == pytest.approx(3.4)
+    assert [type(patch.get_arrowstyle()).__name__ for patch in edges] == ["Curve", "CurveFilledB", "BarAB"]
+    places = {text.get_text(): np.array(text.xy) for text in axes.texts}
+    start, end = edges[2]._posA_posB
+    np.testing.assert_allclose([start, end], [places["gene0"], places["gene2"]])
     assert {t.get_text() for t in pl.grn(screen, "gene0", n_neighbours=1, show=False).texts} == {"gene0", "gene1"}
 
 
@@ -356,8 +380,11 @@ def test_history_has_a_panel_per_network_with_training_and_validation(screen):
     axes = pl.history(MODEL, show=False)
     assert [a.get_title() for a in axes] == ["Denoiser", "Mask network"]
     for panel in axes:
-        assert [line.get_label() for line in panel.lines] == ["train loss", "validation score"]
-        assert panel.get_xlabel() == "epoch"
+        named = [line.get_label() for line in panel.lines if not line.get_label().startswith("_")]
+        assert named == ["train loss", "validation score"]
+        (best,) = (line for line in panel.lines if line.get_marker() == "*")
+        assert (list(best.get_xdata()), list(best.get_ydata())) == ([7], [1.0])
+        assert panel.get_xlabel() == "Epoch"
 
 
 def test_history_of_one_network_or_none():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from unlasting.pl._figure import (
     GROUP_COLORS,
+    LINE,
     NORMAL,
     Canvas,
     dress,
@@ -38,6 +41,8 @@ def dose_response(
     **kwargs: Any,
 ) -> Any:
     """Show mean expression against a drug's dose, in observed and generated cells.
+
+    Bands are 95 % intervals for the mean. Open points are held-out doses.
 
     Parameters
     ----------
@@ -70,6 +75,7 @@ def dose_response(
     frame = pick(frame, "gene", genes, "genes")
     names = list(pd.unique(frame["gene"].astype(str)))[: n_genes if genes is None else None]
     axes = canvas.grid(len(names), size=(2.5, 2.2), margin=(1.4, 0.5))
+    any_hidden = False
     for panel, name in zip(axes.flat, names, strict=False):
         for group, color in GROUP_COLORS.items():
             curve = frame[(frame["gene"].astype(str) == name) & (frame["group"] == group)].sort_values("dose")
@@ -80,16 +86,22 @@ def dose_response(
                 panel.axhline(curve["mean"].iloc[0], color=color, linestyle="--", label=group)
                 continue
             panel.fill_between(curve["dose"], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0)
-            panel.plot(
-                curve["dose"],
-                curve["mean"],
-                **{"color": color, "marker": "o", "markersize": 4, "linewidth": 1.3, "label": group, **kwargs},
-            )
+            style = {"color": color, "marker": "o", "markersize": 4.5, "linewidth": 1.3, **kwargs}
+            panel.plot(curve["dose"], curve["mean"], **{"label": group, **style})
+            if len(curve) == 1:  # a band has no width
+                panel.vlines(curve["dose"], curve["low"], curve["high"], color=color, alpha=0.4, linewidth=2)
+            hidden = curve[curve["held_out"].astype(bool)] if "held_out" in curve else curve[:0]
+            panel.plot(hidden["dose"], hidden["mean"], **{**style, "linestyle": "none", "markerfacecolor": "white"})
+            any_hidden |= len(hidden) > 0
         panel.set_xscale("log")
         panel.locator_params(axis="y", nbins=4)
         dress(panel, title=name)
     for panel in axes[:, 0]:
-        panel.set_ylabel(f"Mean expression\n({expression_unit(adata)})", fontsize=NORMAL)
+        panel.set_ylabel("Mean expression\n" + fill(f"({expression_unit(adata)})", 26), fontsize=NORMAL)
     label_columns(axes, len(names), f"Dose of {drug} (µM)")
-    legend_beside(axes[0, -1])
+    handles, _ = axes[0, 0].get_legend_handles_labels()
+    if any_hidden:
+        style = {"color": LINE, "marker": "o", "markersize": 4.5, "markerfacecolor": "white", "linestyle": "none"}
+        handles.append(Line2D([], [], **style, label="held-out dose"))
+    legend_beside(axes[0, -1], handles=handles)
     return axes

@@ -93,7 +93,7 @@ def condition_names(frame: pd.DataFrame) -> pd.Series:
 def expression_unit(adata: AnnData) -> str:
     """Name the unit recorded by `pp.prepare`."""
     target = adata.uns.get(UNS_KEY, {}).get("prepare", {}).get("target_sum")
-    return f"log1p of counts per {float(target):,.0f}" if target else "log-normalised expression"
+    return f"log-normalised to {float(target):,.0f} counts" if target else "log-normalised"
 
 
 class Canvas:
