@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 TRUST = LinearSegmentedColormap.from_list("trust", [PALETTE[0], "#D0D0D0"])
-"""Colours from a trusted prediction to none; little trust fades."""
+"""Colours from a trusted prediction to none"""
 
 
 @on_canvas
