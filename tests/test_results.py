@@ -138,7 +138,7 @@ def results(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_pages_come_from_the_scores(results: Any) -> None:
     """README and the page of results hold what the command writes, and every figure that they show exists."""
     lines = results.questions()
-    table = results.overview_table(lines, named=False)
+    table = results.overview_table(lines)
     assert table in (ROOT / "README.md").read_text(encoding="utf-8")
     assert (results.RESULTS / "questions.md").read_text(encoding="utf-8") == results.sections(lines)
     assert (results.RESULTS / "overview.md").read_text(encoding="utf-8").startswith(results.overview_table(lines))

@@ -32,6 +32,7 @@ from unlasting.tl._uncertainty import difference_interval
 HERE = Path(__file__).parent
 SHORT = ("P2", "N1", "N3", "K1", "S1")
 FURTHER = ("restraint", "transfer")
+NO_BREAK = "\N{NO-BREAK SPACE}"
 DESCRIPTIONS = {
     "P1": "Nine knock-outs in THP-1 cells with a clear effect. Each is left out in turn, and all others are trained.",
     "P2": "Seven knock-outs in THP-1 cells are held out together. Two of them belong to trained pathways.",
@@ -147,7 +148,7 @@ def write_pages(stamped: Any) -> None:
     (RESULTS / "questions.md").write_text(sections(lines), encoding="utf-8")
     (RESULTS / "overview.md").write_text(f"{overview_table(lines)}\n{groups(lines)} {made}\n", encoding="utf-8")
     (RESULTS / "slopes.md").write_text(slopes() + "\n", encoding="utf-8")
-    page, table = ROOT / "README.md", overview_table(lines, named=False)
+    page, table = ROOT / "README.md", overview_table(lines)
     written = f"{table}\n{groups(lines)} {made}"
     page.write_text(between(page.read_text(encoding="utf-8"), written), encoding="utf-8")
 
@@ -162,7 +163,7 @@ def between(page: str, written: str) -> str:
     )
 
 
-def overview_table(lines: pd.DataFrame, *, named: bool = True) -> str:
+def overview_table(lines: pd.DataFrame) -> str:
     """Write a line for each question: our score with its interval, and the best baseline, by E and by EMD."""
     body = []
     for row, part in lines.groupby("row", sort=False):
@@ -171,10 +172,7 @@ def overview_table(lines: pd.DataFrame, *, named: bool = True) -> str:
             ours, best = text(line["ours"]), text(line["best_score"])
             is_best = line["ours"] <= line["best_score"]
             ours, best = (f"**{ours}**", best) if is_best else (ours, f"**{best}**")
-            entries += [
-                f"{ours} [{text(line['low'])}, {text(line['high'])}]",
-                f"{best} ({line['best']})" if named else best,
-            ]
+            entries += [f"{ours} [{text(line['low'])}, {text(line['high'])}]".replace(" ", NO_BREAK), best]
         body.append([f"{row}: {part['title'].iloc[0]}", str(part["n"].iloc[0]), *entries])
     return markdown(["question", "n", "E", "best baseline", "EMD", "best baseline"], body)
 
