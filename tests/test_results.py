@@ -196,3 +196,24 @@ def test_the_fingerprint_follows_the_code_and_no_words(results: Any) -> None:
     assert list(words(code)) != list(words(code.replace("1", "2")))
     assert list(words(code)) != list(words(code.replace("x", "y")))
     assert list(words(code.replace("Add.", "Add it."))) == list(words(same))
+
+
+def test_a_short_run_is_compared_with_the_intervals(
+    results: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Scores in the folder of a short run: the committed ones fit, and those of a worse model do not."""
+    frames = {name: results.stored(name) for name in ("scores", "choices")}
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    for worse in (False, True):
+
+        def score(command: list[Any], env: dict[str, str], check: bool, worse: bool = worse) -> None:
+            assert tuple(command[command.index("--only") + 1 :]) == results.SHORT
+            for name, frame in frames.items():
+                part = frame[frame["row"].isin(results.SHORT)].copy()
+                if name == "scores" and worse:
+                    part.loc[part["predictor"] == "unlasting", "value"] *= 3
+                part.to_csv(Path(env["RESULTS"]) / sys.modules["rows_tables"].place(name).name, index=False)
+                frame.to_csv(tmp_path / sys.modules["rows_tables"].place(name).name, index=False)
+
+        monkeypatch.setattr(results.subprocess, "run", score)
+        assert results.short() == int(worse)

@@ -77,24 +77,16 @@ def short() -> int:
     folder.mkdir(exist_ok=True)
     command = [sys.executable, HERE / "rows.py", "--resume", "--only", *SHORT]
     subprocess.run(command, check=True, env={**os.environ, "RESULTS": str(folder)})
-    committed = summary(stored("scores"), stored("choices")).set_index(["row", "metric"])
-    read = {name: pd.read_csv(folder / f"{file}.csv", keep_default_na=False) for name, file in
-            {"scores": "rows", "choices": "rows_choices"}.items()}  # fmt: skip
-    read = {name: frame.astype(dict.fromkeys(TEXTS & set(frame), str)) for name, frame in read.items()}
-    found = summary(read["scores"], read["choices"]).set_index(["row", "metric"])
-    outside = 0
-    for place in found.index.intersection(committed.index):
-        if source_name(place[0]) not in SHORT:
-            continue
-        ours, line = found.loc[place, "ours"], committed.loc[place]
+    lines = [summary(stored("scores", where), stored("choices", where)) for where in (RESULTS, folder)]
+    committed, found = (frame.set_index(["row", "metric"]) for frame in lines)
+    n_outside = 0
+    for key in found.index:
+        ours, line = found.loc[key, "ours"], committed.loc[key]
         is_outside = not line["low"] <= ours <= line["high"]
-        outside += is_outside
-        print(f"{' '.join(place)}: {text(ours)}, committed {text(line['ours'])} [{text(line['low'])}, {text(line['high'])}]"
-              + (" OUTSIDE" if is_outside else ""))  # fmt: skip
-    return int(outside > 0)
-
-
-TEXTS = {"unit", "condition", "cell_type", "dose", "predictor"}
+        n_outside += is_outside
+        interval = f"{text(line['ours'])} [{text(line['low'])}, {text(line['high'])}]"
+        print(f"{' '.join(key)}: {text(ours)}, committed {interval}{' OUTSIDE' if is_outside else ''}")
+    return int(n_outside > 0)
 
 
 def questions() -> pd.DataFrame:
@@ -107,9 +99,8 @@ def questions() -> pd.DataFrame:
         terms = terms_of(scores, choices, line["row"], line["metric"])
         paired = difference_interval(score, terms[OURS], terms[line["best"]], 0, level=LEVEL)
         line |= dict(zip(["gap", "gap_low", "gap_high"], paired, strict=True))
-        own = scores.loc[
-            scores["row"] == source_name(line["row"]), "predictor"
-        ].unique()  # without the fallback's copies
+        # without the copies of the fallback
+        own = scores.loc[scores["row"] == source_name(line["row"]), "predictor"].unique()
         line["terms"] = {name: terms[name] for name in [OURS, *RIVALS] if name in own}
         found.append({**line, "best_score": line["values"][line["best"]]})
     frame = pd.DataFrame(found)
