@@ -217,3 +217,13 @@ def test_a_short_run_is_compared_with_the_intervals(
 
         monkeypatch.setattr(results.subprocess, "run", score)
         assert results.short() == int(worse)
+
+
+def test_the_networks_are_compared_in_words(results: Any) -> None:
+    networks = sys.modules["networks"]
+    frame = networks.stored()
+    assert networks.sentence(frame) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (results.RESULTS / "networks.md").read_text(encoding="utf-8") == networks.report(frame)
+    worse = frame.assign(difference_low=0.1, difference_high=0.2)
+    n = len(networks.compared(frame))
+    assert networks.sentence(worse).endswith(f"the networks in 0, and the closed form in {n}.")

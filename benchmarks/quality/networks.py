@@ -13,6 +13,7 @@ import argparse
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from run import METRICS, SHAPE, TABLES, maker
 from stamps import RESULTS, finished, stamp
@@ -35,6 +36,7 @@ NAMES |= {
 }
 NAMES |= {"bimodality_error": "bimodality"}
 """Metrics in the table."""
+COLUMNS = ["score", "low", "high", "n_conditions", "difference", "difference_low", "difference_high"]
 
 
 def prepare(table: dict[str, Any], adata: Any) -> None:
@@ -61,18 +63,37 @@ def scores(name: str, steps: int | None) -> pd.DataFrame:
     return adata.uns["unlasting"]["benchmark"].assign(screen=name)
 
 
+def compared(frame: pd.DataFrame) -> pd.DataFrame:
+    """Get both predictors' scores side by side: distances over all genes, and errors in shape over DE20."""
+    is_distance = frame["metric"].isin(["e_distance", "emd"])
+    frame = frame[np.where(is_distance, frame["gene_set"] == "all", frame["gene_set"] == "de20")]
+    wide = frame.set_index(["screen", "metric", "predictor"])[COLUMNS].unstack("predictor")
+    order = [(screen, metric) for screen in SCREENS for metric in NAMES if (screen, metric) in wide.index]
+    return wide.loc[order]
+
+
 def report(frame: pd.DataFrame) -> str:
-    """Write both scores and their paired difference, by screen and metric."""
+    """Write a sentence, then both scores and their paired difference by screen and metric."""
     rows = []
-    for (screen, metric), part in frame[frame["gene_set"] == "all"].groupby(["screen", "metric"], sort=False):
-        found = part.set_index("predictor")
-        closed, trained = found.loc["closed form"], found.loc["trained"]
-        scored = [f"{text(x['score'])} [{text(x['low'])}, {text(x['high'])}]" for x in (closed, trained)]
-        paired = [text(trained[name]) for name in ("difference", "difference_low", "difference_high")]
-        rows.append(
-            [SCREENS[screen], str(closed["n_conditions"]), NAMES[metric], *scored, "{} [{}, {}]".format(*paired)]
-        )
-    return markdown(["screen", "n", "metric", "closed form", "with networks", "difference"], rows)
+    for (screen, metric), row in compared(frame).iterrows():
+        entries = [
+            f"{text(row['score', name])} [{text(row['low', name])}, {text(row['high', name])}]"
+            for name in ("closed form", "trained")
+        ]
+        low, high = row["difference_low", "trained"], row["difference_high", "trained"]
+        entries.append(f"{text(row['difference', 'trained'])} [{text(low)}, {text(high)}]")
+        n = f"{row['n_conditions', 'trained']:.0f}"
+        rows.append([SCREENS[screen], n, NAMES[metric], *entries])
+    table = markdown(["screen", "n", "metric", "closed form", "with networks", "difference"], rows)
+    return f"{sentence(frame)}\n\n{table}"
+
+
+def sentence(frame: pd.DataFrame) -> str:
+    """Count the comparisons with a paired interval on one side of 0."""
+    found = compared(frame)
+    better = int((found["difference_high", "trained"] < 0).sum())
+    worse = int((found["difference_low", "trained"] > 0).sum())
+    return f"Among {len(found)} comparisons, the paired interval favours the networks in {better}, and the closed form in {worse}."
 
 
 def stored() -> pd.DataFrame:

@@ -22,6 +22,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from networks import NAME as NETWORKS
 from networks import SCREENS
+from networks import sentence as networks_sentence
+from networks import stored as networks
 from results_figures import FOLDER, INK, draw_overview, draw_question, style
 from rows_tables import DISTANCES, LEVEL, OURS, QUESTIONS, RIVALS, score, source_name, stored, summary, terms_of
 from stamps import RESULTS, ROOT, one_model
@@ -140,7 +142,7 @@ def write_pages(stamped: Any) -> None:
     (RESULTS / "overview.md").write_text(f"{overview_table(lines)}\n{groups(lines)} {made}\n", encoding="utf-8")
     (RESULTS / "slopes.md").write_text(slopes() + "\n", encoding="utf-8")
     page, table = ROOT / "README.md", overview_table(lines)
-    written = f"{table}\n{groups(lines)} {made}"
+    written = f"{table}\n{groups(lines)} {made}\n\nClosed form beside trained networks: {networks_sentence(networks())}"
     page.write_text(between(page.read_text(encoding="utf-8"), written), encoding="utf-8")
 
 
