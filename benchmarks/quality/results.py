@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,15 +128,13 @@ def write_pages(stamped: Any) -> None:
     """Write figures, the section of each question, and the part of README between its marks."""
     lines = questions()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    figures = {"overview": (draw_overview, lines)}
+    figures = {"overview": (draw_overview, lines), "overview_narrow": (partial(draw_overview, is_narrow=True), lines)}
     figures |= {f"question_{row}": (draw_question, part) for row, part in lines.groupby("row", sort=False)}
     for name, (draw, data) in figures.items():
         for theme, ink in INK.items():
             with style():
                 figure = draw(data, ink)
                 figure.savefig(FOLDER / f"{name}_{theme}.svg", transparent=True, metadata={"Date": None})
-                if name == "overview" and theme == "light":
-                    figure.savefig(FOLDER / "overview.png", dpi=150, facecolor="white", metadata={"Software": None})
                 plt.close(figure)
     made = f"Scored on {stamped['date']} with version {stamped['version']}, commit {stamped['commit']}, model `{stamped['model']}`."
     (RESULTS / "questions.md").write_text(sections(lines), encoding="utf-8")

@@ -63,13 +63,13 @@ def dress(axes: Axes, ink: str, n_rows: int) -> None:
     axes.spines["bottom"].set_color(ink)
 
 
-def legend(figure: Figure, ink: str, entries: list[tuple[str, str, str]]) -> None:
+def legend(figure: Figure, ink: str, entries: list[tuple[str, str, str]], *, ncols: int) -> None:
     """Put the legend below the panels."""
     handles = [
         Line2D([], [], color=color, marker=marker, linestyle="none", markeredgewidth=0, label=label)
         for color, marker, label in entries
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, labelcolor=ink)
+    figure.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False, labelcolor=ink)
 
 
 def draw_question(part: pd.DataFrame, ink: str) -> Figure:
@@ -98,24 +98,20 @@ def draw_question(part: pd.DataFrame, ink: str) -> Figure:
     return figure
 
 
-def draw_overview(lines: pd.DataFrame, ink: str) -> Figure:
-    """Draw our score beside the best baseline for every question."""
+def draw_overview(lines: pd.DataFrame, ink: str, *, is_narrow: bool = False) -> Figure:
+    """Draw our score beside the best baseline for every question; one metric below the other for phones."""
     rows = list(lines["row"].unique())
-    figure, axes = plt.subplots(1, 2, figsize=(8.6, 1.2 + 0.33 * len(rows)), layout="constrained", sharey=True)
+    shape, width = ((2, 1), 5.0) if is_narrow else ((1, 2), 8.6)
+    size = (width, 1.2 + 0.33 * len(rows) * shape[0])
+    figure, axes = plt.subplots(*shape, figsize=size, layout="constrained", sharey=True, sharex=True)
+    titles = [f"{line.row}: {line.title} ({line.n})" for line in lines.drop_duplicates("row").itertuples()]
     for panel, metric in zip(axes, DISTANCES, strict=True):
         for y, line in enumerate(lines[lines["metric"] == metric].to_dict("records")):
             row_of(panel, y + 0.17, line["terms"][line["best"]], ink, "s", dots=False)
             row_of(panel, y - 0.12, line["terms"][OURS], OWN, "D")
+        panel.set_yticks(range(len(rows)), [title.replace(", ", ",\n") if is_narrow else title for title in titles])
         dress(panel, ink, len(rows))
         panel.set_title(TITLES[metric], color=ink, fontsize=9)
-    titles = lines.drop_duplicates("row")
-    axes[0].set_yticks(range(len(rows)), [f"{line.row}: {line.title} ({line.n})" for line in titles.itertuples()])
-    legend(
-        figure,
-        ink,
-        [
-            (OWN, "D", "unlasting, with each condition as a dot"),
-            (ink, "s", "best baseline, chosen on these conditions"),
-        ],
-    )
+    entries = [(OWN, "D", "unlasting, conditions as dots"), (ink, "s", "best baseline, chosen on these conditions")]
+    legend(figure, ink, entries, ncols=1 if is_narrow else 2)
     return figure
