@@ -118,8 +118,9 @@ def scores(
         notes.append(f"{at_floor} at the noise floor, in the upper panel only")
     scale = "Normalised score (0: noise floor, 1: no effect)" if is_distance else "Share of the ceiling (1: true cells)"
     n = f"{len(rows)} condition{'s' * (len(rows) > 1)}"
+    genes = "all genes" if gene_set == "all" else f"top {gene_set.removeprefix('de')} DE genes"
     title = TITLES.get(metric, metric.replace("_", " "))
-    dress(upper, title=f"{title}, {gene_set} genes: score over {n}, and each condition (dots)")
+    dress(upper, title=f"{title}, {genes}: score over {n}, and each condition (dots)")
     dress(lower, xlabel="\n".join([scale, "; ".join(notes)]).strip())
     legend_beside(lower)
     return np.array([upper, lower])
