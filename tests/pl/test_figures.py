@@ -328,16 +328,18 @@ def test_dose_response_has_a_line_per_group_and_the_control_level(screen):
     curves = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
     assert list(curves) == ["control", "observed", "generated"]
     np.testing.assert_allclose(curves["observed"].get_xdata(), [0.1, 1.0])
-    assert "held-out dose" not in [t.get_text() for t in axes.get_legend().get_texts()]
 
 
-def test_dose_response_opens_the_points_at_held_out_doses(screen):
+def test_dose_response_opens_the_points_at_untrained_doses(screen):
     frame = screen.uns["unlasting"]["dose_response"]
-    frame["held_out"] = frame["dose"] == 0.1
+    assert frame["trained"].all()  # the screen has no split
+    axes = pl.dose_response(screen, "A", "gene0", show=False)[0, 0]
+    assert "dose not trained" not in [t.get_text() for t in axes.get_legend().get_texts()]
+    frame["trained"] = frame["dose"] != 0.1
     axes = pl.dose_response(screen, "A", "gene0", show=False)[0, 0]
     hidden = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
-    assert [list(line.get_xdata()) for line in hidden] == [[0.1], [0.1]]
-    assert [t.get_text() for t in axes.get_legend().get_texts()][-1] == "held-out dose"
+    assert [list(line.get_xdata()) for line in hidden if len(line.get_xdata())] == [[0.1], [0.1]]
+    assert [t.get_text() for t in axes.get_legend().get_texts()][-1] == "dose not trained"
 
 
 def test_grn_shows_the_neighbours_with_widths_and_origins(screen):

@@ -48,3 +48,11 @@ def test_errors_name_the_way_out(planted_screen):
     del adata.uns["unlasting"]
     with pytest.raises(KeyError, match="setup_anndata.*dose_key"):
         tl.dose_response(adata)
+
+
+def test_doses_with_training_cells_are_named(planted_screen):
+    adata = _screen(planted_screen)
+    adata.obs["unlasting_split"] = np.where(adata.obs["dose"] == 10, "test", "train")
+    adata.uns["unlasting"]["keys"]["split_key"] = "unlasting_split"
+    frame = tl.dose_response(adata, drugs=["all"], genes=["gene6"])
+    assert list(frame["trained"]) == [True, True, False, True, False]

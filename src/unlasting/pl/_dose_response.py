@@ -42,7 +42,7 @@ def dose_response(
 ) -> Any:
     """Show mean expression against a drug's dose, in observed and generated cells.
 
-    Bands are 95 % intervals for the mean. Open points are held-out doses.
+    Bands are 95 % intervals for the mean. Open points are doses without training cells.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def dose_response(
     frame = pick(frame, "gene", genes, "genes")
     names = list(pd.unique(frame["gene"].astype(str)))[: n_genes if genes is None else None]
     axes = canvas.grid(len(names), size=(2.5, 2.2), margin=(1.4, 0.5))
-    any_hidden = False
+    any_untrained = False
     for panel, name in zip(axes.flat, names, strict=False):
         for group, color in GROUP_COLORS.items():
             curve = frame[(frame["gene"].astype(str) == name) & (frame["group"] == group)].sort_values("dose")
@@ -90,9 +90,11 @@ def dose_response(
             panel.plot(curve["dose"], curve["mean"], **{"label": group, **style})
             if len(curve) == 1:  # a band has no width
                 panel.vlines(curve["dose"], curve["low"], curve["high"], color=color, alpha=0.4, linewidth=2)
-            hidden = curve[curve["held_out"].astype(bool)] if "held_out" in curve else curve[:0]
-            panel.plot(hidden["dose"], hidden["mean"], **{**style, "linestyle": "none", "markerfacecolor": "white"})
-            any_hidden |= len(hidden) > 0
+            untrained = curve[~curve["trained"].astype(bool)] if "trained" in curve else curve[:0]
+            panel.plot(
+                untrained["dose"], untrained["mean"], **{**style, "linestyle": "none", "markerfacecolor": "white"}
+            )
+            any_untrained |= len(untrained) > 0
         panel.set_xscale("log")
         panel.locator_params(axis="y", nbins=4)
         dress(panel, title=name)
@@ -100,8 +102,8 @@ def dose_response(
         panel.set_ylabel("Mean expression\n" + fill(f"({expression_unit(adata)})", 26), fontsize=NORMAL)
     label_columns(axes, len(names), f"Dose of {drug} (µM)")
     handles, _ = axes[0, 0].get_legend_handles_labels()
-    if any_hidden:
+    if any_untrained:
         style = {"color": LINE, "marker": "o", "markersize": 4.5, "markerfacecolor": "white", "linestyle": "none"}
-        handles.append(Line2D([], [], **style, label="held-out dose"))
+        handles.append(Line2D([], [], **style, label="dose not trained"))
     legend_beside(axes[0, -1], handles=handles)
     return axes

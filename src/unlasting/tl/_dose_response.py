@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from unlasting.screen import PREDICTION_KEY, TEST, Cells, MissingKeyError
+from unlasting.screen import PREDICTION_KEY, TRAIN, Cells, MissingKeyError
 from unlasting.tl._screen import Screen, gene_positions, store
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def dose_response(
     Returns
     -------
     A frame with `drug`, `cell_type`, `gene` (largest change first), `group` (`control`, `observed`, `generated`), `dose`
-    (uM, 0 for training controls), `mean`, `low` and `high` (95 % interval for the mean), `n_cells`, and `held_out` (whether
-    the dose has test cells).
+    (uM, 0 for training controls), `mean`, `low` and `high` (95 % interval for the mean), `n_cells`, and `trained` (whether
+    the drug has training cells at the dose).
 
     Updates the following fields:
 
@@ -83,11 +83,11 @@ def dose_response(
             continue
         t = t_scores(doses[max(doses)], control)
         groups = {"control": {0.0: control}, "observed": observed, "generated": generated}
-        held_out = _held_out(screen, drug, cell_type)
+        trained = {0.0, *_trained(screen, drug, cell_type)}
         for position in np.argsort(-np.abs(t), kind="stable")[:n_genes] if chosen is None else chosen:
             gene = {"drug": drug, "cell_type": cell_type, "gene": screen.genes[position]}
             rows += [
-                {**gene, "group": name, "dose": dose, **_mean(values[:, position]), "held_out": dose in held_out}
+                {**gene, "group": name, "dose": dose, **_mean(values[:, position]), "trained": dose in trained}
                 for name, curve in groups.items()
                 for dose, values in sorted(curve.items())
             ]
@@ -101,10 +101,10 @@ def dose_response(
     return frame.copy()
 
 
-def _held_out(screen: Screen, drug: str, cell_type: str) -> set[float]:
-    """List a drug's single doses with test cells."""
+def _trained(screen: Screen, drug: str, cell_type: str) -> set[float]:
+    """List a drug's single doses with training cells."""
     found = [c for c in screen.observed.conditions if c[:2] == (drug, cell_type) and c.dose and "+" not in c.dose]
-    return {float(c.dose) for c in found if len(screen.part(c, TEST))}
+    return {float(c.dose) for c in found if len(screen.part(c, TRAIN))}
 
 
 def _by_dose(cells: Cells, drug: str, cell_type: str) -> dict[float, np.ndarray]:
