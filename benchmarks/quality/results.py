@@ -70,7 +70,10 @@ def main(arguments: argparse.Namespace) -> None:
             subprocess.run([sys.executable, HERE / script, *options], check=True)
         subprocess.run([sys.executable, HERE / "networks.py", "--resume"], check=True)
     rows = sorted({source_name(row) for row in QUESTIONS})
-    stamped = one_model({"rows": [*rows, *FURTHER], NAME: screens(Path()), NETWORKS: SCREENS})
+    try:
+        stamped = one_model({"rows": [*rows, *FURTHER], NAME: screens(Path()), NETWORKS: SCREENS})
+    except ValueError as error:
+        sys.exit(str(error))
     write_pages(stamped)
 
 

@@ -24,14 +24,19 @@ STAMPS = RESULTS / "stamps.csv"
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "unlasting"
 PACKAGES = ("screen", "pp", "data", "effects", "diffusion", "nn", "module", "train", "model", "metrics", "baselines")
-PACKAGES += ("tl", "datasets")
+PACKAGES += ("datasets",)
+EVALUATION = ("benchmark", "comparison", "differential", "evaluate", "evaluator", "protocol", "screen", "tables")
+EVALUATION += ("uncertainty", "vcc2026")
+"""Modules of `tl` behind every score; the others only describe cells."""
 COLUMNS = ["table", "part", "version", "commit", "date", "model"]
 
 
 def fingerprint() -> str:
     """Get eight hexadecimal digits of the names, numbers and structure in the modules that determine scores."""
     digest = hashlib.sha256()
-    for file in sorted(file for package in PACKAGES for file in (SOURCE / package).rglob("*.py")):
+    files = [file for package in PACKAGES for file in (SOURCE / package).rglob("*.py")]
+    files += [SOURCE / "tl" / f"_{name}.py" for name in EVALUATION]
+    for file in sorted(files):
         digest.update(file.relative_to(SOURCE).as_posix().encode())
         for word in words(file.read_text(encoding="utf-8")):
             digest.update(word.encode())
@@ -87,12 +92,12 @@ def one_model(tables: dict[str, Iterable[str]]) -> pd.Series:
     without = [" ".join(place) for place in found.index[found["model"].isna()]]
     if without:
         raise ValueError(
-            f"{', '.join(without)}: without a stamp. Run `make results`, or name the parts in "
+            f"{', '.join(without)}: without a stamp. Run `make results DATA=FOLDER`, or name the parts in "
             "`python benchmarks/quality/stamps.py TABLE PART ...` if the present code scored them."
         )
     if found["model"].nunique() > 1:
         models = [f"{model} ({', '.join(' '.join(p) for p in part.index)})" for model, part in found.groupby("model")]
-        raise ValueError(f"The tables are from several models: {'; '.join(models)}. Run `make results`.")
+        raise ValueError(f"The tables are from several models: {'; '.join(models)}. Run `make results DATA=FOLDER`.")
     return found.sort_values("date").iloc[-1]
 
 
