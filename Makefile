@@ -10,7 +10,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	>/dev/null 2>&1 && echo $$name && break; done)
 
-.PHONY: help demo test lint types docs tutorials check build pins clean
+.PHONY: help demo test lint types docs tutorials results check build pins clean
 
 help:
 	@echo "make demo   train on a real screen, predict held-out perturbations, print the scores (minutes on 2 cores)"
@@ -19,6 +19,7 @@ help:
 	@echo "make types  mypy"
 	@echo "make docs   build the site in docs/_build/html; warnings and links that lead nowhere are errors"
 	@echo "make tutorials  execute the notebooks anew, with what they show (15 minutes on 2 cores)"
+	@echo "make results  score every table with this model and write its pages (hours; DRAW=1: pages only, SHORT=1: minutes)"
 	@echo "make check  all of the above but the demo"
 	@echo "make build  wheel and source distribution in dist/"
 	@echo "make pins   resolve constraints.txt anew"
@@ -50,6 +51,10 @@ tutorials: .venv/doc
 build: .venv/dev
 	$(INSTALL) build
 	$(RUN) build
+
+# DATA=FOLDER has further screens; DRAW=1 writes the pages from stored scores; SHORT=1 repeats five rows and compares them.
+results: .venv/runtime
+	.venv/bin/python benchmarks/quality/results.py $(if $(DATA),--data $(DATA)) $(if $(DRAW),--draw) $(if $(SHORT),--short)
 
 # One resolution for every supported Python and platform, told apart by environment markers.
 pins: .venv/runtime

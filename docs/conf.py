@@ -61,6 +61,7 @@ nb_execution_mode = "off"  # notebooks are committed with their results
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
+html_extra_path = ["llms.txt"]
 html_css_files = ["custom.css"]
 html_favicon = "_static/logo.svg"
 html_theme_options = {

@@ -50,3 +50,29 @@ def test_the_package_is_typed_and_its_screens_are_small():
     source = ROOT / "src" / "unlasting"
     assert (source / "py.typed").is_file()
     assert sum(file.stat().st_size for file in (source / "datasets" / "_data").iterdir()) < 8e6
+
+
+def test_the_conda_recipe_has_the_same_requirements():
+    recipe = (ROOT / ".github" / "conda-forge" / "recipe.yaml").read_text(encoding="utf-8")
+    run = re.findall(r"^    - (\S+) (\S+)$", recipe.split("  run:\n")[1].split("\ntests:")[0], re.M)
+    names = {"pytorch": "torch", "pytorch_geometric": "torch-geometric", "matplotlib-base": "matplotlib"}
+    found = [f"{names.get(name, name)}{version}" for name, version in run if name != "python"]
+    assert found == PROJECT["dependencies"]
+    assert f'version: "{PROJECT["version"]}"' in recipe
+    assert f'python_min: "{PYTHONS[0]}"' in recipe
+    assert f"summary: {PROJECT['description']}" in recipe
+    assert "unlasting = unlasting.cli:app" in recipe
+
+
+def test_the_page_for_language_models_leads_to_pages():
+    page = (ROOT / "docs" / "llms.txt").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\.html\)", page)
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / "docs" / f"{link}.md").exists()] == []
+    import unlasting as ul
+
+    calls = re.findall(r"`ul\.(\w+(?:\.\w+)*)`", page)
+    for call in calls:
+        value = ul
+        for name in call.split("."):
+            value = getattr(value, name)

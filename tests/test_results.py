@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 def vcc2026(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "quality"))
     yield importlib.import_module("vcc2026")
-    for name in ("vcc2026", "run", "drugs"):
+    for name in ("vcc2026", "run", "drugs", "stamps"):
         sys.modules.pop(name, None)
 
 
@@ -67,7 +68,7 @@ def test_best_scores_are_bold_and_ranks_that_differ_are_named(vcc2026: Any) -> N
 def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "quality"))
     yield importlib.import_module("rows_tables")
-    for name in ("rows_tables", "vcc2026", "run", "drugs"):
+    for name in ("rows_tables", "vcc2026", "run", "drugs", "stamps"):
         sys.modules.pop(name, None)
 
 
@@ -123,3 +124,106 @@ def test_slopes_and_shares_are_ratios_of_sums(tables: Any) -> None:
     assert slope == "| P1 | 2 | 0.50 [0.50, 0.50] | 1.00 | 20.00 |"
     shares = {"n_trained": 1, "predictor": "p", "product": [1.0, 1.5], "true": [2.0, 2.0]}
     assert tables.transfer_table(pd.DataFrame(shares)).splitlines()[2] == "| 1 | 0.62 (0.50) |"
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "quality"))
+    yield importlib.import_module("results")
+    names = ("results", "results_figures", "networks", "rows_tables", "vcc2026", "run", "drugs", "stamps")
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_pages_come_from_the_scores(results: Any) -> None:
+    """README and the page of results hold what the command writes, and every figure that they show exists."""
+    lines = results.questions()
+    table = results.overview_table(lines)
+    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (results.RESULTS / "questions.md").read_text(encoding="utf-8") == results.sections(lines)
+    assert (results.RESULTS / "overview.md").read_text(encoding="utf-8").startswith(results.overview_table(lines))
+    assert (results.RESULTS / "slopes.md").read_text(encoding="utf-8") == results.slopes() + "\n"
+    for row in lines["row"].unique():
+        assert all((results.FOLDER / f"question_{row}_{theme}.svg").exists() for theme in ("light", "dark"))
+    included = re.findall(r"\{include\} (\S+)", (ROOT / "docs" / "guide" / "results.md").read_text(encoding="utf-8"))
+    assert all((ROOT / "docs" / "guide" / name).resolve().exists() for name in included)
+
+
+def test_questions_are_grouped_by_the_paired_interval_and_losses_come_first(results: Any) -> None:
+    lines = results.questions()
+    places = [list(results.GROUPS).index(name) for name in lines.drop_duplicates("row")["group"]]
+    assert places == sorted(places)
+    for _, part in lines.groupby("row"):
+        is_behind, is_ahead = (part["gap_low"] > 0).any(), (part["gap_high"] < 0).any()
+        assert part["group"].iloc[0] == ("behind" if is_behind else "ahead" if is_ahead else "level")
+        rivals = [{k: v for k, v in values.items() if k != "selector"} for values in part["values"]]
+        assert list(part["best_score"]) == [min(values.values()) for values in rivals]
+        # the difference of means over conditions, since floor and no effect are shared by all predictors
+        for line in part.to_dict("records"):
+            own, best = (line["terms"][name].mean(axis=0) for name in ("unlasting", line["best"]))
+            expected = (own[0] - own[1]) / (own[2] - own[1]) - (best[0] - best[1]) / (best[2] - best[1])
+            assert line["gap"] == pytest.approx(expected)
+
+
+def test_only_the_text_between_the_marks_changes(results: Any) -> None:
+    page = "a\n<!-- make results: begin -->\nold\n<!-- make results: end -->\nb\n"
+    assert results.between(page, "new \\1") == page.replace("old", "new \\1")
+
+
+def test_tables_from_several_models_are_refused(results: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stamps = sys.modules["stamps"]
+    monkeypatch.setattr(stamps, "STAMPS", tmp_path / "stamps.csv")
+    stamps.stamp("rows", ["P1", "K1"])
+    stamps.stamp("vcc2026", ["Kang"])
+    assert stamps.finished("rows") == {"P1", "K1"}
+    shared = stamps.one_model({"rows": ["P1", "K1"], "vcc2026": ["Kang"]})
+    assert shared["model"] == stamps.fingerprint()
+    assert re.fullmatch(r"[0-9a-f]{7,}\+?|unknown", shared["commit"])
+    with pytest.raises(ValueError, match=r"rows D1: without a stamp.*make results"):
+        stamps.one_model({"rows": ["P1", "D1"]})
+    monkeypatch.setattr(stamps, "fingerprint", lambda: "another")
+    stamps.stamp("rows", ["K1"])
+    assert len(stamps.stored()) == 3
+    assert stamps.finished("rows") == {"K1"}
+    with pytest.raises(ValueError, match=r"several models: .*\(rows K1\).*make results"):
+        stamps.one_model({"rows": ["P1", "K1"], "vcc2026": ["Kang"]})
+
+
+def test_the_fingerprint_follows_the_code_and_no_words(results: Any) -> None:
+    words = sys.modules["stamps"].words
+    code = '"""A module."""\n\n\ndef f(x):\n    """Add."""\n    return x + 1  # one\n'
+    same = '"""Another text."""\ndef f(x):\n    "Add one."\n    return (x + 1)\n'
+    assert list(words(code)) != list(words(code.replace("1", "2")))
+    assert list(words(code)) != list(words(code.replace("x", "y")))
+    assert list(words(code.replace("Add.", "Add it."))) == list(words(same))
+
+
+def test_a_short_run_is_compared_with_the_intervals(
+    results: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Scores in the folder of a short run: the committed ones fit, and those of a worse model do not."""
+    frames = {name: results.stored(name) for name in ("scores", "choices")}
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    for worse in (False, True):
+
+        def score(command: list[Any], env: dict[str, str], check: bool, worse: bool = worse) -> None:
+            assert tuple(command[command.index("--only") + 1 :]) == results.SHORT
+            for name, frame in frames.items():
+                part = frame[frame["row"].isin(results.SHORT)].copy()
+                if name == "scores" and worse:
+                    part.loc[part["predictor"] == "unlasting", "value"] *= 3
+                part.to_csv(Path(env["RESULTS"]) / sys.modules["rows_tables"].place(name).name, index=False)
+                frame.to_csv(tmp_path / sys.modules["rows_tables"].place(name).name, index=False)
+
+        monkeypatch.setattr(results.subprocess, "run", score)
+        assert results.short() == int(worse)
+
+
+def test_the_networks_are_compared_in_words(results: Any) -> None:
+    networks = sys.modules["networks"]
+    frame = networks.stored()
+    assert networks.sentence(frame) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (results.RESULTS / "networks.md").read_text(encoding="utf-8") == networks.report(frame)
+    worse = frame.assign(difference_low=0.1, difference_high=0.2)
+    n = len(networks.compared(frame))
+    assert networks.sentence(worse).endswith(f"the networks in 0, and the closed form in {n}.")

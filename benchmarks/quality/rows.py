@@ -4,7 +4,7 @@
 
 Writes `results/rows.csv` (all conditions), the frames beside it, and from them the tables of the guide: `results/rows.md`.
 FOLDER holds the McFaline and Datlinger screens; without it, their rows are left out. `--only P1 K1` runs some rows, and
-`--resume` keeps finished rows after an interruption.
+`--resume` keeps rows that this model has scored. Every row is stamped (`stamps.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from drugs import DRUGS, GENES_AND_DRUGS
 from drugs import KEYS as DRUG_KEYS
 from rows_tables import CONDITION, DISTANCES, OURS, QUESTIONS, complete, place, report, store, stored
 from run import CLEAR, MEASURED_WELL, kang, keeping, maker
+from stamps import finished, stamp
 from vcc2026 import FULL, SIMULATED, STATE, read
 
 import unlasting as ul
@@ -406,7 +407,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=None, help="folder with further screens")
     parser.add_argument("--only", nargs="+", default=None, help="names of rows")
-    parser.add_argument("--resume", action="store_true", help="keep finished rows")
+    parser.add_argument("--resume", action="store_true", help="keep rows that this model has scored")
     arguments = parser.parse_args()
     logging.getLogger("unlasting").setLevel("ERROR")
     signals = stored("signal")
@@ -414,10 +415,10 @@ if __name__ == "__main__":
         signals = signal(arguments.data)
         store({"signal": signals})
     chosen = rows(arguments.data, tuple(signals.loc[signals["scored"], "target"]) if len(signals) else ())
-    finished = set(stored("scores").get("row", ())) if arguments.resume else set()
+    kept = finished("rows") if arguments.resume else set()
     further = {"restraint": partial(restraint, arguments.data), "transfer": transfer}
     for name in arguments.only or [*chosen, *further]:
-        if name in finished or (arguments.resume and name in further and len(stored(name))):
+        if name in kept:
             continue
         start = time.process_time()
         if name in further:
@@ -425,6 +426,7 @@ if __name__ == "__main__":
         else:
             parts = [run_unit(name, chosen[name], unit) for unit in chosen[name].units]
             store({key: pd.concat([part[key] for part in parts]).assign(row=name) for key in parts[0]})
+        stamp("rows", [name])
         print(f"{name}: {time.process_time() - start:.0f} s of processor", flush=True)
     place("scores").with_suffix(".md").write_text(report(), encoding="utf-8")
     print(report())

@@ -47,16 +47,16 @@ FEW_CONTROLS = ("D1", "D2")
 FILES = {"scores": "rows", **{name: f"rows_{name}" for name in ("choices", "sizes", "signal", "restraint", "transfer")}}
 
 
-def place(name: str) -> Path:
+def place(name: str, folder: Path = RESULTS) -> Path:
     """Get the file of a frame."""
-    return RESULTS / f"{FILES[name]}.csv"
+    return folder / f"{FILES[name]}.csv"
 
 
-def stored(name: str) -> pd.DataFrame:
+def stored(name: str, folder: Path = RESULTS) -> pd.DataFrame:
     """Read a frame; empty if there is none."""
-    if not place(name).exists():
+    if not place(name, folder).exists():
         return pd.DataFrame()
-    return pd.read_csv(place(name), dtype=dict.fromkeys([*CONDITION, "predictor"], str), keep_default_na=False)
+    return pd.read_csv(place(name, folder), dtype=dict.fromkeys([*CONDITION, "predictor"], str), keep_default_na=False)
 
 
 def store(frames: dict[str, pd.DataFrame]) -> None:

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import scvi
+from stamps import RESULTS
 
 import unlasting as ul
 from unlasting.baselines import BASELINES, ModelPredictor
 
-RESULTS = Path(__file__).parent / "results"
 CLEAR = ("IFNGR1", "IFNGR2", "JAK2", "STAT1", "SMAD4", "IRF1", "STAT2", "BRD4", "CUL3")
 MEASURED_WELL = ("CD14 Mono", "CD16 Mono", "CD4 Naive T", "CD4 Memory T", "B", "CD8 T", "NK")
 METRICS = ("e_distance", "emd", "pearson_change", "pearson_change_centred")

@@ -3,8 +3,9 @@
     python benchmarks/quality/vcc2026.py --data FOLDER
 
 Writes `results/vcc2026.csv`, and the tables of the guide from it: `results/vcc2026.md` and `results/vcc2026_apart.md`. FOLDER
-holds the McFaline and Datlinger screens; without it, shipped and simulated screens are scored. `--resume` goes on after an
-interruption: it keeps the screens in the file. `--steps` trains the networks too.
+holds the McFaline and Datlinger screens; without it, shipped and simulated screens are scored. `--only Kang` scores some
+screens, and `--resume` keeps screens that this model has scored. Every screen is stamped (`stamps.py`). `--steps` trains the
+networks too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pandas as pd
 from drugs import DRUGS, FIRST_SEED
 from drugs import KEYS as DRUG_KEYS
 from run import RESULTS, TABLES, maker
+from stamps import finished, stamp
 
 import unlasting as ul
 from unlasting.baselines import BASELINES, ModelPredictor
@@ -209,18 +211,22 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=None, help="folder with further screens")
-    parser.add_argument("--resume", action="store_true", help="keep the screens in the file")
+    parser.add_argument("--only", nargs="+", default=None, help="names of screens")
+    parser.add_argument("--resume", action="store_true", help="keep screens that this model has scored")
     parser.add_argument("--steps", type=int, default=0, help="training steps of the denoiser; 0: the closed form")
     arguments = parser.parse_args()
     place = RESULTS / f"{NAME}.csv"
-    frame = stored(place) if arguments.resume and place.exists() else pd.DataFrame()
-    for name, table in screens(arguments.data).items():
-        if name in set(frame.get("screen", ())):
+    frame = stored(place) if place.exists() else pd.DataFrame({"screen": []})
+    kept = finished(NAME) if arguments.resume else set()
+    tables = screens(arguments.data)
+    for name in arguments.only or tables:
+        if name in kept:
             continue
         start = time.perf_counter()
-        part = scores(table, arguments.steps).assign(screen=name)
-        frame = pd.concat([frame, part], ignore_index=True)
+        part = scores(tables[name], arguments.steps).assign(screen=name)
+        frame = pd.concat([frame[frame["screen"] != name], part], ignore_index=True)
         frame.to_csv(place, index=False, float_format="%.6g")
+        stamp(NAME, [name])
         print(f"{name}, {time.perf_counter() - start:.0f} s:\n{wide(frame, name).round(2).to_string()}", flush=True)
     frame = stored(place)
     for suffix, written in (("", overview(frame)), ("_apart", apart(frame))):

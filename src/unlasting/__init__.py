@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unlasting import baselines, datasets, effects, io, metrics, module, nn, pl, pp, tl, train
+    from unlasting._report import report
     from unlasting.model import UnlastingModel
 
 __version__ = version("unlasting")
@@ -23,6 +24,7 @@ __all__ = [
     "nn",
     "pl",
     "pp",
+    "report",
     "tl",
     "train",
 ]
@@ -32,6 +34,8 @@ def __getattr__(name: str) -> Any:
     """Import a namespace on first use: torch and scvi-tools take seconds, and not every task needs them."""
     if name == "UnlastingModel":
         return import_module("unlasting.model").UnlastingModel
+    if name == "report":
+        return import_module("unlasting._report").report
     if name in __all__:
         return import_module(f"unlasting.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,7 @@ from matplotlib.quiver import Quiver
 from matplotlib.text import Text
 
 from unlasting import pl
+from unlasting.baselines import BASELINES
 
 GROUP_COLORS = {"control": "#8C8C8C", "observed": "#0072B2", "generated": "#D55E00"}
 MODEL = SimpleNamespace(
@@ -152,11 +153,9 @@ def test_bimodal_genes_has_densities_of_three_groups_and_labelled_zeros(screen):
         assert same_color(line.get_color(), color)
         assert np.trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(1, abs=0.05)
     figure = axes[0].figure
-    assert "log1p of counts per 10,000" in figure.get_supxlabel()
+    assert "log-normalised to 10,000 counts" in figure.get_supxlabel()
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [
-        "observed control",
-        "observed perturbed",
-        "generated",
+        f"{name} (60 cells)" for name in ("observed control", "observed perturbed", "generated")
     ]
 
 
@@ -176,27 +175,54 @@ def test_bimodal_genes_asks_for_the_cell_type(screen):
         pl.bimodal_genes(screen, "Z")
 
 
-def test_scores_show_conditions_with_signal_and_both_reference_lines(screen):
-    axes = pl.scores(screen, show=False)
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["all conditions", "B", "A"]
-    verticals = [
-        line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2
-    ]
-    assert {0, 1} <= set(verticals)
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["unlasting", "no effect", "pooled"]
-    assert axes.get_xlabel().endswith("beyond the axis; 1 condition without a signal left out")
-    points = next(line for line in axes.lines if line.get_label() == "unlasting")
-    np.testing.assert_allclose(points.get_xdata(), [0.2, 0.3, 0.2])
+def test_scores_show_predictors_with_intervals_and_conditions_with_a_signal(screen):
+    upper, lower = pl.scores(screen, show=False)
+    assert [t.get_text() for t in upper.get_yticklabels()] == ["unlasting", "no effect", "pooled"]
+    assert [t.get_text() for t in lower.get_yticklabels()] == ["B", "A"]
+    for panel in (upper, lower):
+        verticals = [
+            line.get_xdata()[0] for line in panel.lines if len(set(line.get_xdata())) == 1 < len(line.get_xdata())
+        ]
+        assert {0, 1} <= set(verticals)
+    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in upper.lines]
+    assert ([pytest.approx(0.18), pytest.approx(0.22)], [0, 0]) in lines
+    dots = next(line for line in upper.lines if line.get_alpha())
+    np.testing.assert_allclose(sorted(dots.get_xdata()), [0.2, 0.3])
+    legend = [t.get_text() for t in lower.get_legend().get_texts()]
+    assert legend == ["unlasting", "best baseline:\npooled"]
+    assert lower.get_xlabel().endswith("beyond the axis; 1 condition without a signal left out")
+    points = next(line for line in lower.lines if line.get_label() == "unlasting")
+    np.testing.assert_allclose(points.get_xdata(), [0.3, 0.2])
+
+
+def test_scores_keep_predictors_apart_however_many(screen):
+    """A colour for the evaluated predictor alone, and each baseline with its name on the axis."""
+    stored = screen.uns["unlasting"]
+    names = [name for name in BASELINES if name not in ("no effect", "pooled", "training cells")][:12]
+    for table in ("scores", "score_summary"):
+        pooled = stored[table][stored[table]["predictor"] == "pooled"]
+        added = [pooled.assign(predictor=name, **{c: pooled[c] - (i + 1) / 8 for c in ("normalised", "score", "low", "high") if c in pooled})
+                 for i, name in enumerate(names)]  # fmt: skip
+        stored[table] = pd.concat([stored[table], *added], ignore_index=True)
+    upper, lower = pl.scores(screen, show=False)
+    shown = [t.get_text() for t in upper.get_yticklabels()]
+    assert shown == ["unlasting", "no effect", *names[::-1], "pooled"]
+    colours = {line.get_color() for line in upper.lines if line.get_marker() == "D"}
+    assert len(colours) == 1
+    others = {line.get_color() for line in upper.lines if line.get_marker() in "os"}
+    assert not colours & others - {dot.get_color() for dot in upper.lines if dot.get_alpha()}
+    legend = [t.get_text() for t in lower.get_legend().get_texts()]
+    assert legend == ["unlasting", f"best baseline:\n{names[-1]}", "other baselines"]
 
 
 def test_scores_says_which_conditions_have_a_signal_but_no_row(screen):
     """Where no effect is as close to the true cells as these to themselves, a score of its own means nothing."""
     frame = screen.uns["unlasting"]["scores"]
     frame.loc[frame["condition"] == "B", "normalised"] = np.nan
-    axes = pl.scores(screen, show=False)
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["all conditions", "A"]
-    assert axes.get_xlabel().endswith(
-        "1 condition without a signal left out; 1 at the noise floor, in the first row only"
+    _, lower = pl.scores(screen, show=False)
+    assert [t.get_text() for t in lower.get_yticklabels()] == ["A"]
+    assert lower.get_xlabel().endswith(
+        "1 condition without a signal left out; 1 at the noise floor, in the upper panel only"
     )
 
 
@@ -207,7 +233,7 @@ def test_scores_cuts_long_intervals_off(screen):
     scores["normalised"] = scores["normalised"].clip(upper=1.0)
     summary["score"] = summary["score"].clip(upper=1.0)
     summary["high"] = 30.0
-    assert pl.scores(screen, show=False).get_xlim()[1] < 3
+    assert pl.scores(screen, show=False)[0].get_xlim()[1] < 3
 
 
 def test_scores_names_what_is_not_there(screen):
@@ -254,8 +280,10 @@ def test_calibration_draws_stored_intervals(screen):
 
 
 def test_heatmap_shows_observed_and_predicted_on_one_scale(screen):
-    observed, predicted = pl.heatmap(screen, ["B", "A"], ["gene3", "gene1"], show=False)
+    observed, predicted, difference = pl.heatmap(screen, ["B", "A"], ["gene3", "gene1"], show=False)
     assert (observed.get_title(), predicted.get_title()) == ("observed", "predicted")
+    first, second, third = (np.asarray(p.collections[0].get_array()) for p in (observed, predicted, difference))
+    np.testing.assert_allclose(third, second - first)
     assert [t.get_text() for t in observed.get_xticklabels()] == ["B", "A"]
     assert [t.get_text() for t in observed.get_yticklabels()] == ["gene3", "gene1"]
     effects = screen.uns["unlasting"]["effects"].set_index(["gene", "condition"])
@@ -272,9 +300,12 @@ def test_embedding_has_three_groups_and_arrows_from_source_to_generated(screen):
     assert [len(c.get_offsets()) for c in panel.collections if not isinstance(c, Quiver)] == [60, 60, 60]
     frame = screen.uns["unlasting"]["embedding"]
     generated = frame[(frame["group"] == "generated") & (frame["condition"] == "A")]
-    arrows = next(c for c in panel.collections if isinstance(c, Quiver))
+    arrows, mean = (c for c in panel.collections if isinstance(c, Quiver))
     np.testing.assert_allclose(arrows.X + arrows.U, generated["x"])
     np.testing.assert_allclose(arrows.Y, generated["source_y"])
+    np.testing.assert_allclose(mean.X + mean.U, generated["x"].mean())
+    np.testing.assert_allclose(mean.Y + mean.V, generated["y"].mean())
+    assert mean.width > arrows.width
     assert "of variance" in panel.get_xlabel()
 
 
@@ -315,8 +346,21 @@ def test_dose_response_has_a_line_per_group_and_the_control_level(screen):
     axes = pl.dose_response(screen, "A", "gene0", show=False)[0, 0]
     assert axes.get_xscale() == "log"
     assert "µM" in axes.get_xlabel()
-    assert [line.get_label() for line in axes.lines] == ["control", "observed", "generated"]
-    np.testing.assert_allclose(axes.lines[1].get_xdata(), [0.1, 1.0])
+    curves = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert list(curves) == ["control", "observed", "generated"]
+    np.testing.assert_allclose(curves["observed"].get_xdata(), [0.1, 1.0])
+
+
+def test_dose_response_opens_the_points_at_untrained_doses(screen):
+    frame = screen.uns["unlasting"]["dose_response"]
+    assert frame["trained"].all()  # the screen has no split
+    axes = pl.dose_response(screen, "A", "gene0", show=False)[0, 0]
+    assert "dose not trained" not in [t.get_text() for t in axes.get_legend().get_texts()]
+    frame["trained"] = frame["dose"] != 0.1
+    axes = pl.dose_response(screen, "A", "gene0", show=False)[0, 0]
+    hidden = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in hidden if len(line.get_xdata())] == [[0.1], [0.1]]
+    assert [t.get_text() for t in axes.get_legend().get_texts()][-1] == "dose not trained"
 
 
 def test_dose_response_has_a_band_from_the_posterior(screen):
@@ -335,10 +379,20 @@ def test_grn_shows_the_neighbours_with_widths_and_origins(screen):
     axes = pl.grn(screen, "gene0", show=False)
     names = {text.get_text() for text in axes.texts}
     assert names == {"gene0", "gene1", "gene2", "TARGET"}
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["coexpression", "go", "not measured"]
-    widths = np.concatenate([c.get_linewidths() for c in axes.collections if hasattr(c, "get_segments")])
-    assert len(widths) == 3
-    assert widths.max() == pytest.approx(3.4)
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == [
+        "coexpression",
+        "go",
+        "in one direction, positive",
+        "in one direction, negative",
+        "not measured",
+    ]
+    # from wide to narrow: gene0 and gene1 in both directions, TARGET to gene0, and gene0 represses gene2
+    edges = sorted(axes.patches, key=lambda patch: -patch.get_linewidth())
+    assert edges[0].get_linewidth() == pytest.approx(3.4)
+    assert [type(patch.get_arrowstyle()).__name__ for patch in edges] == ["Curve", "CurveFilledB", "BarAB"]
+    places = {text.get_text(): np.array(text.xy) for text in axes.texts}
+    start, end = edges[2]._posA_posB
+    np.testing.assert_allclose([start, end], [places["gene0"], places["gene2"]])
     assert {t.get_text() for t in pl.grn(screen, "gene0", n_neighbours=1, show=False).texts} == {"gene0", "gene1"}
 
 
@@ -361,8 +415,11 @@ def test_history_has_a_panel_per_network_with_training_and_validation(screen):
     axes = pl.history(MODEL, show=False)
     assert [a.get_title() for a in axes] == ["Denoiser", "Mask network"]
     for panel in axes:
-        assert [line.get_label() for line in panel.lines] == ["train loss", "validation score"]
-        assert panel.get_xlabel() == "epoch"
+        named = [line.get_label() for line in panel.lines if not line.get_label().startswith("_")]
+        assert named == ["train loss", "validation score"]
+        (best,) = (line for line in panel.lines if line.get_marker() == "*")
+        assert (list(best.get_xdata()), list(best.get_ydata())) == ([7], [1.0])
+        assert panel.get_xlabel() == "Epoch"
 
 
 def test_history_of_one_network_or_none():
@@ -382,6 +439,6 @@ def test_several_panels_cannot_be_put_into_free_axes(screen):
 def test_scores_of_a_correlation_are_shares_of_the_ceiling(screen):
     stored = screen.uns["unlasting"]
     stored["scores"]["dose"], stored["score_summary"]["best"] = "0.1", 1.0
-    axes = pl.scores(screen, "emd", show=False)
-    assert axes.get_xlabel().startswith("Share of the ceiling (1: true cells)")
-    assert [t.get_text() for t in axes.get_yticklabels()][1:] == ["A 0.1 µM", "B 0.1 µM"]
+    _, lower = pl.scores(screen, "emd", show=False)
+    assert lower.get_xlabel().startswith("Share of the ceiling (1: true cells)")
+    assert [t.get_text() for t in lower.get_yticklabels()] == ["A 0.1 µM", "B 0.1 µM"]

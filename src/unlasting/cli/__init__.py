@@ -11,7 +11,8 @@ from unlasting.cli._doctor import doctor
 from unlasting.cli._evaluate import evaluate
 from unlasting.cli._predict import predict
 from unlasting.cli._rank import rank
+from unlasting.cli._report import report
 from unlasting.cli._reproduce import reproduce
 from unlasting.cli._train import train
 
-__all__ = ["app", "check", "demo", "doctor", "evaluate", "predict", "rank", "reproduce", "train"]
+__all__ = ["app", "check", "demo", "doctor", "evaluate", "predict", "rank", "report", "reproduce", "train"]

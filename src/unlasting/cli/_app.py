@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from unlasting.cli._wording import with_options
 
 INTERRUPTED = 130
-ORDER = ("demo", "check", "train", "predict", "evaluate", "rank", "reproduce")
+ORDER = ("demo", "check", "train", "predict", "evaluate", "rank", "report", "reproduce")
 """The commands in the order of their use; others come after them."""
 
 ERRORS = (ValueError, KeyError, TypeError, IndexError, RuntimeError, ImportError, OSError)

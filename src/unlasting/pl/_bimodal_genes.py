@@ -87,7 +87,9 @@ def bimodal_genes(
     axes = canvas.grid(len(frame), size=(2.2, 1.6), margin=margin, columns=4)
     for panel, (_, gene) in zip(axes.flat, frame.iterrows(), strict=False):
         _draw(panel, gene, density[density["gene"] == gene["gene"]], kwargs)
-    patches = [Patch(color=color, label=NAMES[group]) for group, color in GROUP_COLORS.items()]
+    cells = {group: frame.get(f"n_cells_{group}") for group in GROUP_COLORS}
+    names = {group: NAMES[group] + (f" ({n.iloc[0]:,} cells)" if n is not None else "") for group, n in cells.items()}
+    patches = [Patch(color=color, label=names[group]) for group, color in GROUP_COLORS.items()]
     unit = f"({expression_unit(adata)})"
     title = f"Cells under {perturbation}" + (f" in {where}" if where else "")  # a gene may have the same name
     legend = {"handles": patches, "title": title, "frameon": False, "fontsize": SMALL, "title_fontsize": NORMAL}

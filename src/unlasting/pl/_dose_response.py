@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from unlasting.pl._figure import (
     GROUP_COLORS,
@@ -40,8 +42,8 @@ def dose_response(
 ) -> Any:
     """Show mean expression against a drug's dose, in observed and generated cells.
 
-    Where `tl.dose_response` was given a model, a grey band is the 95 %% interval of its posterior, and titles contain the
-    largest expected error over doses.
+    Bands are 95 % intervals for the mean. Open points are doses without training cells. Where `tl.dose_response` was given a
+    model, a grey band is the 95 % interval of its posterior, and titles contain the largest expected error over doses.
 
     Parameters
     ----------
@@ -74,13 +76,14 @@ def dose_response(
     frame = pick(frame, "gene", genes, "genes")
     names = list(pd.unique(frame["gene"].astype(str)))[: n_genes if genes is None else None]
     axes = canvas.grid(len(names), size=(2.5, 2.2), margin=(1.4, 0.5))
+    any_untrained = False
     for panel, name in zip(axes.flat, names, strict=False):
         chosen = frame["gene"].astype(str) == name
         title = name
         band = frame[chosen & (frame["group"] == "posterior")].sort_values("dose")
         if len(band):
-            style = {"color": LINE, "alpha": 0.2, "linewidth": 0, "label": "95 % interval of the prediction"}
-            panel.fill_between(band["dose"], band["low"], band["high"], **style)
+            label = "95 % interval of the prediction"
+            panel.fill_between(band["dose"], band["low"], band["high"], color=LINE, alpha=0.2, linewidth=0, label=label)
             title = f"{name}\nexpected error {band['expected_error'].max():.2f}"
         for group, color in GROUP_COLORS.items():
             curve = frame[chosen & (frame["group"] == group)].sort_values("dose")
@@ -91,16 +94,34 @@ def dose_response(
                 panel.axhline(curve["mean"].iloc[0], color=color, linestyle="--", label=group)
                 continue
             panel.fill_between(curve["dose"], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0)
+            style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 4.5, "linewidth": 1.3, **kwargs}
+            panel.plot(curve["dose"], curve["mean"], **{"label": group, **style})
+            if len(curve) == 1:  # a band has no width
+                panel.vlines(curve["dose"], curve["low"], curve["high"], color=color, alpha=0.4, linewidth=2)
+            untrained = curve[~curve["trained"].astype(bool)] if "trained" in curve else curve[:0]
             panel.plot(
-                curve["dose"],
-                curve["mean"],
-                **{"color": color, "marker": "o", "markersize": 4, "linewidth": 1.3, "label": group, **kwargs},
+                untrained["dose"], untrained["mean"], **{**style, "linestyle": "none", "markerfacecolor": "white"}
             )
+            any_untrained |= len(untrained) > 0
         panel.set_xscale("log")
         panel.locator_params(axis="y", nbins=4)
         dress(panel, title=title)
     for panel in axes[:, 0]:
-        panel.set_ylabel(f"Mean expression\n({expression_unit(adata)})", fontsize=NORMAL)
+        panel.set_ylabel("Mean expression\n" + fill(f"({expression_unit(adata)})", 26), fontsize=NORMAL)
     label_columns(axes, len(names), f"Dose of {drug} (µM)")
-    legend_beside(axes[0, -1])
+    handles, _ = axes[0, 0].get_legend_handles_labels()
+    if any_untrained:
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=LINE,
+                marker="o",
+                markersize=4.5,
+                markerfacecolor="white",
+                linestyle="none",
+                label="dose not trained",
+            )
+        )
+    legend_beside(axes[0, -1], handles=handles)
     return axes

@@ -118,7 +118,7 @@ def heatmap(
     key: str = "effects",
     **kwargs: Any,
 ) -> Any:
-    """Show observed and predicted mean changes side by side, on one colour scale.
+    """Show observed and predicted mean changes and their difference side by side, on one colour scale.
 
     Parameters
     ----------
@@ -156,11 +156,12 @@ def heatmap(
     frame = frame.assign(gene=frame["gene"].astype(str))
     frame = frame[frame["gene"].isin(shown)]
     tables = [frame.pivot(index="gene", columns="name", values=v).loc[shown, names] for v in ("observed", "predicted")]
+    tables.append(tables[1] - tables[0])
     limit = max(float(np.nanquantile(np.abs(table.to_numpy()), 0.99)) for table in tables) or 1.0
 
-    size = (2.2 + 0.36 * max(len(names), 6), 1.6 + 0.16 * len(shown))
-    axes = canvas.panels(1, 2, figsize=size, sharey=True)
-    for panel, table, title in zip(axes[0], tables, ("observed", "predicted"), strict=True):
+    size = (2.2 + 0.46 * max(len(names), 6), 1.6 + 0.16 * len(shown))
+    axes = canvas.panels(1, 3, figsize=size, sharey=True)
+    for panel, table, title in zip(axes[0], tables, ("observed", "predicted", "predicted - observed"), strict=True):
         mesh = panel.pcolormesh(
             table.to_numpy(),
             **{"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "edgecolors": "white", "linewidth": 0.3, **kwargs},
@@ -170,7 +171,8 @@ def heatmap(
         dress(panel, title=title)
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
-    axes[0, 1].tick_params(labelleft=False)
+    for panel in axes[0, 1:]:
+        panel.tick_params(labelleft=False)
     axes[0, 0].invert_yaxis()
     bar = canvas.figure.colorbar(mesh, ax=list(axes[0]), shrink=0.6, extend="both", aspect=25)
     bar.set_label(f"Mean change ({expression_unit(adata)})", fontsize=SMALL)

@@ -44,6 +44,8 @@ def embedding(
 ) -> Any:
     """Show control, observed and generated cells on one map, with arrows from source to generated cells.
 
+    The thick arrow leads from the mean source cell to the mean generated cell, and the thin ones belong to single cells.
+
     Parameters
     ----------
     adata
@@ -85,7 +87,15 @@ def embedding(
     handles, _ = axes[0, 0].get_legend_handles_labels()
     if n_arrows and frame["source_x"].notna().any():
         handles.append(
-            Line2D([], [], color=ARROW, linewidth=1.2, marker=">", markersize=4, label="source to generated")
+            Line2D(
+                [],
+                [],
+                color=ARROW,
+                linewidth=2.2,
+                marker=">",
+                markersize=5,
+                label="source to generated,\nmean (thick) and cells",
+            )
         )
     legend_beside(axes[0, -1], handles=handles, markerscale=1.8)
     return axes
@@ -98,22 +108,16 @@ def _draw(panel: Axes, control: pd.DataFrame, cells: pd.DataFrame, n_arrows: int
         panel.scatter(some["x"], some["y"], color=GROUP_COLORS[group], label=group, **{**style, **kwargs})
     bridge = shown["generated"].dropna(subset=["source_x", "source_y"])
     if n_arrows and len(bridge):
-        bridge = bridge.iloc[np.unique(np.linspace(0, len(bridge) - 1, min(n_arrows, len(bridge))).astype(int))]
-        panel.quiver(
-            bridge["source_x"],
-            bridge["source_y"],
-            bridge["x"] - bridge["source_x"],
-            bridge["y"] - bridge["source_y"],
-            angles="xy",
-            scale_units="xy",
-            scale=1,
-            units="inches",
-            width=0.02,
-            headwidth=5,
-            color=ARROW,
-            edgecolor="white",
-            linewidth=0.6,
-            zorder=3,
-        )
+        whole = bridge.iloc[[0]].assign(**bridge[["x", "y", "source_x", "source_y"]].mean())
+        some = bridge.iloc[np.unique(np.linspace(0, len(bridge) - 1, min(n_arrows, len(bridge))).astype(int))]
+        _arrows(panel, some, width=0.01, alpha=0.45, zorder=3)
+        _arrows(panel, whole, width=0.035, edgecolor="white", linewidth=0.8, zorder=4)
     panel.set_xticks([])
     panel.set_yticks([])
+
+
+def _arrows(panel: Axes, bridge: pd.DataFrame, **style: Any) -> None:
+    """Draw arrows from source to generated cells."""
+    change = bridge["x"] - bridge["source_x"], bridge["y"] - bridge["source_y"]
+    options: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "inches", "color": ARROW}
+    panel.quiver(bridge["source_x"], bridge["source_y"], *change, **options, headwidth=4.5, minlength=0, **style)

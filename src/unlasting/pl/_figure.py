@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """Colours that colour-blind readers distinguish (Okabe and Ito)."""
 
-MARKERS: Final = ("o", "s", "D", "^", "v", "P", "X", "*")
 GROUP_COLORS: Final = {"control": "#8C8C8C", "observed": PALETTE[0], "generated": PALETTE[1]}
 LINE: Final = "#595959"
+QUIET: Final = "#A6A6A6"
 SMALL: Final = 8
 NORMAL: Final = 9
 P = ParamSpec("P")
@@ -93,7 +93,7 @@ def condition_names(frame: pd.DataFrame) -> pd.Series:
 def expression_unit(adata: AnnData) -> str:
     """Name the unit recorded by `pp.prepare`."""
     target = adata.uns.get(UNS_KEY, {}).get("prepare", {}).get("target_sum")
-    return f"log1p of counts per {float(target):,.0f}" if target else "log-normalised expression"
+    return f"log-normalised to {float(target):,.0f} counts" if target else "log-normalised"
 
 
 class Canvas:
@@ -102,13 +102,27 @@ class Canvas:
     def __init__(self, ax: Axes | None, figsize: tuple[float, float] | None) -> None:
         self.ax, self._figsize = ax, figsize
 
-    def panels(self, n_rows: int = 1, n_columns: int = 1, *, figsize: tuple[float, float], **kwargs: Any) -> np.ndarray:
+    def panels(
+        self,
+        n_rows: int = 1,
+        n_columns: int = 1,
+        *,
+        figsize: tuple[float, float],
+        height_ratios: Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
         """Make axes in a new figure or in place of `ax`, shape `(n_rows, n_columns)`; `figsize` is the default."""
         ax = self.ax
         if ax is None:
             size = self._figsize or figsize
             self.figure, axes = plt.subplots(
-                n_rows, n_columns, figsize=size, layout="constrained", squeeze=False, **kwargs
+                n_rows,
+                n_columns,
+                figsize=size,
+                layout="constrained",
+                squeeze=False,
+                height_ratios=height_ratios,
+                **kwargs,
             )
             return axes
         self.figure = ax.figure.figure
@@ -120,7 +134,7 @@ class Canvas:
                 "This figure has several panels. Pass `ax` from `plt.subplots`, so that it can be divided."
             )
         ax.remove()
-        return spec.subgridspec(n_rows, n_columns).subplots(squeeze=False, **kwargs)
+        return spec.subgridspec(n_rows, n_columns, height_ratios=height_ratios).subplots(squeeze=False, **kwargs)
 
     def grid(
         self, n: int, *, size: tuple[float, float], margin: tuple[float, float], columns: int = 3, **kwargs: Any

@@ -16,13 +16,17 @@ from unlasting.screen import GeneNames, nearest_name
 if TYPE_CHECKING:
     from anndata import AnnData
 
+HEADS = {(True, False): "-", (True, True): "-", (False, False): "-|>", (False, True): "|-|, widthA=0, widthB=0.4"}
+"""Ends of edges, by whether they exist in both directions and whether their weight is negative."""
+
 
 @on_canvas
 def grn(canvas: Canvas, adata: AnnData, target: str, *, n_neighbours: int = 25, key: str = "grn", **kwargs: Any) -> Any:
     """Show the neighbours of a target and the edges among them.
 
     Colours show the origin of edges. After `tl.grn` the width is the larger attention in both directions, otherwise the
-    absolute weight. Open circles are targets outside the measured genes.
+    absolute weight. An arrowhead marks an edge in one direction only, and a bar in its place a negative weight; negative
+    edges in both directions are dashed. Open circles are targets outside the measured genes.
 
     Parameters
     ----------
@@ -66,31 +70,30 @@ def grn(canvas: Canvas, adata: AnnData, target: str, *, n_neighbours: int = 25, 
     edges = edges[edges["source"].isin(shown) & edges["target"].isin(shown)]
     # one line for both directions, as wide as the wider one
     edges = edges.sort_values("width", ascending=False, kind="stable")
-    pair = pd.Series([frozenset(p) for p in zip(edges["source"], edges["target"], strict=True)], index=edges.index)
-    edges = edges[~pd.DataFrame({"pair": pair, "origin": edges["origin"]}).duplicated()]
+    ends = [frozenset(pair) for pair in zip(edges["source"], edges["target"], strict=True)]
+    edges = edges.assign(pair=pd.Series(ends, index=edges.index), origin=edges["origin"].astype(str))
+    directions = edges.groupby(["pair", "origin"])["source"].transform("nunique")
+    edges = edges.assign(is_mutual=directions == 2, is_negative=edges["weight"] < 0)
+    edges = edges[~edges.duplicated(["pair", "origin"])]
 
-    network = nx.Graph()
+    network = nx.DiGraph()
     network.add_nodes_from(shown)
     network.add_edges_from(zip(edges["source"], edges["target"], strict=True))
-    places = _around(target, network)
+    places = _around(target, network.to_undirected())
     axes = canvas.panels(figsize=(7.5, 5.5))[0, 0]
-    origins = sorted(map(str, edges["origin"].unique()))
+    origins = sorted(edges["origin"].unique())
+    colors = dict(zip(origins, np.resize(PALETTE, len(origins)), strict=True))
     widest = edges["width"].max() or 1.0
-    for color, origin in zip(np.resize(PALETTE, len(origins)), origins, strict=True):
-        part = edges[edges["origin"].astype(str) == origin]
-        touches = ((part["source"] == target) | (part["target"] == target)).to_numpy()
-        for mask, alpha in ((~touches, 0.25), (touches, 0.9)):
-            some = part[mask]
-            style = {
-                "edge_color": color,
-                "alpha": alpha,
-                "width": 0.4 + 3.0 * (some["width"] / widest).to_numpy(),
-                **kwargs,
-            }
-            if len(some):
-                nx.draw_networkx_edges(
-                    network, places, edgelist=list(zip(some["source"], some["target"], strict=True)), ax=axes, **style
-                )
+    for edge in edges[::-1].itertuples():
+        style = {
+            "edge_color": colors[edge.origin],
+            "alpha": 0.9 if target in edge.pair else 0.25,
+            "width": 0.4 + 3.0 * edge.width / widest,
+            "arrowstyle": HEADS[edge.is_mutual, edge.is_negative],
+            "style": "dashed" if edge.is_mutual and edge.is_negative else "solid",
+            **kwargs,
+        }
+        nx.draw_networkx_edges(network, places, edgelist=[(edge.source, edge.target)], ax=axes, arrows=True, **style)
     measured = set(map(str, adata.var_names))
     at = np.array([places[name] for name in shown])
     faces = ["white" if name not in measured else PALETTE[1] if name == target else "#D9D9D9" for name in shown]
@@ -112,10 +115,14 @@ def grn(canvas: Canvas, adata: AnnData, target: str, *, n_neighbours: int = 25, 
     axes.margins(0.1)
     axes.set_axis_off()
     dress(axes, title=f"Neighbourhood of {target}")
-    handles = [
-        Line2D([], [], color=c, linewidth=2, label=o)
-        for c, o in zip(np.resize(PALETTE, len(origins)), origins, strict=True)
-    ]
+    handles = [Line2D([], [], color=color, linewidth=2, label=origin) for origin, color in colors.items()]
+    one_way = edges[~edges["is_mutual"]]
+    signs = ((False, "in one direction, positive", ">"), (True, "in one direction, negative", "|"))
+    for is_negative, label, marker in signs:
+        if (one_way["is_negative"] == is_negative).any():
+            handles.append(Line2D([], [], color=LINE, marker=marker, markevery=[-1], label=label))
+    if (edges["is_mutual"] & edges["is_negative"]).any():
+        handles.append(Line2D([], [], color=LINE, linestyle="--", label="negative"))
     if len(set(shown) - measured):
         handles.append(
             Line2D([], [], marker="o", color=LINE, markerfacecolor="white", linestyle="none", label="not measured")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from unlasting.pl._figure import NORMAL, PALETTE, Canvas, dress, legend_beside, on_canvas
-
-if TYPE_CHECKING:
-    pass
+from unlasting.pl._figure import NORMAL, PALETTE, SMALL, Canvas, dress, legend_beside, on_canvas
 
 NETWORKS = {"denoiser": "Denoiser", "mask": "Mask network"}
+AXES = {"epoch": "Epoch"}
+"""Label of the axis for histories that count something else than steps."""
 
 
 @on_canvas
 def history(canvas: Canvas, model: Any, **kwargs: Any) -> Any:
-    """Show training losses and validation scores for both networks.
+    """Show training losses and validation scores for both networks by step, with the best score marked.
+
+    The weights at the best validation score were kept.
 
     Parameters
     ----------
@@ -46,9 +47,17 @@ def history(canvas: Canvas, model: Any, **kwargs: Any) -> Any:
             style = {"color": color, "linewidth": 0.6 if noisy else 1.5, "marker": "o" if len(curve) < 30 else None}
             label = name.removeprefix(f"{prefix}_").removesuffix("_epoch").replace("_", " ")
             panel.plot(curve.index, curve, **{**style, "markersize": 3, "label": label, **kwargs})
-        dress(panel, title=NETWORKS[prefix], xlabel=str(curves[names[0]].index.name or "step"))
+            if "validation" in name and len(curve):
+                best = curve.idxmin()
+                label = f"best: {curve[best]:.3g} at {best:,}"
+                panel.plot([best], [curve[best]], color=color, marker="*", markersize=11, linestyle="none")
+                panel.annotate(
+                    label, (best, curve[best]), (0, -12), textcoords="offset points", ha="right", fontsize=SMALL
+                )
+                panel.margins(y=0.15)
+        dress(panel, title=NETWORKS[prefix], xlabel=AXES.get(str(curves[names[0]].index.name), "Training step"))
         panel.locator_params(nbins=5)
-        panel.locator_params(axis="x", integer=True)  # there is no half epoch
+        panel.locator_params(axis="x", integer=True)  # there is no half step
     axes[0, 0].set_ylabel("Loss (lower is better)", fontsize=NORMAL)
     legend_beside(axes[0, -1])
     return axes[0]

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 
 from unlasting.pl._figure import (
     LINE,
+    NORMAL,
     PALETTE,
+    SMALL,
     Canvas,
     condition_names,
     dress,
@@ -23,13 +25,16 @@ from unlasting.pl._figure import (
 if TYPE_CHECKING:
     from anndata import AnnData
 
+TRUST = LinearSegmentedColormap.from_list("trust", [PALETTE[0], "#D0D0D0"])
+"""Colours from a trusted prediction to none"""
+
 
 @on_canvas
 def rank(canvas: Canvas, adata: AnnData, *, n: int = 25, key: str = "rank", **kwargs: Any) -> Any:
     """Show the top perturbations in an in-silico screen, with 95 % intervals.
 
     Full points were seen in training, open ones were not. After a ranking by a model, the colour is the expected
-    normalised error: 0 is perfect, 1 no better than the control.
+    normalised error: 0 (blue) is perfect, and 1 (grey) is no better than the control.
 
     Parameters
     ----------
@@ -63,9 +68,11 @@ def rank(canvas: Canvas, adata: AnnData, *, n: int = 25, key: str = "rank", **kw
     y = np.arange(len(frame))
     colours = np.array([PALETTE[0]] * len(frame), dtype=object)
     if "expected_error" in frame:
-        shades = ScalarMappable(Normalize(0.0, 1.0), "viridis")
+        shades = ScalarMappable(Normalize(0.0, 1.0), TRUST)
         colours = shades.to_rgba(np.clip(frame["expected_error"].to_numpy(dtype=float), 0.0, 1.0))
-        axes.figure.colorbar(shades, ax=axes, label="Expected normalised error", shrink=0.6)
+        bar = axes.figure.colorbar(shades, ax=axes, shrink=0.6, aspect=25)
+        bar.set_label("Expected error (0: perfect, 1: as control cells)", fontsize=NORMAL)
+        bar.ax.tick_params(labelsize=SMALL)
     axes.hlines(y, frame["low"], frame["high"], colors=colours, linewidth=1.2)
     for seen, name in ((True, "seen in training"), (False, "not seen")):
         part = (frame["seen"].astype(bool) == seen).to_numpy()

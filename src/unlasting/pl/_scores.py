@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from unlasting.baselines import BASELINES
 from unlasting.pl._figure import (
     LINE,
-    MARKERS,
     PALETTE,
+    QUIET,
     Canvas,
     condition_names,
     dress,
@@ -23,10 +24,15 @@ from unlasting.pl._figure import (
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.axes import Axes
 
-ALL = "all conditions"
-# farther points are drawn at the border
-LIMIT = 2.5
+NO_EFFECT = "no effect"
+LIMITS = (-1.0, 2.5)
+"""Farther points are drawn at the border."""
+BAND = "#F2F2F2"
+TITLES = {"e_distance": "E-distance", "emd": "EMD"}
+COLORS = (PALETTE[1], PALETTE[0], PALETTE[2], PALETTE[3], PALETTE[4], PALETTE[5])
+"""Colours of evaluated predictors; baselines are grey."""
 
 
 @on_canvas
@@ -40,11 +46,12 @@ def scores(
     key: str = "scores",
     **kwargs: Any,
 ) -> Any:
-    """Show each predictor's normalised score in every scored condition.
+    """Show scores over all conditions for each predictor, and in each condition.
 
     For a distance, 0 is the noise floor (a second sample of true cells) and 1 is no effect (control cells). For a metric
-    with best value 1, such as a correlation, 1 is the ceiling: the value for a second sample of true cells. The first row
-    is the score over all conditions, a ratio of means, with its bootstrap interval.
+    with best value 1, such as a correlation, 1 is the ceiling: the value for a second sample of true cells. The upper
+    panel has the score over all conditions (a ratio of means) with its 95 % bootstrap interval, best first, and a dot for
+    each condition. The lower panel has the same dots by condition. Baselines are grey.
 
     Parameters
     ----------
@@ -55,7 +62,7 @@ def scores(
     gene_set
         `"all"`, `"de20"` or `"de40"`.
     predictors
-        Predictors to show, in this order. All if `None`.
+        Predictors to show. All if `None`.
     %(stored)s
     **kwargs
         Passed on to `Axes.plot` of the points.
@@ -75,15 +82,10 @@ def scores(
         adata, key, writer=writer, columns=["condition", "normalised", "floor", "no_effect", "signal", *columns]
     )
     summary = stored(adata, "score_summary", writer=writer, columns=["score", "low", "high", "best", *columns])
-    frame, summary = (
-        pick(
-            pick(pick(f, "metric", metric, "metric"), "gene_set", gene_set, "gene_set"),
-            "predictor",
-            predictors,
-            "predictors",
-        )
-        for f in (frame, summary)
-    )
+    chosen = {"metric": metric, "gene_set": gene_set, "predictor": predictors}
+    for column, wanted in chosen.items():
+        argument = "predictors" if column == "predictor" else column
+        frame, summary = (pick(part, column, wanted, argument) for part in (frame, summary))
     frame = frame.assign(name=condition_names(frame))
     is_distance = float(summary["best"].iloc[0]) == 0
     has_signal = frame.groupby("name")["signal"].first()
@@ -94,42 +96,115 @@ def scores(
             f"No condition has a signal in {metric!r} over {gene_set!r}. Choose another metric, or name `conditions` in "
             "`ul.tl.evaluate`."
         )
-    left_out = has_signal.drop(frame["name"].unique())
-    silent, at_floor = int((~left_out).sum()), int(left_out.sum())
-    rows = [ALL, *pd.unique(frame["name"])]
-    names = list(pd.unique(summary["predictor"]))
+    rows = list(pd.unique(frame["name"]))
+    summary = summary.sort_values("score", ascending=is_distance, kind="stable")
+    counts = frame["predictor"].value_counts().reindex(summary["predictor"], fill_value=0)
+    styles = predictor_styles(list(summary["predictor"]), complete=counts.index[counts == counts.max()])
 
-    axes = canvas.panels(figsize=(7.0, 1.2 + 0.28 * len(rows)))[0, 0]
-    for line, linestyle in ((0, "-"), (1, "--")):
-        axes.axvline(line, color=LINE, linewidth=0.8, linestyle=linestyle, zorder=0)
-    axes.axhspan(-0.5, 0.5, color="#F0F0F0", zorder=-1)
-    offsets = dict(zip(names, np.linspace(-0.28, 0.28, len(names)) if len(names) > 1 else [0.0], strict=True))
-    for i, name in enumerate(names):
-        style = {
-            "color": PALETTE[i % len(PALETTE)],
-            "marker": MARKERS[(i + i // len(PALETTE)) % len(MARKERS)],
-            "markersize": 5,
-            "linestyle": "none",
-            **kwargs,
-        }
-        whole = summary[summary["predictor"] == name].iloc[0]
-        part = frame[frame["predictor"] == name]
-        x = np.array([whole["score"], *part["normalised"]], dtype=float)
-        y = np.array([0, *part["name"].map({row: j for j, row in enumerate(rows)})]) + offsets[name]
-        axes.plot(np.where(x <= LIMIT, x, np.nan), y, label=name, **style)
-        axes.plot(np.full((x > LIMIT).sum(), LIMIT), y[x > LIMIT], **{**style, "marker": ">"})
-        axes.plot([whole["low"], whole["high"]], [offsets[name]] * 2, color=style["color"], linewidth=1.2)
-    far = max(frame["normalised"].max(), summary["score"].max(), summary["high"].max()) > LIMIT
-    axes.set_xlim(right=LIMIT + 0.05 if far else None)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks(range(len(rows)), rows)
-    notes = ["▸ beyond the axis"] if far else []
+    size = (7.0, 1.7 + 0.2 * len(summary) + 0.24 * len(rows))
+    upper, lower = canvas.panels(
+        2, 1, figsize=size, sharex=True, height_ratios=[len(summary) + 0.5, 1.2 * len(rows) + 0.5]
+    )[:, 0]
+    forest(upper, summary, {name: part["normalised"] for name, part in frame.groupby("predictor")}, styles, **kwargs)
+    by_condition(lower, frame, rows, styles, kwargs)
+    for panel in (upper, lower):
+        reference_lines(panel)
+    left_out = has_signal.drop(rows)
+    silent, at_floor = int((~left_out).sum()), int(left_out.sum())
+    notes = ["arrowheads: beyond the axis"] if not frame["normalised"].between(*LIMITS).all() else []
     if silent:
         notes.append(f"{silent} condition{'s' * (silent > 1)} without a signal left out")
     if at_floor:
-        notes.append(f"{at_floor} at the noise floor, in the first row only")
+        notes.append(f"{at_floor} at the noise floor, in the upper panel only")
     scale = "Normalised score (0: noise floor, 1: no effect)" if is_distance else "Share of the ceiling (1: true cells)"
-    label = "\n".join([scale, "; ".join(notes)]).strip()
-    dress(axes, title=f"{metric}, {gene_set} genes", xlabel=label)
-    legend_beside(axes, title="predictor")
-    return axes
+    n = f"{len(rows)} condition{'s' * (len(rows) > 1)}"
+    genes = "all genes" if gene_set == "all" else f"top {gene_set.removeprefix('de')} DE genes"
+    title = TITLES.get(metric, metric.replace("_", " "))
+    dress(upper, title=f"{title}, {genes}: score over {n}, and each condition (dots)")
+    dress(lower, xlabel="\n".join([scale, "; ".join(notes)]).strip())
+    legend_beside(lower)
+    return np.array([upper, lower])
+
+
+def predictor_styles(names: Sequence[str], complete: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Colour evaluated predictors; baselines are grey, the first with all conditions (the best one) dark."""
+    baselines = [name for name in names if name in BASELINES]
+    evaluated = [name for name in names if name not in BASELINES]
+    rivals = [name for name in baselines if name in complete and name != NO_EFFECT and not BASELINES[name].is_ceiling]
+    colors = np.resize(COLORS, len(evaluated))
+    styles: dict[str, dict[str, Any]] = {
+        name: {"color": str(color), "marker": "D", "label": name, "zorder": 4}
+        for name, color in zip(evaluated, colors, strict=True)
+    }
+    styles |= {
+        name: {"color": LINE, "marker": "s", "label": f"best baseline:\n{name}", "zorder": 3} for name in rivals[:1]
+    }
+    other = {"color": QUIET, "marker": "o", "label": "other baselines", "zorder": 2}
+    return styles | {name: other for name in baselines if name not in styles}
+
+
+def forest(
+    axes: Axes,
+    summary: pd.DataFrame,
+    dots: Mapping[str, pd.Series],
+    styles: Mapping[str, dict[str, Any]],
+    **kwargs: Any,
+) -> None:
+    """Draw a row for each predictor: its score with an interval, and a dot for each condition."""
+    for y, row in enumerate(summary.itertuples()):
+        color, marker = styles[row.predictor]["color"], styles[row.predictor]["marker"]
+        _points(axes, dots.get(row.predictor, pd.Series(dtype=float)), y, color, markersize=3, alpha=0.45)
+        axes.plot(np.clip([row.low, row.high], *LIMITS), [y, y], color=color, linewidth=2.2, zorder=3)
+        edge = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 4}
+        _points(axes, [row.score], y, color, **{"marker": marker, **edge, **kwargs})
+    axes.set_yticks(range(len(summary)), summary["predictor"])
+    for label, name in zip(axes.get_yticklabels(), summary["predictor"], strict=True):
+        if styles[name]["color"] not in (QUIET, LINE):
+            label.set_color(styles[name]["color"])
+            label.set_fontweight("bold")
+    axes.set_ylim(len(summary) - 0.4, -0.6)
+
+
+def by_condition(
+    axes: Axes, frame: pd.DataFrame, rows: Sequence[str], styles: Mapping[str, dict[str, Any]], kwargs: dict[str, Any]
+) -> None:
+    """Draw a row for each condition, with a marker for each predictor but no effect."""
+    place = {name: y for y, name in enumerate(rows)}
+    for y in range(1, len(rows), 2):
+        axes.axhspan(y - 0.5, y + 0.5, color=BAND, linewidth=0, zorder=-1)
+    labelled: set[str] = set()
+    for name in [name for name in styles if name != NO_EFFECT]:
+        part, style = frame[frame["predictor"] == name], dict(styles[name])
+        if style["label"] in labelled:
+            style["label"] = "_"
+        labelled.add(style["label"])
+        edge = {"markeredgecolor": "white", "markeredgewidth": 0.6} if style["color"] != QUIET else {"alpha": 0.6}
+        size = 4 if style["color"] == QUIET else 5.5
+        color, label = style.pop("color"), style.pop("label")
+        _points(
+            axes,
+            part["normalised"],
+            part["name"].map(place),
+            color,
+            **{"label": label, "markersize": size, **edge, **style, **kwargs},
+        )
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+
+
+def reference_lines(axes: Axes, values: Sequence[float] = (0, 1)) -> None:
+    """Draw the noise floor and no effect."""
+    for value, linestyle in zip(values, ("-", "--"), strict=True):
+        axes.axvline(value, color=LINE, linewidth=0.9, linestyle=linestyle, zorder=1)
+
+
+def _points(axes: Axes, x: Any, y: Any, color: str, **style: Any) -> None:
+    """Draw points, those beyond the limits as arrowheads at the border."""
+    x = np.asarray(x, dtype=float)
+    y = np.broadcast_to(np.asarray(y, dtype=float), x.shape)
+    style = {"linestyle": "none", "color": color, "marker": "o", **style}
+    inside = (x >= LIMITS[0]) & (x <= LIMITS[1])
+    axes.plot(x[inside], y[inside], **style)
+    for border, marker, beyond in ((LIMITS[0], "<", x < LIMITS[0]), (LIMITS[1], ">", x > LIMITS[1])):
+        if beyond.any():
+            axes.plot(np.full(beyond.sum(), border), y[beyond], **{**style, "marker": marker, "label": "_"})

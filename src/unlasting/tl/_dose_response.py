@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from unlasting.screen import PREDICTION_KEY, Cells, MissingKeyError
+from unlasting.screen import PREDICTION_KEY, TRAIN, Cells, MissingKeyError
 from unlasting.tl._screen import Screen, gene_positions, store
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ def dose_response(
     Returns
     -------
     A frame with `drug`, `cell_type`, `gene` (largest change first), `group` (`control`, `observed`, `generated`), `dose`
-    (uM, 0 for training controls), `mean`, `low` and `high` (95 % interval for the mean) and `n_cells`. A model adds the
-    group `posterior` at the generated doses, whose interval contains the uncertainty of the prediction, and
-    `expected_error` and `p_active` as in `model.effects`, missing in other groups.
+    (uM, 0 for training controls), `mean`, `low` and `high` (95 % interval for the mean), `n_cells`, and `trained` (whether
+    the drug has training cells at the dose). A model adds the group `posterior` at the generated doses, whose interval
+    contains the uncertainty of the prediction, and `expected_error` and `p_active` as in `model.effects`, missing in other
+    groups.
 
     Updates the following fields:
 
@@ -90,15 +91,22 @@ def dose_response(
         t = t_scores(doses[max(doses)], control)
         groups = {"control": {0.0: control}, "observed": observed, "generated": generated}
         posterior = {} if model is None else _posterior(model, drug, cell_type, sorted(generated), control.mean(axis=0))
+        trained = {0.0, *_trained(screen, drug, cell_type)}
         for position in np.argsort(-np.abs(t), kind="stable")[:n_genes] if chosen is None else chosen:
             gene = {"drug": drug, "cell_type": cell_type, "gene": screen.genes[position]}
             rows += [
-                {**gene, "group": name, "dose": dose, **_mean(values[:, position])}
+                {**gene, "group": name, "dose": dose, **_mean(values[:, position]), "trained": dose in trained}
                 for name, curve in groups.items()
                 for dose, values in sorted(curve.items())
             ]
             rows += [
-                {**gene, "group": "posterior", "dose": dose, **{name: part[position] for name, part in found.items()}}
+                {
+                    **gene,
+                    "group": "posterior",
+                    "dose": dose,
+                    "trained": dose in trained,
+                    **{name: part[position] for name, part in found.items()},
+                }
                 for dose, found in posterior.items()
             ]
     if not rows:
@@ -109,6 +117,12 @@ def dose_response(
     frame = pd.DataFrame(rows)
     store(adata, **{key_added: frame})
     return frame.copy()
+
+
+def _trained(screen: Screen, drug: str, cell_type: str) -> set[float]:
+    """List a drug's single doses with training cells."""
+    found = [c for c in screen.observed.conditions if c[:2] == (drug, cell_type) and c.dose and "+" not in c.dose]
+    return {float(c.dose) for c in found if len(screen.part(c, TRAIN))}
 
 
 def _by_dose(cells: Cells, drug: str, cell_type: str) -> dict[float, np.ndarray]:
