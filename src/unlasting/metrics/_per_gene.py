@@ -36,8 +36,8 @@ def emd_per_gene(predicted: Matrix, observed: Matrix) -> np.ndarray:
         turned = [sparse.csr_matrix(by_gene(cells)) for cells in (predicted, observed)]
         n_stored = np.stack([np.diff(cells.indptr) for cells in turned])
         order = np.argsort(n_stored.max(axis=0))
-        for similar in slices(len(order), _GENES):  # with similar numbers of values
-            chosen = order[similar]
+        for rows in slices(len(order), _GENES):  # with similar numbers of values
+            chosen = order[rows]
             # zeros are the smallest values: the distance is that between the largest ones
             most = n_stored[:, chosen].max(axis=1)
             first = min(np.searchsorted(places[0], n - most[0]), np.searchsorted(places[1], m - most[1]), len(ends) - 1)
@@ -47,7 +47,7 @@ def emd_per_gene(predicted: Matrix, observed: Matrix) -> np.ndarray:
             )
             if n != m:
                 x, y = (block[:, place[first:] - place[first]] for block, place in zip((x, y), places, strict=True))
-            found[chosen] = np.abs(x - y, out=x) @ weights[first:].astype(x.dtype)
+            found[chosen] = np.abs(x - y) @ weights[first:]
         return found
     for genes, blocks in gene_blocks(predicted, observed):
         for block in blocks:
