@@ -213,6 +213,8 @@ def test_scores_keep_predictors_apart_however_many(screen):
     assert not colours & others - {dot.get_color() for dot in upper.lines if dot.get_alpha()}
     legend = [t.get_text() for t in lower.get_legend().get_texts()]
     assert legend == ["unlasting", f"best baseline:\n{names[-1]}", "other baselines"]
+    _, lower = pl.scores(screen, predictors=["unlasting", "pooled"], show=False)
+    assert [t.get_text() for t in lower.get_legend().get_texts()][1] == "best of these baselines:\npooled"
 
 
 def test_scores_says_which_conditions_have_a_signal_but_no_row(screen):

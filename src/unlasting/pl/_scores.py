@@ -99,7 +99,8 @@ def scores(
     rows = list(pd.unique(frame["name"]))
     summary = summary.sort_values("score", ascending=is_distance, kind="stable")
     counts = frame["predictor"].value_counts().reindex(summary["predictor"], fill_value=0)
-    styles = predictor_styles(list(summary["predictor"]), complete=counts.index[counts == counts.max()])
+    best = "best baseline" if predictors is None else "best of these baselines"
+    styles = predictor_styles(list(summary["predictor"]), counts.index[counts == counts.max()], best)
 
     size = (7.0, 1.7 + 0.2 * len(summary) + 0.24 * len(rows))
     upper, lower = canvas.panels(
@@ -126,7 +127,7 @@ def scores(
     return np.array([upper, lower])
 
 
-def predictor_styles(names: Sequence[str], complete: Collection[str]) -> dict[str, dict[str, Any]]:
+def predictor_styles(names: Sequence[str], complete: Collection[str], best: str) -> dict[str, dict[str, Any]]:
     """Colour evaluated predictors; baselines are grey, the first with all conditions (the best one) dark."""
     baselines = [name for name in names if name in BASELINES]
     evaluated = [name for name in names if name not in BASELINES]
@@ -136,9 +137,7 @@ def predictor_styles(names: Sequence[str], complete: Collection[str]) -> dict[st
         name: {"color": str(color), "marker": "D", "label": name, "zorder": 4}
         for name, color in zip(evaluated, colors, strict=True)
     }
-    styles |= {
-        name: {"color": LINE, "marker": "s", "label": f"best baseline:\n{name}", "zorder": 3} for name in rivals[:1]
-    }
+    styles |= {name: {"color": LINE, "marker": "s", "label": f"{best}:\n{name}", "zorder": 3} for name in rivals[:1]}
     other = {"color": QUIET, "marker": "o", "label": "other baselines", "zorder": 2}
     return styles | {name: other for name in baselines if name not in styles}
 
