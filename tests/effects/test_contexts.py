@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import numpy as np
@@ -127,3 +128,40 @@ def test_batches_of_a_context_count_as_their_average() -> None:
         for one in (measured, halves)
     )
     assert np.linalg.norm(parts - whole) < 0.02 * np.linalg.norm(whole)
+
+
+def test_batches_are_averaged_with_their_precision() -> None:
+    """Errors of averages against a product with all errors; the regression agrees with one on all batches."""
+    rng, n_batches, n_targets = np.random.default_rng(0), 4, 10
+    condition, population = (part.ravel() for part in np.indices((n_targets, n_batches)))
+    context, n_cells = population // 2, rng.integers(20, 200, len(condition)).astype(float)
+    control_noise = np.array([0.02, 0.01, 0.05, 0.02])
+    effects = rng.normal(size=(n_targets, 1, 3, N_GENES)).repeat(n_batches, axis=1).reshape(-1, 3, N_GENES)
+    shared = rng.normal(size=(n_batches, 3, N_GENES)) * np.sqrt(control_noise)[:, None, None]
+    effects += shared[population] + rng.normal(size=effects.shape) / np.sqrt(n_cells)[:, None, None]
+    measured = MeasuredEffects(
+        condition,
+        context,
+        n_cells,
+        1 / n_cells + control_noise[population],
+        effects,
+        np.full(N_GENES, 0.5),
+        population,
+        control_noise,
+    )
+    found = measured.averaged_over_batches()
+    assert len(found.condition) == n_targets * 2
+    average = np.zeros((len(found.condition), len(condition)))
+    for row, pair in enumerate(zip(found.condition, found.context, strict=True)):
+        own = np.flatnonzero((condition == pair[0]) & (context == pair[1]))
+        average[row, own] = (1 / measured.noise[own]) / (1 / measured.noise[own]).sum()
+    np.testing.assert_allclose(found.effects, np.tensordot(average, effects, 1), atol=1e-12)
+    np.testing.assert_allclose(found.covariance, average @ measured.covariance @ average.T, atol=1e-12)
+    np.testing.assert_allclose(found.control_covariance, measured.control_covariance @ average.T, atol=1e-12)
+    np.testing.assert_array_equal(found.units, measured.units)
+    features, means = np.eye(n_targets), rng.random((2, N_GENES))
+    asked = (features, 0 * features, np.zeros(n_targets, dtype=int), means[[0] * n_targets])
+    all_rows, averages = (fitted(features, means, one).effects(*asked) for one in (measured, found))
+    assert np.linalg.norm(averages - all_rows) < 0.03 * np.linalg.norm(all_rows)
+    alone = dataclasses.replace(measured, context=population)
+    assert alone.averaged_over_batches() is alone

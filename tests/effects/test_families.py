@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from unlasting.effects import GENERIC, ContextKernel, EffectRegression, FeatureFamilies, MeasuredEffects
-from unlasting.effects._regression import _probability_to_be_best  # an oracle needs the errors themselves
+from unlasting.effects import (
+    GENERIC,
+    ContextKernel,
+    EffectRegression,
+    FeatureFamilies,
+    MeasuredEffects,
+    probability_to_be_best,
+)
 
 N_TARGETS, N_GENES = 24, 60
 
@@ -73,11 +79,11 @@ def test_weights_are_probabilities_to_be_best():
     rng = np.random.default_rng(2)
     first = rng.gamma(4.0, size=60)
     difference = rng.normal(0.05, 0.3, size=60)
-    weights = _probability_to_be_best(np.stack([first, first + difference]))
+    weights = probability_to_be_best(np.stack([first, first + difference]))
     best = first if difference.mean() > 0 else first + difference
     n_effective = best.sum() ** 2 / (best**2).sum()
     p = norm.cdf(difference.mean() / (difference.std() / np.sqrt(61)))  # variance of a Dirichlet mean
     np.testing.assert_allclose(weights[0], (n_effective * p + 0.5) / (n_effective + 1), atol=0.03)
     assert weights.sum() == pytest.approx(1.0)
-    np.testing.assert_allclose(_probability_to_be_best(np.array([[1.0], [2.0]])), 0.5)
-    assert _probability_to_be_best(np.stack([first, 10 * first]))[0] > 0.98
+    np.testing.assert_allclose(probability_to_be_best(np.array([[1.0], [2.0]])), 0.5)
+    assert probability_to_be_best(np.stack([first, 10 * first]))[0] > 0.98

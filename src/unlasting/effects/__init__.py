@@ -6,7 +6,7 @@ from unlasting.effects._condition_tensors import NO_DOSE, ConditionTensors, cond
 from unlasting.effects._contexts import ContextKernel
 from unlasting.effects._direction import direction, t_scores
 from unlasting.effects._dose import DoseCurves, hill
-from unlasting.effects._families import FAMILIES, GENERIC, FeatureFamilies, KernelFamily
+from unlasting.effects._families import FAMILIES, GENERIC, FeatureFamilies, KernelFamily, probability_to_be_best
 from unlasting.effects._features import ConditionFeatures
 from unlasting.effects._mixture import NonresponderMixture, ResponseMixture, fit_response_mixture
 from unlasting.effects._model import EffectsModel, ExpectedParameters
@@ -73,6 +73,7 @@ __all__ = [
     "TargetVocabulary",
     "calibrate",
     "condition_tensors",
+    "probability_to_be_best",
     "direction",
     "fit_response_mixture",
     "fit_statistics",

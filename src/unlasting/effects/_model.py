@@ -86,6 +86,7 @@ class EffectsModel:
             code = {target: i for i, target in enumerate(dict.fromkeys(targets))}
             mixture = NonresponderMixture.fit(cells, np.array([code[target] for target in targets]))
         statistics, measured = fit_statistics(cells, mixture, use_mask=use_mask)
+        measured = measured.averaged_over_batches()
         curves = DoseCurves.fit(vocabulary, measured)
         features = ConditionFeatures(vocabulary, curves, MolecularSimilarity.fit(vocabulary, measured, curves))
         observed = HurdleParameters(statistics.control_log_odds, statistics.base, statistics.scale)

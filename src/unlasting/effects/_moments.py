@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import torch
@@ -210,6 +210,10 @@ class MeasuredEffects:
         Squared change in mean expression by a unit effect, shape `(3, n_genes)`. `None`: equal.
     local_detection
         Detection rate among training cells of the population, shape `(n_measured, n_genes)`. `None`: as in the whole screen.
+    control_weights
+        Weight of each population's control cells in an effect, shape `(n_measured, n_populations)`. `None`: all on its own.
+    retained
+        Share of a change in the log s.d. that measurement keeps, shape `(n_genes,)`. `None`: by the numbers of cells.
     """
 
     condition: np.ndarray
@@ -222,6 +226,45 @@ class MeasuredEffects:
     control_noise: np.ndarray | None = None
     importance: np.ndarray | None = None
     local_detection: np.ndarray | None = None
+    control_weights: np.ndarray | None = None
+    retained: np.ndarray | None = None
+
+    def averaged_over_batches(self) -> Self:
+        """Average effects over the batches of a context, by their precision.
+
+        Batches of a context have the same effects, apart from error. Their number then does not slow the regression down.
+        """
+        pairs, row = np.unique(np.stack([self.condition, self.context]), axis=1, return_inverse=True)
+        row = row.ravel()
+        if self.population is None or self.control_noise is None or pairs.shape[1] == len(row):
+            return self
+        weight = 1.0 / self.noise
+        weight /= np.bincount(row, weights=weight)[row]
+        average = sparse.csr_matrix((weight, (row, np.arange(len(row)))))
+        place = (np.arange(len(row)), self.population)
+        control_weights = (
+            average @ sparse.csr_matrix((np.ones(len(row)), place), (len(row), len(self.control_noise)))
+        ).toarray()
+        local = self.local_detection
+        return replace(
+            self,
+            condition=pairs[0],
+            context=pairs[1],
+            n_cells=np.bincount(row, weights=self.n_cells),
+            noise=average.power(2) @ self.own_noise + control_weights**2 @ self.control_noise,
+            effects=(average @ self.effects.reshape(len(row), -1)).reshape(-1, *self.effects.shape[1:]),
+            local_detection=None if local is None else average @ local,
+            control_weights=control_weights,
+            retained=self._retained,
+        )
+
+    @property
+    def _retained(self) -> np.ndarray:
+        if self.retained is not None:
+            return self.retained
+        expressed = self.n_cells[:, None] * self.detection
+        # weighted by cells: large conditions would hardly profit from the correction that small ones need
+        return np.asarray(np.average(expressed / (expressed + _PRIOR_CELLS), axis=0, weights=self.n_cells))
 
     @property
     def noise_ratio(self) -> np.ndarray:
@@ -246,10 +289,7 @@ class MeasuredEffects:
         """
         rate = self.detection
         factors = np.stack([np.sqrt(rate * (1.0 - rate)), np.sqrt(rate), np.sqrt(2.0 * rate)])
-        expressed = self.n_cells[:, None] * rate
-        # weighted by cells: large conditions would hardly profit from the correction that small ones need
-        retained = np.average(expressed / (expressed + _PRIOR_CELLS), axis=0, weights=self.n_cells)
-        factors[2] /= np.maximum(retained, _MIN_RETAINED)
+        factors[2] /= np.maximum(self._retained, _MIN_RETAINED)
         return factors
 
     @property
@@ -258,23 +298,31 @@ class MeasuredEffects:
 
         Effects measured against the same control cells share the sampling error of these cells.
         """
-        if self.population is None or self.control_noise is None:
+        if self.control_noise is None:
             return np.zeros((0, len(self.condition)))
-        return (np.arange(len(self.control_noise))[:, None] == self.population) * self.control_noise[:, None]
+        return np.asarray(self._weights.T * self.control_noise[:, None])
+
+    @property
+    def _weights(self) -> np.ndarray:
+        """Weight of each population's control cells, shape `(n_measured, n_populations)`."""
+        if self.control_weights is not None:
+            return self.control_weights
+        n_populations = 0 if self.control_noise is None else len(self.control_noise)
+        return np.asarray(self.population)[:, None] == np.arange(n_populations)
 
     @property
     def own_noise(self) -> np.ndarray:
         """Error variance that a measurement shares with no other, for effects whose variance over cells is 1."""
-        if self.population is None or self.control_noise is None:
+        if self.control_noise is None:
             return self.noise
-        return np.asarray(self.noise - self.control_noise[self.population])
+        return np.asarray(self.noise - self._weights**2 @ self.control_noise)
 
     @property
     def covariance(self) -> np.ndarray:
         """Covariance between all errors, for effects whose variance over cells is 1, shape `(n_measured, n_measured)`."""
-        if self.population is None or self.control_noise is None:
+        if self.control_noise is None:
             return np.diag(self.noise)
-        return np.diag(self.own_noise) + self.control_covariance[self.population]
+        return np.asarray(np.diag(self.own_noise) + self._weights @ self.control_covariance)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
 from unlasting.effects._contexts import ContextKernel, aligned
-from unlasting.effects._families import FeatureFamilies
+from unlasting.effects._families import FeatureFamilies, probability_to_be_best
 from unlasting.effects._moments import N_PARAMETERS, MeasuredEffects
 from unlasting.effects._on_target import OnTargetEffects
 from unlasting.effects._posterior import (
@@ -38,9 +38,6 @@ _SIZE_ROUNDS: Final = 20
 
 _MAX_ROWS: Final = 400
 """Measurements that choose the kernels: decompositions are cubic."""
-
-_DRAWS: Final = 4000
-"""Draws of the bootstrap that weighs the families."""
 
 
 @dataclass(frozen=True)
@@ -481,25 +478,7 @@ def _relevances(
         covariance = _product(features, relevance, features)
         predicted, shared = _Spectrum.decompose(covariance, noise).without(group, measured, covariance)
         errors.append(np.bincount(group, weights=(measured - predicted - shared) ** 2 @ importance))
-    return np.asarray(_probability_to_be_best(np.array(errors)) @ np.array(candidates))
-
-
-def _probability_to_be_best(errors: np.ndarray) -> np.ndarray:
-    """Weigh candidates by their errors for left-out groups, shape `(n_candidates, n_groups)`.
-
-    The weight is the share of draws of the Bayesian bootstrap over groups in which a candidate has the smallest error
-    :cite:p:`yao2018stacking`. One group's worth of evidence says that all are equal. Few strong effects determine the
-    error, whatever their number.
-    """
-    n_candidates, n_groups = errors.shape
-    equal = np.full(n_candidates, 1.0 / n_candidates)
-    if n_groups < 2 or errors.sum(axis=1).min() <= 0:
-        return equal
-    draws = np.random.default_rng(0).dirichlet(np.ones(n_groups), _DRAWS)
-    weights = np.bincount((draws @ errors.T).argmin(axis=1), minlength=n_candidates) / _DRAWS
-    best = errors[errors.sum(axis=1).argmin()]
-    n_effective = best.sum() ** 2 / (best**2).sum()
-    return (n_effective * weights + equal) / (n_effective + 1.0)
+    return np.asarray(probability_to_be_best(np.array(errors)) @ np.array(candidates))
 
 
 def _refined(
