@@ -340,7 +340,7 @@ FAULTS = {
     "prior": (
         ["train", "{}/screen.h5ad", "--prior", "gone"],
         2,
-        "'gone' is none of go and none, and no file or folder",
+        "'gone' is none of default, go, reactome, string and none, and no file or folder",
     ),
     "held-out without a split": (["train", "{}/screen.h5ad", "--test", "T1"], 2, "they need --split"),
     "unknown held-out": (

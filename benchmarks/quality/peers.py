@@ -105,7 +105,7 @@ def run(n_seeds: int) -> None:
             adata = capped(table["screen"](), seed) if name == "papalexi_reference" else table["screen"]()
             ul.pp.split(adata, **table["splits"]["reference"], seed=seed)
             ul.pp.prepare(adata, **table.get("prepare", {}))
-            ul.pp.grn(adata, prior=table.get("prior", "go"))
+            ul.pp.grn(adata, prior=table.get("prior", "default"))
             model = maker(setup, None, seed)(adata)
             found += [{"screen": name, "seed": seed, **row} for row in conditions(model, adata, setup, seed)]
             pd.DataFrame(found).to_csv(RESULTS / "peers.csv", index=False)

@@ -30,7 +30,7 @@ N_REPEATS = 5
 def prepare(adata: Any) -> None:
     """Prepare the screen with the annotations as prior."""
     ul.pp.prepare(adata)
-    ul.pp.grn(adata, prior="go")
+    ul.pp.grn(adata)
 
 
 def dense(cells: Any) -> np.ndarray:

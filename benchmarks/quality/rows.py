@@ -67,7 +67,7 @@ class Row:
     left_out: Callable[[Any], Folds]
     prepare: dict[str, Any] = field(default_factory=dict)
     setup: dict[str, Any] = field(default_factory=dict)
-    prior: Any = "go"
+    prior: Any = "default"
 
 
 def prepared(row: Row, adata: Any) -> None:
@@ -286,7 +286,6 @@ def choices(row: Row, screen: Any, reference: str) -> pd.DataFrame:
         min_cells=MIN_CELLS,
         max_cells=100,
         n_permutations=19,
-        n_bootstraps=20,
     )
     found = train.uns["unlasting"]["benchmark_scores"].rename(columns={"split": "unit"})
     chosen = []

@@ -117,7 +117,7 @@ def run(name: str, n_seeds: int, steps: int | None) -> None:
 
     def prepare(screen: Any) -> None:
         ul.pp.prepare(screen, **table.get("prepare", {}))
-        ul.pp.grn(screen, prior=table.get("prior", "go"))
+        ul.pp.grn(screen, prior=table.get("prior", "default"))
 
     parts, false_positives = [], []
     for seed in range(n_seeds):

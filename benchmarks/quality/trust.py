@@ -69,12 +69,12 @@ def left_out(name: str, screen: dict[str, Any], folder: Path | None) -> Iterator
                     yield {"screen": name, "condition": perturbation, "context": kind or "", **row}
 
 
-def fitted(adata: Any, screen: dict[str, Any], setup: dict[str, Any]) -> ul.UnlastingModel:
+def fitted(adata: Any, screen: dict[str, Any], setup: dict[str, Any], **options: Any) -> ul.UnlastingModel:
     """Fit the effects model alone."""
     ul.pp.prepare(adata, **screen.get("prepare", {}))
-    ul.pp.grn(adata, prior=screen.get("prior", "go"))
+    ul.pp.grn(adata, prior=screen.get("prior", "default"))
     ul.UnlastingModel.setup_anndata(adata, **setup)
-    model = ul.UnlastingModel(adata)
+    model = ul.UnlastingModel(adata, **options)
     model.train(max_steps=0, show_progress=False)
     return model
 

@@ -100,7 +100,7 @@ def scores(table: dict[str, Any], steps: int) -> pd.DataFrame:
     if "smiles_key" in setup:
         ul.pp.molecules(adata)
     simulation = adata.uns.get("simulation", {})
-    ul.pp.grn(adata, prior=simulation.get("edges", table.get("prior", "go")))
+    ul.pp.grn(adata, prior=simulation.get("edges", table.get("prior", "default")))
     predictors: dict[str, Any] = {"unlasting": ModelPredictor(maker(setup, steps, 0))}
     predictors |= {label: baseline() for label, baseline in BASELINES.items()}
     for options in ({"profile": NAME}, {"metrics": DISTANCES, "gene_sets": "all"}):

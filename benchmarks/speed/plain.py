@@ -53,7 +53,7 @@ def generate(module: UnlastingModule, cells: Tensor, condition: int) -> Tensor:
     rows = torch.zeros(n, dtype=torch.long)
     with torch.inference_mode():
         populations, asked = module.populations()[rows], module.conditions(rows + condition)
-        latent = module.encode(
-            cells, torch.zeros_like(cells), torch.zeros_like(cells), module.conditions(rows), populations
-        )
-        return module.decode(latent, torch.ones_like(cells), cells, asked, populations)
+        before, after = (module.registered_expected(rows + code, rows) for code in (0, condition))
+        zero = torch.zeros_like(cells)
+        latent = module.encode(cells, zero, zero, module.conditions(rows), populations, before)
+        return module.decode(latent, torch.ones_like(cells), cells, asked, populations, after)

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from anndata.io import write_elem
 from scipy import sparse
@@ -82,9 +83,15 @@ def write_screen(file: Path, n_cells: int, n_genes: int = 2_000, n_edges: int = 
 
 
 def model(preset: str, n_cells: int = 400, n_genes: int = 2_000, n_edges: int = 40_000) -> UnlastingModel:
-    """Make a model that is not trained, which takes as long as one that is."""
+    """Make a model with random weights, which takes as long as one that is trained."""
     adata = screen(n_cells, n_genes, n_edges)
     UnlastingModel.setup_anndata(adata)
     made = UnlastingModel(adata, preset=preset)
+    made.effects_model  # noqa: B018  fitted on first use
     made.is_trained_ = True
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in made.module.named_parameters():
+            if name.endswith(("out.weight", "gate.weight", "read_out")):  # zero before training: not evaluated
+                parameter.add_(1e-3 * torch.randn_like(parameter))
     return made

@@ -28,7 +28,7 @@ def screen(own: float, n_contexts: int = 2, n_conditions: int = 6, seed: int = 0
 
 
 def fitted(features, means, measured) -> EffectRegression:
-    return EffectRegression.fit(features, np.ones(features.shape[1]), ContextKernel.centred(means), measured)
+    return EffectRegression.fit(features, None, ContextKernel.centred(means), measured)
 
 
 @settings(max_examples=60, deadline=None)

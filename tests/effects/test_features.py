@@ -167,7 +167,7 @@ def test_whatever_was_measured_no_expected_shift_turns_back(seed, doses):
         np.arange(6), np.zeros(6, int), np.full(6, 50.0), np.full(6, 0.02), rng.normal(size=(6, 3, 9)), np.full(9, 0.4)
     )
     regression = EffectRegression.fit(
-        features(trained), features.specific, ContextKernel.centred(np.zeros((1, 9))), measured
+        features(trained), features.families, ContextKernel.centred(np.zeros((1, 9))), measured
     )
     for name in ("drugA", "drugN", "G0+drugA", "G0+drugN", "G1+drugA", "drugB@2+drugA"):
         asked = parse(*(f"{name}@{dose!r}" for dose in (0.0, *sorted(doses))))
@@ -188,7 +188,7 @@ def test_planted_monotone_doses_are_predicted_monotone():
     measured = MeasuredEffects(
         np.arange(5), population, np.full(5, 200.0), np.full(5, 0.01), share[:, None, None] * full, np.full(30, 0.5)
     )
-    fit = EffectRegression.fit(features(trained), features.specific, ContextKernel.centred(np.zeros((1, 30))), measured)
+    fit = EffectRegression.fit(features(trained), features.families, ContextKernel.centred(np.zeros((1, 30))), measured)
     asked = features(parse("drugA@0", "drugA@0.1", "drugA@0.5", "drugA@1", "drugA@3", "drugA@10", "drugA@30"))
     told = fit.effects(asked, np.zeros_like(asked), np.zeros(7, dtype=int), np.zeros((7, 30)))
     along = (told * full).sum(axis=(1, 2)) / (full**2).sum()

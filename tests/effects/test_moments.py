@@ -58,6 +58,25 @@ def test_without_an_effect_shifts_are_as_noisy_as_is_said(rate: float, sizes: li
     np.testing.assert_allclose(relative.std(axis=(0, 2))[:2], 1.0, atol=0.4)
 
 
+def test_effects_are_noisier_where_a_gene_is_rarer_than_in_the_screen() -> None:
+    """Two populations that detect genes in 10 % and in 60 % of cells, or the reverse, and conditions without an effect."""
+    rng = np.random.default_rng(1)
+    n_genes, sizes = 80, [2_000, *[300] * 12]
+    rates = np.where(np.arange(n_genes) % 2, 0.1, 0.6)
+    condition = np.tile(np.repeat(np.arange(len(sizes)), sizes), 2)
+    population = np.repeat([0, 1], sum(sizes))
+    rate = np.where(population[:, None] == 0, rates, 0.7 - rates)
+    cells = rng.normal(1.5, 0.3, rate.shape) * (rng.random(rate.shape) < rate)
+    split = np.zeros(len(condition), dtype=int)
+    _, measured = fit_statistics(ScreenCells(sparse.csr_matrix(cells), condition, population, split, len(sizes), 2))
+    square = (measured.effects * measured.units) ** 2 / measured.noise[:, None, None]
+    rare = np.where(measured.population[:, None] == 0, rates, 0.7 - rates) < 0.3
+    for part in range(2):
+        found, ratio = square[:, part][rare], measured.noise_ratio[:, part][rare]
+        assert ratio.mean() > 2.0
+        assert found.mean() == pytest.approx(ratio.mean(), rel=0.15)
+
+
 def deviations(counts, n_cells: float, rate: float) -> np.ndarray:
     """Compare numbers of cells that express a gene with a reference rate."""
     n = np.atleast_1d(np.asarray(counts, dtype=float))[None]

@@ -214,7 +214,7 @@ def pathways(seed=0):
 def fitted(known, features, measured, mode="knockout"):
     own = OnTargetEffects.find(known, measured, controls(), X_MAX, mode)
     contexts = ContextKernel.centred(np.zeros((1, N_GENES)))
-    return EffectRegression.fit(features, np.ones(features.shape[1]), contexts, measured, own)
+    return EffectRegression.fit(features, None, contexts, measured, own)
 
 
 def expected(fit, features, node) -> np.ndarray:

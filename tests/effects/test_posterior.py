@@ -39,7 +39,7 @@ def fitted(
         None if control_noise is None else context,
         control_noise,
     )
-    return EffectRegression.fit(features, np.ones(features.shape[1]), ContextKernel.centred(means), measured)
+    return EffectRegression.fit(features, None, ContextKernel.centred(means), measured)
 
 
 def moments(fit: EffectRegression, features, question=None, similarity=None):
@@ -50,7 +50,7 @@ def moments(fit: EffectRegression, features, question=None, similarity=None):
     kernel = fit._kernel(features)[:, fit.posterior.condition].astype(float)
     prior = features.astype(float) ** 2 @ fit.relevance.astype(float)
     similarity = np.ones(n) if similarity is None else similarity
-    return fit.posterior.moments(kernel, kernel, prior, codes, similarity)
+    return fit.posterior.moments(kernel, kernel, prior, codes, similarity, np.full(n, -1))
 
 
 def test_mean_and_variance_are_those_of_scikit_learn():
@@ -124,7 +124,7 @@ def test_left_out_predictions_are_those_of_a_model_without_them():
     rows, others = np.array([2, 7]), np.delete(np.arange(10), [2, 7])
     sizes, prior = np.array([0.03, 0.3, 3.0]), np.log([0.2, 0.5, 0.3])
     group = LeftOut(TARGET, rows, np.ones(2, dtype=bool))
-    found = LeftOutEffects.of(group, root, values, root.T @ measured, sizes, prior, covariance, noise, measured)
+    (found,) = LeftOutEffects.of([group], root, values, root.T @ measured, sizes, prior, covariance, noise, measured)
     means, variances, density = [], [], []
     for size in sizes:
         joint = size * covariance[np.ix_(others, others)] + np.diag(noise[others])
@@ -151,11 +151,11 @@ def test_calibration_finds_planted_factors_and_silent_conditions(share_active):
     n_active = 0
     for _ in range(60):
         predicted = rng.normal(size=(1, 400))
-        variance, noise = np.full((1, 400), 0.5), np.array([0.02])
+        variance, noise = np.full((1, 400), 0.5), np.full((1, 400), 0.02)
         active = rng.random() < share_active
         n_active += active
         truth = predicted + rng.normal(size=(1, 400)) * np.sqrt(4.0 * variance)
-        measured = active * truth + rng.normal(size=(1, 400)) * np.sqrt(noise[0])
+        measured = active * truth + rng.normal(size=(1, 400)) * np.sqrt(noise)
         found.append(LeftOutEffects(measured, predicted, variance, noise))
     weights, slope_variance, activity = calibrate(found, np.ones(400), 1.0, 1.0)
     assert 1.0 < np.log2(FACTORS) @ weights < 2.2

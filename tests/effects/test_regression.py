@@ -10,7 +10,7 @@ from scipy import linalg, stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 
-from unlasting.effects import ContextKernel, EffectRegression, MeasuredEffects
+from unlasting.effects import GENERIC, ContextKernel, EffectRegression, FeatureFamilies, MeasuredEffects
 from unlasting.effects._regression import _Spectrum  # oracles need one covariance at a time
 
 N_GENES = 40
@@ -38,7 +38,7 @@ def linear_screen(n_trained=20, n_features=4, n_populations=1, noise=0.01, seed=
 
 
 def fitted(features, means, measured) -> EffectRegression:
-    return EffectRegression.fit(features, np.ones(features.shape[1]), ContextKernel.centred(means), measured)
+    return EffectRegression.fit(features, None, ContextKernel.centred(means), measured)
 
 
 def expected(fit: EffectRegression, features, means, context: int = -1) -> np.ndarray:
@@ -373,7 +373,9 @@ def test_a_transferred_quantity_never_exceeds_that_of_all_trained_conditions():
     effects = rng.normal(size=(n_trained, 3, N_GENES)) + 0.5 * rng.normal(size=(1, 3, N_GENES))
     measured = measured_effects(np.arange(n_trained), np.zeros(n_trained, int), 0.01, effects)
     contexts = ContextKernel.centred(np.zeros((1, N_GENES)))
-    fit = EffectRegression.fit(features, np.r_[0.0, np.ones(n_trained)], contexts, measured)
+    names = np.array([GENERIC, *["identity"] * n_trained])
+    families = FeatureFamilies(names, np.ones(len(names), dtype=bool), {GENERIC: 0.1}, [])
+    fit = EffectRegression.fit(features, families, contexts, measured)
     untrained = np.zeros((1, n_trained + 1), dtype=np.float32)
     untrained[0, 0] = 0.3
     pair, four = (fit.features[:n].sum(axis=0, keepdims=True) for n in (2, 4))

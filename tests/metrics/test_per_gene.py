@@ -114,3 +114,16 @@ def test_memory_is_bounded() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < shape[0] * shape[1] * 4, "the size of one dense sample"
+
+
+def test_sparse_cells_have_the_distance_of_dense_ones() -> None:
+    """Only stored values are sorted: whatever their number, type and sign, and with genes that are never detected."""
+    rng = np.random.default_rng(5)
+    for n, m in ((40, 40), (40, 27), (1, 30)):
+        x, y = (rng.poisson(0.3, (size, 25)) * (rng.random(25) < 0.8) for size in (n, m))
+        x[:, 3] = y[:, 3] = 0
+        x[:, 4] += 1
+        for first, second in ((x, y), (x * 0.37, y.astype(np.float32)), (x - 2, y)):
+            expected = [stats.wasserstein_distance(first[:, g], second[:, g]) for g in range(25)]
+            found = emd_per_gene(sparse.csr_matrix(first), sparse.csr_matrix(second))
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

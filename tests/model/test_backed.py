@@ -10,7 +10,7 @@ import pytest
 import zarr
 from anndata.io import read_elem, sparse_dataset
 
-from unlasting import pp
+from unlasting import datasets, pp
 
 QUIET = {"show_progress": False}
 pytestmark = pytest.mark.slow
@@ -48,6 +48,24 @@ def test_what_needs_cells_in_memory_says_so_of_zarr_too(build, screen, tmp_path)
     model = build(on_disk, train=1)
     with pytest.raises(ValueError, match=r"`copy=True` needs cells in memory.*`path=`"):
         model.predict(copy=True, **QUIET)
+
+
+def test_counts_on_disk_are_prepared_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("unlasting.pp._prepare._BLOCK", 37)
+    raw = datasets.simulate_screen(n_cells=300, n_genes=90, seed=0)
+    pp.split(raw, "random")
+    raw.write_h5ad(tmp_path / "raw.h5ad")
+    opened = anndata.read_h5ad(tmp_path / "raw.h5ad", backed="r"), in_zarr(raw, tmp_path / "raw.zarr")
+    for options in ({"n_top_genes": 30}, {"genes": list(raw.var_names[5:9]), "target_sum": 100.0}):
+        expected = pp.prepare(raw, copy=True, **options)
+        for on_disk in opened:
+            found = pp.prepare(on_disk, copy=True, **options)
+            assert not found.isbacked
+            assert list(found.var_names) == list(expected.var_names)
+            np.testing.assert_array_equal(found.X.toarray(), expected.X.toarray())
+            np.testing.assert_array_equal(found.layers["counts"].toarray(), expected.layers["counts"].toarray())
+            assert found.uns["unlasting"]["prepare"] == expected.uns["unlasting"]["prepare"]
+            assert on_disk.shape == raw.shape
 
 
 def test_a_screen_in_zarr_is_trained_on_and_predicted_as_in_memory(build, screen, tmp_path):

@@ -189,7 +189,7 @@ def calls(raw, prepared, trained):
         "generate": (controls, lambda adata: model.generate("T1", 2, controls=adata, **QUIET)),
         "evaluate": (
             model.adata,
-            lambda adata: tl.evaluate(adata, min_cells=8, n_repeats=1, n_permutations=19, n_bootstraps=20),
+            lambda adata: tl.evaluate(adata, min_cells=8, n_repeats=1, n_permutations=19),
         ),
         "load": (prepared, lambda adata: UnlastingModel.load(folder, adata, accelerator="cpu")),
         "model.prepare": (raw, model.prepare),

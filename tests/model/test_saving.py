@@ -144,7 +144,11 @@ def test_a_new_process_generates_the_same_cells(build, screen, tmp_path):
         len(adata.uns["unlasting"]["target_embedding"]["names"]), 30, 0.3, "csr", np.float32, random_state=3
     )
     terms[-1] = terms[3]  # NEW1 is annotated as G3
-    adata.uns["unlasting"]["target_embedding"]["features"] = sparse.csr_matrix(terms)
+    adata.uns["unlasting"]["target_embedding"] |= {
+        "features": sparse.csr_matrix(terms),
+        "feature_source": np.repeat(["terms", "partners"], [20, 10]),
+        "feature_is_term": np.repeat([True, False], [20, 10]),
+    }
     model = build(adata, train=3)
     controls = adata[adata.obs["perturbation"] == "control"].copy()
     model.save(tmp_path / "model")

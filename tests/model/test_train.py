@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 import unlasting as ul
 from unlasting.model import UnlastingModel
+from unlasting.module import PRESETS
 from unlasting.nn import Denoiser
 from unlasting.screen import logger
 
@@ -32,6 +34,17 @@ class StopAt(Callback):
     def on_train_batch_end(self, trainer, *args) -> None:
         if trainer.global_step == self.step:
             raise KeyboardInterrupt
+
+
+class Seen(Callback):
+    """Record the denoiser's cells in their order."""
+
+    def __init__(self) -> None:
+        self.cells: list[bytes] = []
+
+    def on_train_batch_start(self, trainer, plan, batch, *args) -> None:
+        if plan.network == "denoiser":
+            self.cells += [row.numpy().tobytes() for row in batch["X"]]
 
 
 class Watch(Callback):
@@ -166,13 +179,19 @@ def test_the_same_seed_gives_the_same_model(screen):
 
 @pytest.mark.slow
 def test_history_holds_both_networks(build, screen):
-    model = build(screen(n_cells=1_000), train=100)  # in fewer cells the effects model leaves nothing to learn
+    model = build(screen(n_cells=1_000), train=200)  # in fewer cells the effects model leaves nothing to learn
     assert set(model.history) == SERIES
     for name, frame in model.history.items():
         values = frame[name].to_numpy()
         assert np.isfinite(values).all(), name
-        assert len(values) > 1, name
-        assert values[-1] < values[0], name
+        assert len(values) > 10, name
+        half = len(values) // 2
+        if name == "mask_train_loss":  # of a few batches between validations: their cells differ more than the weights
+            assert values[half:].mean() == pytest.approx(values[:half].mean(), rel=0.01)
+        elif name == "denoiser_train_loss":
+            assert values[half:].mean() < values[:half].mean()
+        else:
+            assert values[-1] < values[0], name
 
 
 @pytest.mark.slow
@@ -240,6 +259,59 @@ def test_early_stopping_stops_without_improvement(build, screen):
         assert len(model.history["denoiser_validation_score"]) == n
 
 
+def test_training_grows_with_cells_and_conditions():
+    denoiser, mask = PRESETS["default"].train_denoiser, PRESETS["default"].train_mask
+    steps = {size: denoiser.for_screen(*size).max_steps for size in ((200, 5), (25_000, 80), (80_000, 80), (10**6, 80))}
+    assert list(steps.values()) == [400, 400, 80_000 // 64, 5_000]
+    assert denoiser.for_screen(30_000, 2_000).max_steps == 2_000  # 64 cells for each condition
+    assert denoiser.for_screen(10**6, 20_000).max_steps == 5_000
+    assert [mask.for_screen(n, 80).max_steps for n in (200, 80_000, 10**6)] == [200, 80_000 // 256, 1_250]
+    published = PRESETS["paper"].train_denoiser
+    assert published.for_screen(10**6, 2_000) == published
+
+
+@pytest.mark.slow
+def test_validations_are_many_at_any_size_and_score_few_cells(build, screen, caplog):
+    class Scored(Callback):
+        n_trained, n_validated = 0, 0
+
+        def on_train_batch_end(self, trainer, plan, outputs, batch, *args) -> None:
+            self.n_trained += len(batch["X"])
+
+        def on_validation_batch_end(self, trainer, plan, outputs, batch, *args) -> None:
+            self.n_validated += len(batch["X"])
+
+    for n_cells, max_steps, batch_size in ((400, 20, 8), (400, 60, 32), (4_000, 50, 32)):
+        model, scored = build(screen(n_cells=n_cells)), Scored()
+        model.train(max_steps=max_steps, batch_size=batch_size, early_stopping=False, callbacks=[scored], **QUIET)
+        steps = model.history["denoiser_validation_score"].index
+        assert 10 <= len(steps) - 1 <= 26
+        assert steps[0] == 0
+        assert steps[-1] == max_steps
+    assert scored.n_validated < 0.7 * scored.n_trained  # each takes a third of the time of a trained cell
+
+
+@pytest.mark.slow
+def test_number_of_steps_and_expected_time_are_logged(build, screen, caplog, monkeypatch):
+    class Slow(Callback):
+        def on_train_batch_start(self, trainer, plan, *args) -> None:
+            clock[0] += 13.0 if plan.network == "denoiser" else 1.0
+
+    clock, model = [1.0], build(screen(n_cells=200))
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    logger.addHandler(caplog.handler)
+    try:
+        model.train(max_steps=60, batch_size=70, early_stopping=False, callbacks=[Slow()], **QUIET)
+    finally:
+        logger.removeHandler(caplog.handler)
+    n_train = int((model.adata.obs["unlasting_split"] == "train").sum())
+    passes = f"{60 * 70 / n_train:.2g} passes"
+    assert f"Training the denoiser for at most 60 steps of 70 cells ({passes}), about 13 minutes." in caplog.text
+    n_mask = min(n_train, 256)
+    assert f"Training the mask network for at most 30 steps of {n_mask} cells" in caplog.text
+    assert caplog.text.count("about") == 1  # the mask network takes less than a minute
+
+
 @pytest.mark.slow
 def test_the_best_averaged_weights_are_kept(build, screen):
     """Weights that are ruined late in training do not replace the earlier ones."""
@@ -273,11 +345,16 @@ def test_cells_behind_steps_and_epochs(build, screen):
     assert len(model.train_indices) + len(model.validation_indices) == 400
     assert len(model.test_indices) == 0
     assert set(adata.obs["perturbation"].iloc[model.validation_indices]) == set(adata.obs["perturbation"])
-    model = build(screen(n_cells=300))
-    model.train(max_epochs=2, batch_size=64, **QUIET)
+    model, seen = build(screen(n_cells=300)), Seen()
     n_train = int((model.adata.obs["unlasting_split"] == "train").sum())
-    assert list(model.history["denoiser_train_loss"].index) == [n_train // 64, 2 * (n_train // 64)]
+    model.train(max_epochs=2, batch_size=n_train // 3, callbacks=[seen], **QUIET)
+    assert model.history["denoiser_train_loss"].index.max() == 6
     assert len(model.train_indices) == n_train
+    passes = [set(seen.cells[i : i + n_train // 3 * 3]) for i in (0, n_train // 3 * 3)]
+    training = {row.tobytes() for row in model.adata.X[model.train_indices].toarray()}
+    assert [len(one) for one in passes] == [n_train // 3 * 3] * 2  # each cell once, but for those left over
+    assert all(one <= training for one in passes)
+    assert seen.cells[: n_train // 3] != seen.cells[n_train // 3 * 3 :][: n_train // 3]  # in another order
     model = build(screen(n_cells=60))
     model.train(max_steps=3, batch_size=512, **QUIET)
     assert model.generate("G7", 3, **HIDDEN).n_obs == 6
@@ -328,7 +405,7 @@ def test_progress_appears_in_steps_on_the_standard_error(build, screen, capsys, 
     assert "Training the denoiser: 100%" in shown.err
     assert "3/3" in shown.err
     assert "Training the mask network: 100%" in shown.err
-    assert "Training the denoiser" not in shown.out
+    assert "Training the denoiser: " not in shown.out
     model.generate("G3", 5, **HIDDEN)
     assert capsys.readouterr().err == ""
 

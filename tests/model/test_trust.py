@@ -99,14 +99,13 @@ def test_intervals_of_trained_conditions_contain_the_truth_as_often_as_they_say(
         for row, label in enumerate(("T1", "T4", "T7")):
             after, before = (np.log1p(np.asarray(part) / size) for part in (truth[label].toarray(), counts))
             change = (after - before).mean(axis=0)
-            clear = np.abs(change) > 0.02
             inside.append(np.abs(change - found.X[row]) < 1.96 * found.layers["sd"][row] + 0.01)
-            called = (found.layers["false_sign_rate"][row] < 0.1) & clear
+            called = found.layers["false_sign_rate"][row] < 0.1  # a change of zero has no sign
             n_called += called.sum()
             n_false += (np.sign(change) != np.sign(found.X[row]))[called].sum()
     assert np.mean(inside) > 0.88
     assert n_called > 100
-    assert n_false < 0.12 * n_called
+    assert n_false <= 0.12 * n_called
 
 
 def test_a_screen_without_effects_excludes_zero_rarely():

@@ -69,10 +69,11 @@ def test_values_and_gradients_are_those_of_pyg(graph, n_cells, heads, seed):
 
 @settings(max_examples=15, deadline=None)
 @given(graphs(), st.integers(1, 4), st.integers(0, 1000))
-def test_where_there_are_no_sparse_kernels_the_result_is_the_same(graph, n_cells, seed):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unlasting.nn._attention._SPARSE_DEVICES", ())
-        assert_same_as_pyg(*graph, n_cells, 2, seed)
+def test_without_the_kernel_of_this_device_the_result_is_the_same(graph, n_cells, seed):
+    for kernels in ({"cpu": "sparse"}, {}):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("unlasting.nn._attention._KERNELS", kernels)
+            assert_same_as_pyg(*graph, n_cells, 2, seed)
 
 
 @settings(max_examples=15, deadline=None)

@@ -85,7 +85,9 @@ def _read(tmp_path_factory: pytest.TempPathFactory) -> anndata.AnnData:
             "origin": ["coexpression", "coexpression", "go", "go", "coexpression", "go"],
         }
     )
+    chosen = pd.DataFrame({"condition": ["B", "A", "C"], "gain": [0.5, 0.2, 0.1], "remaining": [0.5, 0.3, 0.2]})
     results = {
+        "design": chosen,
         "effects": _effects(rng),
         "scores": scores,
         "score_summary": summary,

@@ -29,6 +29,7 @@ CALLS = {
     "bimodal_genes": ("A",),
     "scores": (),
     "calibration": (),
+    "design": (),
     "heatmap": (),
     "embedding": (),
     "rank": (),
@@ -267,6 +268,19 @@ def test_calibration_takes_the_strongest_conditions(screen):
         pl.calibration(screen, ["A", "Z"])
 
 
+def test_calibration_draws_stored_intervals(screen):
+    effects = screen.uns["unlasting"]["effects"]
+    bounds = {"low": effects["predicted"] - 0.1, "high": effects["predicted"] + 0.2}
+    screen.uns["unlasting"]["calibration"] = effects.assign(**bounds, expected_error=0.4, p_active=0.9)
+    panel = pl.calibration(screen, "A", key="calibration", show=False)[0, 0]
+    assert panel.get_title() == "A\nexpected error 0.40, P(active) 0.90"
+    lines = next(c for c in panel.collections if hasattr(c, "get_segments"))
+    top = effects[(effects["condition"] == "A") & effects["is_de20"].astype(bool)]
+    segments = np.array(lines.get_segments())
+    np.testing.assert_allclose(segments[:, 0, 1], top["predicted"] - 0.1)
+    np.testing.assert_allclose(segments[:, 1, 1], top["predicted"] + 0.2)
+
+
 def test_heatmap_shows_observed_and_predicted_on_one_scale(screen):
     observed, predicted, difference = pl.heatmap(screen, ["B", "A"], ["gene3", "gene1"], show=False)
     assert (observed.get_title(), predicted.get_title()) == ("observed", "predicted")
@@ -323,6 +337,13 @@ def test_rank_shows_the_top_with_open_points_for_unseen_conditions(screen):
     assert "E-distance" in axes.get_xlabel()
 
 
+def test_design_shows_gains_in_the_order_of_choice(screen):
+    axes = pl.design(screen, n=2, show=False)
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["B", "A"]
+    np.testing.assert_allclose([bar.get_width() for bar in axes.patches], [0.5, 0.2])
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0.5, 0.3])
+
+
 def test_dose_response_has_a_line_per_group_and_the_control_level(screen):
     axes = pl.dose_response(screen, "A", "gene0", show=False)[0, 0]
     assert axes.get_xscale() == "log"
@@ -342,6 +363,18 @@ def test_dose_response_opens_the_points_at_untrained_doses(screen):
     hidden = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
     assert [list(line.get_xdata()) for line in hidden if len(line.get_xdata())] == [[0.1], [0.1]]
     assert [t.get_text() for t in axes.get_legend().get_texts()][-1] == "dose not trained"
+
+
+def test_dose_response_has_a_band_from_the_posterior(screen):
+    frame = screen.uns["unlasting"]["dose_response"]
+    band = frame[frame["group"] == "generated"].assign(
+        group="posterior", low=0.5, high=3.0, expected_error=0.25, p_active=1.0
+    )
+    screen.uns["unlasting"]["dose_response"] = pd.concat([frame, band], ignore_index=True)
+    panel = pl.dose_response(screen, "A", "gene0", show=False)[0, 0]
+    assert panel.get_title() == "gene0\nexpected error 0.25"
+    shape = next(c for c in panel.collections if "interval" in str(c.get_label())).get_paths()[0].vertices
+    assert (shape[:, 1].min(), shape[:, 1].max()) == (0.5, 3.0)
 
 
 def test_grn_shows_the_neighbours_with_widths_and_origins(screen):

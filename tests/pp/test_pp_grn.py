@@ -191,7 +191,7 @@ def test_nodes_are_the_genes_in_order_and_then_the_unmeasured_targets() -> None:
 def test_go_knows_the_pathways_and_targets_without_a_label() -> None:
     adata = datasets.papalexi()
     pp.prepare(adata)
-    pp.grn(adata)
+    pp.grn(adata, prior="go")
     embedding = adata.uns["unlasting"]["target_embedding"]
     row = {name: i for i, name in enumerate(embedding["names"])}
     assert embedding["matrix"].dtype == np.float32
@@ -216,7 +216,7 @@ def test_the_embedding_keeps_similarities_of_annotations() -> None:
     """Against tf-idf without reduction."""
     adata = datasets.papalexi()[::20].copy()
     pp.prepare(adata, n_top_genes=50)
-    pp.grn(adata)
+    pp.grn(adata, prior="go")
     embedding = adata.uns["unlasting"]["target_embedding"]
     place = {name: i for i, name in enumerate(embedding["names"])}
     genes, annotated = annotations()
@@ -236,7 +236,7 @@ def test_features_are_the_terms_that_two_targets_share() -> None:
     obs = pd.DataFrame({"perturbation": ["control", "STAT1", "JAK2", "MARCH8"] * 3}, index=[f"c{i}" for i in range(12)])
     values = np.random.default_rng(0).uniform(0.1, 2, (12, 3))
     adata = AnnData(values, obs=obs, var=pd.DataFrame(index=["STAT1", "IRF1", "CAV1"]))
-    pp.grn(adata, targets=["UNKNOWN"])
+    pp.grn(adata, prior="go", targets=["UNKNOWN"])
     embedding = adata.uns["unlasting"]["target_embedding"]
     row = {name: i for i, name in enumerate(embedding["names"])}
     targets = [terms[symbol] for symbol in ("STAT1", "JAK2", "MARCHF8")]
@@ -251,7 +251,7 @@ def test_features_are_the_terms_that_two_targets_share() -> None:
     assert 0 < len(shared) < annotated.shape[1]
     np.testing.assert_allclose(found.toarray(), expected, rtol=1e-6)
     adata.obs["perturbation"] = ["control", "STAT1"] * 6
-    pp.grn(adata)
+    pp.grn(adata, prior="go")
     assert "features" not in adata.uns["unlasting"]["target_embedding"]
 
 
@@ -417,7 +417,7 @@ def test_an_scgpt_checkpoint_is_read(tmp_path) -> None:
 def test_a_foreign_or_incomplete_checkpoint_is_refused(tmp_path) -> None:
     adata = screen()
     with pytest.raises(FileNotFoundError, match="neither one of .*'go'.* nor an existing folder"):
-        pp.grn(adata, prior="reactome")
+        pp.grn(adata, prior="reactom")
     with pytest.raises(FileNotFoundError, match="must hold 'vocab.json' and 'best_model.pt'"):
         pp.grn(adata, prior=tmp_path)
     checkpoint(tmp_path)

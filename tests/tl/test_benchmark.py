@@ -8,7 +8,7 @@ from scipy import sparse, stats
 
 from unlasting import baselines, datasets, pp, tl
 
-QUICK = {"n_permutations": 99, "n_bootstraps": 20, "n_repeats": 2, "gene_sets": "all", "metrics": "emd"}
+QUICK = {"n_permutations": 99, "n_repeats": 2, "gene_sets": "all", "metrics": "emd"}
 
 
 def _prepared(adata):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import unlasting as ul
 from unlasting import tl
 
 
@@ -56,3 +57,26 @@ def test_doses_with_training_cells_are_named(planted_screen):
     adata.uns["unlasting"]["keys"]["split_key"] = "unlasting_split"
     frame = tl.dose_response(adata, drugs=["all"], genes=["gene6"])
     assert list(frame["trained"]) == [True, True, False, True, False]
+
+
+def test_a_model_adds_the_interval_of_its_posterior():
+    adata = ul.datasets.simulate_drug_screen(n_drugs=2, n_families=1, doses=(1.0, 10.0), n_cells=20, n_genes=40, seed=0)
+    ul.pp.prepare(adata, library_size_key="library_size")
+    ul.pp.molecules(adata)
+    ul.UnlastingModel.setup_anndata(adata, cell_type_key="cell_type", dose_key="dose", smiles_key="smiles")
+    model = ul.UnlastingModel(adata)
+    model.train(max_steps=0, show_progress=False)
+    drug, kind = adata.uns["simulation"]["drugs"]["drug"].iloc[0], adata.obs["cell_type"].iloc[0]
+    new = model.generate(drug, 10, cell_type=kind, dose=[1.0, 10.0], show_progress=False)
+    frame = tl.dose_response(adata, model=model, predictions=new, drugs=[(drug, kind)], n_genes=2)
+    found = frame[frame["group"] == "posterior"]
+    assert sorted(set(found["dose"])) == [1.0, 10.0]
+    effects = model.effects(drug, cell_type=kind, dose=[1.0, 10.0])
+    for _, row in found.iterrows():
+        place = adata.var_names.get_loc(row["gene"])
+        at = int(row["dose"] == 10.0)
+        control = frame[(frame["group"] == "control") & (frame["gene"] == row["gene"])]["mean"].iloc[0]
+        assert row["mean"] == pytest.approx(control + effects.X[at, place], abs=1e-5)
+        assert (row["high"] - row["low"]) / 3.919928 == pytest.approx(effects.layers["sd"][at, place], rel=1e-3)
+        assert row["expected_error"] == pytest.approx(effects.obs["unlasting_expected_error"].iloc[at])
+    assert frame.loc[frame["group"] != "posterior", "expected_error"].isna().all()

@@ -98,18 +98,51 @@ def test_both_tests_keep_their_level():
     rng = np.random.default_rng(1)
     p_values = {
         "permutation": [permutation_test(*rng.gamma(1, 1, (2, 30, 5)), 99, rng)[1] for _ in range(200)],
-        "false positive": [false_positive_test(*rng.gamma(1, 1, (3, 40, 15)), 50, rng)[2] for _ in range(200)],
+        "false positive": [false_positive_test(*rng.gamma(1, 1, (3, 40, 15)), 99, rng).p_value for _ in range(200)],
     }
     for name, found in p_values.items():
         assert np.mean(np.array(found) <= 0.05) == pytest.approx(0.05, abs=0.04), name
 
 
-def test_an_invented_effect_is_found():
+def test_false_positive_test_agrees_with_all_permutations():
+    rng = np.random.default_rng(3)
+    predicted, controls, observed = rng.normal(0.8, 1, (4, 3)), rng.normal(0, 1, (4, 3)), rng.normal(0, 1, (6, 3))
+    both = np.vstack([predicted, controls])
+    labellings = [np.isin(np.arange(8), chosen) for chosen in combinations(range(8), 4)]
+    every = np.array(
+        [_u_statistic(both[chosen], observed) - _u_statistic(both[~chosen], observed) for chosen in labellings]
+    )
+    found = false_positive_test(predicted, controls, observed, 20_000, rng)
+    assert found.e_distance == pytest.approx(_u_statistic(predicted, observed))
+    assert found.no_effect == pytest.approx(_u_statistic(controls, observed))
+    excess = found.e_distance - found.no_effect
+    assert found.p_value == pytest.approx((every >= excess - 1e-12).mean(), abs=0.01)
+
+
+def test_only_an_invented_effect_is_found():
     rng = np.random.default_rng(2)
-    larger, smaller, p_value = false_positive_test(*(rng.normal(by, 1, (60, 15)) for by in (0.5, 0, 0)), 50, rng)
-    assert larger > smaller
-    assert p_value < 0.01
-    assert false_positive_test(*(rng.normal(by, 1, (60, 15)) for by in (0, 0.5, 0)), 50, rng)[2] > 0.99
+    found = false_positive_test(*(rng.normal(by, 1, (60, 15)) for by in (0.5, 0, 0)), 199, rng)
+    assert found.e_distance > found.no_effect + found.detectable
+    assert found.p_value < 0.01
+    # a true effect is none that was invented
+    assert false_positive_test(*(rng.normal(by, 1, (60, 15)) for by in (0.5, 0, 0.5)), 199, rng).p_value > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [30, 100])
+def test_the_stated_power_is_that_of_repeated_experiments(n):
+    """A shift whose expected excess is the detectable one is found in about 80 of 100 experiments."""
+    rng = np.random.default_rng(4)
+
+    def tested(shift):
+        return false_positive_test(*(rng.normal(by, 1, (n, 15)) for by in (shift, 0, 0)), 99, rng)
+
+    shifts = np.linspace(0.1, 0.4, 7)
+    beyond = [np.mean([t.e_distance - t.no_effect - t.detectable for t in map(tested, [by] * 50)]) for by in shifts]
+    shift = np.interp(0.0, beyond, shifts)
+    assert shifts[0] < shift < shifts[-1]
+    power = np.mean([tested(shift).p_value <= 0.05 for _ in range(200)])
+    assert power == pytest.approx(0.8, abs=0.15)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

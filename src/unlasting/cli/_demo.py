@@ -34,7 +34,7 @@ def demo(
     adata = ul.datasets.papalexi()
     ul.pp.split(adata, "reference")
     ul.pp.prepare(adata)
-    ul.pp.grn(adata, prior="go")
+    ul.pp.grn(adata)
     ul.UnlastingModel.setup_anndata(adata)
     model = ul.UnlastingModel(adata)
     model.train(max_steps=max_steps, accelerator=accelerator, seed=seed, show_progress=not quiet)

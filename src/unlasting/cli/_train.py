@@ -30,6 +30,8 @@ from unlasting.cli._output import say
 
 VALIDATION = "_validation_score"
 
+_PRIORS = ("default", "go", "reactome", "string", "none")
+
 
 @command
 @with_labels
@@ -54,8 +56,8 @@ def train(
     prior: Annotated[
         list[str] | None,
         typer.Option(
-            help="Prior for the gene graph: go (default), none, a csv or tsv table of edges or numbers, or an scGPT folder. "
-            "May be repeated."
+            help="Prior for the gene graph: default (go, reactome and string), one of these, none, a csv or tsv table of edges "
+            "or numbers, or an scGPT folder. May be repeated."
         ),
     ] = None,
     targets: Annotated[list[str] | None, typer.Option(help="A further gene to predict later. May be repeated.")] = None,
@@ -92,10 +94,13 @@ def train(
     """
     if split is None and (test or val):
         raise typer.BadParameter("they need --split, the kind of split.", param_hint="--test, --val")
-    priors = prior or ["go"]
+    priors = prior or ["default"]
     for one in priors:
-        if one not in ("go", "none") and not Path(one).exists():
-            raise typer.BadParameter(f"{one!r} is none of go and none, and no file or folder.", param_hint="--prior")
+        if one not in _PRIORS and not Path(one).exists():
+            names = ", ".join(_PRIORS[:-1])
+            raise typer.BadParameter(
+                f"{one!r} is none of {names} and {_PRIORS[-1]}, and no file or folder.", param_hint="--prior"
+            )
     if "none" in priors and len(priors) > 1:
         raise typer.BadParameter("none cannot be combined with another.", param_hint="--prior")
     may_write(model, force, is_folder=True)

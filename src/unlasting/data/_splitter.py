@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
-from scvi.dataloaders import AnnDataLoader, DataSplitter
+from scvi.dataloaders import DataSplitter
+from torch.utils.data import DataLoader
 
 from unlasting.data._fields import PERTURBATION, POPULATION
+from unlasting.data._sampler import PassSampler
 
 
 class CellSplitter(DataSplitter):
     """Divide training cells into steps, and each step among processes.
 
-    Every process scores all validation cells, and so the score does not depend on the number of processes.
+    Where the trainer limits the steps in an epoch, the next epoch continues the pass over the cells. `seed` sets their
+    order. Every process scores all validation cells, and so the score does not depend on the number of processes.
 
     Parameters
     ----------
@@ -31,6 +34,7 @@ class CellSplitter(DataSplitter):
         self, adata_manager: AnnDataManager, parts: list[np.ndarray], batch_size: int, n_processes: int = 1
     ) -> None:
         n_train = len(parts[0])
+        self.seed = 0
         super().__init__(
             adata_manager,
             external_indexing=parts,
@@ -40,15 +44,24 @@ class CellSplitter(DataSplitter):
         )
         self._n_processes = n_processes
 
-    def train_dataloader(self) -> AnnDataLoader:
-        """Get this process's training cells, in another order in every epoch."""
+    def train_dataloader(self) -> DataLoader:
+        """Get this process's training cells, in another order in every pass."""
         options = dict(self.data_loader_kwargs)
-        options["batch_size"] = max(1, options["batch_size"] // self._n_processes)
-        return AnnDataLoader(
-            self.adata_manager,
-            indices=self.train_idx,
-            shuffle=True,
-            drop_last=self.drop_last,
-            distributed_sampler=self._n_processes > 1,
-            **options,
+        limit = self.trainer.limit_train_batches if self.trainer is not None else None
+        sampler = PassSampler(
+            len(self.train_idx),
+            options.pop("batch_size"),
+            limit if isinstance(limit, int) else None,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer is not None else 0,
+            n_processes=self._n_processes,
         )
+        cells = self.adata_manager.create_torch_dataset(
+            indices=self.train_idx, data_and_attributes=options.pop("data_and_attributes")
+        )
+        options = {
+            "num_workers": settings.dl_num_workers,
+            "persistent_workers": settings.dl_persistent_workers,
+            **options,
+        }
+        return DataLoader(cells, sampler=sampler, batch_size=None, **options)  # the sampler gives whole batches

@@ -1,11 +1,12 @@
 """The effects model: empirical-Bayes regression of hurdle parameters on conditions and control populations."""
 
+from unlasting.effects._candidates import CandidateCovariance
 from unlasting.effects._changes import ExpressionChanges
 from unlasting.effects._condition_tensors import NO_DOSE, ConditionTensors, condition_tensors
 from unlasting.effects._contexts import ContextKernel
 from unlasting.effects._direction import direction, t_scores
 from unlasting.effects._dose import DoseCurves, hill
-from unlasting.effects._families import FAMILIES, KernelFamily
+from unlasting.effects._families import FAMILIES, GENERIC, FeatureFamilies, KernelFamily
 from unlasting.effects._features import ConditionFeatures
 from unlasting.effects._mixture import NonresponderMixture, ResponseMixture, fit_response_mixture
 from unlasting.effects._model import EffectsModel, ExpectedParameters
@@ -30,6 +31,7 @@ from unlasting.effects._posterior import (
 )
 from unlasting.effects._regression import EffectRegression
 from unlasting.effects._similarity import MolecularSimilarity
+from unlasting.effects._sparsity import EffectEvidence, Sparsity
 from unlasting.effects._vocabulary import DRUG, GENE, KINDS, STIMULUS, TargetVocabulary
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "KINDS",
     "NO_DOSE",
     "STIMULUS",
+    "CandidateCovariance",
     "ConditionFeatures",
     "ConditionTensors",
     "ContextKernel",
@@ -45,12 +48,15 @@ __all__ = [
     "DoseCurves",
     "EffectRegression",
     "EffectsModel",
+    "EffectEvidence",
     "EffectMoments",
     "EffectPosterior",
     "ExpectedParameters",
     "ExpressionChanges",
     "FACTORS",
     "FAMILIES",
+    "GENERIC",
+    "FeatureFamilies",
     "KernelFamily",
     "LeftOut",
     "LeftOutEffects",
@@ -63,6 +69,7 @@ __all__ = [
     "ResponseMixture",
     "ScreenCells",
     "ScreenStatistics",
+    "Sparsity",
     "TargetVocabulary",
     "calibrate",
     "condition_tensors",

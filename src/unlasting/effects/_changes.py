@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -43,6 +43,8 @@ class ExpressionChanges:
         Probability that the condition has no effect beside those on its targets, shape `(n,)`.
     null
         Probability that no perturbation acts on a gene, shape `(n_genes,)`.
+    absent
+        Probability that the perturbation does not act on a gene, shape `(n, n_genes)`.
     detection, detection_sd
         Change in the share of cells that express a gene, and its s.d., shape `(n, n_genes)`.
     expressed, expressed_sd
@@ -64,6 +66,7 @@ class ExpressionChanges:
     factors: np.ndarray
     inactive: np.ndarray
     null: np.ndarray
+    absent: np.ndarray
     detection: np.ndarray
     detection_sd: np.ndarray
     expressed: np.ndarray
@@ -106,19 +109,23 @@ class ExpressionChanges:
             return first / units[0] ** power, second / units[1] ** power
 
         (change, shift), (raw_change, raw_shift) = by_part(moments.mean), by_part(moments.unscaled)
+        before = expit(log_odds)
         rate, values = expit(log_odds + change), np.maximum(base + shift * scale, 0.0)
         by_log_odds, by_shift = rate * (1.0 - rate), rate * scale
+        # where a gene is detected more often than in the screen, a unit of error is a smaller change
+        local = np.maximum(units[:, None], np.sqrt([before * (1.0 - before), before]))
+        shrunk = np.hstack(list((units[:, None] / local) ** 2))
         parts = [
             share**2 * ((values * by_log_odds) ** 2 * first + by_shift**2 * second)
-            for first, second in (by_part(moments.variance, 2), by_part(moments.on_target, 2))
+            for first, second in (by_part(moments.variance * shrunk, 2), by_part(moments.on_target, 2))
         ]
-        total = by_part(moments.total, 2)
+        total = by_part(replace(moments, variance=moments.variance * shrunk).total, 2)
         target_change, target_shift = by_part(moments.on_target_mean)
         target_values = np.maximum(base + target_shift * scale, 0.0)
         null = np.split(moments.null, 2)
         return cls(
-            mean=share * (rate * values - expit(log_odds) * base),
-            inactive_mean=share * (expit(log_odds + target_change) * target_values - expit(log_odds) * base),
+            mean=share * (rate * values - before * base),
+            inactive_mean=share * (expit(log_odds + target_change) * target_values - before * base),
             variance=parts[0],
             on_target=parts[1],
             unscaled=share * (values * by_log_odds * raw_change + by_shift * raw_shift),
@@ -126,7 +133,8 @@ class ExpressionChanges:
             factors=moments.factors,
             inactive=moments.inactive,
             null=null[0] * null[1],
-            detection=share * (rate - expit(log_odds)),
+            absent=moments.absent,
+            detection=share * (rate - before),
             detection_sd=share * by_log_odds * np.sqrt(total[0]),
             expressed=shift * scale,
             expressed_sd=scale * np.sqrt(total[1]),
@@ -161,19 +169,18 @@ class ExpressionChanges:
     def false_sign_rate(self) -> np.ndarray:
         """Probability that a change has not the sign of its mean, shape `(n, n_genes)`.
 
-        A gene on which no perturbation acts has no sign, as in the local false sign rate :cite:p:`stephens2017false`.
+        A change of zero has no sign, as in the local false sign rate :cite:p:`stephens2017false`.
         """
         acting = np.maximum(1.0 - self.null, 1e-6)
         mean = self.mean / acting
         # Given that perturbations act on the gene, mean and second moment are larger.
         extra = (self._active_variance + self.mean**2) / acting - mean**2 - self._active_variance
         positive = sign_probability(mean, self.variance, np.maximum(self.fixed + extra, 0.0), self.factors)
-        certain = acting * np.stack([positive, 1.0 - positive])
         # Without an effect, only targets change.
         own = ndtr(self.inactive_mean / np.sqrt(np.maximum(self.on_target, 1e-30)))
         own = np.where(self.inactive_mean != 0, np.stack([own, 1.0 - own]), 0.0)
-        inactive = self.inactive[:, None]
-        return 1.0 - ((1.0 - inactive) * certain + inactive * own).max(axis=0)
+        acts = (1.0 - self.inactive[:, None]) * (1.0 - self.absent)
+        return 1.0 - (acts * np.stack([positive, 1.0 - positive]) + (1.0 - acts) * own).max(axis=0)
 
     @cached_property
     def _expected_size(self) -> np.ndarray:
@@ -205,10 +212,12 @@ class ExpressionChanges:
         probability = (1.0 - self.inactive) * probability + self.inactive * nearer
         return np.where(self.is_control, 0.5, probability)
 
-    @cached_property
-    def _sizes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mixture for the squared change over all genes: weights, log means and log s.d., `(n, n_components)`."""
-        free, own, mean, slope = self.variance, self.on_target, self.mean, self.unscaled
+    def _sizes(self, genes: np.ndarray | float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mixture for the squared change over some genes: weights, log means and log s.d., `(n, n_components)`.
+
+        `genes` is 1 for these genes, else 0, shape `(n, n_genes)`.
+        """
+        free, own, mean, slope = (genes * part for part in (self.variance, self.on_target, self.mean, self.unscaled))
 
         def total(*factors: np.ndarray) -> np.ndarray:
             return np.einsum(",".join(["ng"] * len(factors)) + "->n", *factors, dtype=np.float64)
@@ -229,7 +238,7 @@ class ExpressionChanges:
                 means.append(at(squares, step) + factor * sums[0] + sums[1])
                 spread = factor**2 * seconds[0] + 2.0 * factor * seconds[1] + seconds[2]
                 variances.append(2.0 * spread + 4.0 * (factor * at(by_free, step) + at(by_own, step)))
-        spread, square = self._inactive_variance, self.inactive_mean**2
+        spread, square = genes * self._inactive_variance, genes * self.inactive_mean**2
         weights.append(self.inactive)
         means.append((square + spread).sum(axis=1))
         variances.append((2.0 * spread**2 + 4.0 * spread * square).sum(axis=1))
@@ -247,13 +256,16 @@ class ExpressionChanges:
 
     def distance_quantiles(self, levels: np.ndarray) -> np.ndarray:
         """Compute quantiles of the E-distance to the control cells, shape `(n, n_levels)`."""
-        found = _quantiles(*self._sizes, levels)
+        found = _quantiles(*self._sizes(), levels)
         return np.where(self.is_control[:, None], 0.0, np.exp(found) / np.sqrt(2.0 * self.control_variance)[:, None])
 
     @cached_property
     def p_active(self) -> np.ndarray:
-        """Probability that a condition's squared change exceeds 0.5 % of the variance between control cells, shape `(n,)`."""
-        weights, centre, sd = self._sizes
+        """Probability that a perturbation changes anything beside its targets, shape `(n,)`.
+
+        The squared change then exceeds 0.5 % of the variance between control cells.
+        """
+        weights, centre, sd = self._sizes((self.on_target == 0) & (self.inactive_mean == 0))
         threshold = np.log(ACTIVE_SHARE * self.control_variance)[:, None]
         return np.where(self.is_control, 0.0, (weights * ndtr((centre - threshold) / sd)).sum(axis=1))
 

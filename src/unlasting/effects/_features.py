@@ -9,13 +9,17 @@ import numpy as np
 from scipy import sparse
 
 from unlasting.effects._dose import DoseCurves
-from unlasting.effects._families import FAMILIES
+from unlasting.effects._families import FAMILIES, GENERIC, FeatureFamilies
 from unlasting.effects._similarity import MolecularSimilarity
 from unlasting.effects._vocabulary import DRUG, GENE, Target, TargetVocabulary
 from unlasting.screen import Perturbation
 
-_SHARES: Final = {"prior": 0.88, "identity": 0.1, "molecule": 0.1, "drug identity": 0.88, "generic": 0.02}
-"""Prior share in an effect's variance for each kind of feature. Unrelated perturbations share little, unless the screen shows more."""
+_SOURCE_SHARE: Final = 0.88
+_SHARES: Final = {"identity": 0.1, "molecule": 0.1, "drug identity": 0.88, GENERIC: 0.02}
+"""Prior share in an effect's variance for a source of knowledge about genes, and for each other kind of feature.
+
+Unrelated perturbations share little, unless the screen shows more.
+"""
 
 _SHARES_WITH_FEW_DRUGS: Final = {"molecule": 0.88, "drug identity": 0.1}
 """With one or two trained drugs the usual similarity between molecules is unknown, and untrained drugs inherit nothing."""
@@ -61,14 +65,16 @@ class ConditionFeatures:
         described = self._describe(trained)
         self._columns = np.flatnonzero(np.abs(described).sum(axis=0) > 0)
         squared, kinds = described[:, self._columns] ** 2, self._kinds()[self._columns]
+        sources = list(dict.fromkeys(self._sources()))
+        shares = dict.fromkeys(sources, _SOURCE_SHARE) | _SHARES
+        shares |= {} if len(self._compared) > 2 else _SHARES_WITH_FEW_DRUGS
+        shares |= {name: family.share for name, (family, _) in self._families.items()}
         self._scale = np.ones(len(self._columns), dtype=np.float32)
-        shares = _SHARES if len(self._compared) > 2 else _SHARES | _SHARES_WITH_FEW_DRUGS
-        for kind, share in (shares | {name: family.share for name, (family, _) in self._families.items()}).items():
+        for kind, share in shares.items():
             length = squared[:, kinds == kind].sum(axis=1)
             if (length > 0).any():
                 self._scale[kinds == kind] = np.sqrt(share / length[length > 0].mean())
-        self.specific = (kinds != "generic").astype(np.float32)
-        """1 for features that distinguish targets, else 0, shape `(n_features,)`."""
+        self.families = FeatureFamilies(kinds, self._are_terms()[self._columns], shares, [*sources, *self._families])
 
     def __len__(self) -> int:
         return len(self._columns)
@@ -131,14 +137,25 @@ class ConditionFeatures:
             self._shares[drug] = shares
         return self._shares[drug]
 
+    def _sources(self) -> list[str]:
+        """Get the source of every prior feature."""
+        known = self.vocabulary
+        return ["prior"] * known.features.shape[1] if known.feature_source is None else list(known.feature_source)
+
+    def _are_terms(self) -> np.ndarray:
+        """Test which columns have a relevance of their own: all but those of embeddings."""
+        known, are_terms = self.vocabulary, np.ones(sum(self._sizes()) + len(self._combination), dtype=bool)
+        are_terms[: known.features.shape[1]] = False if known.feature_is_term is None else known.feature_is_term
+        return are_terms
+
     def _kinds(self) -> np.ndarray:
         """Get every column's kind."""
-        genes, molecules, _, generic, *_ = self._sizes()
+        _, molecules, _, generic, *_ = self._sizes()
         identities = ["drug identity" if kind == DRUG else "identity" for kind, _ in self._trained]
         combinations = ["identity"] * len(self._combination)
         further = [name for name, (_, width) in self._families.items() for _ in range(width)]
         return np.array(
-            ["prior"] * genes + ["molecule"] * molecules + identities + ["generic"] * generic + further + combinations
+            self._sources() + ["molecule"] * molecules + identities + [GENERIC] * generic + further + combinations
         )
 
     def _describe(

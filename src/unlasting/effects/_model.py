@@ -94,7 +94,7 @@ class EffectsModel:
         described = features(vocabulary.trained_conditions)
         contexts = ContextKernel.centred(_context_means(statistics, cells))
         regression = EffectRegression.fit(
-            described, features.specific, contexts, measured, on_target, _left_out(vocabulary)
+            described, features.families, contexts, measured, on_target, _left_out(vocabulary)
         )
         correction = statistics.correction + torch.from_numpy(regression.control_error)
         return cls(replace(statistics, correction=correction), mixture, features, regression)
@@ -320,16 +320,37 @@ class ExpectedParameters:
         self._conditions = conditions
         self._populations = populations
         self._rows: dict[tuple[int, int], HurdleParameters] = {}
+        self._table: tuple[HurdleParameters, Tensor] | None = None
+
+    def restrict(self, condition: np.ndarray, population: np.ndarray) -> Self:
+        """Compute the rows for some pairs now, and none later: no device has to wait for the others; they are missing.
+
+        The codes have the shape `(n,)`.
+        """
+        if self._effects is not None:
+            pairs = np.unique(np.stack([condition, population], axis=1), axis=0)
+            rows = self._computed([(int(one), int(other)) for one, other in pairs])
+            missing = HurdleParameters(*(torch.full_like(getattr(rows[0], f.name), torch.nan) for f in fields(rows[0])))
+            place = torch.full((len(self._conditions), len(self._populations)), len(rows))
+            place[pairs[:, 0], pairs[:, 1]] = torch.arange(len(rows))
+            self._table = HurdleParameters.concatenate([*rows, missing]), place.to(rows[0].base.device)
+        return self
+
+    def _computed(self, pairs: Sequence[tuple[int, int]]) -> list[HurdleParameters]:
+        """Get the row of each pair."""
+        with torch.inference_mode(False), torch.no_grad():  # training reads rows that validation has computed
+            for pair in pairs:
+                if self._effects is not None and pair not in self._rows:
+                    code = torch.tensor([pair[1]], device=self._populations.mean.device)
+                    self._rows[pair] = self._effects.predict([self._conditions[pair[0]]], self._populations[code])
+        return [self._rows[pair] for pair in pairs]
 
     def __call__(self, condition: Tensor, population: Tensor) -> HurdleParameters:
         """Get one row for each entry, shape `(n,)`."""
         if self._effects is None:
             return self._populations[population].hurdle_parameters()
+        if self._table is not None:
+            table, place = self._table
+            return table[place[condition, population]]
         unique, row = torch.unique(torch.stack([condition, population], dim=-1), dim=0, return_inverse=True)
-        pairs: list[tuple[int, int]] = [(int(one), int(other)) for one, other in unique.tolist()]
-        with torch.inference_mode(False), torch.no_grad():  # training reads rows that validation has computed
-            for pair in pairs:
-                if pair not in self._rows:
-                    code = torch.tensor([pair[1]], device=population.device)
-                    self._rows[pair] = self._effects.predict([self._conditions[pair[0]]], self._populations[code])
-        return HurdleParameters.concatenate([self._rows[pair] for pair in pairs])[row]
+        return HurdleParameters.concatenate(self._computed([(int(a), int(b)) for a, b in unique.tolist()]))[row]

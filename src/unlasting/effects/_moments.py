@@ -33,6 +33,8 @@ _UNKNOWN_EVENTS: Final = 0.5
 """The same for populations without perturbed cells, whose sampling error is unknown."""
 _MIN_RETAINED: Final = 0.2
 """Smallest retained share of an effect on the spread that units correct for: below it, an effect is mere noise."""
+_MOST_NOISE: Final = 25.0
+"""Largest ratio of error variances: rarer genes are shrunken by the weight in cells."""
 _MIN_SCALE: Final = 1e-3
 """Smallest s.d. for expressed values, relative to the largest value: a single normalised gene does not vary."""
 
@@ -206,6 +208,8 @@ class MeasuredEffects:
         Part of the noise that comes from control cells, shape `(n_populations,)`.
     importance
         Squared change in mean expression by a unit effect, shape `(3, n_genes)`. `None`: equal.
+    local_detection
+        Detection rate among training cells of the population, shape `(n_measured, n_genes)`. `None`: as in the whole screen.
     """
 
     condition: np.ndarray
@@ -217,6 +221,21 @@ class MeasuredEffects:
     population: np.ndarray | None = None
     control_noise: np.ndarray | None = None
     importance: np.ndarray | None = None
+    local_detection: np.ndarray | None = None
+
+    @property
+    def noise_ratio(self) -> np.ndarray:
+        """Error variance over that in the whole screen, at least 1, shape `(n_measured, 3, n_genes)`.
+
+        It is larger where a gene is detected less often than in the screen.
+        """
+        shape = (len(self.condition), N_PARAMETERS, len(self.detection))
+        if self.local_detection is None:
+            return np.ones(shape)
+        rate, local = self.detection, np.clip(self.local_detection, 1e-6, 1.0 - 1e-6)
+        by_rate = rate / local
+        ratio = np.stack([by_rate * (1.0 - rate) / (1.0 - local), by_rate, by_rate], axis=1)
+        return np.clip(ratio, 1.0, _MOST_NOISE)
 
     @property
     def units(self) -> np.ndarray:
@@ -417,6 +436,7 @@ def fit_statistics(
         population=rows,
         control_noise=1.0 / n_controls,
         importance=np.stack([overall[0] ** 2, overall[1] ** 2, np.zeros_like(detection)]),
+        local_detection=pooled_rate[rows],
     )
     usual_total = float(totals[training].mean())
     has_same_total = np.ptp(totals[training]) < _SAME_TOTAL * usual_total

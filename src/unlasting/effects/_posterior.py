@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Self
 
@@ -12,6 +12,7 @@ from scipy.linalg import eigh
 from scipy.special import expit, log_expit, logsumexp, ndtr, softmax
 
 from unlasting.effects._contexts import aligned
+from unlasting.effects._sparsity import EffectEvidence, Sparsity, absent, described_pairs
 
 TRAINED: Final = 0
 DOSE: Final = 1
@@ -92,6 +93,8 @@ class EffectMoments:
         Mean and variance of on-target effects, shape `(n, n_outputs)`.
     null
         Probability that no perturbation acts on an output, shape `(n_outputs,)`.
+    absent
+        Probability that the perturbation does not act on a gene, shape `(n, n_genes)`.
     question
         Kind of question, shape `(n,)`.
     """
@@ -105,6 +108,7 @@ class EffectMoments:
     on_target_mean: np.ndarray
     on_target: np.ndarray
     null: np.ndarray
+    absent: np.ndarray
     question: np.ndarray
 
     @property
@@ -153,6 +157,10 @@ class EffectPosterior:
         Weights of outputs in a predicted size, shape `(n_outputs,)`.
     n_left_out
         Number of left-out conditions behind each calibration, shape `(n_questions,)`.
+    sparsity
+        Log-odds of an effect on a gene, see :class:`Sparsity`, shape `(3,)`.
+    absent
+        Probability that a measured perturbation does not act on a gene, shape `(n_measured, n_genes)`.
     """
 
     condition: np.ndarray
@@ -168,6 +176,8 @@ class EffectPosterior:
     activity: np.ndarray
     weights: np.ndarray
     n_left_out: np.ndarray
+    sparsity: np.ndarray
+    absent: np.ndarray
 
     @classmethod
     def fit(
@@ -181,6 +191,7 @@ class EffectPosterior:
         candidates: np.ndarray,
         sizes: np.ndarray,
         own_noise: np.ndarray,
+        noise_ratio: np.ndarray,
         importance: np.ndarray,
         profiles: np.ndarray,
         groups: Sequence[LeftOut],
@@ -194,6 +205,9 @@ class EffectPosterior:
             As above.
         own_noise
             Error variance that a measurement shares with no other, shape `(n_measured,)`.
+        noise_ratio
+            Error variance of each output over that, above 1 where a gene is detected less often than in the whole screen, shape
+            `(n_measured, n_outputs)`.
         importance
             Squared change in mean expression by a unit effect, shape `(n_outputs,)`.
         groups
@@ -220,24 +234,32 @@ class EffectPosterior:
                 chosen = [chosen[i] for i in np.sort(order)]
             if not chosen:
                 continue
-            found = [
-                LeftOutEffects.of(
-                    one,
-                    root,
-                    values,
-                    rotated[:, outputs],
-                    candidates,
-                    prior,
-                    covariance,
-                    own_noise,
-                    measured[:, outputs],
-                )
-                for one in chosen
-            ]
+            found = LeftOutEffects.of(
+                chosen,
+                root,
+                values,
+                rotated[:, outputs],
+                candidates,
+                prior,
+                covariance,
+                own_noise,
+                measured[:, outputs],
+                noise_ratio[:, outputs],
+            )
             factors[question], slope_variance[question], activity[question] = calibrate(
                 found, importance[outputs], slopes[question], len(importance) / len(outputs)
             )
             n_left_out[question] = len(found)
+        sparsity, missing = _sparsity(
+            np.column_stack([condition, context]),
+            covariance,
+            noise,
+            own_noise,
+            noise_ratio,
+            measured,
+            candidates,
+            sizes,
+        )
         single = (
             covariance,
             noise,
@@ -250,11 +272,13 @@ class EffectPosterior:
             activity,
             importance,
             n_left_out,
+            sparsity,
+            missing,
         )
         return cls(condition, context, *(aligned(np.asarray(array, dtype=np.float32)) for array in single))
 
     @cached_property
-    def _spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Eigenvalues, common diagonal form, and measured effects in it; not stored, since eigenvectors are arbitrary."""
         values, root = decomposed(self.covariance.astype(np.float64), self.noise.astype(np.float64))
         return tuple(aligned(part.astype(np.float32)) for part in (values, root, root.T @ self.measured))  # type: ignore[return-value]
@@ -266,6 +290,7 @@ class EffectPosterior:
         prior: np.ndarray,
         question: np.ndarray,
         similarity: np.ndarray,
+        row: np.ndarray,
         outputs: np.ndarray | slice = slice(None),
     ) -> EffectMoments:
         """Compute the posterior in some conditions.
@@ -282,20 +307,22 @@ class EffectPosterior:
             Kind of question, shape `(n,)`.
         similarity
             Correlation between the control cells' mean expression and the nearest trained context, shape `(n,)`.
+        row
+            A measurement of the condition in its context, -1 without any, shape `(n,)`.
         outputs
-            Outputs to compute.
+            Outputs to compute: those on detection and on expressed values, and any others.
         """
-        values, root, all_rotated = self._spectrum
+        values, root, all_rotated = self.spectrum
         projected, to_mean = ((one @ root).astype(np.float32) for one in (kernel, shrunken_kernel))
         rotated, sizes = all_rotated[:, outputs], self.sizes[:, outputs]
         shrunken = self.candidates / (1.0 + self.candidates * values[:, None])  # (n_measured, n_sizes)
         average = (shrunken @ sizes) * rotated
         mean = projected @ average
         second = np.zeros_like(mean)
-        for row in np.flatnonzero(self.candidates > 0):
-            columns = np.flatnonzero(sizes[row] > _MIN_WEIGHT)
-            at_size = (projected * shrunken[:, row]) @ rotated[:, columns]
-            second[:, columns] += sizes[row, columns] * at_size**2
+        for size in np.flatnonzero(self.candidates > 0):
+            columns = np.flatnonzero(sizes[size] > _MIN_WEIGHT)
+            at_size = (projected * shrunken[:, size]) @ rotated[:, columns]
+            second[:, columns] += sizes[size, columns] * at_size**2
         unexplained = np.maximum(self.candidates * prior[:, None] - self.candidates * (projected**2 @ shrunken), 0.0)
         variance = np.maximum(second - mean**2, 0.0) + unexplained.astype(np.float32) @ sizes
         # control cells unlike all trained ones: as much of the effect is unknown as their profile does not share
@@ -313,8 +340,15 @@ class EffectPosterior:
             on_target_mean=np.zeros_like(mean),
             on_target=np.zeros_like(mean),
             null=sizes[self.candidates == 0].sum(axis=0),
+            absent=self._absent(mean, variance, sizes, row),
             question=question,
         )
+
+    def _absent(self, mean: np.ndarray, variance: np.ndarray, sizes: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Get the probability that perturbations do not act on a gene, shape `(n, n_genes)`."""
+        change = slice(2 * self.absent.shape[1])
+        described = described_pairs(mean[:, change], variance[:, change], self.candidates @ sizes[:, change])
+        return np.where((row >= 0)[:, None], self.absent[row], absent(described, self.sparsity))
 
     def _inactive(self, size: np.ndarray, question: np.ndarray) -> np.ndarray:
         """Get the probability that conditions have no effect by their predicted size, 0 for trained ones, shape `(n,)`."""
@@ -341,9 +375,39 @@ class EffectPosterior:
         return np.where(known, 1.0, (first @ second.T).max(axis=1))
 
 
+def _sparsity(
+    pair: np.ndarray,
+    covariance: np.ndarray,
+    noise: np.ndarray,
+    own_noise: np.ndarray,
+    noise_ratio: np.ndarray,
+    measured: np.ndarray,
+    candidates: np.ndarray,
+    sizes: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Estimate the log-odds of an effect, and the probability that measured ones are zero, shape `(n_measured, n_genes)`.
+
+    `pair` are codes of condition and context, shape `(n_measured, 2)`; batches with the same are averaged.
+    """
+    unique, place = np.unique(pair, axis=0, return_inverse=True)
+    place = place.ravel()
+    average = np.zeros((len(unique), len(pair)))
+    average[place, np.arange(len(pair))] = 1.0 / own_noise
+    average /= average.sum(axis=1, keepdims=True)
+    change = slice(2 * (measured.shape[1] // 3))
+    covariance, noise = (average @ part @ average.T for part in (covariance, noise))
+    own_noise = average**2 @ own_noise
+    values, root = decomposed(covariance, noise)
+    likeliest = candidates[1:][sizes[1:, change].argmax(axis=0)]
+    evidence = EffectEvidence.of(root, values, average @ measured[:, change], covariance, noise, own_noise, likeliest)
+    evidence = replace(evidence, noise=evidence.noise * (average @ noise_ratio[:, change]))
+    sparsity, missing = Sparsity.fit(evidence, candidates @ sizes[:, change])
+    return sparsity.coefficients, missing[place]
+
+
 @dataclass(frozen=True)
 class LeftOutEffects:
-    """Left-out effects beside their prediction: arrays `(n_asked, n_outputs)`, and the noise `(n_asked,)`."""
+    """Left-out effects beside their prediction: arrays `(n_asked, n_outputs)`."""
 
     measured: np.ndarray
     predicted: np.ndarray
@@ -353,7 +417,7 @@ class LeftOutEffects:
     @classmethod
     def of(
         cls,
-        group: LeftOut,
+        groups: Sequence[LeftOut],
         root: np.ndarray,
         values: np.ndarray,
         rotated: np.ndarray,
@@ -362,30 +426,49 @@ class LeftOutEffects:
         covariance: np.ndarray,
         own_noise: np.ndarray,
         measured: np.ndarray,
-    ) -> Self:
-        """Predict one group; the posterior over sizes does not see it either."""
-        rows = group.rows
-        log_density = []
-        means, variances, errors = [], [], []
+        noise_ratio: np.ndarray | float = 1.0,
+    ) -> list[Self]:
+        """Predict each group from all other measurements; the posterior over sizes does not see it either."""
+        found: list[tuple[list[np.ndarray], ...]] = [([], [], [], []) for _ in groups]
+        noise = own_noise[:, None] * np.broadcast_to(noise_ratio, measured.shape)
         for size in candidates:
             shrunken = 1.0 / (1.0 + size * values)
-            precision = (root * shrunken) @ root[rows].T  # columns of the inverse covariance
+            precision = (root * shrunken) @ root.T  # the inverse covariance
             solved = root @ (shrunken[:, None] * rotated)
-            conditional = np.linalg.inv(precision[rows])
-            error = conditional @ solved[rows]  # measured minus expected from all others
-            others = solved - precision @ error
-            quadratic = (error * solved[rows]).sum(axis=0)
-            rest = -0.5 * (np.log1p(size * values).sum() + (rotated**2 * shrunken[:, None]).sum(axis=0) - quadratic)
-            log_density.append(rest - 0.5 * np.linalg.slogdet(precision[rows])[1])
-            means.append(size * (covariance[rows] @ others))
-            variances.append(np.diag(conditional) - own_noise[rows])
-            errors.append(error)
-        weights = softmax(np.array(log_density) + log_prior[:, None], axis=0)[:, None]
-        mean, error = ((weights * np.array(part)).sum(axis=0) for part in (means, errors))
-        spread = (weights * np.array(errors) ** 2).sum(axis=0) - error**2
-        variance = (weights * np.array(variances)[:, :, None]).sum(axis=0) + spread
+            explained, projected = covariance @ solved, covariance @ precision
+            rest = np.log1p(size * values).sum() + (rotated**2 * shrunken[:, None]).sum(axis=0)
+            for group, (log_density, means, variances, errors) in zip(groups, found, strict=True):
+                rows, square = group.rows, np.ix_(group.rows, group.rows)
+                conditional = np.linalg.inv(precision[square])
+                error = conditional @ solved[rows]  # measured minus expected from all others
+                quadratic = (error * solved[rows]).sum(axis=0)
+                log_density.append(-0.5 * (rest - quadratic + np.linalg.slogdet(precision[square])[1]))
+                means.append(size * (explained[rows] - projected[square] @ error))
+                variances.append(np.diag(conditional) - own_noise[rows])
+                errors.append(error)
+        return [
+            cls._averaged(group, log_prior, noise, *map(np.array, parts))
+            for group, parts in zip(groups, found, strict=True)
+        ]
+
+    @classmethod
+    def _averaged(
+        cls,
+        group: LeftOut,
+        log_prior: np.ndarray,
+        noise: np.ndarray,
+        log_density: np.ndarray,
+        means: np.ndarray,
+        variances: np.ndarray,
+        errors: np.ndarray,
+    ) -> Self:
+        """Average over sizes, which are the first axis."""
+        weights = softmax(log_density + log_prior[:, None], axis=0)[:, None]
+        mean, error = ((weights * part).sum(axis=0) for part in (means, errors))
+        spread = (weights * errors**2).sum(axis=0) - error**2
+        variance = np.maximum((weights * variances[:, :, None]).sum(axis=0) + spread, 0.0)
         asked = group.asked
-        return cls((error + mean)[asked], mean[asked], np.maximum(variance[asked], 0.0), own_noise[rows][asked])
+        return cls((error + mean)[asked], mean[asked], variance[asked], noise[group.rows][asked])
 
 
 def calibrate(
@@ -423,7 +506,7 @@ def calibrate(
 
 def _log_density(one: LeftOutEffects, slope: float, factor: float, slope_variance: float) -> float:
     """Compute the log density of left-out effects, tempered for correlation between genes."""
-    variance = factor * one.variance + one.noise[:, None] + slope_variance * one.predicted**2
+    variance = factor * one.variance + one.noise + slope_variance * one.predicted**2
     square = (one.measured - slope * one.predicted) ** 2
     return float(-0.5 * (np.log(variance) + square / variance).sum() / _CORRELATED_OUTPUTS)
 
@@ -437,7 +520,7 @@ def _slope_variance(found: Sequence[LeftOutEffects], weight: np.ndarray, slope: 
         if square <= 0:
             continue
         difference = (weight * one.predicted * (one.measured - slope * one.predicted)).sum() / square
-        error = (weight**2 * one.predicted**2 * (one.variance + one.noise[:, None])).sum() / square**2
+        error = (weight**2 * one.predicted**2 * (one.variance + one.noise)).sum() / square**2
         evidence = probability * min(square / typical, 1.0)  # a prediction of nothing has no slope
         excess += evidence * (difference**2 - error)
         total += evidence

@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
 from unlasting.effects._contexts import ContextKernel, aligned
+from unlasting.effects._families import FeatureFamilies
 from unlasting.effects._moments import N_PARAMETERS, MeasuredEffects
 from unlasting.effects._on_target import OnTargetEffects
 from unlasting.effects._posterior import (
@@ -36,7 +37,10 @@ _SIZE_ROUNDS: Final = 20
 """Updates to the distribution over effect sizes."""
 
 _MAX_ROWS: Final = 400
-"""Measurements that choose the kernel over contexts: decompositions are cubic."""
+"""Measurements that choose the kernels: decompositions are cubic."""
+
+_DRAWS: Final = 4000
+"""Draws of the bootstrap that weighs the families."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class EffectRegression:
     """Posterior of effects given those in the training cells.
 
     Two conditions' effects on a gene covary as `size * sum_f relevance_f phi_f(c) phi_f(c')`, times the kernel over
-    contexts. Relevances come from a few expectation-maximisation steps over all genes
-    :cite:p:`tipping2001relevance`. Sizes are averaged over their posterior, whose prior is their distribution over all
+    contexts. Relevances come from a few expectation-maximisation steps over all genes :cite:p:`tipping2001relevance`, for
+    each source of knowledge alone, and are averaged by the errors for left-out targets. Sizes are averaged over their posterior, whose prior is their distribution over all
     genes :cite:p:`stephens2017false`. Effects on one population share the sampling error of its control cells, which is
     estimated beside them. Everything else is linear algebra.
 
@@ -101,7 +105,7 @@ class EffectRegression:
     def fit(
         cls,
         features: np.ndarray,
-        specific: np.ndarray,
+        families: FeatureFamilies | None,
         contexts: ContextKernel,
         measured: MeasuredEffects,
         on_target: OnTargetEffects | None = None,
@@ -113,8 +117,8 @@ class EffectRegression:
         ----------
         features
             The trained conditions' features, shape `(n_trained, n_features)`.
-        specific
-            1 for features that distinguish targets, else 0, shape `(n_features,)`.
+        families
+            The families of features, whose weights are learnt here. `None`: one.
         contexts
             Kernel over contexts, whose weights are learnt here.
         measured
@@ -127,6 +131,7 @@ class EffectRegression:
             to predict. `None`: each target in turn.
         """
         n_trained, units = len(features), measured.units
+        families = families or FeatureFamilies.single(features.shape[1])
         n_contexts, n_genes = len(contexts.profiles), units.shape[1]
         (target_effects, target_variance), rest = np.zeros((2, N_PARAMETERS, n_genes)), measured
         if on_target is not None:
@@ -136,10 +141,12 @@ class EffectRegression:
         noise, weight = measured.covariance, 1.0 / measured.noise
         weight /= np.bincount(condition, weights=weight, minlength=n_trained)[condition]
         mean = sparse.csr_matrix((weight, (condition, np.arange(len(condition)))), (n_trained, len(condition)))
-        relevance, precision = _relevances(features, mean @ values, mean @ (mean @ noise).T)
+        importance = np.ones(values.shape[1]) if measured.importance is None else measured.importance.ravel()
+        by_condition = mean @ values, mean @ (mean @ noise).T
+        relevance = _relevances(features, families, *by_condition, importance)
+        precision = _precision(features, relevance, *by_condition)
         covariance = _product(features, relevance, features)[np.ix_(condition, condition)]
         context = measured.context
-        importance = np.ones(values.shape[1]) if measured.importance is None else measured.importance.ravel()
         if len(np.unique(context)) > 1:
             chosen = _subset(condition)
             square = np.ix_(chosen, chosen)
@@ -188,6 +195,7 @@ class EffectRegression:
             candidates=_SIZES,
             sizes=sizes,
             own_noise=measured.own_noise,
+            noise_ratio=measured.noise_ratio.reshape(values.shape),
             importance=importance / np.maximum(units.ravel() ** 2, 1e-12),
             profiles=contexts.means,
             groups=[one for one in groups if one.asked.any() and len(one.rows) < len(condition)],
@@ -195,7 +203,7 @@ class EffectRegression:
         )
         arrays: tuple[Any, ...] = (
             relevance,
-            specific,
+            families.specific,
             features,
             coefficients,
             precision,
@@ -286,8 +294,11 @@ class EffectRegression:
         # an untrained target has unknown properties too
         is_new = np.isin(question, (TARGET, COMBINATION))
         prior = np.where(is_new, np.maximum(prior, typical), prior)
-        similarity = np.where(self._is_known(features)[:, -1] & ~is_new, 1.0, self.posterior.similarity(context, means))
-        return self.posterior.moments(kernel, shrunken, prior, question, similarity, outputs)
+        known = self._is_known(features)
+        similarity = np.where(known[:, -1] & ~is_new, 1.0, self.posterior.similarity(context, means))
+        measured = known[:, self.posterior.condition] & (context[:, None] == self.posterior.context)
+        row = np.where(measured.any(axis=1), measured.argmax(axis=1), -1)
+        return self.posterior.moments(kernel, shrunken, prior, question, similarity, row, outputs)
 
     def support(self, features: np.ndarray) -> np.ndarray:
         """Get the target-specific variance that trained conditions explain, as a share in [0, 1], shape `(n,)`.
@@ -451,10 +462,51 @@ class _Spectrum:
         return expected
 
 
-def _relevances(features: np.ndarray, measured: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate relevances, and the measurements' precision at a typical effect size."""
+def _relevances(
+    features: np.ndarray, families: FeatureFamilies, measured: np.ndarray, noise: np.ndarray, importance: np.ndarray
+) -> np.ndarray:
+    """Average the relevances of all candidate families, weighted by the errors for left-out targets."""
+    rows = _subset(np.arange(len(features)))
+    features, measured, noise = features[rows], measured[rows], noise[np.ix_(rows, rows)]
+    group = _parallel_groups(features)
+    candidates = [
+        _refined(features, families, relevance / (features**2 @ relevance).mean(), measured, noise)
+        for relevance in families.candidates()
+        if (features**2 @ relevance).any()
+    ]
+    if not candidates:
+        return np.ones(features.shape[1])
+    errors = []
+    for relevance in candidates:
+        covariance = _product(features, relevance, features)
+        predicted, shared = _Spectrum.decompose(covariance, noise).without(group, measured, covariance)
+        errors.append(np.bincount(group, weights=(measured - predicted - shared) ** 2 @ importance))
+    return np.asarray(_probability_to_be_best(np.array(errors)) @ np.array(candidates))
+
+
+def _probability_to_be_best(errors: np.ndarray) -> np.ndarray:
+    """Weigh candidates by their errors for left-out groups, shape `(n_candidates, n_groups)`.
+
+    The weight is the share of draws of the Bayesian bootstrap over groups in which a candidate has the smallest error
+    :cite:p:`yao2018stacking`. One group's worth of evidence says that all are equal. Few strong effects determine the
+    error, whatever their number.
+    """
+    n_candidates, n_groups = errors.shape
+    equal = np.full(n_candidates, 1.0 / n_candidates)
+    if n_groups < 2 or errors.sum(axis=1).min() <= 0:
+        return equal
+    draws = np.random.default_rng(0).dirichlet(np.ones(n_groups), _DRAWS)
+    weights = np.bincount((draws @ errors.T).argmin(axis=1), minlength=n_candidates) / _DRAWS
+    best = errors[errors.sum(axis=1).argmin()]
+    n_effective = best.sum() ** 2 / (best**2).sum()
+    return (n_effective * weights + equal) / (n_effective + 1.0)
+
+
+def _refined(
+    features: np.ndarray, families: FeatureFamilies, relevance: np.ndarray, measured: np.ndarray, noise: np.ndarray
+) -> np.ndarray:
+    """Update relevances by expectation maximisation."""
     squared = features**2
-    relevance = np.ones(features.shape[1])
     for _ in range(_ROUNDS):
         spectrum = _Spectrum.decompose(_product(features, relevance, features), noise)
         sizes = _SIZES[spectrum.sizes(measured).argmax(axis=0)]
@@ -469,10 +521,17 @@ def _relevances(features: np.ndarray, measured: np.ndarray, noise: np.ndarray) -
         if not n_outputs:
             break
         relevance = moment / n_outputs
+        for columns in families.tied:
+            relevance[columns] = relevance[columns].mean()
         relevance = relevance / (squared @ relevance).mean()
+    return relevance
+
+
+def _precision(features: np.ndarray, relevance: np.ndarray, measured: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Compute the measurements' precision at a typical effect size."""
     spectrum = _Spectrum.decompose(_product(features, relevance, features), noise)
     sizes = _SIZES[spectrum.sizes(measured).argmax(axis=0)]
-    return relevance, spectrum.inverse(float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0)
+    return spectrum.inverse(float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0)
 
 
 def _single(array: np.ndarray) -> np.ndarray:

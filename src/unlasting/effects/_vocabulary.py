@@ -44,6 +44,11 @@ class TargetVocabulary:
         Embeddings with unit length, shape `(n_molecules, n_molecule_features)`.
     molecule_kind
         Embedding kind, as in :func:`unlasting.pp.molecules`.
+    feature_source
+        Source of each prior feature, shape `(n_prior_features,)`. `None`: one source.
+    feature_is_term
+        Whether a prior feature is a property by itself, with a relevance of its own, shape `(n_prior_features,)`. `None`:
+        none is.
     """
 
     nodes: Sequence[str]
@@ -54,6 +59,8 @@ class TargetVocabulary:
     smiles: Sequence[str]
     molecules: np.ndarray
     molecule_kind: str = "given"
+    feature_source: np.ndarray | None = None
+    feature_is_term: np.ndarray | None = None
 
     @classmethod
     def read(cls, graph: Mapping[str, Any], trained: Sequence[Perturbation]) -> Self:
@@ -67,6 +74,8 @@ class TargetVocabulary:
             smiles=list(graph["smiles"]),
             molecules=graph["molecules"],
             molecule_kind=graph["molecule_kind"],
+            feature_source=graph.get("feature_source"),
+            feature_is_term=graph.get("feature_is_term"),
         )
 
     def similarity(self, drugs: Sequence[Target], others: Sequence[Target]) -> np.ndarray:

@@ -19,13 +19,14 @@ from lightning.pytorch.callbacks import EarlyStopping
 from scvi.train import Trainer
 
 from unlasting._compat import parse_device_args
-from unlasting.data import SPLIT
+from unlasting.data import PERTURBATION, POPULATION, SPLIT
 from unlasting.model._base import ModelBase, seed_or_default
 from unlasting.module import NetworkName, NetworkTraining
 from unlasting.screen import SPLITS, logger, not_none, require_integers, require_numbers
 from unlasting.train import (
     CellSplitter,
     Checkpoint,
+    Forecast,
     History,
     KeepBest,
     NetworkPlan,
@@ -34,8 +35,10 @@ from unlasting.train import (
     read_checkpoint,
 )
 
-_VALIDATIONS = 25
-"""Number of validations until `max_steps`."""
+_VALIDATIONS = (10, 25)
+"""Number of validations until the last step, at least and at most."""
+_VALIDATED_SHARE = 0.5
+"""Validated cells for each trained cell at most: a validated cell takes a third of the time of a trained cell."""
 
 _LABEL_CELLS = "Label cells 'train', 'val' or 'test' with `unlasting.pp.split`, and set the model up again."
 _SET_THE_CLASS = "Subclass the model, and set its `_data_splitter_cls`."
@@ -99,8 +102,9 @@ class TrainingMixin(ModelBase):
         *args
             Refused: name all numbers, as in `train(max_steps=100)`.
         max_steps
-            The denoiser's training steps at most, by default as in the preset. The learning rate falls to zero over
-            them, and the mask network takes a share. 0: the effects model alone, without training a network.
+            The denoiser's training steps at most. By default they grow with cells and conditions, as the preset's
+            :class:`unlasting.module.NetworkTraining` describes. The learning rate falls to zero over them, and the mask
+            network takes a share. 0: the effects model alone, without training a network.
         max_epochs
             The same in passes over the training cells. Give one of the two.
         batch_size
@@ -110,7 +114,7 @@ class TrainingMixin(ModelBase):
         early_stopping
             Whether a network stops when its validation score no longer improves.
         early_stopping_patience
-            Validations without improvement before it stops; there are 25 until `max_steps`.
+            Validations without improvement before it stops; there are 10 to 25 until the last step.
         accelerator, devices
             Hardware to train on, as for every scvi-tools model.
         seed
@@ -176,6 +180,11 @@ class TrainingMixin(ModelBase):
                 "with `strategy='ddp'`."
             )
         self.effects_model  # noqa: B018  fitted on first use
+        condition, population = (
+            np.asarray(self.adata_manager.get_from_registry(key)).ravel() for key in (PERTURBATION, POPULATION)
+        )
+        # a cell may count as non-responding: each population occurs with the control
+        self.module.register_pairs(np.append(condition, np.zeros_like(population)), np.append(population, population))
         preset = self.preset
         if max_steps == 0 and not preset.use_effects:
             raise ValueError(
@@ -186,12 +195,16 @@ class TrainingMixin(ModelBase):
         if max_epochs is not None:
             n_train = int((self.adata_manager.get_from_registry(SPLIT) == 0).sum())
             max_steps = max_epochs * _steps_per_epoch(n_train, for_denoiser.batch_size)
-        share = 1.0 if max_steps is None else min(1.0, max_steps / for_denoiser.max_steps)
-        stages: dict[NetworkName, NetworkTraining] = {"denoiser": _changed(for_denoiser, max_steps=max_steps)}
-        if preset.use_mask:
-            stages["mask_network"] = _changed(
-                preset.train_mask, max_steps=max(1, round(share * preset.train_mask.max_steps))
-            )
+        stages: dict[NetworkName, NetworkTraining] = {"denoiser": for_denoiser, "mask_network": preset.train_mask}
+        if max_steps is None:
+            size = len(self._parts()[0]), self.summary_stats["n_conditions"]
+            stages = {name: training.for_screen(*size) for name, training in stages.items()}
+        else:
+            share = min(1.0, max_steps / for_denoiser.max_steps)
+            steps = {"denoiser": max_steps, "mask_network": max(1, round(share * preset.train_mask.max_steps))}
+            stages = {name: _changed(one, max_steps=steps[name], ceiling=None) for name, one in stages.items()}
+        if not preset.use_mask:
+            del stages["mask_network"]
         checkpoint = resume if checkpoint is None else checkpoint
         if checkpoint is not None:
             check_checkpoint_place(checkpoint)
@@ -224,25 +237,32 @@ class TrainingMixin(ModelBase):
     ) -> bool:
         """Train one network; `True` unless interrupted."""
         pl.seed_everything(seed, workers=True, verbose=False)
-        parts, batch_size, name = self._parts(), plan.training_options.batch_size, plan.network.replace("_", " ")
-        steps_per_epoch, has_validation = _steps_per_epoch(len(parts[0]), batch_size), len(parts[1]) > 0
-        n_epochs = math.ceil(plan.max_steps / steps_per_epoch)
-        epochs_between = max(1, round(n_epochs / _VALIDATIONS))
+        (train, val, test), batch_size, name = (
+            self._parts(),
+            plan.training_options.batch_size,
+            plan.network.replace("_", " "),
+        )
+        has_validation, n_trained = len(val) > 0, plan.max_steps * min(batch_size, len(train))
+        validated = _validated(val, n_trained, batch_size, seed)
+        n_validations = int(np.clip(_VALIDATED_SHARE * n_trained / max(1, len(validated)), *_VALIDATIONS))
+        # An epoch ends with a validation, wherever it is in a pass over the cells: checkpoints hold whole epochs.
+        steps_per_epoch = max(1, min(math.ceil(plan.max_steps / n_validations), plan.max_steps // _VALIDATIONS[0]))
         keep_best, history = KeepBest(), History()
-        callbacks = [history, keep_best, *callbacks]
+        callbacks = [history, keep_best, Forecast(name, len(train)), *callbacks]
         if trainer_kwargs["enable_progress_bar"]:
             callbacks.append(NetworkProgressBar(name))
         if patience is not None and has_validation:
             score = plan.validation_score
             callbacks.append(EarlyStopping(score, patience=patience, check_on_train_epoch_end=False, strict=False))
         if checkpoint is not None:
-            callbacks.append(Checkpoint(*checkpoint, epochs_between))
+            callbacks.append(Checkpoint(*checkpoint))
         place = ("accelerator", "devices")
         *chosen, device = parse_device_args(*(trainer_kwargs[key] for key in place), return_device="torch")
         trainer_kwargs |= dict(zip(place, chosen, strict=True))
         options: dict[str, Any] = {
-            "max_epochs": n_epochs,  # the plan ends the last one at its last step
-            "check_val_every_n_epoch": epochs_between if has_validation else None,
+            "max_epochs": math.ceil(plan.max_steps / steps_per_epoch),  # the plan ends the last one at its last step
+            "limit_train_batches": steps_per_epoch,
+            "check_val_every_n_epoch": 1 if has_validation else None,
             "log_every_n_steps": min(10, steps_per_epoch),  # else Lightning warns of small screens
             "gradient_clip_val": 1.0,
             "simple_progress_bar": False,
@@ -251,7 +271,13 @@ class TrainingMixin(ModelBase):
         }
         with _quiet_lightning():
             trainer = Trainer(callbacks=callbacks, **{**options, **trainer_kwargs})
-        splitter = self._data_splitter_cls(self.adata_manager, parts, batch_size, trainer.world_size)
+        splitter = self._data_splitter_cls(
+            self.adata_manager,
+            [train, validated, np.concatenate([test, np.setdiff1d(val, validated)])],  # every cell is in a part
+            batch_size,
+            trainer.world_size,
+        )
+        splitter.seed = seed
         interrupted, handler = False, signal.getsignal(signal.SIGINT)
         try:
             with _quiet_lightning():
@@ -323,6 +349,12 @@ def _quiet_lightning() -> Iterator[None]:
     finally:
         for one, level in zip(loggers, levels, strict=True):
             one.setLevel(level)
+
+
+def _validated(rows: np.ndarray, n_trained: int, batch_size: int, seed: int) -> np.ndarray:
+    """Draw the cells of each validation, so that ten validations take a small share of a training's time."""
+    n = max(batch_size, int(_VALIDATED_SHARE * n_trained / _VALIDATIONS[0]))
+    return rows if len(rows) <= n else np.sort(np.random.default_rng(seed).choice(rows, n, replace=False))
 
 
 def _steps_per_epoch(n_train: int, batch_size: int) -> int:

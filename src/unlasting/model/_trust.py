@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 
-from unlasting.effects import QUESTIONS, ControlPopulations, ExpressionChanges
+from unlasting.effects import QUESTIONS, CandidateCovariance, ControlPopulations, ExpressionChanges
 from unlasting.model._base import Dose
 from unlasting.model._sources import SourceCells, SourcesMixin, typed_as
 from unlasting.screen import PREDICTION_KEY, Condition, Perturbation, listed, logger
@@ -66,7 +66,7 @@ class TrustMixin(SourcesMixin):
 
         - `question`: the part that training cells lack, such as `unseen target`.
         - `e_distance`, `low`, `high`: expected E-distance to the control cells, with a 95 % interval.
-        - `p_active`: probability that anything changes, by more than 0.5 % of the variance between control cells.
+        - `p_active`: probability that anything changes beside the targets, by more than 0.5 % of the variance between control cells.
         - `unlasting_expected_error`: expected normalised error; 0 is perfect, 1 no better than the control.
         - `unlasting_p_better`: probability to be nearer to the truth than the control is.
         - `n_left_out`: number of left-out conditions that calibrate this kind of question. Intervals are wide with few.
@@ -145,6 +145,27 @@ class TrustMixin(SourcesMixin):
             part = pairs[start : start + _CONDITIONS_AT_ONCE]
             conditions = [Condition(p.label(**self.keys.grammar), names[row], p.dose_text()) for p, row in part]
             yield conditions, means[[row for _, row in part]], changes
+
+    def candidate_covariance(
+        self,
+        perturbations: Sequence[str],
+        *,
+        cell_type: str | Sequence[str] | None = None,
+        dose: Dose | Sequence[Dose] = None,
+    ) -> CandidateCovariance:
+        """Compute the joint posterior of candidates in the order of :meth:`iterate_changes`.
+
+        Parameters
+        ----------
+        perturbations, cell_type, dose
+            As in :meth:`effects`.
+        """
+        sources = self._training_controls()
+        populations = _averaged(sources, sources.rows_by_cell_type(cell_type, None))
+        contexts = populations.cell_type.cpu().numpy()
+        pairs = [(p, context) for p in self._all_asked(perturbations, dose) for context in contexts]
+        asked, context = zip(*pairs, strict=True)
+        return CandidateCovariance.of(self.effects_model, asked, np.array(context))
 
     def _sources_of(self, controls: AnnData | MuData | None) -> tuple[SourceCells, AnnData]:
         """Read the given control cells, or those of the training data."""

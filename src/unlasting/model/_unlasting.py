@@ -61,7 +61,7 @@ class UnlastingModel(SetupMixin, TrainingMixin, LatentMixin, SavingMixin):
     >>> adata = ul.datasets.papalexi()
     >>> ul.pp.split(adata, "unseen_perturbation")
     >>> ul.pp.prepare(adata)
-    >>> ul.pp.grn(adata, prior="go")
+    >>> ul.pp.grn(adata)
     >>> ul.UnlastingModel.setup_anndata(adata)
     >>> model = ul.UnlastingModel(adata)
     >>> model.train()  # doctest: +SKIP

@@ -10,6 +10,9 @@ from typing import Any, Final, Literal, get_args, get_type_hints
 from unlasting.nn import Architecture
 from unlasting.screen import nearest_name, require_integers, require_numbers, require_switches
 
+_CELLS_PER_CONDITION: Final = 64
+"""Cells that a training holds for each condition at least, up to the ceiling."""
+
 
 @dataclass(frozen=True)
 class NetworkTraining:
@@ -18,7 +21,7 @@ class NetworkTraining:
     Parameters
     ----------
     max_steps
-        Maximum number of steps.
+        Maximum number of steps, on small screens where there is a `ceiling`.
     batch_size
         Cells in a step.
     lr
@@ -27,6 +30,8 @@ class NetworkTraining:
         Weight decay of AdamW.
     ema_decay
         Decay for the averaged weights, which prediction uses.
+    ceiling
+        Maximum number of steps on large screens; `None` for `max_steps` on all.
     """
 
     max_steps: int
@@ -34,6 +39,16 @@ class NetworkTraining:
     lr: float
     weight_decay: float
     ema_decay: float
+    ceiling: int | None = None
+
+    def for_screen(self, n_cells: int, n_conditions: int) -> NetworkTraining:
+        """Choose the number of steps: a pass over the training cells, or 64 cells for each condition if that is more.
+
+        It is at least `max_steps` and at most `ceiling`.
+        """
+        wanted = max(n_cells, _CELLS_PER_CONDITION * n_conditions) // self.batch_size
+        steps = max(self.max_steps, min(wanted, self.ceiling or 0))
+        return dataclasses.replace(self, max_steps=steps, ceiling=None)
 
 
 @dataclass(frozen=True)
@@ -98,12 +113,12 @@ class Preset:
 
     denoiser: Architecture = field(default_factory=Architecture)
     mask_network: Architecture = field(default_factory=Architecture)
-    train_denoiser: NetworkTraining = NetworkTraining(400, 64, 2e-3, 1e-3, 0.999)
-    train_mask: NetworkTraining = NetworkTraining(200, 256, 3e-3, 1e-3, 0.99)
+    train_denoiser: NetworkTraining = NetworkTraining(400, 64, 2e-3, 1e-3, 0.999, ceiling=5_000)
+    train_mask: NetworkTraining = NetworkTraining(200, 256, 3e-3, 1e-3, 0.99, ceiling=1_250)
     coordinates: Literal["angle", "noise"] = "angle"
     schedule: Literal["cosine", "linear_beta"] = "cosine"
     solver: Literal["adams", "euler"] = "adams"
-    n_steps: int = 10
+    n_steps: int = 5
     steps: Literal["time", "log_snr"] = "time"
     last_step: bool = False
     loss_average: Literal["entries", "cells"] = "entries"

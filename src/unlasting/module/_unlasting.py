@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -94,8 +95,14 @@ class UnlastingModule(nn.Module):
         ).requires_grad_(False)
         self._effects: EffectsModel | None = None
         self._computed: dict[str, Any] = {}
+        self._registered_pairs: tuple[np.ndarray, np.ndarray] | None = None
 
     # -- the effects model
+
+    def register_pairs(self, condition: np.ndarray, population: np.ndarray) -> None:
+        """Take the pairs of registered codes that occur in cells, shape `(n,)`: a training step then waits for no device."""
+        self._registered_pairs = condition, population
+        self._computed.clear()
 
     def use_effects(self, effects: EffectsModel) -> None:
         """Take the expected effects from a fitted model."""
@@ -167,8 +174,29 @@ class UnlastingModule(nn.Module):
 
     def registered_expected(self, condition: Tensor, population: Tensor) -> HurdleParameters:
         """Get the expected hurdle parameters for registered codes, shape `(n,)`."""
-        expected = self._once("expected", lambda: self.expected(self.registered_conditions, self.populations()))
-        return expected(condition, population)
+
+        def compute() -> ExpectedParameters:
+            expected = self.expected(self.registered_conditions, self.populations())
+            return expected if self._registered_pairs is None else expected.restrict(*self._registered_pairs)
+
+        return self._once("expected", compute)(condition, population)
+
+    def _distinct(self, condition: Tensor, population: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Get pairs that hold those of a batch, and each cell's row in them: all registered pairs, or a pair for each cell."""
+        if self._registered_pairs is None:
+            pairs, row = torch.unique(torch.stack([condition, population], dim=-1), dim=0, return_inverse=True)
+            return pairs[:, 0], pairs[:, 1], row
+        pairs, place = self._once("pairs", self._pairs)
+        if len(pairs) <= len(condition):
+            return pairs[:, 0], pairs[:, 1], place[condition, population]
+        return condition, population, torch.arange(len(condition), device=condition.device)
+
+    def _pairs(self) -> tuple[Tensor, Tensor]:
+        """Get the registered pairs, shape `(n_pairs, 2)`, and the row of each."""
+        pairs = torch.unique(torch.tensor(np.stack(self._registered_pairs or ()), dtype=torch.long), dim=1).T
+        place = torch.zeros(len(self.registered_conditions), len(self.cell_type), dtype=torch.long)
+        place[pairs[:, 0], pairs[:, 1]] = torch.arange(len(pairs))
+        return pairs.to(self.device), place.to(self.device)
 
     def assigned_condition(
         self, x0: Tensor, condition: Tensor, population: Tensor, generator: torch.Generator | None
@@ -266,13 +294,9 @@ class UnlastingModule(nn.Module):
             control = populations.mean + populations.sd * torch.randn(x0.shape, **random)
             log_odds = network(control, 0.0 * populations.log_odds, self.conditions(condition), populations.cell_type)
         else:
-            # The log-odds depend on the condition alone, and a batch has few: each is passed once.
-            keys = torch.stack([condition, population], dim=-1)
-            rows, inverse = torch.unique(keys, dim=0, return_inverse=True)
-            once = self.populations()[rows[:, 1]]
-            start = self.registered_expected(rows[:, 0], rows[:, 1]).log_odds
-            conditions = self.conditions(rows[:, 0]).down_weighted()
-            log_odds = network(once.mean, start, conditions, once.cell_type)[inverse]
+            rows, columns, inverse = self._distinct(condition, population)
+            once, start = self.populations()[columns], self.registered_expected(rows, columns).log_odds
+            log_odds = network(once.mean, start, self.conditions(rows).down_weighted(), once.cell_type)[inverse]
         mask, statistics = self.is_expressed(x0), self.statistics
         detected = self.detected(
             mask, statistics.log_detected_mean[condition, population], statistics.log_detected_sd[population]

@@ -15,16 +15,17 @@ from torch.nn import functional
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import add_self_loops, coalesce, degree, remove_self_loops, scatter
 
+from unlasting.nn._fused import SLOPE, attend, is_compiled
 from unlasting.nn._precision import full_precision
 
 FUSED: Final = "gat"
 """The fused kernel among the choices of `attention`."""
 
-_SPARSE_DEVICES = ("cpu", "cuda")
-"""Where torch has sparse kernels; elsewhere messages are gathered edge by edge."""
+_KERNELS: dict[str, str] = {"cpu": "fused" if is_compiled() else "sparse", "cuda": "sparse"}
+"""Kernel on each device: our own, or torch's sparse products; elsewhere messages are gathered edge by edge."""
 
 _ENTRIES_AT_ONCE = 400_000
-"""Edges times heads of the cells that attend together: as fast as a whole batch, in less memory."""
+"""Edges times heads of the cells whose sparse products fit the cache of a CPU."""
 
 
 class StackedGraph(NamedTuple):
@@ -60,8 +61,12 @@ class SharedGraph(nn.Module):
         self.n_nodes = n_nodes
         self.register_buffer("source", source.contiguous())
         self.register_buffer("target", target.contiguous())
+        self.register_buffer("starts", self._row_start(target, n_nodes).int(), persistent=False)
+        self.register_buffer("columns", source.int(), persistent=False)
         self.source: Tensor
         self.target: Tensor
+        self.starts: Tensor
+        self.columns: Tensor
         self._stacked: dict[tuple[int, int, torch.device], StackedGraph] = {}
 
     @staticmethod
@@ -154,7 +159,7 @@ def weighted_neighbour_sum(graph: SharedGraph, weights: Tensor, features: Tensor
     """
     n_copies, n_nodes, n_features = features.shape
     stacked = graph.stacked(n_copies, heads)
-    if features.device.type in _SPARSE_DEVICES:
+    if features.device.type in _KERNELS:
         forward = (stacked.starts, stacked.columns)
         backward = (stacked.transposed, stacked.transposed_starts, stacked.transposed_columns)
         flat = (weights.reshape(-1), features.reshape(-1, n_features))
@@ -184,19 +189,24 @@ class SharedGraphAttention(nn.Module):
         for parameter in (self.lin.weight, self.att_src, self.att_dst):
             nn.init.xavier_uniform_(parameter)
 
-    def edge_weights(self, features: Tensor) -> Tensor:
-        """Attention per edge and head, which sums to 1 for each target, shape `(n_cells, heads * n_edges)`."""
+    def _scores(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Score nodes as sources and targets, shapes `(n_cells, n_nodes, heads)`."""
         weight = self.lin.weight.view(self.heads, self.out_features, -1)
-        n_cells, n_nodes, _ = features.shape
-        entries = self.graph.stacked(n_cells, self.heads)
         # <att, W x> = <W^T att, x>: a product with a few columns instead of all projected features.
         directions = torch.cat([torch.einsum("hoi,ho->ih", weight, att) for att in (self.att_src, self.att_dst)], dim=1)
-        source_score, target_score = (features @ directions).chunk(2, dim=-1)  # (n_cells, n_nodes, heads)
+        source_score, target_score = (features @ directions).chunk(2, dim=-1)
+        return source_score, target_score
+
+    def edge_weights(self, features: Tensor) -> Tensor:
+        """Attention per edge and head, which sums to 1 for each target, shape `(n_cells, heads * n_edges)`."""
+        n_cells, n_nodes, _ = features.shape
+        entries = self.graph.stacked(n_cells, self.heads)
+        source_score, target_score = self._scores(features)
         scores = source_score.flatten(1).index_select(1, entries.source_score)
-        scores = functional.leaky_relu(scores + target_score.flatten(1).index_select(1, entries.row), 0.2)
+        scores = functional.leaky_relu(scores + target_score.flatten(1).index_select(1, entries.row), SLOPE)
         # A shift common to the edges of a target leaves the softmax unchanged. An upper bound of the scores prevents
         # overflow as well as their maximum, and is cheaper.
-        bound = functional.leaky_relu(source_score.amax(1, keepdim=True) + target_score, 0.2).detach().flatten(1)
+        bound = functional.leaky_relu(source_score.amax(1, keepdim=True) + target_score, SLOPE).detach().flatten(1)
         below = scores - bound.index_select(1, entries.row)
         unscaled = torch.exp(below.clamp(min=-80.0))  # no target has zero weight in total
         total = unscaled.new_zeros(n_cells, n_nodes * self.heads).index_add(1, entries.row, unscaled)
@@ -212,14 +222,20 @@ class SharedGraphAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Let nodes attend to their neighbours, from `(n_cells, n_nodes, in_features)` to `(..., out_features)`."""
-        at_once = max(1, _ENTRIES_AT_ONCE // (self.heads * self.graph.n_edges))
-        with full_precision(features.device.type):  # the sparse kernels know float32 only
-            return torch.cat([self._attend(cells) for cells in features.float().split(at_once)])
+        with full_precision(features.device.type):  # the kernels are for float32 only
+            features = features.float()
+            if features.device.type != "cpu" or _KERNELS.get("cpu") == "fused":
+                return self._attend(features)
+            at_once = max(1, _ENTRIES_AT_ONCE // (self.heads * self.graph.n_edges))
+            return torch.cat([self._attend(cells) for cells in features.split(at_once)])
 
     def _attend(self, features: Tensor) -> Tensor:
         # The sum over neighbours is projected afterwards: the layer does not narrow, and one product projects all
         # heads and averages them.
-        summed = weighted_neighbour_sum(self.graph, self.edge_weights(features), features, self.heads)
+        if _KERNELS.get(features.device.type) == "fused":
+            summed, _ = attend(features, *self._scores(features), self.graph.starts, self.graph.columns)
+        else:
+            summed = weighted_neighbour_sum(self.graph, self.edge_weights(features), features, self.heads)
         by_head = self.lin.weight.view(self.heads, self.out_features, -1).transpose(0, 1)  # (out, heads, in)
         return functional.linear(summed.flatten(2), by_head.flatten(1) / self.heads, self.bias)
 

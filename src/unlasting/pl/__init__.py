@@ -6,6 +6,7 @@ showing. Figures are shown by default in interactive sessions without `ax`.
 """
 
 from unlasting.pl._bimodal_genes import bimodal_genes
+from unlasting.pl._design import design
 from unlasting.pl._dose_response import dose_response
 from unlasting.pl._effects import calibration, heatmap
 from unlasting.pl._embedding import embedding
@@ -14,4 +15,15 @@ from unlasting.pl._history import history
 from unlasting.pl._rank import rank
 from unlasting.pl._scores import scores
 
-__all__ = ["bimodal_genes", "calibration", "dose_response", "embedding", "grn", "heatmap", "history", "rank", "scores"]
+__all__ = [
+    "bimodal_genes",
+    "calibration",
+    "design",
+    "dose_response",
+    "embedding",
+    "grn",
+    "heatmap",
+    "history",
+    "rank",
+    "scores",
+]

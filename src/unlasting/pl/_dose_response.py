@@ -42,7 +42,9 @@ def dose_response(
 ) -> Any:
     """Show mean expression against a drug's dose, in observed and generated cells.
 
-    Bands are 95 % intervals for the mean. Open points are doses without training cells.
+    Bands are 95 %% intervals for the mean. Open points are doses without training cells.
+    Where `tl.dose_response` was given a model, a grey band is the 95 %% interval of its posterior, and titles contain the
+    largest expected error over doses.
 
     Parameters
     ----------
@@ -77,8 +79,15 @@ def dose_response(
     axes = canvas.grid(len(names), size=(2.5, 2.2), margin=(1.4, 0.5))
     any_untrained = False
     for panel, name in zip(axes.flat, names, strict=False):
+        chosen = frame["gene"].astype(str) == name
+        title = name
+        band = frame[chosen & (frame["group"] == "posterior")].sort_values("dose")
+        if len(band):
+            style = {"color": LINE, "alpha": 0.2, "linewidth": 0, "label": "95 % interval of the prediction"}
+            panel.fill_between(band["dose"], band["low"], band["high"], **style)
+            title = f"{name}\nexpected error {band['expected_error'].max():.2f}"
         for group, color in GROUP_COLORS.items():
-            curve = frame[(frame["gene"].astype(str) == name) & (frame["group"] == group)].sort_values("dose")
+            curve = frame[chosen & (frame["group"] == group)].sort_values("dose")
             if curve.empty:
                 continue
             if group == "control":
@@ -97,7 +106,7 @@ def dose_response(
             any_untrained |= len(untrained) > 0
         panel.set_xscale("log")
         panel.locator_params(axis="y", nbins=4)
-        dress(panel, title=name)
+        dress(panel, title=title)
     for panel in axes[:, 0]:
         panel.set_ylabel("Mean expression\n" + fill(f"({expression_unit(adata)})", 26), fontsize=NORMAL)
     label_columns(axes, len(names), f"Dose of {drug} (µM)")

@@ -45,12 +45,14 @@ def calibration(
 ) -> Any:
     """Show predicted against observed mean changes, one panel per condition.
 
-    A perfect prediction lies on the diagonal, no effect on the horizontal line.
+    A perfect prediction lies on the diagonal, no effect on the horizontal line. After `tl.calibration`, with
+    `key="calibration"`, the top genes have 95 %% intervals, and titles contain the expected normalised error and the
+    probability of any change.
 
     Parameters
     ----------
     adata
-        The screen after `tl.evaluate`.
+        The screen after `tl.evaluate` or `tl.calibration`.
     conditions
         Perturbations to show. The `n_conditions` with the largest observed change in a gene if `None`.
     n_conditions
@@ -80,12 +82,19 @@ def calibration(
         for chosen, color, label in ((~top, "#B3B3B3", "other genes"), (top, PALETTE[0], "top 20 DE genes")):
             style = {"s": 12, "color": color, "linewidths": 0, "label": label, **kwargs}
             panel.scatter(part.loc[chosen, "observed"], part.loc[chosen, "predicted"], **style)
+        title = name
+        if "low" in part:
+            panel.vlines(
+                part.loc[top, "observed"], part.loc[top, "low"], part.loc[top, "high"], color=PALETTE[0], linewidth=0.6
+            )
+            error, active = part[["expected_error", "p_active"]].iloc[0]
+            title = f"{name}\nexpected error {error:.2f}, P(active) {active:.2f}"
         panel.axline((0, 0), slope=1, color=LINE, linewidth=0.8, zorder=0)
         panel.axhline(0, color=LINE, linewidth=0.8, linestyle="--", zorder=0)
         panel.locator_params(nbins=4)
         panel.margins(0.12)
         panel.set_aspect("equal", adjustable="datalim")  # else effects that are too small look right
-        dress(panel, title=name)
+        dress(panel, title=title)
     unit = f"\n({expression_unit(adata)})"
     for panel in axes[:, 0]:
         panel.set_ylabel("Predicted change", fontsize=NORMAL)

@@ -11,11 +11,11 @@ from typing import Any, Final
 import numpy as np
 from anndata import AnnData
 
-from unlasting.pp._gene_ontology import annotated_genes
 from unlasting.pp._genes import find_counts, gene_names, is_gene, looks_like_gene, unmatched_names
 from unlasting.pp._grn import grn
 from unlasting.pp._molecules import molecules
 from unlasting.pp._prepare import prepare
+from unlasting.pp._shipped_knowledge import annotated_genes
 from unlasting.pp._split import split
 from unlasting.screen import (
     TRAIN,

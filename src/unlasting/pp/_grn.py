@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from unlasting.pp._coexpression import correlated_pairs
 from unlasting.pp._genes import gene_names
-from unlasting.pp._priors import AnyPrior, Prior, read_prior, similar_pairs
+from unlasting.pp._priors import AnyPrior, Prior, described, read_prior, similar_pairs
 from unlasting.screen import (
     TRAIN,
     UNS_KEY,
@@ -34,7 +34,7 @@ COEXPRESSION = "coexpression"
 def grn(
     adata: AnnData,
     *,
-    prior: AnyPrior | Sequence[AnyPrior] | None = "go",
+    prior: AnyPrior | Sequence[AnyPrior] | None = "default",
     targets: str | Iterable[str] | None = None,
     min_correlation: float = 0.3,
     min_similarity: float = 0.4,
@@ -60,11 +60,12 @@ def grn(
     prior
         Knowledge about genes from beyond this screen. A gene is found under its previous, alias and mouse names, too:
 
-        - a name in `PRIORS`, such as `"go"` for the shipped Gene Ontology annotations of human genes.
+        - a name in `PRIORS`, for shipped knowledge about human genes: `"go"` for Gene Ontology annotations, `"reactome"` for
+          pathways, `"string"` for interactions, `"default"` for all three.
         - a DataFrame of edges with the columns `source` and `target`, and optionally `weight` and `sign`.
         - a DataFrame with one row of numbers per gene, and gene names as its index.
         - the folder of an scGPT checkpoint (`vocab.json` and `best_model.pt`); scGPT need not be installed.
-        - a list of these, with equal weights.
+        - a list of these. The screen decides how far each source tells similar perturbations.
         - `None`: co-expression only. All untrained targets get the same prediction then.
     targets
         Further genes to predict later, beside those in the labels. A trained target that is neither measured nor in the
@@ -92,14 +93,15 @@ def grn(
     - `adata.uns["unlasting"]["grn"]`: `nodes`, the names; `edges`, a frame with `source`, `target`, `weight` (correlation,
       similarity or the prior's signed weight) and `origin` (`coexpression`, `prior`, or the prior's name; an edge found
       both ways is listed as `coexpression`); and a `report`.
-    - `adata.uns["unlasting"]["target_embedding"]`: `names`, `matrix` (unit rows) and `origin`, for all genes in the prior;
-      for `"go"` also `features`, the annotations shared by targets. Absent without a prior.
+    - `adata.uns["unlasting"]["target_embedding"]`: `names`, `matrix` (unit rows) and `origin`, for all genes in the prior.
+      For shipped knowledge and lists also `features`, those shared by targets, with `feature_source` and
+      `feature_is_term`. Absent without a prior.
     - `adata.uns["unlasting"]["keys"]`: the label columns.
 
     Notes
     -----
-    From cells outside training only target *names* are used, not their expression. The names become nodes, and for `"go"`
-    an annotation counts if at least two named targets share it.
+    From cells outside training only target *names* are used, not their expression. The names become nodes, and a feature of
+    shipped knowledge counts if at least two named targets share it.
 
     Raises
     ------
@@ -176,10 +178,10 @@ def grn(
     stored.pop("target_embedding", None)
     if known is not None:
         stored["target_embedding"] = {"names": known.names, "matrix": known.matrix, "origin": known.origin}
-        if known.features is not None:
-            own_names = [aliases.get(name, name) for name in known.names]
-            features = known.features(list(known.names), own_names, sorted(asked))
-            stored["target_embedding"] |= {"features": features} if features.shape[1] else {}
+        found = described(known, [aliases.get(name, name) for name in known.names], sorted(asked))
+        if found is not None:
+            names = ("features", "feature_source", "feature_is_term")
+            stored["target_embedding"] |= dict(zip(names, found, strict=True))
     keys.write(adata)
     if known is not None and len(aliases) > len(genes) / 2:
         logger.warning(

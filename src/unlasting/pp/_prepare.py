@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Final
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
@@ -18,7 +19,9 @@ from unlasting.screen import (
     GeneNames,
     ScreenKeys,
     check_cells,
+    expression,
     integer_counts,
+    is_in_memory,
     listed,
     logger,
     nearest_name,
@@ -29,6 +32,9 @@ from unlasting.screen import (
     require_numbers,
     split_hash,
 )
+
+_BLOCK: Final = 2_048
+"""Cells that are read at a time."""
 
 
 def prepare(
@@ -73,7 +79,8 @@ def prepare(
     perturbation_key, control, split_key, delimiter
         `obs` columns and label grammar, like in :func:`unlasting.pp.split`; recorded ones by default.
     copy
-        Return a changed copy, and leave `adata` as it is.
+        Return a changed copy, and leave `adata` as it is. With this, the screen may stay on disk, with the counts in `X`:
+        it is read in blocks, and the copy holds the kept genes in memory.
 
     Returns
     -------
@@ -93,11 +100,18 @@ def prepare(
     KeyError
         If a column is missing.
     ValueError
-        If `X` contains no raw counts, a cell is empty, there are no training cells, a gene is not measured, or a key
+        If `X` contains no raw counts, `adata` is on disk and `copy` is false, a cell is empty, there are no training cells, a gene is not measured, or a key
         differs from the recorded one.
     """
-    adata = adata.copy() if copy else adata
-    check_cells(adata, writable=True)
+    check_cells(adata, writable=not copy)
+    on_disk = adata.isbacked or not is_in_memory(adata.X)
+    if on_disk and not copy:
+        raise ValueError(
+            "`adata` is backed by a file, which stays as it is. Get the kept genes in memory: `adata = pp.prepare(adata, "
+            "copy=True)`. Or read all genes first: `adata = adata.to_memory()`."
+        )
+    on_file = expression(adata) if on_disk else None
+    adata = _tables(adata) if on_disk else adata.copy() if copy else adata
     keys = ScreenKeys.read(
         adata, perturbation_key=perturbation_key, control=control, split_key=split_key, delimiter=delimiter
     )
@@ -116,14 +130,20 @@ def prepare(
         )
     targets = _targets(adata, keys) if genes is None else set()
     names, column = gene_names(adata, targets if genes is None else list(genes), symbols_key)
-    with_genes, (matrix, place) = is_gene(adata), find_counts(adata)
-    counts = integer_counts(adata) if matrix is None else integer_counts(AnnData(matrix, obs=adata.obs[[]]))
-    counts = counts[:, with_genes]
-    size = _library_size(adata, counts, library_size_key)
+    with_genes, place = is_gene(adata), ""
+    if on_file is None:
+        matrix, place = find_counts(adata)
+        on_file = integer_counts(adata if matrix is None else AnnData(matrix, obs=adata.obs[[]]))
+
+    def blocks() -> Iterator[tuple[slice, sparse.csr_matrix]]:
+        """Read the counts of some cells at a time."""
+        for start in range(0, adata.n_obs, _BLOCK):
+            rows = slice(start, min(start + _BLOCK, adata.n_obs))
+            counts = on_file[rows]
+            yield rows, (integer_counts(AnnData(counts)) if on_disk else counts)[:, with_genes]
+
+    size = _library_size(adata, lambda: np.concatenate([row_sums(counts) for _, counts in blocks()]), library_size_key)
     target_sum = float(np.median(size[in_training]) if target_sum is None else target_sum)
-    expression = counts.copy()
-    expression.data *= np.repeat(target_sum / size, np.diff(counts.indptr)).astype(np.float32)
-    np.log1p(expression.data, out=expression.data)
 
     names = names[with_genes]
     panel = GeneNames(names)
@@ -131,7 +151,9 @@ def prepare(
     if genes is not None:
         keep = _places(names, genes)
     else:
-        keep = np.flatnonzero(is_target | _variable(expression[in_training], n_top_genes, min_cells))
+        training = ((counts[in_training[rows]], size[rows][in_training[rows]]) for rows, counts in blocks())
+        normalised = (_normalised(counts, target_sum / own) for counts, own in training)
+        keep = np.flatnonzero(is_target | _variable(normalised, len(names), n_top_genes, min_cells))
     if not len(keep):
         raise ValueError(
             f"None of the {adata.n_vars} genes is detected in {min_cells} of the {int(in_training.sum())} training cells. "
@@ -139,15 +161,15 @@ def prepare(
         )
 
     n_before = adata.n_vars
-    expression, counts = expression[:, keep], counts[:, keep]
+    kept = sparse.vstack([counts[:, keep] for _, counts in blocks()], format="csr")
     _say(adata, column, with_genes, place)
     adata._inplace_subset_var(np.flatnonzero(with_genes)[keep])
     if column is not None:
         adata.var["gene_id"] = adata.var_names.astype(str).to_numpy()
         adata.var_names = names[keep]
     _remove_outdated(adata)
-    adata.X = expression
-    adata.layers[COUNTS_LAYER] = counts
+    adata.X = _normalised(kept, target_sum / size)
+    adata.layers[COUNTS_LAYER] = kept
     adata.uns.setdefault(UNS_KEY, {})["prepare"] = {
         "target_sum": target_sum,
         "library_size_key": library_size_key or "",
@@ -244,10 +266,10 @@ def _places(names: pd.Index, genes: Sequence[str]) -> np.ndarray:
     return places
 
 
-def _library_size(adata: AnnData, counts: sparse.csr_matrix, key: str | None) -> np.ndarray:
-    """Get positive library sizes, shape `(n_cells,)`."""
+def _library_size(adata: AnnData, sums: Callable[[], np.ndarray], key: str | None) -> np.ndarray:
+    """Get positive library sizes, by default the row sums, shape `(n_cells,)`."""
     if key is None:
-        size = row_sums(counts)
+        size = sums()
         empty = int((size == 0).sum())
         if empty:
             raise ValueError(
@@ -267,11 +289,45 @@ def _library_size(adata: AnnData, counts: sparse.csr_matrix, key: str | None) ->
     return size
 
 
-def _variable(expression: sparse.csr_matrix, n_top_genes: int, min_cells: int) -> np.ndarray:
-    """Select highly variable genes that are detected in enough cells, shape `(n_genes,)`."""
-    chosen = np.asarray(expression.getnnz(axis=0)).ravel() >= min_cells
-    if chosen.sum() > n_top_genes:
-        seen = AnnData(expression[:, chosen])
-        ranked = sc.pp.highly_variable_genes(seen, n_top_genes=n_top_genes, flavor="seurat", inplace=False)
-        chosen[chosen] = np.asarray(ranked["highly_variable"])
+def _tables(adata: AnnData) -> AnnData:
+    """Copy everything of a screen on disk but its expression."""
+    kept = {name: deepcopy(dict(getattr(adata, name))) for name in ("uns", "obsm")}
+    return AnnData(obs=adata.obs.copy(), var=adata.var.copy(), **kept)
+
+
+def _normalised(counts: sparse.csr_matrix, factor: np.ndarray) -> sparse.csr_matrix:
+    """Scale and log-transform counts; `factor` has the shape `(n_cells,)`."""
+    expression = counts.copy()
+    expression.data *= np.repeat(factor, np.diff(counts.indptr)).astype(np.float32)
+    np.log1p(expression.data, out=expression.data)
+    return expression
+
+
+def _variable(blocks: Iterable[sparse.csr_matrix], n_genes: int, n_top_genes: int, min_cells: int) -> np.ndarray:
+    """Select highly variable genes that are detected in enough cells, shape `(n_genes,)`.
+
+    They are those of `scanpy.pp.highly_variable_genes(flavor="seurat")`: the ratio of variance to mean, standardised within 20
+    bins of the mean.
+    """
+    n_cells, (n_detected, total, squares) = 0, np.zeros((3, n_genes))
+    for cells in blocks:
+        values = np.expm1(cells.data).astype(np.float64)
+        n_cells += cells.shape[0]
+        n_detected += np.bincount(cells.indices, minlength=n_genes)
+        total += np.bincount(cells.indices, values, n_genes)
+        squares += np.bincount(cells.indices, values**2, n_genes)
+    chosen = n_detected >= min_cells
+    if chosen.sum() <= n_top_genes:
+        return chosen
+    mean = total[chosen] / n_cells
+    variance = (squares[chosen] - n_cells * mean**2) / max(n_cells - 1, 1)
+    mean[mean == 0] = 1e-12
+    ratio = np.maximum(variance, 0.0) / mean
+    dispersion = pd.Series(np.log(np.where(ratio > 0, ratio, np.nan)))
+    by_mean = dispersion.groupby(pd.cut(np.log1p(mean), bins=20), observed=True)
+    centre, spread = by_mean.transform("mean"), by_mean.transform("std")
+    alone = spread.isna()  # a gene alone in its bin has a standardised ratio of one
+    standardised = np.where(alone, 1.0, (dispersion - centre) / spread)
+    standardised = np.where(dispersion.isna(), -np.inf, standardised)
+    chosen[chosen] = standardised >= np.sort(standardised)[-n_top_genes]
     return chosen

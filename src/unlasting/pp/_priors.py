@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,9 +14,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from unlasting.pp import _gene_ontology
 from unlasting.pp._graph_embedding import graph_embedding
+from unlasting.pp._shipped_knowledge import DESCRIPTIONS, TERMS, embedding, reduced, shared_features
 from unlasting.screen import GeneNames
+
+Features: TypeAlias = Callable[[Sequence[str], Sequence[str], Sequence[str]], sparse.csr_matrix]
+"""A function from gene names, their symbols in the source, and targets to features, shape `(n_names, n_features)`."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,14 @@ class Prior:
     origin
         The value of `origin` for its edges.
     features
-        A function from names, their symbols in the prior, and targets to further features for the regression, shape
-        `(n_names, n_features)`. Optional.
+        Features for the regression by source. Without any, the embedding serves as features.
     """
 
     names: np.ndarray
     matrix: np.ndarray
     edges: pd.DataFrame | None = None
     origin: str = "prior"
-    features: Callable[[Sequence[str], Sequence[str], Sequence[str]], sparse.csr_matrix] | None = None
+    features: Mapping[str, Features] = field(default_factory=dict)
 
     def named_as_in(self, genes: Iterable[str]) -> tuple[Prior, dict[str, str]]:
         """Name genes as a panel does, which may have older, newer or murine names.
@@ -73,13 +76,16 @@ class Prior:
         ), renamed
 
 
-def gene_ontology(n_components: int) -> Prior:
-    """Read the shipped annotations of human genes."""
-    names, matrix = _gene_ontology.embedding(n_components)
-    return Prior(names, matrix, features=_gene_ontology.shared_terms)
+def shipped(sources: Sequence[str], n_components: int) -> Prior:
+    """Read shipped knowledge about human genes."""
+    names, matrix = embedding(tuple(sources), n_components)
+    return Prior(names, matrix, features={source: partial(shared_features, source) for source in sources})
 
 
-PRIORS: dict[str, Callable[[int], Prior]] = {"go": gene_ontology}
+PRIORS: dict[str, Callable[[int], Prior]] = {
+    "default": partial(shipped, tuple(DESCRIPTIONS)),
+    **{source: partial(shipped, (source,)) for source in DESCRIPTIONS},
+}
 """Each prior with a name: a function from the largest number of components to the prior."""
 
 
@@ -90,44 +96,69 @@ AnyPrior: TypeAlias = str | PathLike[str] | pd.DataFrame
 def read_prior(prior: AnyPrior | Sequence[AnyPrior], n_components: int) -> Prior:
     """Read any prior that :func:`unlasting.pp.grn` accepts; several become one."""
     if isinstance(prior, str) and prior in PRIORS:
-        return replace(PRIORS[prior](n_components), origin=prior)
+        return replace(PRIORS[prior](n_components), origin="prior" if prior == "default" else prior)
     if isinstance(prior, pd.DataFrame):
         return _from_edges(prior, n_components) if {"source", "target"} <= set(prior.columns) else _from_matrix(prior)
     if isinstance(prior, str | PathLike):
         return _from_matrix(_scgpt_embedding(Path(prior)))
     if isinstance(prior, list | tuple) and prior:
-        return _joined([read_prior(one, n_components) for one in prior])
+        return _joined([read_prior(one, n_components) for one in prior], n_components)
     raise TypeError(
         f"`prior` is a {type(prior).__name__}. Give one of {list(PRIORS)}, None, a DataFrame of edges (columns 'source' and 'target'), a "
         "DataFrame with one row of numbers per gene, the folder of an scGPT checkpoint, or a list of these."
     )
 
 
-def _joined(priors: Sequence[Prior]) -> Prior:
-    """Join priors: a gene's row holds its rows in all of them, scaled to one length."""
+def _joined(priors: Sequence[Prior], n_components: int) -> Prior:
+    """Join priors: a gene's row holds its rows in all of them, scaled to one length, and reduced if too long."""
     if len(priors) == 1:
         return priors[0]
     names = np.unique(np.concatenate([prior.names for prior in priors]).astype(str))
     parts = [_in_rows(np.searchsorted(names, prior.names.astype(str)), prior.matrix, len(names)) for prior in priors]
-    matrix = sparse.hstack(parts).toarray()
-
-    def features(names: Sequence[str], symbols: Sequence[str], targets: Sequence[str]) -> sparse.csr_matrix:
-        found = []
-        for prior in priors:
-            rows = np.flatnonzero(np.isin(symbols, prior.names.astype(str))).tolist()
-            if prior.features is not None:
-                known = prior.features([names[row] for row in rows], [symbols[row] for row in rows], targets)
-                found.append(_in_rows(rows, known, len(names)))
-        return sparse.csr_matrix(sparse.hstack(found), dtype=np.float32)
-
+    matrix = sparse.hstack(parts).tocsr()
+    matrix = reduced(matrix, n_components) if matrix.shape[1] > n_components else matrix.toarray()
+    features: dict[str, Features] = {}
+    for prior in priors:
+        own = prior.features or {prior.origin: partial(_rows_of, prior)}
+        features |= {
+            (name if name not in features else f"{name} {len(features) + 1}"): one for name, one in own.items()
+        }
     edges = [prior.edges for prior in priors if prior.edges is not None]
     return Prior(
         names.astype(object),
         (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32),
         pd.concat(edges).drop_duplicates(["source", "target"]) if len(edges) == len(priors) else None,
         "+".join(prior.origin for prior in priors),
-        features if any(prior.features is not None for prior in priors) else None,
+        features,
     )
+
+
+def described(
+    prior: Prior, symbols: Sequence[str], targets: Sequence[str]
+) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray] | None:
+    """Compute the features of all genes in a prior, `None` if its embedding serves as features.
+
+    Returns
+    -------
+    The features, shape `(n_names, n_features)`, and for each of them its source, and whether its relevance is its own.
+    """
+    parts = {name: compute(list(prior.names), symbols, targets) for name, compute in prior.features.items()}
+    parts = {name: part for name, part in parts.items() if part.shape[1]}
+    if not parts:
+        return None
+    source = np.repeat(list(parts), [part.shape[1] for part in parts.values()])
+    return (
+        sparse.csr_matrix(sparse.hstack(list(parts.values())), dtype=np.float32),
+        source,
+        np.isin(source, list(TERMS)),
+    )
+
+
+def _rows_of(prior: Prior, names: Sequence[str], symbols: Sequence[str], targets: Sequence[str]) -> sparse.csr_matrix:
+    """Take the embedding for features, zeros for unknown genes."""
+    row = {name: i for i, name in enumerate(prior.names)}
+    known = [i for i, symbol in enumerate(symbols) if symbol in row]
+    return _in_rows(known, prior.matrix[[row[symbols[i]] for i in known]], len(names))
 
 
 def _in_rows(rows: Sequence[int] | np.ndarray, values: Any, n_rows: int) -> sparse.csr_matrix:

@@ -43,7 +43,7 @@ from unlasting.screen._doses import (
 from unlasting.screen._files import use_plain_strings, writable, writable_table
 from unlasting.screen._keys import ScreenKeys, split_hash
 from unlasting.screen._labels import require_controls, require_perturbed, review_labels, target_by_guide, warn_of_labels
-from unlasting.screen._logging import listed, logger
+from unlasting.screen._logging import duration, listed, logger
 from unlasting.screen._perturbation import Perturbation, canonical_labels, nearest_name, parse_labels, split_label
 from unlasting.screen._scale import Scale
 from unlasting.screen._symbols import GeneNames, is_one_slip, present_symbol, symbol_candidates
@@ -77,6 +77,7 @@ __all__ = [
     "compared_by",
     "counts_per_unit",
     "doubts",
+    "duration",
     "expression",
     "find_screen_counts",
     "from_micromolar",

@@ -18,3 +18,11 @@ def listed(names: Iterable[object], most: int = 8) -> str:
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in whole minutes, or in hours from 90 minutes on."""
+    minutes = seconds / 60
+    if minutes >= 90:
+        return f"{minutes / 60:.1f} hours"
+    return f"{max(1, round(minutes))} minute{'s' if round(minutes) > 1 else ''}"

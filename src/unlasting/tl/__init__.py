@@ -3,6 +3,8 @@
 from unlasting.tl._ablate import ablate
 from unlasting.tl._benchmark import benchmark
 from unlasting.tl._bimodality import bimodality
+from unlasting.tl._calibration import calibration
+from unlasting.tl._design import design
 from unlasting.tl._diagnose import diagnose
 from unlasting.tl._dose_response import dose_response
 from unlasting.tl._embedding import embedding
@@ -16,6 +18,8 @@ __all__ = [
     "ablate",
     "benchmark",
     "bimodality",
+    "calibration",
+    "design",
     "diagnose",
     "dose_response",
     "embedding",

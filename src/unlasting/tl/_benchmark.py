@@ -41,7 +41,6 @@ def benchmark(
     min_cells: int = 30,
     max_cells: int = 300,
     n_permutations: int = 999,
-    n_bootstraps: int = 200,
 ) -> pd.DataFrame:
     """Compare predictors over splits and seeds, with the protocol of :func:`unlasting.tl.evaluate`.
 
@@ -69,7 +68,7 @@ def benchmark(
     conditions
         Perturbations, or tuples (perturbation, cell type, dose), all of which are scored where they are in the test
         part. If `None`, all test conditions, scored where they have a signal.
-    metrics, gene_sets, n_repeats, min_cells, max_cells, n_permutations, n_bootstraps
+    metrics, gene_sets, n_repeats, min_cells, max_cells, n_permutations
         As for :func:`unlasting.tl.evaluate`.
 
     Returns
@@ -113,7 +112,6 @@ def benchmark(
             min_cells=min_cells,
             max_cells=max_cells,
             n_permutations=n_permutations,
-            n_bootstraps=n_bootstraps,
             seed=seed,
         )
         tables = _one_run(adata, named, fold, prepare, conditions, protocol, reference)

@@ -15,10 +15,13 @@ from unlasting.tl._screen import Screen, gene_positions, store
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from unlasting.model import UnlastingModel
+
 
 def dose_response(
     adata: AnnData,
     *,
+    model: UnlastingModel | None = None,
     layer: str = PREDICTION_KEY,
     predictions: AnnData | None = None,
     drugs: Iterable[str | tuple[str, str]] | None = None,
@@ -34,6 +37,8 @@ def dose_response(
     ----------
     adata
         The screen, log-normalised, with a recorded `dose_key`.
+    model
+        The model behind the generated cells, whose posterior is added.
     layer
         Layer with the generated cells.
     predictions
@@ -52,7 +57,9 @@ def dose_response(
     -------
     A frame with `drug`, `cell_type`, `gene` (largest change first), `group` (`control`, `observed`, `generated`), `dose`
     (uM, 0 for training controls), `mean`, `low` and `high` (95 % interval for the mean), `n_cells`, and `trained` (whether
-    the drug has training cells at the dose).
+    the drug has training cells at the dose). A model adds the group `posterior` at the generated doses, whose interval
+    contains the uncertainty of the prediction, and `expected_error` and `p_active` as in `model.effects`, missing in other
+    groups.
 
     Updates the following fields:
 
@@ -84,12 +91,18 @@ def dose_response(
         t = t_scores(doses[max(doses)], control)
         groups = {"control": {0.0: control}, "observed": observed, "generated": generated}
         trained = {0.0, *_trained(screen, drug, cell_type)}
+        posterior = {} if model is None else _posterior(model, drug, cell_type, sorted(generated), control.mean(axis=0))
         for position in np.argsort(-np.abs(t), kind="stable")[:n_genes] if chosen is None else chosen:
             gene = {"drug": drug, "cell_type": cell_type, "gene": screen.genes[position]}
             rows += [
                 {**gene, "group": name, "dose": dose, **_mean(values[:, position]), "trained": dose in trained}
                 for name, curve in groups.items()
                 for dose, values in sorted(curve.items())
+            ]
+            rows += [
+                {**gene, "group": "posterior", "dose": dose, "trained": dose in trained}
+                | {name: part[position] for name, part in found.items()}
+                for dose, found in posterior.items()
             ]
     if not rows:
         raise ValueError(
@@ -111,6 +124,24 @@ def _by_dose(cells: Cells, drug: str, cell_type: str) -> dict[float, np.ndarray]
     """Read a drug's cells at each single dose."""
     found = {c.dose: rows for c, rows in cells.conditions.items() if c[:2] == (drug, cell_type)}
     return {float(dose): cells.values(rows) for dose, rows in found.items() if dose and "+" not in dose}
+
+
+def _posterior(
+    model: UnlastingModel, drug: str, cell_type: str, doses: list[float], control: np.ndarray
+) -> dict[float, dict[str, np.ndarray]]:
+    """Get each gene's mean and interval, and trust, by dose."""
+    found: dict[float, dict[str, np.ndarray]] = {}
+    for _, _, changes in model.iterate_changes([drug], cell_type=cell_type or None, dose=doses):
+        for row in range(len(changes.mean)):
+            mean, margin = control + changes.mean[row], stats.norm.ppf(0.975) * changes.sd[row]
+            trust = {"expected_error": changes.expected_error[row], "p_active": changes.p_active[row]}
+            found[doses[len(found)]] = {
+                "mean": mean,
+                "low": mean - margin,
+                "high": mean + margin,
+                **{name: np.full(len(mean), value) for name, value in trust.items()},
+            }
+    return found
 
 
 def _mean(values: np.ndarray) -> dict[str, float]:

@@ -17,7 +17,7 @@ from unlasting.tl._comparison import CONTROLS, Comparison, compares_conditions
 from unlasting.tl._differential import Moments, differential, top_genes
 from unlasting.tl._protocol import ALL, FLOOR, LEVEL, NO_EFFECT, OBSERVED, Protocol
 from unlasting.tl._screen import Screen
-from unlasting.tl._uncertainty import false_positive_test, permutation_test
+from unlasting.tl._uncertainty import FalsePositiveTest, false_positive_test, permutation_test
 
 MIN_DE_CELLS = 10
 """Fewest training cells that choose DE genes; below, one third of the test cells does."""
@@ -74,8 +74,8 @@ class ConditionResult:
     """By predictor, metric and gene set: value, floor and no effect, means over repeats, shape `(3,)`."""
     changes: dict[str, np.ndarray] = field(default_factory=dict)
     """Mean changes by predictor, and for floor and test cells, shape `(n_repeats, n_genes)`."""
-    false_positives: dict[str, tuple[float, float, float]] = field(default_factory=dict)
-    """By predictor, without a signal: EMD, EMD for no effect, and the p-value that the first is larger."""
+    false_positives: dict[str, FalsePositiveTest] = field(default_factory=dict)
+    """By predictor, without a signal."""
 
     @property
     def signal(self) -> bool:
@@ -183,14 +183,33 @@ class Evaluator:
                 for name in self.evaluated:
                     if name in samples and not self._is_mean(name):
                         rng = np.random.default_rng([*seeds, 2])
-                        no_effect = samples[NO_EFFECT][: len(samples[name])]
-                        result.false_positives[name] = false_positive_test(
-                            samples[name], no_effect, observed, self.protocol.n_bootstraps, rng
-                        )
+                        pair = self._independent(name, result.condition, samples, rng)
+                        if min(map(len, pair)) >= MIN_SAMPLE:
+                            result.false_positives[name] = false_positive_test(
+                                *pair, observed[: self.protocol.max_cells], self.protocol.n_permutations, rng
+                            )
         for name, first in values[0].items():
             result.values[name] = {key: np.mean([found[name][key] for found in values], axis=0) for key in first}
         if keep_changes:
             result.changes.update({name: np.array([found[name] for found in changes]) for name in changes[0]})
+
+    def _independent(
+        self, name: str, condition: Condition, samples: Mapping[str, np.ndarray], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Get predicted cells from one half of the controls, one for each source, and the other half."""
+        predictor, most = self.predictors[name], self.protocol.max_cells
+        if not isinstance(predictor, GeneratedCells):
+            return samples[name], samples[NO_EFFECT]
+        rows = rng.permutation(predictor.cells.rows(condition))
+        source = self.screen.source_rows(rows)
+        halves = np.array_split(rng.permutation(self.screen.control_rows(condition.cell_type)), 2)
+        # an unknown source is in neither half
+        unique = np.unique(np.where(source < 0, -1 - np.arange(len(source)), source), return_index=True)[1]
+        chosen = np.sort(unique[~np.isin(source[unique], halves[1])])
+        return (
+            predictor.cells.values(rows[chosen][:most], dtype=np.float32),
+            self.screen.observed.values(halves[1][:most], dtype=np.float32),
+        )
 
     def _predict(
         self, condition: Condition, n_cells: int, seeds: list[int]

@@ -18,7 +18,7 @@ LEVEL = 0.05
 """Level in the tests for a signal and for a false-positive effect."""
 METRICS = ("e_distance", "emd", "pearson_change", "pearson_change_centred", "correlation_error")
 GENE_SETS = (ALL, "de20", "de40")
-_SMALLEST = {"n_repeats": 1, "min_cells": 8, "max_cells": 2, "n_permutations": 19, "n_bootstraps": 20, "seed": 0}
+_SMALLEST = {"n_repeats": 1, "min_cells": 8, "max_cells": 2, "n_permutations": 19, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,6 @@ class Protocol:
     min_cells: int
     max_cells: int
     n_permutations: int
-    n_bootstraps: int
     seed: int
 
     @classmethod

@@ -14,6 +14,7 @@ from unlasting.screen import PREDICTION_KEY, TRAIN, logger, sample
 from unlasting.tl._screen import Screen, gene_positions, store
 
 if TYPE_CHECKING:
+    from unlasting.effects import ExpressionChanges
     from unlasting.model import UnlastingModel
 
 
@@ -102,7 +103,7 @@ def rank(
     from unlasting.effects import t_scores  # imports torch, which is slow
 
     screen = Screen.read(adata, layer, predictions)
-    criterion = _criterion(toward)
+    criterion = criterion_of(toward)
     rng = np.random.default_rng(seed)
     rows = []
     left_out: list[str] = []
@@ -154,7 +155,7 @@ def _rank_posterior(
     key_added: str,
 ) -> pd.DataFrame:
     """Rank perturbations by the posterior of the effects model."""
-    adata, criterion = model.adata, _criterion(toward)
+    adata, criterion = model.adata, criterion_of(toward)
     if adata is None:
         raise ValueError("The model was loaded without an AnnData, which holds its controls. Load it with the screen.")
     if conditions is None:
@@ -164,14 +165,8 @@ def _rank_posterior(
     for found, controls, changes in model.iterate_changes(asked, cell_type=cell_type, dose=dose):
         score, (low, high), wrong = changes.distance, changes.distance_quantiles(_LEVELS).T, 1.0 - changes.p_active
         if toward is not None:
-            # only an AnnData makes the direction depend on the controls
-            unique, row = np.unique(controls, axis=0, return_inverse=True)
-            score, low, high, wrong = (np.zeros(len(found)) for _ in range(4))
-            for place, control in enumerate(unique):
-                chosen = row.ravel() == place
-                along = changes.along(_direction(toward, adata.var_names, control), _LEVELS)
-                score[chosen], wrong[chosen] = along[0][chosen], 1.0 - along[2][chosen]
-                low[chosen], high[chosen] = along[1][chosen].T
+            score, (low, high), positive = along(changes, toward, adata.var_names, controls, _LEVELS)
+            wrong = 1.0 - positive
         part = pd.DataFrame([condition.columns() for condition in found])
         parts.append(
             part.assign(
@@ -196,7 +191,29 @@ def _rank_posterior(
     return frame.copy()
 
 
-def _criterion(toward: AnnData | Sequence[str] | pd.Series | None) -> str:
+def along(
+    changes: ExpressionChanges,
+    toward: AnnData | Sequence[str] | pd.Series,
+    genes: pd.Index,
+    controls: np.ndarray,
+    levels: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Project changes on the wanted one.
+
+    Returns the posterior mean, shape `(n,)`, quantiles, shape `(n_levels, n)`, and the probability that the projection is
+    positive, shape `(n,)`.
+    """
+    # only an AnnData makes the direction depend on the controls
+    unique, row = np.unique(controls, axis=0, return_inverse=True)
+    mean, positive, quantiles = np.zeros(len(controls)), np.zeros(len(controls)), np.zeros((len(levels), len(controls)))
+    for place, control in enumerate(unique):
+        chosen = row.ravel() == place
+        found = changes.along(_direction(toward, genes, control), levels)
+        mean[chosen], quantiles[:, chosen], positive[chosen] = found[0][chosen], found[1][chosen].T, found[2][chosen]
+    return mean, quantiles, positive
+
+
+def criterion_of(toward: AnnData | Sequence[str] | pd.Series | None) -> str:
     if toward is None:
         return "effect"
     if isinstance(toward, AnnData):

@@ -14,7 +14,7 @@ from unlasting.screen import Condition
 from unlasting.tl._comparison import compares_conditions
 from unlasting.tl._evaluator import ConditionResult
 from unlasting.tl._protocol import ALL, FLOOR, LEVEL, NO_EFFECT, OBSERVED
-from unlasting.tl._uncertainty import difference_interval, holm, leave_one_out, score_interval
+from unlasting.tl._uncertainty import difference_interval, leave_one_out, score_interval
 
 TERMS = ["value", "floor", "no_effect"]
 CONDITION = ["condition", "cell_type", "dose"]
@@ -34,7 +34,7 @@ SUMMARY = [
     "n_paired",
     *DIFFERENCE,
 ]
-FALSE_POSITIVES = [*CONDITION, "predictor", "emd", "emd_no_effect", "p_value", "p_adjusted", "rejected"]
+FALSE_POSITIVES = [*CONDITION, "predictor", "e_distance", "e_distance_no_effect", "p_value", "detectable", "rejected"]
 LEFT_OUT = [*CONDITION, "predictor", "reason"]
 
 
@@ -146,16 +146,21 @@ def condition_table(results: Sequence[ConditionResult], scored: Collection[Condi
 
 
 def false_positive_table(results: Sequence[ConditionResult]) -> pd.DataFrame:
-    """Write a row for each condition without a signal and each predictor, p-values adjusted over the conditions."""
+    """Write a row for each condition without a signal and each predictor."""
     rows = [
-        {**result.condition.columns(), "predictor": name, "emd": emd, "emd_no_effect": no_effect, "p_value": p_value}
+        {
+            **result.condition.columns(),
+            "predictor": name,
+            "e_distance": test.e_distance,
+            "e_distance_no_effect": test.no_effect,
+            "p_value": test.p_value,
+            "detectable": test.detectable,
+            "rejected": test.p_value <= LEVEL,
+        }
         for result in results
-        for name, (emd, no_effect, p_value) in result.false_positives.items()
+        for name, test in result.false_positives.items()
     ]
-    frame = pd.DataFrame(rows, columns=FALSE_POSITIVES[:-2])
-    frame["p_adjusted"] = frame.groupby("predictor")["p_value"].transform(lambda p: holm(p.to_numpy(dtype=float)))
-    frame["rejected"] = frame["p_adjusted"] <= LEVEL
-    return frame
+    return pd.DataFrame(rows, columns=FALSE_POSITIVES).astype({"rejected": bool})
 
 
 def left_out_table(results: Sequence[ConditionResult], left_out: Mapping[Condition, str]) -> pd.DataFrame:

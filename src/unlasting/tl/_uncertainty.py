@@ -13,11 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from unlasting.metrics import emd_per_gene, resampled_e_distance
+from unlasting.metrics import resampled_e_distance
+from unlasting.tl._protocol import LEVEL as LEVEL_OF_TEST
 
 N_BOOTSTRAPS = 1000
 LEVEL = 0.95
 """Coverage of intervals."""
+POWER = 0.8
+"""Power at which a test's detectable effect is stated."""
 Score = Callable[[np.ndarray], np.ndarray]
 """A function on means over conditions, shape `(n, n_terms)`, with one score for each row."""
 
@@ -34,24 +37,39 @@ def permutation_test(
     return float(value[0]), float((1 + as_far.sum()) / (1 + n_permutations))
 
 
-def false_positive_test(
-    predicted: np.ndarray, no_effect: np.ndarray, observed: np.ndarray, n_bootstraps: int, rng: np.random.Generator
-) -> tuple[float, float, float]:
-    """Compute the EMD for a prediction and for no effect, and the p-value that the first is larger.
+class FalsePositiveTest(NamedTuple):
+    """Result of a test for a false-positive effect."""
 
-    Each bootstrap resamples all three samples, the observed one once for both distances. The difference is compared
-    with its standard deviation over bootstraps, since a few hundred bootstraps have no tail for Holm's levels.
+    e_distance: float
+    """Between prediction and test cells."""
+    no_effect: float
+    """Between control and test cells."""
+    p_value: float
+    detectable: float
+    """Excess of the first over the second that the test finds with a power of 80 %."""
+
+
+def false_positive_test(
+    predicted: np.ndarray, controls: np.ndarray, observed: np.ndarray, n_permutations: int, rng: np.random.Generator
+) -> FalsePositiveTest:
+    """Test whether predicted cells are farther from the test cells than control cells are.
+
+    Where nothing acts, predicted cells are a sample of control cells. Labels of both are then exchangeable, so that the
+    permutation test has its level for any number of cells. A true effect brings the prediction nearer and is not rejected.
     """
-    larger, smaller = (float(emd_per_gene(cells, observed).mean()) for cells in (predicted, no_effect))
-    differences = np.empty(n_bootstraps)
-    for i in range(n_bootstraps):
-        first, second, third = (
-            cells[rng.integers(len(cells), size=len(cells))] for cells in (predicted, no_effect, observed)
-        )
-        differences[i] = (emd_per_gene(first, third) - emd_per_gene(second, third)).mean()
-    deviation = float(differences.std(ddof=1))
-    p_value = float(stats.norm.sf((larger - smaller) / deviation)) if deviation else 1.0
-    return larger, smaller, p_value
+    n, n_both = len(predicted), len(predicted) + len(controls)
+    labels = np.tile((np.arange(n_both) < n).astype(float), (n_permutations + 1, 1))
+    rng.permuted(labels[1:], axis=1, out=labels[1:])
+    both = np.vstack([labels, 1.0 - labels])
+    first = np.hstack([both, np.zeros((len(both), len(observed)))])
+    second = np.repeat(np.arange(first.shape[1])[None] >= n_both, len(both), axis=0).astype(float)
+    nearer, farther = np.split(resampled_e_distance(np.vstack([predicted, controls, observed]), first, second), 2)
+    excess = nearer - farther
+    as_far = excess[1:] >= excess[0] - 1e-9 * abs(excess[0])
+    critical = np.quantile(excess[1:], 1.0 - LEVEL_OF_TEST)
+    detectable = critical + stats.norm.ppf(POWER) * excess[1:].std()
+    p_value = (1 + as_far.sum()) / (1 + n_permutations)
+    return FalsePositiveTest(float(nearer[0]), float(farther[0]), float(p_value), float(detectable))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from unlasting._files import replacing
+from unlasting.screen import duration, logger
 
 
 class History(Callback):
@@ -79,19 +81,17 @@ class Checkpoint(Callback):
     training resumes.
     """
 
-    def __init__(self, path: str | os.PathLike[str], description: dict[str, Any], every_n_epochs: int) -> None:
+    def __init__(self, path: str | os.PathLike[str], description: dict[str, Any]) -> None:
         self._path = Path(path)
         self._description = description
-        self._every_n_epochs = every_n_epochs
         self._stopped = False
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the file."""
-        if trainer.should_stop or (trainer.current_epoch + 1) % self._every_n_epochs == 0:
-            # Lightning moves a temporary file, which is no atomic step across disks. All processes have to call it, and
-            # the first one writes.
-            with replacing(self._path) if trainer.is_global_zero else nullcontext(self._path) as file:
-                trainer.save_checkpoint(file, weights_only=False)
+        # Lightning moves a temporary file, which is no atomic step across disks. All processes have to call it, and the
+        # first one writes.
+        with replacing(self._path) if trainer.is_global_zero else nullcontext(self._path) as file:
+            trainer.save_checkpoint(file, weights_only=False)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -114,6 +114,40 @@ class Checkpoint(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop if early stopping had ended this training."""
         trainer.should_stop = trainer.should_stop or self._stopped
+
+
+class Forecast(Callback):
+    """Log a network's number of steps, with the time that they take if it exceeds a minute.
+
+    The time is that of the second step: the first one prepares tables and kernels.
+    """
+
+    def __init__(self, name: str, n_train: int) -> None:
+        self._name = name
+        self._n_train = n_train
+        self._n_seen = 0
+        self._start = 0.0
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        """Log after the second step, or after the only one."""
+        self._n_seen += 1
+        left = pl_module.max_steps - trainer.global_step
+        if self._n_seen != 2 and not (self._n_seen == 1 and left <= 0):
+            return
+        seconds = left * (time.perf_counter() - self._start)
+        steps, n_cells = pl_module.max_steps, min(pl_module.training_options.batch_size, self._n_train)
+        logger.info(
+            "Training the %s for at most %d steps of %d cells (%.2g passes)%s.",
+            self._name,
+            steps,
+            n_cells,
+            steps * n_cells / self._n_train,
+            f", about {duration(seconds)}" if seconds > 60 else "",
+        )
 
 
 class NetworkProgressBar(ProgressBar):
