@@ -125,7 +125,7 @@ def profile_default() -> tuple[Work, float]:
     return profiled, n_cells
 
 
-def generation(n_steps: int = 10) -> tuple[Work, float]:
+def generation(n_steps: int = 5) -> tuple[Work, float]:
     """Generate 16 cells for each of 2 perturbations with the default model; a control cell is encoded once."""
     model = screens.model("default", n_cells=500)
     model.module.preset = model.module.preset.replace(n_steps=n_steps)

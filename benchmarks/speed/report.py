@@ -28,7 +28,7 @@ CURVES = [
     ("n_cells", "cells", "attention", 32),
     ("n_edges", "edges", "attention", 40_000),
     ("n_genes", "genes", "step default", 2_000),
-    ("n_steps", "steps", "generation", 10),
+    ("n_steps", "steps", "generation", 5),
 ]
 """Over what a case is measured, and where it is when nothing is said."""
 

@@ -34,7 +34,7 @@ RUNS: list[tuple[str, dict[str, int]]] = [
     *(("attention", {"n_edges": n}) for n in (10_000, 20_000, 80_000)),
     *(("attention, PyG GATConv", {"n_cells": n}) for n in (4, 8, 16)),
     *(("step default", {"n_genes": n}) for n in (500, 1_000, 4_000)),
-    *(("generation", {"n_steps": n}) for n in (2, 5, 20)),
+    *(("generation", {"n_steps": n}) for n in (2, 10, 20)),
 ]
 """What is measured, as the name of a case and its options."""
 

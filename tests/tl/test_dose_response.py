@@ -51,14 +51,6 @@ def test_errors_name_the_way_out(planted_screen):
         tl.dose_response(adata)
 
 
-def test_doses_with_training_cells_are_named(planted_screen):
-    adata = _screen(planted_screen)
-    adata.obs["unlasting_split"] = np.where(adata.obs["dose"] == 10, "test", "train")
-    adata.uns["unlasting"]["keys"]["split_key"] = "unlasting_split"
-    frame = tl.dose_response(adata, drugs=["all"], genes=["gene6"])
-    assert list(frame["trained"]) == [True, True, False, True, False]
-
-
 def test_a_model_adds_the_interval_of_its_posterior():
     adata = ul.datasets.simulate_drug_screen(n_drugs=2, n_families=1, doses=(1.0, 10.0), n_cells=20, n_genes=40, seed=0)
     ul.pp.prepare(adata, library_size_key="library_size")
@@ -80,3 +72,11 @@ def test_a_model_adds_the_interval_of_its_posterior():
         assert (row["high"] - row["low"]) / 3.919928 == pytest.approx(effects.layers["sd"][at, place], rel=1e-3)
         assert row["expected_error"] == pytest.approx(effects.obs["unlasting_expected_error"].iloc[at])
     assert frame.loc[frame["group"] != "posterior", "expected_error"].isna().all()
+
+
+def test_doses_with_training_cells_are_named(planted_screen):
+    adata = _screen(planted_screen)
+    adata.obs["unlasting_split"] = np.where(adata.obs["dose"] == 10, "test", "train")
+    adata.uns["unlasting"]["keys"]["split_key"] = "unlasting_split"
+    frame = tl.dose_response(adata, drugs=["all"], genes=["gene6"])
+    assert list(frame["trained"]) == [True, True, False, True, False]

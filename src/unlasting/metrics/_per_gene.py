@@ -33,21 +33,21 @@ def emd_per_gene(predicted: Matrix, observed: Matrix) -> np.ndarray:
     weights = np.diff(ends, prepend=0) / (n * m)
     found = np.empty(predicted.shape[1])
     if all(sparse.issparse(cells) and cells.min() >= 0 for cells in (predicted, observed)):
-        turned = by_gene(predicted), by_gene(observed)
+        turned = [sparse.csr_matrix(by_gene(cells)) for cells in (predicted, observed)]
         n_stored = np.stack([np.diff(cells.indptr) for cells in turned])
         order = np.argsort(n_stored.max(axis=0))
         for rows in slices(len(order), _GENES):  # with similar numbers of values
-            genes = order[rows]
+            chosen = order[rows]
             # zeros are the smallest values: the distance is that between the largest ones
-            most = n_stored[:, genes].max(axis=1)
+            most = n_stored[:, chosen].max(axis=1)
             first = min(np.searchsorted(places[0], n - most[0]), np.searchsorted(places[1], m - most[1]), len(ends) - 1)
             x, y = (
-                _largest(cells[genes], size - place[first])
+                _largest(cells[chosen], size - place[first])
                 for cells, size, place in zip(turned, (n, m), places, strict=True)
             )
             if n != m:
                 x, y = (block[:, place[first:] - place[first]] for block, place in zip((x, y), places, strict=True))
-            found[genes] = np.abs(x - y, out=x) @ weights[first:].astype(x.dtype)
+            found[chosen] = np.abs(x - y) @ weights[first:]
         return found
     for genes, blocks in gene_blocks(predicted, observed):
         for block in blocks:

@@ -42,9 +42,8 @@ def dose_response(
 ) -> Any:
     """Show mean expression against a drug's dose, in observed and generated cells.
 
-    Bands are 95 %% intervals for the mean. Open points are doses without training cells.
-    Where `tl.dose_response` was given a model, a grey band is the 95 %% interval of its posterior, and titles contain the
-    largest expected error over doses.
+    Bands are 95 % intervals for the mean. Open points are doses without training cells. Where `tl.dose_response` was given a
+    model, a grey band is the 95 % interval of its posterior, and titles contain the largest expected error over doses.
 
     Parameters
     ----------
@@ -83,8 +82,8 @@ def dose_response(
         title = name
         band = frame[chosen & (frame["group"] == "posterior")].sort_values("dose")
         if len(band):
-            style = {"color": LINE, "alpha": 0.2, "linewidth": 0, "label": "95 % interval of the prediction"}
-            panel.fill_between(band["dose"], band["low"], band["high"], **style)
+            label = "95 % interval of the prediction"
+            panel.fill_between(band["dose"], band["low"], band["high"], color=LINE, alpha=0.2, linewidth=0, label=label)
             title = f"{name}\nexpected error {band['expected_error'].max():.2f}"
         for group, color in GROUP_COLORS.items():
             curve = frame[chosen & (frame["group"] == group)].sort_values("dose")
@@ -95,7 +94,7 @@ def dose_response(
                 panel.axhline(curve["mean"].iloc[0], color=color, linestyle="--", label=group)
                 continue
             panel.fill_between(curve["dose"], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0)
-            style = {"color": color, "marker": "o", "markersize": 4.5, "linewidth": 1.3, **kwargs}
+            style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 4.5, "linewidth": 1.3, **kwargs}
             panel.plot(curve["dose"], curve["mean"], **{"label": group, **style})
             if len(curve) == 1:  # a band has no width
                 panel.vlines(curve["dose"], curve["low"], curve["high"], color=color, alpha=0.4, linewidth=2)
@@ -112,7 +111,17 @@ def dose_response(
     label_columns(axes, len(names), f"Dose of {drug} (µM)")
     handles, _ = axes[0, 0].get_legend_handles_labels()
     if any_untrained:
-        style = {"color": LINE, "marker": "o", "markersize": 4.5, "markerfacecolor": "white", "linestyle": "none"}
-        handles.append(Line2D([], [], **style, label="dose not trained"))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=LINE,
+                marker="o",
+                markersize=4.5,
+                markerfacecolor="white",
+                linestyle="none",
+                label="dose not trained",
+            )
+        )
     legend_beside(axes[0, -1], handles=handles)
     return axes

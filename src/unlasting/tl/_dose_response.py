@@ -90,8 +90,8 @@ def dose_response(
             continue
         t = t_scores(doses[max(doses)], control)
         groups = {"control": {0.0: control}, "observed": observed, "generated": generated}
-        trained = {0.0, *_trained(screen, drug, cell_type)}
         posterior = {} if model is None else _posterior(model, drug, cell_type, sorted(generated), control.mean(axis=0))
+        trained = {0.0, *_trained(screen, drug, cell_type)}
         for position in np.argsort(-np.abs(t), kind="stable")[:n_genes] if chosen is None else chosen:
             gene = {"drug": drug, "cell_type": cell_type, "gene": screen.genes[position]}
             rows += [
@@ -100,8 +100,13 @@ def dose_response(
                 for dose, values in sorted(curve.items())
             ]
             rows += [
-                {**gene, "group": "posterior", "dose": dose, "trained": dose in trained}
-                | {name: part[position] for name, part in found.items()}
+                {
+                    **gene,
+                    "group": "posterior",
+                    "dose": dose,
+                    "trained": dose in trained,
+                    **{name: part[position] for name, part in found.items()},
+                }
                 for dose, found in posterior.items()
             ]
     if not rows:
