@@ -38,7 +38,7 @@ _PRIOR_FACTORS: Final = softmax(-0.5 * (np.log2(FACTORS) / 1.5) ** 2)
 _PRIOR_SLOPE_VARIANCE: Final = 0.25
 INACTIVE_FACTOR: Final = 2.0**-6
 """Factor for the variance in a condition without an effect: far below, but not exactly zero."""
-_ACTIVITY_PRIOR: Final = (np.array([1.0, 0.5]), np.array([1.0, 0.5]))
+_ACTIVITY_PRIOR: Final = (np.array([1.0, 0.5]), np.array([2.0, 1.0]))
 """Prior mean and s.d. for the log-odds of an effect at a typical predicted size, and for their slope on its logarithm."""
 _CORRELATED_OUTPUTS: Final = 10.0
 """Outputs that count as one independent output in the likelihood for a factor, since genes vary together."""
