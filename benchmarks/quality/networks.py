@@ -42,7 +42,7 @@ COLUMNS = ["score", "low", "high", "n_conditions", "difference", "difference_low
 def prepare(table: dict[str, Any], adata: Any) -> None:
     """Prepare a screen."""
     ul.pp.prepare(adata, **table.get("prepare", {}))
-    ul.pp.grn(adata, prior=table.get("prior", "go"))
+    ul.pp.grn(adata, prior=table.get("prior", "default"))
 
 
 def scores(name: str, steps: int | None) -> pd.DataFrame:
