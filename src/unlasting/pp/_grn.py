@@ -64,6 +64,7 @@ def grn(
           pathways, `"string"` for interactions, `"default"` for all three.
         - a DataFrame of edges with the columns `source` and `target`, and optionally `weight` and `sign`.
         - a DataFrame with one row of numbers per gene, and gene names as its index.
+        - another screen, prepared by `pp.prepare`: its effects of single targets, such as those in another cell line.
         - the folder of an scGPT checkpoint (`vocab.json` and `best_model.pt`); scGPT need not be installed.
         - a list of these. The screen decides how far each source tells similar perturbations.
         - `None`: co-expression only. All untrained targets get the same prediction then.

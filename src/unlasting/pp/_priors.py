@@ -12,9 +12,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from scipy import sparse
 
 from unlasting.pp._graph_embedding import graph_embedding
+from unlasting.pp._other_screen import measured_effects
 from unlasting.pp._shipped_knowledge import DESCRIPTIONS, TERMS, embedding, reduced, shared_features
 from unlasting.screen import GeneNames
 
@@ -89,7 +91,7 @@ PRIORS: dict[str, Callable[[int], Prior]] = {
 """Each prior with a name: a function from the largest number of components to the prior."""
 
 
-AnyPrior: TypeAlias = str | PathLike[str] | pd.DataFrame
+AnyPrior: TypeAlias = str | PathLike[str] | pd.DataFrame | AnnData
 """A prior in a form for :func:`unlasting.pp.grn`."""
 
 
@@ -99,13 +101,15 @@ def read_prior(prior: AnyPrior | Sequence[AnyPrior], n_components: int) -> Prior
         return replace(PRIORS[prior](n_components), origin="prior" if prior == "default" else prior)
     if isinstance(prior, pd.DataFrame):
         return _from_edges(prior, n_components) if {"source", "target"} <= set(prior.columns) else _from_matrix(prior)
+    if isinstance(prior, AnnData):
+        return _from_screen(prior, n_components)
     if isinstance(prior, str | PathLike):
         return _from_matrix(_scgpt_embedding(Path(prior)))
     if isinstance(prior, list | tuple) and prior:
         return _joined([read_prior(one, n_components) for one in prior], n_components)
     raise TypeError(
         f"`prior` is a {type(prior).__name__}. Give one of {list(PRIORS)}, None, a DataFrame of edges (columns 'source' and 'target'), a "
-        "DataFrame with one row of numbers per gene, the folder of an scGPT checkpoint, or a list of these."
+        "DataFrame with one row of numbers per gene, another screen, the folder of an scGPT checkpoint, or a list of these."
     )
 
 
@@ -236,6 +240,21 @@ def _from_matrix(frame: pd.DataFrame) -> Prior:
         raise ValueError("`prior` contains no gene with values other than zero. Give another one, or `prior=None`.")
     names = frame.index.astype(str).to_numpy(dtype=object)[known]
     return Prior(names, (matrix[known] / length[known, None]).astype(np.float32))
+
+
+def _from_screen(adata: AnnData, n_components: int) -> Prior:
+    """Read the effects in another screen; targets without an effect are not known."""
+    effects = measured_effects(adata)
+    effects = effects[(effects**2).sum(axis=1) > 0]
+    if effects.empty:
+        raise ValueError("`prior` is a screen in which no target has an effect beyond its error. Leave it out.")
+    left, values, _ = np.linalg.svd(effects.to_numpy(), full_matrices=False)
+    rows = pd.DataFrame((left * values)[:, :n_components], index=effects.index)
+    prior = replace(_from_matrix(rows), origin="screen")
+    # strong effects count more than weak ones, which are known with less certainty
+    lengths = np.linalg.norm(rows, axis=1)
+    measured = replace(prior, matrix=(rows.to_numpy() / lengths.max()).astype(np.float32))
+    return replace(prior, features={prior.origin: partial(_rows_of, measured)})
 
 
 def _scgpt_embedding(folder: Path) -> pd.DataFrame:
