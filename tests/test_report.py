@@ -151,6 +151,17 @@ def test_it_works_from_the_command_line_and_without_held_out_cells(trained, tmp_
     assert "No cells are held out" in place.read_text(encoding="utf-8")
 
 
+def test_the_place_may_be_new_and_is_no_folder(trained, tmp_path):
+    model, _ = trained
+    adata = model.adata.copy()
+    adata.obs["unlasting_split"] = "train"
+    assert ul.report(model, adata, tmp_path / "new" / "report.html").is_file()
+    with pytest.raises(IsADirectoryError, match="Name a file in it"):
+        ul.report(model, adata, tmp_path)
+    with pytest.raises(TypeError, match=r"path='report\.html'"):
+        ul.report(model, "report.html")
+
+
 def test_an_untrained_model_is_refused(trained):
     adata = trained[0].adata.copy()
     ul.UnlastingModel.setup_anndata(adata)

@@ -18,6 +18,7 @@ import jinja2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from unlasting import pl, tl
 from unlasting._files import replacing
@@ -27,8 +28,6 @@ from unlasting.screen import PREDICTION_KEY, TEST, UNS_KEY, ScreenKeys
 from unlasting.tl._screen import Screen
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from unlasting.model import UnlastingModel
 
 CONDITION: Final = ["condition", "cell_type", "dose"]
@@ -83,6 +82,13 @@ def report(
     ValueError
         If the model is not trained, or has no screen.
     """
+    if adata is not None and not isinstance(adata, AnnData):
+        raise TypeError(
+            f"`adata` is a {type(adata).__name__}. Pass the screen, or name the file: `path={str(adata)!r}`."
+        )
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"`path` is the folder {str(path)!r}. Name a file in it, such as 'report.html'.")
     if not model.is_trained:
         raise ValueError("The model is not trained. Run `model.train()` first.")
     if adata is None:
@@ -118,7 +124,7 @@ def report(
     )
     environment.filters["number"] = _number
     page = environment.from_string(files("unlasting").joinpath("_report.html").read_text(encoding="utf-8"))
-    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write_text(page.render(sections), encoding="utf-8")
     return path

@@ -158,6 +158,31 @@ def test_far_contexts_and_permuted_controls_are_trusted_less(seed):
     assert error(model, "T1", controls=controls) < error(model, "T1", controls=permuted)
 
 
+def test_a_target_without_any_feature_is_not_called_trained():
+    """Genes share no feature with the trained cytokines."""
+    adata = screen(held_out=("T3",), n_targets=3, n_inert=0, n_genes=60)
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace({"T1": "IL-4", "T2": "IL-6"})
+    model = model_of(adata)
+    assert model.targets["stimulus"] == ["IL-4", "IL-6"]
+    gene = "T3"
+    found = model.effects(["IL-4", gene, f"IL-4+{gene}", "control"]).obs.set_index("perturbation")
+    first, second = f"{gene}+IL-4", f"IL-4+{gene}"
+    pair = first if first in found.index else second
+    assert list(found["question"]) == ["trained condition", "unseen target", "unseen target", "trained condition"]
+    assert found.loc[gene, "unlasting_expected_error"] >= found.loc[pair, "unlasting_expected_error"]
+    assert found.loc[pair, "unlasting_expected_error"] > found.loc["IL-4", "unlasting_expected_error"]
+    assert found.loc[gene, "unlasting_p_better"] <= 0.5 < found.loc["IL-4", "unlasting_p_better"]
+    assert found.loc[gene, "high"] > 0.0
+    assert not ul.tl.rank(model, [gene])["seen"].any()
+
+
+def test_probabilities_are_at_most_one(model):
+    targets = [f"T{i + 1}" for i in range(N_TARGETS)]
+    assert model.effects(targets).obs["p_active"].between(0.0, 1.0).all()
+    for toward in (None, list(model.adata.var_names[:5])):
+        assert ul.tl.rank(model, targets, toward=toward)["fdr"].between(0.0, 1.0).all()
+
+
 def test_saving_keeps_it(model, tmp_path):
     model.save(tmp_path / "m", save_anndata=True)
     again = UnlastingModel.load(tmp_path / "m", accelerator="cpu")

@@ -85,3 +85,9 @@ def test_the_default_prior_holds_all_sources():
     expected, *_ = pp._priors.described(alone, list(alone.names), targets)
     row, own = (list(one.names).index("JAK2") for one in (prior, alone))
     np.testing.assert_array_equal(found[row, columns == "reactome"].toarray(), expected[own].toarray())
+
+
+@pytest.mark.parametrize("sources", [["go", "go"], ["default", "string"]])
+def test_a_source_counts_once(sources):
+    with pytest.raises(ValueError, match=f"names '{sources[1]}' twice.*Name it once"):
+        pp._priors.read_prior(sources, 8)

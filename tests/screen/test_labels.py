@@ -66,6 +66,14 @@ def test_an_oddity_is_reported_with_its_fix(kind):
     assert all(one.endswith(".") for one in found)
 
 
+def test_the_fix_renames_every_old_symbol_that_is_listed():
+    old = {"ISGF-3": "STAT1", "DPC4": "SMAD4", "HUNK1": "BRD4", "MIR": "MARCHF8"}
+    (found,) = [one for one in review_labels(labelled(["control", *old]), ScreenKeys()) if "Other names" in one]
+    for name, gene in old.items():
+        assert f"{name!r} as {gene!r}" in found
+        assert f"{name!r}: {gene!r}" in found
+
+
 def test_usual_labels_are_not_odd():
     usual = [
         "STAT1",

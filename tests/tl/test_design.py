@@ -99,6 +99,14 @@ def test_costs_move_the_choice(model):
     assert again["cost"].iloc[-1] == 50.0
 
 
+def test_a_cost_holds_in_any_order_of_targets(model):
+    pair, other = "T5+T4", "T7"
+    found = ul.tl.design(model, [pair, other], 2, cost={pair: 7.0}).set_index("condition")
+    assert found["cost"].to_dict() == {"T4+T5": 7.0, other: 1.0}
+    again = ul.tl.design(model, [pair, other], 2, cost=pd.Series({"T4+T5": 7.0})).set_index("condition")
+    pd.testing.assert_frame_equal(found, again)
+
+
 def test_hits_have_the_largest_upper_bound(model):
     genes = list(model.adata.var_names[:5])
     found = ul.tl.design(model, TARGETS, 3, goal="hits", toward=genes)
@@ -121,6 +129,17 @@ def test_errors_name_the_way_out(model):
         ({"toward": ["G1"]}, "goal='hits'"),
         ({"cost": {"T44": 1.0}}, "Did you mean 'T4'"),
         ({"cost": {"T4": 0.0}}, "positive"),
+        ({"cost": {"T4": "dear"}}, "positive"),
+        ({"cost": 3.0}, "Give a dict"),
+        ({"n": 2.5}, "whole number"),
+        ({"candidates": ["T4", "control"], "n": 1}, "Leave it out"),
+        ({"goal": "hits", "toward": ["G1", "nowhere"]}, "Choose among"),
     ):
-        with pytest.raises(ValueError, match=match):
-            ul.tl.design(model, TARGETS[3:], **{"n": 2, **arguments})
+        with pytest.raises((ValueError, TypeError, KeyError), match=match):
+            ul.tl.design(model, **{"candidates": TARGETS[3:], "n": 2, **arguments})
+
+
+def test_a_screen_in_place_of_a_model_is_named(model):
+    for call in (lambda: ul.tl.design(model.adata, TARGETS, 2), lambda: ul.tl.calibration(model.adata)):
+        with pytest.raises(TypeError, match="pass the trained model"):
+            call()

@@ -51,7 +51,7 @@ def evaluate(
     scores = ul.tl.evaluate(adata, layer=layer if generated is None else None, predictions=generated, seed=seed)
     write_table(scores, output)
     if figures is not None:
-        figures.mkdir(exist_ok=True)
+        figures.mkdir(parents=True, exist_ok=True)
         ul.pl.scores(adata, save=figures / "scores.png", show=False)
         ul.pl.heatmap(adata, save=figures / "heatmap.png", show=False)
     tables = adata.uns["unlasting"]

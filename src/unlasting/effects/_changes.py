@@ -197,9 +197,10 @@ class ExpressionChanges:
 
     @cached_property
     def p_better(self) -> np.ndarray:
-        """Probability that the prediction is nearer to the truth than the control is; .5 for the control, shape `(n,)`.
+        """Probability that the prediction is nearer to the truth than the control is, shape `(n,)`.
 
-        It is nearer where the slope of true on predicted changes is above one half.
+        It is nearer where the slope of true on predicted changes is above one half. It is .5 for a prediction without a
+        change, such as the control.
         """
         square = np.maximum((self.mean**2).sum(axis=1), 1e-30)
         shared = self.relative * ((self.mean * self.unscaled).sum(axis=1) / square) ** 2
@@ -210,7 +211,7 @@ class ExpressionChanges:
             probability += weight * ndtr(0.5 / np.sqrt(np.maximum(fixed + factor * free, 1e-12)))
         nearer = ((self.mean - self.inactive_mean) ** 2).sum(axis=1) < (self.inactive_mean**2).sum(axis=1)
         probability = (1.0 - self.inactive) * probability + self.inactive * nearer
-        return np.where(self.is_control, 0.5, probability)
+        return np.where(self.mean.any(axis=1), probability, 0.5)
 
     def _sizes(self, genes: np.ndarray | float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mixture for the squared change over some genes: weights, log means and log s.d., `(n, n_components)`.
@@ -267,7 +268,7 @@ class ExpressionChanges:
         """
         weights, centre, sd = self._sizes((self.on_target == 0) & (self.inactive_mean == 0))
         threshold = np.log(ACTIVE_SHARE * self.control_variance)[:, None]
-        return np.where(self.is_control, 0.0, (weights * ndtr((centre - threshold) / sd)).sum(axis=1))
+        return np.where(self.is_control, 0.0, np.minimum((weights * ndtr((centre - threshold) / sd)).sum(axis=1), 1.0))
 
     def along(self, direction: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Project changes on a direction.
@@ -293,7 +294,7 @@ class ExpressionChanges:
         sd = np.sqrt(np.maximum(variance, 1e-24))
         # without an effect there is no sign
         is_signed = np.column_stack([np.ones(self.factors.shape, dtype=bool), inactive != 0])
-        positive = (weights * is_signed * ndtr(centre / sd)).sum(axis=1)
+        positive = np.minimum((weights * is_signed * ndtr(centre / sd)).sum(axis=1), 1.0)
         return mean, _quantiles(weights, centre, sd, levels), positive
 
 

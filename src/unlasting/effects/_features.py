@@ -97,6 +97,14 @@ class ConditionFeatures:
         """
         return self._describe(perturbations, self._untrained_gates)[:, self._columns] * self._scale
 
+    def are_described(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+        """Test whether every target has features, shape `(n_conditions,)`."""
+        parts = dict.fromkeys(Perturbation((name,)) for p in perturbations for name in p.targets)
+        described = dict(zip(parts, self(list(parts)).any(axis=1), strict=True))
+        return np.array(
+            [all(described[Perturbation((name,))] for name in p.targets) for p in perturbations], dtype=bool
+        )
+
     def strength(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Get the share of a full effect, 0 for the control and 1 with any gene, shape `(n_conditions,)`."""
         return np.array([_any_acts(self._gates(p)) for p in perturbations])

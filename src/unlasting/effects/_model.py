@@ -155,7 +155,10 @@ class EffectsModel:
     def question(self, perturbations: Sequence[Perturbation], populations: ControlPopulations) -> np.ndarray:
         """Classify conditions by the part that training cells lack, see `QUESTIONS`, shape `(n,)`."""
         context = populations.cell_type.cpu().numpy()
-        question = self.regression.question(self._describe(perturbations), context)
+        described = self._describe(perturbations)
+        question = self.regression.question(described, context)
+        # a target without features adds nothing in the regression, but was not trained
+        question = np.where(self.features.are_described(perturbations), question, TARGET)
         trained = set(self.vocabulary.trained_targets)
         combined = [
             len(p.targets) > 1 and trained.issuperset(map(self.vocabulary.target, p.targets)) for p in perturbations

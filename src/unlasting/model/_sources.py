@@ -93,11 +93,12 @@ class SourceCells:
         for name in map(str, wanted):
             chosen = (self.cell_type == name) & ((batch is None) | (self.batch == str(batch)))
             if not chosen.any():
-                in_batch = "" if batch is None else f" and `batch={batch!r}`"
-                raise ValueError(
-                    f"There are no control cells of `cell_type={name!r}`{in_batch} to start from (cell types: {have})."
-                    f"{nearest_name(str(name), have)} Give some as `controls`."
-                )
+                hint, wanted = nearest_name(name, have), f"`cell_type={name!r}` to start from (cell types: {have})"
+                if name in have:
+                    batches = sorted(set(self.batch[self.cell_type == name]))
+                    hint, wanted = nearest_name(str(batch), batches), f"`batch={batch!r}` to start from"
+                    wanted += f" in `cell_type={name!r}`" * bool(name) + f" (batches: {batches})"
+                raise ValueError(f"There are no control cells of {wanted}.{hint} Give some as `controls`.")
             rows[name] = np.flatnonzero(chosen)
         return rows
 

@@ -124,6 +124,10 @@ def _joined(priors: Sequence[Prior], n_components: int) -> Prior:
     features: dict[str, Features] = {}
     for prior in priors:
         own = prior.features or {prior.origin: partial(_rows_of, prior)}
+        if twice := sorted(features.keys() & own.keys() & DESCRIPTIONS.keys()):
+            raise ValueError(
+                f"`prior` names {twice[0]!r} twice ('default' contains {list(DESCRIPTIONS)}). Name it once."
+            )
         features |= {
             (name if name not in features else f"{name} {len(features) + 1}"): one for name, one in own.items()
         }

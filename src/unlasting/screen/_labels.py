@@ -195,7 +195,7 @@ def _other_names(names: Sequence[str], genes: set[str], replaced: str) -> list[s
         said = [f"{name!r} as {gene!r}" for name, gene in found.items()]
         sentences.append(
             f"Other names of genes are read as the gene: {', '.join(said[:8])}{f' and {len(said) - 8} more' if len(said) > 8 else ''}. "
-            f"Write the present symbols to be explicit: `{replaced}.astype(str).replace({dict(list(found.items())[:3])})`."
+            f"Write the present symbols to be explicit: `{replaced}.astype(str).replace({dict(list(found.items())[:8])})`."
         )
     if unclear:
         sentences.append(

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from unlasting.screen import TEST, Condition
+from unlasting.screen import TEST, Condition, require_integers
 from unlasting.tl._differential import Moments, top_genes
-from unlasting.tl._screen import Screen, store
+from unlasting.tl._screen import Screen, screen_of, store
 
 if TYPE_CHECKING:
     from unlasting.model import UnlastingModel
@@ -47,9 +47,9 @@ def calibration(model: UnlastingModel, *, min_cells: int = 20, key_added: str = 
     ValueError
         If the model has no screen, or no condition has `min_cells` test cells and controls.
     """
-    if model.adata is None:
-        raise ValueError("The model was loaded without an AnnData, which holds its cells. Load it with the screen.")
-    screen = Screen.read(model.adata, None)
+    adata = screen_of(model)
+    require_integers(1, min_cells=min_cells)
+    screen = Screen.read(adata, None)
     wanted = [c for c in screen.test_conditions() if len(screen.part(c, TEST)) >= min_cells]
     frames = []
     for dose in dict.fromkeys(condition.dose for condition in wanted):
@@ -62,10 +62,11 @@ def calibration(model: UnlastingModel, *, min_cells: int = 20, key_added: str = 
                     frames.append(table.assign(**trust))
     if not frames:
         raise ValueError(
-            f"No condition has `min_cells={min_cells}` test cells. Hold conditions out with `ul.pp.split`."
+            f"No condition has `min_cells={min_cells}` test cells. Lower `min_cells`, or hold larger conditions out with "
+            "`ul.pp.split`."
         )
     frame = pd.concat(frames, ignore_index=True)
-    store(model.adata, **{key_added: frame})
+    store(adata, **{key_added: frame})
     return frame.copy()
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from unlasting.screen import nearest_name
+from unlasting.screen import Perturbation, ScreenKeys, nearest_name, parse_labels, require_integers
 from unlasting.tl._rank import along, criterion_of
-from unlasting.tl._screen import store
+from unlasting.tl._screen import screen_of, store
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -77,29 +78,34 @@ def design(
     Raises
     ------
     ValueError
-        If there are fewer candidates than `n` or too many, a goal or cost is invalid, `toward` is missing for `"hits"`, or
-        the model has no screen.
+        If there are fewer candidates than `n` or too many, the control is among them, a goal or cost is invalid, `toward` is
+        missing for `"hits"`, or the model has no screen.
     """
-    adata = model.adata
-    if adata is None:
-        raise ValueError("The model was loaded without an AnnData, which holds its controls. Load it with the screen.")
+    adata = screen_of(model)
+    require_integers(1, n=n)
     if goal not in ("learn", "hits"):
         raise ValueError(f"`goal` is {goal!r}. Choose 'learn' or 'hits'.")
     if (goal == "hits") == (toward is None):
         raise ValueError("Give `toward` with `goal='hits'`, and with no other goal.")
     labels = [candidates] if isinstance(candidates, str) else list(dict.fromkeys(map(str, candidates)))
-    price = _prices(cost, labels)
+    perturbations = parse_labels(labels, **model.keys.grammar, argument="candidates")
+    if any(one.is_control for one in perturbations.values()):
+        raise ValueError("`candidates` contains the control, which is no experiment to choose. Leave it out.")
+    asked = {one.label(**model.keys.grammar): one for one in perturbations.values()}
+    price = _prices(cost, perturbations, model.keys)
     criterion_of(toward)
     parts, scores, margins = [], [], []
     for found, controls, changes in model.iterate_changes(labels, cell_type=cell_type, dose=dose):
         part = pd.DataFrame([condition.columns() for condition in found])
-        parts.append(part.assign(cost=[price.get(one.perturbation, 1.0) for one in found], seen=changes.question == 0))
+        parts.append(
+            part.assign(cost=[price.get(asked[one.perturbation], 1.0) for one in found], seen=changes.question == 0)
+        )
         if toward is not None:
             score, (upper,), _ = along(changes, toward, adata.var_names, controls, _LEVEL)
             scores.append(score)
             margins.append(upper - score)
     frame = pd.concat(parts, ignore_index=True)
-    if not 1 <= n <= len(frame):
+    if n > len(frame):
         raise ValueError(f"`n` is {n}, and there are {len(frame)} candidates. Give `n` from 1 to their number.")
     if len(frame) > MOST_CANDIDATES:
         raise ValueError(
@@ -134,14 +140,20 @@ def design(
     return result.copy()
 
 
-def _prices(cost: Mapping[str, float] | pd.Series | None, labels: Sequence[str]) -> dict[str, float]:
+def _prices(
+    cost: Mapping[str, float] | pd.Series | None, candidates: Mapping[object, Perturbation], keys: ScreenKeys
+) -> dict[Perturbation, float]:
     """Read the costs of candidates."""
-    price = {} if cost is None else {str(name): float(value) for name, value in dict(cost).items()}
+    if cost is not None and not isinstance(cost, Mapping | pd.Series):
+        raise TypeError(f"`cost` is {cost!r}. Give a dict from candidates to their costs, or leave it out.")
+    price = {} if cost is None else dict(cost)
+    named = parse_labels(price, **keys.grammar, argument="cost")
+    known = set(candidates.values())
     for name, value in price.items():
-        if name not in labels:
+        if named[name] not in known:
             raise ValueError(
-                f"`cost` names {name!r}, which is no candidate.{nearest_name(name, labels)} Remove or rename it."
+                f"`cost` names {name!r}, which is no candidate.{nearest_name(name, map(str, candidates))} Remove or rename it."
             )
-        if not 0.0 < value < np.inf:
-            raise ValueError(f"`cost` of {name!r} is {value}. Give a positive, finite number.")
-    return price
+        if not isinstance(value, Real) or not 0.0 < value < np.inf:
+            raise ValueError(f"`cost` of {name!r} is {value!r}. Give a positive, finite number.")
+    return {named[name]: float(value) for name, value in price.items()}

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from unlasting.screen import PREDICTION_KEY, TEST, TRAIN, UNS_KEY, ScreenKeys, expression, logger, sample
 from unlasting.tl._evaluate import evaluate
-from unlasting.tl._screen import store
+from unlasting.tl._screen import screen_of, store
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -75,9 +75,7 @@ def diagnose(
     RuntimeError
         If the model is not trained.
     """
-    if model.adata is None:
-        raise ValueError("`model` was loaded without its AnnData. Load it with `adata=...` to diagnose it.")
-    adata = model.adata
+    adata = screen_of(model)
     keys = ScreenKeys.read(adata)
     labels, split = keys.labels(adata), keys.split(adata)
     is_trained = np.ones(adata.n_obs, dtype=bool) if split is None else split == TRAIN
@@ -154,7 +152,7 @@ def _generated(
     model: Any, is_trained: np.ndarray, labels: np.ndarray, keys: ScreenKeys, n_conditions: int, n_cells: int, seed: int
 ) -> list[tuple[Any, ...]]:
     """Compare generated cells for trained conditions with the training cells."""
-    adata, control = model.adata, keys.control
+    adata, control = screen_of(model), keys.control
     perturbed = is_trained & (labels != control)
     largest = pd.Series(labels[perturbed]).value_counts().index[:n_conditions]
     chosen = np.flatnonzero(is_trained & np.isin(labels, [control, *largest]))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from unlasting.screen import TRAIN, UNS_KEY, ScreenKeys, sample
-from unlasting.tl._screen import store
+from unlasting.tl._screen import screen_of, store
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,16 +48,15 @@ def grn(model: Any, controls: AnnData | None = None, *, max_cells: int = 200, se
     ValueError
         If the model has no AnnData or no graph block, there are no control cells, or the graph is newer than the model.
     """
-    if model.adata is None:
-        raise ValueError("`model` was loaded without its AnnData. Load it with `adata=...` to read its attention.")
-    given = model.adata if controls is None else controls
-    keys = ScreenKeys.read(model.adata)
+    adata = screen_of(model)
+    given = adata if controls is None else controls
+    keys = ScreenKeys.read(adata)
     chosen = keys.labels(given) == keys.control
     if controls is None and (split := keys.split(given)) is not None:
         chosen &= split == TRAIN
     rows = sample(np.flatnonzero(chosen), max_cells, np.random.default_rng(seed))
     found = model.get_attention(given[rows].copy(), seed=seed)
-    graph = model.adata.uns[UNS_KEY]["grn"]
+    graph = adata.uns[UNS_KEY]["grn"]
     edges = graph["edges"].drop(columns="attention", errors="ignore").astype({"source": str, "target": str})
     if _pairs(edges) != _pairs(found):
         raise ValueError(
@@ -65,7 +64,7 @@ def grn(model: Any, controls: AnnData | None = None, *, max_cells: int = 200, se
             "or load this one with the AnnData it was saved with."
         )
     edges = edges.merge(found, on=["source", "target"], how="left")
-    store(model.adata, grn={**graph, "edges": edges})
+    store(adata, grn={**graph, "edges": edges})
     return edges.copy()
 
 

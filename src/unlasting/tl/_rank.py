@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from unlasting.metrics import resampled_e_distance
 from unlasting.screen import PREDICTION_KEY, TRAIN, logger, sample
-from unlasting.tl._screen import Screen, gene_positions, store
+from unlasting.tl._screen import Screen, gene_positions, screen_of, store
 
 if TYPE_CHECKING:
     from unlasting.effects import ExpressionChanges
@@ -155,9 +155,7 @@ def _rank_posterior(
     key_added: str,
 ) -> pd.DataFrame:
     """Rank perturbations by the posterior of the effects model."""
-    adata, criterion = model.adata, criterion_of(toward)
-    if adata is None:
-        raise ValueError("The model was loaded without an AnnData, which holds its controls. Load it with the screen.")
+    adata, criterion = screen_of(model), criterion_of(toward)
     if conditions is None:
         conditions = [name for names in model.targets.values() for name in names]
     asked = [conditions] if isinstance(conditions, str) else [str(name) for name in conditions]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,9 @@ from unlasting.screen import (
     has_source,
     nearest_name,
 )
+
+if TYPE_CHECKING:
+    from unlasting.model import UnlastingModel
 
 BLOCK = 4096
 """Cells in a dense block."""
@@ -169,6 +172,15 @@ class Screen:
         return self.observed.names.get_indexer(np.asarray(obs[self.source_key].astype(object))[rows])
 
 
+def screen_of(model: UnlastingModel) -> AnnData:
+    """Get the screen of a model, which holds its control cells."""
+    if isinstance(model, AnnData):
+        raise TypeError("`model` is an AnnData; pass the trained model.")
+    if model.adata is None:
+        raise ValueError("The model was loaded without its AnnData. Load it with `adata=...`, the screen.")
+    return model.adata
+
+
 def blocks(cells: Cells, rows: np.ndarray) -> Iterator[np.ndarray]:
     """Read rows as dense blocks, shape `(n_cells, n_genes)`."""
     for start in range(0, len(rows), BLOCK):
@@ -186,7 +198,8 @@ def gene_positions(names: Sequence[str], genes: pd.Index, argument: str) -> np.n
     if (positions < 0).any():
         missing = [name for name, position in zip(names, positions, strict=True) if position < 0]
         raise MissingKeyError(
-            f"`{argument}` names genes outside the panel: {missing[:5]}." + nearest_name(missing[0], genes)
+            f"`{argument}` names genes outside the panel: {missing[:5]}.{nearest_name(missing[0], genes)} Choose among "
+            "`adata.var_names`."
         )
     return positions
 
