@@ -100,7 +100,7 @@ class ConditionFeatures:
     def are_described(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Test whether every target has features, shape `(n_conditions,)`."""
         parts = dict.fromkeys(Perturbation((name,)) for p in perturbations for name in p.targets)
-        described = dict(zip(parts, self(list(parts)).any(axis=1), strict=True))
+        described = {part: bool(row.any()) for part, row in zip(parts, self(list(parts)), strict=True)}
         return np.array(
             [all(described[Perturbation((name,))] for name in p.targets) for p in perturbations], dtype=bool
         )

@@ -93,12 +93,12 @@ class SourceCells:
         for name in map(str, wanted):
             chosen = (self.cell_type == name) & ((batch is None) | (self.batch == str(batch)))
             if not chosen.any():
-                hint, wanted = nearest_name(name, have), f"`cell_type={name!r}` to start from (cell types: {have})"
+                hint, missing = nearest_name(name, have), f"`cell_type={name!r}` to start from (cell types: {have})"
                 if name in have:
                     batches = sorted(set(self.batch[self.cell_type == name]))
-                    hint, wanted = nearest_name(str(batch), batches), f"`batch={batch!r}` to start from"
-                    wanted += f" in `cell_type={name!r}`" * bool(name) + f" (batches: {batches})"
-                raise ValueError(f"There are no control cells of {wanted}.{hint} Give some as `controls`.")
+                    hint, missing = nearest_name(str(batch), batches), f"`batch={batch!r}` to start from"
+                    missing += f" in `cell_type={name!r}`" * bool(name) + f" (batches: {batches})"
+                raise ValueError(f"There are no control cells of {missing}.{hint} Give some as `controls`.")
             rows[name] = np.flatnonzero(chosen)
         return rows
 

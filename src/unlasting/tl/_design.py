@@ -154,6 +154,6 @@ def _prices(
             raise ValueError(
                 f"`cost` names {name!r}, which is no candidate.{nearest_name(name, map(str, candidates))} Remove or rename it."
             )
-        if not isinstance(value, Real) or not 0.0 < value < np.inf:
+        if not isinstance(value, Real) or not 0.0 < float(value) < np.inf:
             raise ValueError(f"`cost` of {name!r} is {value!r}. Give a positive, finite number.")
     return {named[name]: float(value) for name, value in price.items()}
