@@ -81,8 +81,12 @@ def spread(values: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("sd", "scale"), [(0.05, 0.1), (0.10, 0.1), (0.15, 0.1), (0.30, 0.2), (0.30, 0.3)])
-def test_the_default_solver_gives_a_standard_normal_latent_in_20_evaluations(sd, scale):
-    """Although the scale that the coordinates know is wrong by a factor of up to two, and their base is not the mean."""
+@pytest.mark.parametrize(("n_steps", "way_back"), [(10, 0.01), (PRESETS["default"].n_steps, 0.05)])
+def test_the_default_solver_gives_a_standard_normal_latent(sd, scale, n_steps, way_back):
+    """Although the scale that the coordinates know is wrong by a factor of up to two, and their base is not the mean.
+
+    Half of the evaluations, the default, give as good a latent. The way back loses up to 5 % of a s.d., which no score shows.
+    """
     mean, evaluations = torch.tensor([0.5], dtype=torch.float64), []
     coordinates = AngleCoordinates(torch.tensor([0.45]).double(), torch.tensor([scale]).double())
     schedule = CosineSchedule().double()
@@ -93,13 +97,13 @@ def test_the_default_solver_gives_a_standard_normal_latent_in_20_evaluations(sd,
         return exact(state, t)
 
     start = torch.tensor([[0.5 - sd], [0.5 + sd]]).double()
-    way = {"n_steps": PRESETS["default"].n_steps, "method": PRESETS["default"].solver}
+    way = {"n_steps": n_steps, "method": PRESETS["default"].solver}
     latent = follow(coordinates, schedule, counted, start, encode=True, **way)
-    assert len(evaluations) <= 20
+    assert len(evaluations) == 2 * n_steps
     assert spread(latent) == pytest.approx(1.0, abs=0.01)
     assert float(latent.mean()) == pytest.approx(0.0, abs=0.02)
     back = follow(coordinates, schedule, exact, latent, encode=False, **way)
-    torch.testing.assert_close(back, start, atol=0.01 * sd, rtol=0)
+    torch.testing.assert_close(back, start, atol=way_back * sd, rtol=0)
 
 
 @pytest.mark.parametrize(
