@@ -210,3 +210,13 @@ def test_saving_keeps_it(model, tmp_path):
     pd.testing.assert_frame_equal(one.obs, other.obs)
     for layer in one.layers:
         np.testing.assert_array_equal(one.layers[layer], other.layers[layer])
+
+
+def test_a_missing_batch_is_named_as_one():
+    adata = screen(n_targets=3, n_genes=60)
+    adata.obs["batch"] = np.resize(["one", "two"], adata.n_obs)
+    model = model_of(adata, batch_key="batch")
+    with pytest.raises(
+        ValueError, match=r"no control cells of `batch='tow'`.*batches: \['one', 'two'\].*Did you mean 'two'"
+    ):
+        model.generate("T1", n_cells=2, batch="tow")
