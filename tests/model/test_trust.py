@@ -217,6 +217,6 @@ def test_a_missing_batch_is_named_as_one():
     adata.obs["batch"] = np.resize(["one", "two"], adata.n_obs)
     model = model_of(adata, batch_key="batch")
     with pytest.raises(
-        ValueError, match=r"no control cells of `batch='tow'`.*batches: \['one', 'two'\].*Did you mean 'two'"
+        ValueError, match=r"no control cells of `batch='twoo'`.*batches: \['one', 'two'\].*Did you mean 'two'"
     ):
-        model.generate("T1", n_cells=2, batch="tow")
+        model.generate("T1", n_cells=2, batch="twoo")
