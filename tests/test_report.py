@@ -158,6 +158,8 @@ def test_the_place_may_be_new_and_is_no_folder(trained, tmp_path):
     assert ul.report(model, adata, tmp_path / "new" / "report.html").is_file()
     with pytest.raises(IsADirectoryError, match="Name a file in it"):
         ul.report(model, adata, tmp_path)
+    with pytest.raises(ValueError, match="Load it with"):
+        ul.report(ul.UnlastingModel.load(trained[1], adata=False, accelerator="cpu"), adata)
     with pytest.raises(TypeError, match=r"path='report\.html'"):
         ul.report(model, "report.html")
 

@@ -25,7 +25,7 @@ from unlasting._files import replacing
 from unlasting.baselines import BASELINES
 from unlasting.pp._check import overview
 from unlasting.screen import PREDICTION_KEY, TEST, UNS_KEY, ScreenKeys
-from unlasting.tl._screen import Screen
+from unlasting.tl._screen import Screen, screen_of
 
 if TYPE_CHECKING:
     from unlasting.model import UnlastingModel
@@ -91,10 +91,8 @@ def report(
         raise IsADirectoryError(f"`path` is the folder {str(path)!r}. Name a file in it, such as 'report.html'.")
     if not model.is_trained:
         raise ValueError("The model is not trained. Run `model.train()` first.")
-    if adata is None:
-        adata = model.adata
-    if adata is None:
-        raise ValueError("The model was loaded without its screen. Pass the screen as `adata`.")
+    own = screen_of(model)
+    adata = own if adata is None else adata
     split = ScreenKeys.read(adata).split(adata)
     held_out = split is not None and bool((split == TEST).any())
     if held_out and "score_summary" not in adata.uns.get(UNS_KEY, {}):
@@ -115,7 +113,7 @@ def report(
         "top": _top(model, ranking, n_top, n_genes, gene_sets),
         "versions": {"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "date": datetime.now(UTC).date().isoformat(),
-        "model": str(model.summary_string).split(" Training status")[0],
+        "model": str(model.summary_string).split("Training status")[0].strip(),
         "dataset": str(adata.uns.get(UNS_KEY, {}).get("dataset", "")),
         "threshold": TRUSTED,
     }
@@ -241,7 +239,7 @@ def _top(
 
 def _name(row: Mapping[Any, Any]) -> str:
     """Name a condition by perturbation, dose and cell type."""
-    dose, cell_type = str(row["dose"] or ""), str(row["cell_type"] or "")
+    dose, cell_type = str(row["dose"] or "").strip("+"), str(row["cell_type"] or "")
     return str(row["condition"]) + (f" {dose} µM" if dose else "") + (f", {cell_type}" if cell_type else "")
 
 

@@ -176,6 +176,25 @@ def test_a_target_without_any_feature_is_not_called_trained():
     assert not ul.tl.rank(model, [gene])["seen"].any()
 
 
+def test_a_dose_that_was_measured_in_another_context_is_unseen_here():
+    adata = ul.datasets.simulate_drug_screen(n_drugs=4, n_families=2, n_genes=60)
+    drug = next(name for name in adata.obs["perturbation"].unique() if name != "control")
+    at_one = (adata.obs["perturbation"] == drug) & (adata.obs["dose"].astype(float) == 1.0)
+    first, second = sorted(adata.obs["cell_type"].unique())
+    adata.obs["unlasting_split"] = np.where(at_one & (adata.obs["cell_type"] == first), "test", "train")
+    ul.pp.prepare(adata)
+    ul.pp.molecules(adata, smiles_key="smiles")
+    model = model_of(adata, prior=None, dose_key="dose", cell_type_key="cell_type")
+    found = model.effects([drug, drug], dose=[1.0, 10.0]).obs.set_index(["dose", "cell_type"])
+    question = found["question"].astype(str).to_dict()
+    assert question["1", first] == "unseen dose"
+    assert {question["1", second], question["10", first], question["10", second]} == {"trained condition"}
+    error = found["unlasting_expected_error"]
+    assert error["1", first] > error["1", second]
+    ranking = ul.tl.rank(model, [drug], dose=1.0).set_index("cell_type")
+    assert ranking["seen"].to_dict() == {first: False, second: True}
+
+
 def test_probabilities_are_at_most_one(model):
     targets = [f"T{i + 1}" for i in range(N_TARGETS)]
     assert model.effects(targets).obs["p_active"].between(0.0, 1.0).all()
@@ -191,3 +210,13 @@ def test_saving_keeps_it(model, tmp_path):
     pd.testing.assert_frame_equal(one.obs, other.obs)
     for layer in one.layers:
         np.testing.assert_array_equal(one.layers[layer], other.layers[layer])
+
+
+def test_a_missing_batch_is_named_as_one():
+    adata = screen(n_targets=3, n_genes=60)
+    adata.obs["batch"] = np.resize(["one", "two"], adata.n_obs)
+    model = model_of(adata, batch_key="batch")
+    with pytest.raises(
+        ValueError, match=r"no control cells of `batch='twoo'`.*batches: \['one', 'two'\].*Did you mean 'two'"
+    ):
+        model.generate("T1", n_cells=2, batch="twoo")

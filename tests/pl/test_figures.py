@@ -444,3 +444,9 @@ def test_scores_of_a_correlation_are_shares_of_the_ceiling(screen):
     _, lower = pl.scores(screen, "emd", show=False)
     assert lower.get_xlabel().startswith("Share of the ceiling (1: true cells)")
     assert [t.get_text() for t in lower.get_yticklabels()] == ["A 0.1 µM", "B 0.1 µM"]
+
+
+def test_a_gene_beside_a_drug_has_no_dose_in_names(screen):
+    screen.uns["unlasting"]["scores"]["dose"] = "0.1+"
+    _, lower = pl.scores(screen, "emd", show=False)
+    assert {t.get_text() for t in lower.get_yticklabels()} == {"A 0.1 µM", "B 0.1 µM"}

@@ -164,6 +164,22 @@ def test_the_suggested_split_can_be_made(labels, kind):
 
 
 @pytest.mark.slow
+def test_a_file_on_disk_is_read_and_leads_to_its_preparation(tmp_path):
+    screen({"control": 40, "STAT1": 20, "JAK2": 20, "IRF1": 20}).write_h5ad(tmp_path / "screen.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    found = ul.pp.check(backed)
+    assert found.expression.startswith("integers, ")
+    assert found.counts == "adata.X"
+    assert found.oddities == []
+    run(found.next_call, backed)
+    call = ul.pp.check(backed).next_call
+    assert call == "adata = ul.pp.prepare(adata, copy=True)"
+    names = {"ul": ul, "adata": backed}
+    exec(call, names)
+    assert not names["adata"].isbacked
+    assert ul.pp.check(names["adata"]).next_call == "ul.pp.grn(adata)"
+
+
 def test_each_step_leads_to_the_next():
     adata = screen({"control": 40, "STAT1": 20, "JAK2": 20, "IRF1": 20, "MYC": 20})
     for step in ("split", "prepare", "grn"):

@@ -80,3 +80,26 @@ def test_a_screen_without_labels_names_the_way_out():
         ul.pp.grn(own, prior=adata)
     with pytest.raises(ValueError, match=r"`prior.X`.*pp.prepare"):
         ul.pp.grn(own, prior=screen("B", seed=1))
+
+
+def test_only_training_cells_of_the_other_screen_are_read(other):
+    parted = other.copy()
+    is_test = (parted.obs["perturbation"] == "T0").to_numpy()
+    parted.obs["unlasting_split"] = np.where(is_test, "test", "train")
+    own = screen("A", seed=0)
+    ul.pp.prepare(own)
+    ul.pp.grn(own, prior=parted)
+    kept = own.uns["unlasting"]["target_embedding"]["names"]
+    changed = parted.copy()
+    changed.X = sparse.diags(np.where(is_test, 3.0, 1.0)) @ changed.X
+    ul.pp.grn(own, prior=changed)
+    assert "T0" not in kept
+    assert list(own.uns["unlasting"]["target_embedding"]["names"]) == list(kept)
+
+
+def test_the_screen_itself_is_no_other_screen(other):
+    adata = other.copy()
+    for prior in (adata, adata.copy(), [adata]):
+        with pytest.raises(ValueError, match="contains this screen itself"):
+            ul.pp.grn(adata, prior=prior)
+    assert "grn" not in adata.uns["unlasting"]

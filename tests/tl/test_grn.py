@@ -127,6 +127,10 @@ def test_a_graph_of_another_model_is_refused(model):
 def test_a_model_without_a_graph_or_cells_has_no_attention(model, tmp_path):
     with pytest.raises(ValueError, match="use_grn=False"):
         tl.grn(make(use_grn=False))
+    closed = UnlastingModel(model.adata)
+    closed.train(max_steps=0, show_progress=False)
+    with pytest.raises(ValueError, match=r"closed form alone.*`model\.train\(\)`"):
+        tl.grn(closed)
     model.save(tmp_path / "model")
     with pytest.raises(ValueError, match="Load it with `adata=...`"):
         tl.grn(UnlastingModel.load(tmp_path / "model", adata=False))

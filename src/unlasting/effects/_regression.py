@@ -253,10 +253,10 @@ class EffectRegression:
         known = self._is_known(features)
         measured = np.zeros((len(self.features), len(self.contexts.means) + 1), dtype=bool)  # -1: a new context
         measured[self.posterior.condition, self.posterior.context] = True
+        here = measured[:, context].T
         same = self._is_parallel(features) | known[:, :-1]
-        is_measured = (same & measured[:, context].T).any(axis=1)
-        question = np.where(known.any(axis=1), TRAINED, DOSE)
-        question = np.where(is_measured, question, CONTEXT)
+        question = np.where((known[:, :-1] & here).any(axis=1), TRAINED, DOSE)
+        question = np.where((same & here).any(axis=1), question, CONTEXT)
         question = np.where(same.any(axis=1), question, TARGET)
         return np.asarray(np.where(known[:, -1], TRAINED, question))
 

@@ -207,7 +207,8 @@ class LatentMixin(GenerationMixin):
         RuntimeError
             If the model is not trained.
         ValueError
-            If the model has no graph block, a perturbation is unknown, or genes are missing.
+            If the model has no graph block, no training step improved the denoiser, a perturbation is unknown, or genes are
+            missing.
         """
         self._require_trained()
         block: Any = getattr(self.module.averaged["denoiser"], "grn", None)
@@ -229,6 +230,11 @@ class LatentMixin(GenerationMixin):
         finally:
             for handle in handles:
                 handle.remove()
+        if not n_seen:
+            raise ValueError(
+                "The denoiser has no attention: it predicts the closed form alone, as no training step improved it (see "
+                "`model.history`). Call `model.train()` without `max_steps`, or with more steps."
+            )
         nodes = np.asarray(self._state(GRAPH)["nodes"], dtype=object)
         source, target = (nodes[end.cpu().numpy()] for end in (graph.source, graph.target))
         return pd.DataFrame({"source": source, "target": target, "attention": total / n_seen})

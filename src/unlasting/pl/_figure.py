@@ -83,7 +83,7 @@ def condition_names(frame: pd.DataFrame) -> pd.Series:
     """Name conditions by perturbation and dose, with several cell types by cell type too."""
     names = frame["condition"].astype(str)
     if "dose" in frame:
-        doses = frame["dose"].astype(str)
+        doses = frame["dose"].astype(str).str.strip("+")  # genes in a combination have no dose
         names = names.where(doses == "", names + " " + doses + " µM")
     if "cell_type" not in frame or frame["cell_type"].nunique() < 2:
         return names

@@ -27,6 +27,7 @@ from unlasting.screen import (
     check_log_normalised,
     expression,
     integer_counts,
+    is_in_memory,
     listed,
     not_none,
     require_controls,
@@ -34,6 +35,8 @@ from unlasting.screen import (
     review_labels,
 )
 
+_FIRST: Final = 4096
+"""Cells of a file whose scale is read."""
 _UNNAMED: Final = {
     "contexts": "one; `cell_type_key` names their column",
     "batches": "one; `batch_key` names their column",
@@ -98,7 +101,7 @@ def check(
 ) -> Overview:
     """Print a screen's labels, doses, genes and scale as the package understands them.
 
-    Nothing is fitted, and `adata` stays unchanged.
+    Nothing is fitted, and `adata` stays unchanged. Of expression on disk, the first 4096 cells are read.
 
     Parameters
     ----------
@@ -162,7 +165,8 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
         "batches": _count(keys.batches(adata)) if keys.batch_key else {},
         "split": {} if part is None else _count(part),
     }
-    scale, counts, fault = _scale(adata, np.flatnonzero(is_control))
+    shown, first = (adata, "") if not _is_on_disk(adata) else (_first_cells(adata), f" (first {_FIRST} cells)")
+    scale, counts, fault = _scale(shown, np.flatnonzero(is_control[: shown.n_obs]))
     spelt = sorted(filter(looks_like_gene, stimuli))
     oddities = [
         "" if is_control.any() else _fault(keys.labels, adata),
@@ -193,7 +197,7 @@ def overview(adata: AnnData, *, symbols_key: str | None = None, **given: Any) ->
         gene_names=place
         + (f", {adata.n_vars - len(panel)} features are no genes" if len(panel) < adata.n_vars else ""),
         measured=sorted(filter(measured.find, genes)),
-        expression=scale,
+        expression=scale + first * (adata.n_obs > _FIRST),
         counts=counts,
         oddities=[sentence for sentence in oddities if sentence],
         split_kind=kind,
@@ -229,6 +233,15 @@ def _scale(adata: AnnData, controls: np.ndarray) -> tuple[str, str, str]:
     return "neither counts nor log-normalised", place, "" if place else _fault(integer_counts, adata) or fault
 
 
+def _is_on_disk(adata: AnnData) -> bool:
+    return bool(adata.isbacked or not is_in_memory(adata.X))
+
+
+def _first_cells(adata: AnnData) -> AnnData:
+    """Read the expression in the first cells from disk."""
+    return AnnData(expression(adata)[:_FIRST], obs=adata.obs[[]].iloc[:_FIRST], uns=dict(adata.uns))
+
+
 def _split_kind(cells: Mapping[str, Mapping[str, int]], by_structure: bool, n_frequent: int) -> str:
     """Choose a kind of split that the screen permits; each part of it needs a perturbation or cell type."""
     if n_frequent >= 3:
@@ -255,4 +268,6 @@ def _next_call(
     new = {name: value for name, value in given.items() if name in taken and stored.get("keys", {}).get(name) != value}
     name = "ul.UnlastingModel.setup_anndata" if step is None else f"ul.pp.{step.__name__}"
     arguments = [repr(kind)] if step is split else []
+    if step is prepare and _is_on_disk(adata):
+        name, new = f"adata = {name}", {**new, "copy": True}
     return f"{name}({', '.join(['adata', *arguments, *(f'{key}={value!r}' for key, value in new.items())])})"

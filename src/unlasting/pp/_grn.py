@@ -64,7 +64,8 @@ def grn(
           pathways, `"string"` for interactions, `"default"` for all three.
         - a DataFrame of edges with the columns `source` and `target`, and optionally `weight` and `sign`.
         - a DataFrame with one row of numbers per gene, and gene names as its index.
-        - another screen, prepared by `pp.prepare`: its effects of single targets, such as those in another cell line.
+        - another screen, prepared by `pp.prepare`: its effects of single targets in training cells, such as those in
+          another cell line.
         - the folder of an scGPT checkpoint (`vocab.json` and `best_model.pt`); scGPT need not be installed.
         - a list of these. The screen decides how far each source tells similar perturbations.
         - `None`: co-expression only. All untrained targets get the same prediction then.
@@ -141,6 +142,9 @@ def grn(
     aliases: dict[str, str] = {}
     known: Prior | None = None
     if prior is not None:
+        for one in prior if isinstance(prior, list | tuple) else [prior]:
+            if isinstance(one, AnnData) and _is_same(one, adata):
+                raise ValueError("`prior` contains this screen itself. Give another screen, with other cells.")
         known, aliases = read_prior(prior, n_components).named_as_in(genes)
     by_name = GeneNames(genes if known is None else [*genes, *known.names], panel=genes)
     symbols = {name: by_name.find(name, is_gene=name in named) or by_name.symbol(name) for name in asked}
@@ -229,6 +233,13 @@ def grn(
             else "",
         )
     return adata if copy else None
+
+
+def _is_same(one: AnnData, other: AnnData) -> bool:
+    """Whether two screens have the same cells with the same expression."""
+    if one.shape != other.shape or not one.obs_names.equals(other.obs_names):
+        return False
+    return one is other or bool(np.isclose(one.X.sum(), other.X.sum()))
 
 
 def _targets(labels: Iterable[object], keys: ScreenKeys) -> set[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting.screen import ScreenKeys, check_cells, check_log_normalised, expression
+from unlasting.screen import TRAIN, ScreenKeys, check_cells, check_log_normalised, expression
 
 _MIN_CELLS = 3
 
@@ -21,7 +21,7 @@ def measured_effects(adata: AnnData) -> pd.DataFrame:
     ----------
     adata
         The other screen, log-normalised, shape `(n_cells, n_genes)`. Label columns are those that `pp.split` or
-        `pp.prepare` recorded.
+        `pp.prepare` recorded. With a split, training cells alone are read.
 
     Returns
     -------
@@ -35,6 +35,9 @@ def measured_effects(adata: AnnData) -> pd.DataFrame:
     check_cells(adata)
     check_log_normalised(expression(adata, in_memory=True), "`prior.X`")
     keys = ScreenKeys.read(adata)
+    split = keys.split(adata)
+    if split is not None:
+        adata = adata[split == TRAIN]
     perturbations, cell_types = keys.perturbations(adata), keys.cell_types(adata)
     names = np.array([p.targets[0] if len(p.targets) == 1 else "" for p in perturbations], dtype=object)
     is_control = np.array([p.is_control for p in perturbations], dtype=bool)
