@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -220,3 +222,26 @@ def test_a_missing_batch_is_named_as_one():
         ValueError, match=r"no control cells of `batch='twoo'`.*batches: \['one', 'two'\].*Did you mean 'two'"
     ):
         model.generate("T1", n_cells=2, batch="twoo")
+
+
+def test_another_case_is_suggested_before_a_similar_name():
+    adata = screen(held_out=("T3",), n_targets=3, n_genes=60)
+    names = {"T1": "STAT3", "T3": "STAT1"}
+    adata.var_names = [names.get(name, name) for name in adata.var_names]
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace(names)
+    with pytest.raises(ValueError, match="Did you mean 'STAT1'"):
+        model_of(adata, prior=None).effects("stat1")
+
+
+def test_the_warning_about_a_new_context_asks_for_cells_there(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("unlasting"), "propagate", True)
+    adata = ul.datasets.simulate_screen(n_targets=4, n_genes=60, n_cell_types=2, strength=0.3, n_unmeasured=0)
+    is_new = (adata.obs["cell_type"] == "type2") & (adata.obs["perturbation"] != "control")
+    adata.obs["unlasting_split"] = np.where(is_new, "test", "train")
+    ul.pp.prepare(adata)
+    model = model_of(adata, prior=None, cell_type_key="cell_type")
+    found = model.effects(["T1", "T2", "T3", "T4"], cell_type="type2").obs
+    assert (found["question"] == "unseen context").all()
+    poor = found.loc[found["unlasting_p_better"] < 0.6, "perturbation"].astype(str)
+    model.generate(poor.iloc[0], n_cells=2, cell_type="type2")
+    assert "Measure perturbations in these cell types: https" in caplog.text

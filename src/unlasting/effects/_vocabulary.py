@@ -180,7 +180,9 @@ class TargetVocabulary:
         if unknown:
             others = {*self.drugs, *self.trained}
             candidates = {*self.names_of_genes, *others}
-            hint = nearest_name(unknown[0], {*others, control}) or self.gene_names.hint(unknown[0])
+            same = {name.casefold(): name for name in sorted(candidates)}.get(unknown[0].casefold())
+            hint = f" Did you mean {same!r}?" if same else nearest_name(unknown[0], {*others, control})
+            hint = hint or self.gene_names.hint(unknown[0])
             if unknown[0] == ScreenKeys.control:
                 hint = f" The control is {control!r} here."
             parts = re.split(r"[\W_]+", unknown[0])

@@ -19,6 +19,14 @@ _CONDITIONS_AT_ONCE = 128
 _LEVELS = np.array([0.025, 0.975])
 LITTLE_TRUST = 0.6
 """Probability to be nearer to the truth than the control, below which a prediction is named at WARNING."""
+_FIXES = {
+    "trained condition": "more cells",
+    "unseen dose": "nearer doses",
+    "unseen combination": "similar combinations",
+    "unseen context": "perturbations in these cell types",
+    "unseen target": "similar perturbations, or give a prior that covers them",
+}
+"""Ways to a better prediction, by kind of question: the end of a sentence with "Measure"."""
 GUIDE = "https://unlasting.readthedocs.io/en/latest/guide/trust.html"
 
 
@@ -191,22 +199,23 @@ class TrustMixin(SourcesMixin):
     def _trust(self, pairs: Sequence[tuple[Perturbation, int]], populations: ControlPopulations) -> pd.DataFrame:
         """Compute the two columns for pairs of perturbation and row of populations, and name poor ones at WARNING."""
         names = [f"{PREDICTION_KEY}_{name}" for name in ("expected_error", "p_better")]
-        table = pd.concat([trust_table(one)[names] for one in self._changes(pairs, populations)], ignore_index=True)
+        table = pd.concat([trust_table(one) for one in self._changes(pairs, populations)], ignore_index=True)
         acts = np.array([not p.is_control for p, _ in pairs], dtype=bool)
         little = acts & (table[names[1]] < LITTLE_TRUST).to_numpy()
         if little.any():
             labels = dict.fromkeys(
                 p.label(**self.keys.grammar) for (p, _), is_poor in zip(pairs, little, strict=True) if is_poor
             )
+            kinds = {QUESTIONS[code] for code in table.loc[little, "question"]}
             logger.warning(
-                "Predictions for %s may be no nearer to the truth than control cells are (`obs['%s']` is below %g). Measure similar "
-                "perturbations, or give a prior that covers them: %s",
+                "Predictions for %s may be no nearer to the truth than control cells are (`obs['%s']` is below %g). Measure %s: %s",
                 listed(labels),
                 names[1],
                 LITTLE_TRUST,
+                ", or ".join(fix for kind, fix in _FIXES.items() if kind in kinds),
                 GUIDE,
             )
-        return table
+        return table[names]
 
 
 def trust_table(changes: ExpressionChanges) -> pd.DataFrame:
