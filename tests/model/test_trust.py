@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import unlasting as ul
 from unlasting.model import UnlastingModel
@@ -176,6 +177,21 @@ def test_a_target_without_any_feature_is_not_called_trained():
     assert found.loc[gene, "unlasting_p_better"] <= 0.5 < found.loc["IL-4", "unlasting_p_better"]
     assert found.loc[gene, "high"] > 0.0
     assert not ul.tl.rank(model, [gene])["seen"].any()
+
+
+def test_an_untrained_partner_is_as_unknown_as_alone(model):
+    """Prior variances of both targets add up: the trained one is known, and the other one is not."""
+    populations = model.module.populations()
+    alone, pair = (model._all_asked(name, None) for name in ("T3", "T1+T3"))
+    regression, effects = model.effects_model.regression, model.effects_model
+    relevance = regression.relevance.astype(float)
+    typical = (regression.features.astype(float) ** 2 @ relevance).mean()
+    known = effects.features(alone)[0].astype(float) ** 2 @ relevance
+    assert effects._missing(pair)[0] == pytest.approx(max(typical - known, 0.0), rel=1e-5)
+    places = populations[torch.zeros(2, dtype=torch.long)]
+    one, other = effects.moments([*alone, *pair], places).variance.sum(axis=1)
+    assert other > 0.9 * one
+    assert error(model, "T1+T3") > error(model, "T1+T2") > error(model, "T1")
 
 
 def test_a_dose_that_was_measured_in_another_context_is_unseen_here():

@@ -184,7 +184,9 @@ class EffectsModel:
         n_genes = means.shape[1]
         chosen = np.arange(self.regression.units.size) if outputs is None else np.asarray(outputs)
         untrained = _once(self.features.untrained, perturbations)
-        moments = self.regression.moments(described, untrained, context, means, question, chosen)
+        moments = self.regression.moments(
+            described, untrained, context, means, question, chosen, self._missing(perturbations)
+        )
         place = np.full(self.regression.units.size, -1)
         place[chosen] = np.arange(len(chosen))
         units = self.regression.units
@@ -222,6 +224,16 @@ class EffectsModel:
     def is_trained(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Test whether conditions were trained, at any dose, shape `(n,)`."""
         return self.regression.is_trained(self._describe(perturbations))
+
+    def _missing(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+        """Get the prior variance from unknown properties of untrained targets, shape `(n,)`."""
+        trained = set(self.vocabulary.trained_targets)
+        new = [
+            [pair for pair in zip(p.targets, p.doses, strict=True) if self.vocabulary.target(pair[0]) not in trained]
+            for p in perturbations
+        ]
+        parts = [Perturbation(tuple(name for name, _ in part), tuple(dose for _, dose in part)) for part in new]
+        return self.regression.missing(self._describe(parts), np.array(list(map(len, new))))
 
     def _describe(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Describe conditions, each distinct one once."""

@@ -268,6 +268,7 @@ class EffectRegression:
         means: np.ndarray,
         question: np.ndarray,
         outputs: np.ndarray | slice = slice(None),
+        missing: np.ndarray | float = 0.0,
     ) -> EffectMoments:
         """Compute the posterior of effects without on-target effects, on the scale with unit variance over cells.
 
@@ -279,23 +280,36 @@ class EffectRegression:
             Kind of question, shape `(n,)`.
         outputs
             Outputs to compute, columns of `(3, n_genes)` in one row.
+        missing
+            Prior variance from unknown properties of untrained targets beside others, see :meth:`missing`, shape `(n,)`.
         """
         between = self.contexts(context, means)[:, self.posterior.context]
         kernel, shrunken = (
             one[:, self.posterior.condition] * between
             for one in (self._kernel(features), self._shrunken_kernel(features, untrained, context))
         )
-        relevance = self.relevance.astype(np.float64)
-        prior = features.astype(np.float64) ** 2 @ relevance
-        typical = (self.features.astype(np.float64) ** 2 @ relevance).mean()
+        size, trained_size = self._sizes(features)
         # an untrained target has unknown properties too
         is_new = np.isin(question, (TARGET, COMBINATION))
-        prior = np.where(is_new, np.maximum(prior, typical), prior)
+        prior = np.where(is_new, np.maximum(size**2 + missing, (trained_size**2).mean()), size**2)
         known = self._is_known(features)
         similarity = np.where(known[:, -1] & ~is_new, 1.0, self.posterior.similarity(context, means))
         measured = known[:, self.posterior.condition] & (context[:, None] == self.posterior.context)
         row = np.where(measured.any(axis=1), measured.argmax(axis=1), -1)
         return self.posterior.moments(kernel, shrunken, prior, question, similarity, row, outputs)
+
+    def missing(self, features: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
+        """Get the variance that targets lack beside typical trained conditions, shape `(n,)`.
+
+        Parameters
+        ----------
+        features
+            Features of the untrained targets in each condition, shape `(n, n_features)`.
+        n_targets
+            Their number, shape `(n,)`.
+        """
+        size, trained_size = self._sizes(features)
+        return np.maximum(n_targets * (trained_size**2).mean() - size**2, 0.0)
 
     def support(self, features: np.ndarray) -> np.ndarray:
         """Get the target-specific variance that trained conditions explain, as a share in [0, 1], shape `(n,)`.
