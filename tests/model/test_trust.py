@@ -187,7 +187,7 @@ def test_an_untrained_partner_is_as_unknown_as_alone(model):
     relevance = regression.relevance.astype(float)
     typical = (regression.features.astype(float) ** 2 @ relevance).mean()
     known = effects.features(alone)[0].astype(float) ** 2 @ relevance
-    assert effects._missing(pair)[0] == pytest.approx(max(typical - known, 0.0), rel=1e-5)
+    assert effects.missing(pair)[0] == pytest.approx(max(typical - known, 0.0), rel=1e-5)
     places = populations[torch.zeros(2, dtype=torch.long)]
     one, other = effects.moments([*alone, *pair], places).variance.sum(axis=1)
     assert other > 0.9 * one

@@ -71,6 +71,11 @@ def test_the_variance_of_untrained_targets_is_that_of_the_posterior(model):
     np.testing.assert_allclose(joint.variance, expected, rtol=0.02)
 
 
+def test_an_untrained_partner_adds_its_own_variance(model):
+    alone, pair, known = model.candidate_covariance(["T4", "T1+T4", "T1"]).variance
+    assert pair > 0.9 * alone > known
+
+
 def test_one_target_of_each_chain_comes_first(model):
     found = ul.tl.design(model, TARGETS[3:], 5)
     chain = [(int(name[1:]) - 1) // 3 for name in found["condition"]]

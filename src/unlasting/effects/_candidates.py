@@ -60,6 +60,7 @@ class CandidateCovariance:
         among = ((features * relevance) @ features.T) * between[np.ix_(context, context)]
         typical = (trained**2 @ relevance).mean()
         own = np.where(effects.is_trained(perturbations), 0.0, np.maximum(typical - np.diag(among), 0.0))
+        own = np.maximum(own, effects.missing(perturbations))
         among += np.diag(own)
         values, root, _ = posterior.spectrum
         projected = to_measured @ root

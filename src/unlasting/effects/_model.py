@@ -185,7 +185,7 @@ class EffectsModel:
         chosen = np.arange(self.regression.units.size) if outputs is None else np.asarray(outputs)
         untrained = _once(self.features.untrained, perturbations)
         moments = self.regression.moments(
-            described, untrained, context, means, question, chosen, self._missing(perturbations)
+            described, untrained, context, means, question, chosen, self.missing(perturbations)
         )
         place = np.full(self.regression.units.size, -1)
         place[chosen] = np.arange(len(chosen))
@@ -225,7 +225,7 @@ class EffectsModel:
         """Test whether conditions were trained, at any dose, shape `(n,)`."""
         return self.regression.is_trained(self._describe(perturbations))
 
-    def _missing(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+    def missing(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Get the prior variance from unknown properties of untrained targets, shape `(n,)`."""
         trained = set(self.vocabulary.trained_targets)
         new = [
