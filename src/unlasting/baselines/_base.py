@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,8 +12,6 @@ from anndata import AnnData
 from unlasting.baselines._protocol import NoPrediction
 from unlasting.baselines._training_cells import TrainingCells
 from unlasting.baselines._zero_aware import apply_effects
-from unlasting.pp._shipped_knowledge import DESCRIPTIONS
-from unlasting.pp._shipped_knowledge import embedding as shipped_embedding
 from unlasting.screen import UNS_KEY, Condition, GeneNames, ScreenKeys, compared_by
 
 
@@ -165,41 +162,30 @@ def embedding_of(adata: AnnData, given: pd.DataFrame | None, training: TrainingC
         if not np.isfinite(given.to_numpy(dtype=np.float64)).all():
             raise ValueError("`embedding` holds missing or infinite values. Remove or replace these rows.")
         return given
-    return next(iter(embeddings_of(adata, training).values()), None)
+    if not training.has_embedding:
+        training.embedding, training.has_embedding = _stored_embedding(adata), True
+    return training.embedding
 
 
-def embeddings_of(adata: AnnData, training: TrainingCells) -> dict[str, pd.DataFrame]:
-    """Get the target embedding from all of `pp.grn` and `pp.molecules`, then those from each shipped source alone.
-
-    They are read once for all baselines that share their training cells.
-    """
-    if training.embeddings is None:
-        stored = adata.uns.get(UNS_KEY, {})
-        found: dict[str, pd.DataFrame] = {}
-        if "target_embedding" in stored:
-            known = stored["target_embedding"]
-            found["prior"] = pd.DataFrame(known["matrix"], index=known["names"])
-            sources = [one for one in DESCRIPTIONS if one in set(known.get("feature_source", ()))]
-            for source in sources if len(sources) > 1 else ():
-                names, matrix = shipped_embedding((source,), known["matrix"].shape[1])
-                found[source] = pd.DataFrame(matrix, index=names)
-        if "molecules" in stored:
-            molecules = stored["molecules"]
-            matrix = compared_by(molecules["matrix"], molecules.get("kind", "given"))
-            by_drug = pd.DataFrame(matrix, index=molecules["smiles"]).loc[molecules["drug_smiles"]]
-            by_drug = by_drug.set_axis(molecules["drugs"])
-            found = {name: side_by_side([genes, by_drug]) for name, genes in found.items()} or {
-                "prior": side_by_side([by_drug])
-            }
-        targets = sorted({name for p in ScreenKeys.read(adata).perturbations(adata) for name in p.targets})
-        training.embeddings = {source: _under(embedding, targets) for source, embedding in found.items()}
-    return training.embeddings
-
-
-def _under(embedding: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Add rows for names under which the embedding does not list its genes."""
-    known = GeneNames(embedding.index)
-    renamed = {name: gene for name in names if name not in known.known and (gene := known.find(name))}
+def _stored_embedding(adata: AnnData) -> pd.DataFrame | None:
+    """Read the embedding from `pp.grn` and `pp.molecules`."""
+    stored = adata.uns.get(UNS_KEY, {})
+    blocks = []
+    if "target_embedding" in stored:
+        blocks.append(pd.DataFrame(stored["target_embedding"]["matrix"], index=stored["target_embedding"]["names"]))
+    if "molecules" in stored:
+        molecules = stored["molecules"]
+        matrix = compared_by(molecules["matrix"], molecules.get("kind", "given"))
+        by_drug = pd.DataFrame(matrix, index=molecules["smiles"]).loc[molecules["drug_smiles"]]
+        blocks.append(by_drug.set_axis(molecules["drugs"]))
+    if not blocks:
+        return None
+    embedding = side_by_side(blocks)
+    names, known = (
+        {name for p in ScreenKeys.read(adata).perturbations(adata) for name in p.targets},
+        GeneNames(embedding.index),
+    )
+    renamed = {name: gene for name in sorted(names) if name not in known.known and (gene := known.find(name))}
     return pd.concat([embedding, embedding.loc[list(renamed.values())].set_axis(list(renamed))])
 
 

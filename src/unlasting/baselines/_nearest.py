@@ -3,58 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unlasting.baselines._base import Baseline, ZeroAware, embedding_of, embeddings_of, rows_of
+from unlasting.baselines._base import Baseline, ZeroAware, embedding_of, rows_of
 from unlasting.baselines._dose import dose_distance
 from unlasting.baselines._protocol import NoPrediction
 from unlasting.metrics import e_distance
 from unlasting.screen import Condition
 
 MAX_CELLS = 200
-"""Sample size when source and threshold are chosen."""
+"""Sample size when the threshold is chosen."""
 
 
 class TargetSimilarity(Baseline):
-    """A baseline that compares targets by the prior.
-
-    Among several sources it takes the one with the smallest summed E-distances when each trained perturbation is left out
-    in turn, all sources together if they are level.
-    """
-
-    has_threshold: ClassVar[bool] = False
-    """Whether targets that are not similar enough are not followed."""
+    """A baseline that compares targets by the prior."""
 
     def __init__(self, embedding: pd.DataFrame | None = None) -> None:
         self.embedding = embedding
 
     def _learn(self, adata: AnnData) -> None:
-        given = embedding_of(adata, self.embedding, self.training_)
-        self._embeddings = {"prior": given} if self.embedding is not None else embeddings_of(adata, self.training_)
-        self._choices: dict[str, tuple[str, float]] = {}
-        self._unit_rows: dict[tuple[str, str], np.ndarray] = {}
+        self.embedding_ = embedding_of(adata, self.embedding, self.training_)
+        self._thresholds: dict[str, float] = {}
+        self._unit_rows: dict[str, np.ndarray] = {}
 
     def _nearest(self, condition: Condition, others: Iterable[Condition]) -> tuple[Condition, float]:
-        """Find the most similar other perturbation by the chosen source, at the nearest dose, and its similarity.
+        """Find the most similar other perturbation, at the nearest dose, and its similarity.
 
         Raises
         ------
         NoPrediction
             If the embedding lacks a target, or all other perturbations.
         """
-        return self._nearest_by(self._choice(condition.cell_type)[0], condition, others)
-
-    def _nearest_by(self, source: str, condition: Condition, others: Iterable[Condition]) -> tuple[Condition, float]:
-        wanted = self._unit_row(source, condition)
+        wanted = self._unit_row(condition)
         similarity = {}
         for other in others:
             if other.perturbation != condition.perturbation:
                 try:
-                    similarity[other] = round(float(wanted @ self._unit_row(source, other)), 10)  # hides rounding
+                    similarity[other] = round(float(wanted @ self._unit_row(other)), 10)  # hides rounding
                 except NoPrediction:
                     continue
         if not similarity:
@@ -63,48 +51,12 @@ class TargetSimilarity(Baseline):
         found = min(similarity, key=lambda c: (-similarity[c], dose_distance(condition, c), c))
         return found, similarity[found]
 
-    def _unit_row(self, source: str, condition: Condition) -> np.ndarray:
+    def _unit_row(self, condition: Condition) -> np.ndarray:
         name = condition.perturbation
-        if (source, name) not in self._unit_rows:
-            row = rows_of(self._embeddings.get(source), self.training_.targets(name))
-            self._unit_rows[source, name] = row / (np.linalg.norm(row) or 1.0)
-        return self._unit_rows[source, name]
-
-    def _choice(self, cell_type: str) -> tuple[str, float]:
-        """Choose the source, and the similarity above which it is followed."""
-        if cell_type not in self._choices:
-            if len(self._embeddings) < 2 and not self.has_threshold:
-                return next(iter(self._embeddings), "prior"), -np.inf
-            trained = self.training_.perturbed_in(cell_type)
-            control = self._sampled(self.training_.controls(cell_type))
-            best = (next(iter(self._embeddings), "prior"), np.inf if self.has_threshold else -np.inf, 0.0)
-            for source in self._embeddings:
-                gains = self._gains(source, trained, control)
-                threshold = best_threshold(gains) if self.has_threshold else -np.inf
-                total = sum(gain for similarity, gain in gains if similarity > threshold)
-                if gains and (total > best[2] or source == best[0]):
-                    best = source, threshold, total
-            self._choices[cell_type] = best[:2]
-        return self._choices[cell_type]
-
-    def _gains(
-        self, source: str, trained: dict[Condition, np.ndarray], control: np.ndarray
-    ) -> list[tuple[float, float]]:
-        """Compare copies of the nearest target with controls, for each trained perturbation: similarity and gain."""
-        found = []
-        for condition, rows in trained.items():
-            try:
-                nearest, similarity = self._nearest_by(source, condition, trained)
-            except NoPrediction:
-                continue
-            cells, guess = self._sampled(rows), self._sampled(trained[nearest])
-            if min(len(cells), len(guess), len(control)) >= 2:
-                nothing, copied = (e_distance(x, cells, unbiased=True) for x in (control, guess))
-                found.append((similarity, nothing - copied))
-        return found
-
-    def _sampled(self, rows: np.ndarray) -> np.ndarray:
-        return self.training_.cells.values(np.random.default_rng(0).permutation(rows)[:MAX_CELLS])
+        if name not in self._unit_rows:
+            row = rows_of(self.embedding_, self.training_.targets(name))
+            self._unit_rows[name] = row / (np.linalg.norm(row) or 1.0)
+        return self._unit_rows[name]
 
 
 class NearestTarget(TargetSimilarity):
@@ -115,7 +67,7 @@ class NearestTarget(TargetSimilarity):
     embedding
         One row for each target, names as its index; their cosine is the similarity, and a combination is the sum over
         its targets. If `None`, the embedding from :func:`unlasting.pp.grn` for genes beside that from
-        :func:`unlasting.pp.molecules` for drugs, or that of one shipped source, if it is better for trained perturbations.
+        :func:`unlasting.pp.molecules` for drugs.
     """
 
     def _rows(self, condition: Condition) -> np.ndarray:
@@ -133,7 +85,7 @@ class ZeroAwareNearestTarget(ZeroAware, TargetSimilarity):
     embedding
         One row for each target, names as its index; their cosine is the similarity, and a combination is the sum over
         its targets. If `None`, the embedding from :func:`unlasting.pp.grn` for genes beside that from
-        :func:`unlasting.pp.molecules` for drugs, or that of one shipped source, if it is better for trained perturbations.
+        :func:`unlasting.pp.molecules` for drugs.
     """
 
     def _effects(self, condition: Condition) -> np.ndarray:
@@ -154,10 +106,8 @@ class NearestTargetOrNothing(TargetSimilarity):
     embedding
         One row for each target, names as its index; their cosine is the similarity, and a combination is the sum over
         its targets. If `None`, the embedding from :func:`unlasting.pp.grn` for genes beside that from
-        :func:`unlasting.pp.molecules` for drugs, or that of one shipped source, if it is better for trained perturbations.
+        :func:`unlasting.pp.molecules` for drugs.
     """
-
-    has_threshold = True
 
     def _rows(self, condition: Condition) -> np.ndarray:
         trained = self.training_.perturbed_in(condition.cell_type)
@@ -177,7 +127,24 @@ class NearestTargetOrNothing(TargetSimilarity):
         -------
         The threshold; infinite without trained pairs.
         """
-        return self._choice(cell_type)[1]
+        if cell_type not in self._thresholds:
+            trained = self.training_.perturbed_in(cell_type)
+            control = self._sampled(self.training_.controls(cell_type))
+            found = []
+            for condition, rows in trained.items():
+                try:
+                    nearest, similarity = self._nearest(condition, trained)
+                except NoPrediction:
+                    continue
+                cells, guess = self._sampled(rows), self._sampled(trained[nearest])
+                if min(len(cells), len(guess), len(control)) >= 2:
+                    nothing, copied = (e_distance(x, cells, unbiased=True) for x in (control, guess))
+                    found.append((similarity, nothing - copied))
+            self._thresholds[cell_type] = best_threshold(found)
+        return self._thresholds[cell_type]
+
+    def _sampled(self, rows: np.ndarray) -> np.ndarray:
+        return self.training_.cells.values(np.random.default_rng(0).permutation(rows)[:MAX_CELLS])
 
 
 def best_threshold(found: list[tuple[float, float]]) -> float:

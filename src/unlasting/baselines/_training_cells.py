@@ -59,7 +59,8 @@ class TrainingCells:
                 f"No control is labelled 'train' in `adata.obs[{self.keys.split_key!r}]`, and every baseline starts from training "
                 "controls. Label the controls 'train', as `pp.split` does."
             )
-        self.embeddings: dict[str, pd.DataFrame] | None = None
+        self.embedding: pd.DataFrame | None = None
+        self.has_embedding = False
         self._expression: dict[Condition, Expression] = {}
         self._control_expression: dict[str, ControlExpression] = {}
         self._hurdle_effects: dict[Condition, np.ndarray] = {}
