@@ -95,7 +95,8 @@ def grn(
     - `adata.uns["unlasting"]["grn"]`: `nodes`, the names; `edges`, a frame with `source`, `target`, `weight` (correlation,
       similarity or the prior's signed weight) and `origin` (`coexpression`, `prior`, or the prior's name; an edge found
       both ways is listed as `coexpression`); and a `report`.
-    - `adata.uns["unlasting"]["target_embedding"]`: `names`, `matrix` (unit rows) and `origin`, for all genes in the prior.
+    - `adata.uns["unlasting"]["target_embedding"]`: `names`, `matrix` (unit rows, for `"default"` from Gene Ontology) and
+      `origin`, for all genes in the prior.
       For shipped knowledge and lists also `features`, those shared by targets, with `feature_source` and
       `feature_is_term`. Absent without a prior.
     - `adata.uns["unlasting"]["keys"]`: the label columns.

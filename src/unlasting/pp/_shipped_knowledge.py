@@ -70,27 +70,18 @@ TERMS: Final = frozenset({"go", "reactome"})
 
 
 @lru_cache(maxsize=4)
-def embedding(sources: tuple[str, ...], n_components: int) -> tuple[np.ndarray, np.ndarray]:
+def embedding(source: str, n_components: int) -> tuple[np.ndarray, np.ndarray]:
     """Embed every known gene, so that genes with similar properties are close.
 
-    A truncated singular value decomposition with a fixed seed reduces the features, rows of length 1 in every source, and
-    brings genes with related features together.
+    A truncated singular value decomposition with a fixed seed reduces the features, rows of length 1, and brings genes with
+    related features together.
 
     Returns
     -------
     Gene names, and a unit row for each, shape `(n_genes, n_components)`, float32.
     """
-    described = [DESCRIPTIONS[source]() for source in sources]
-    names = described[0][0]
-    if len(sources) == 1:
-        return names, reduced(unit_rows(described[0][1]), n_components)
-    names = np.unique(np.concatenate([genes for genes, _ in described]).astype(str))
-    parts = []
-    for genes, features in described:
-        row = np.searchsorted(names, genes.astype(str))
-        place = sparse.csr_matrix((np.ones(len(row)), (row, np.arange(len(row)))), shape=(len(names), len(row)))
-        parts.append(place @ unit_rows(features))
-    return names.astype(object), reduced(unit_rows(sparse.csr_matrix(sparse.hstack(parts))), n_components)
+    genes, described = DESCRIPTIONS[source]()
+    return genes, reduced(unit_rows(described), n_components)
 
 
 def shared_features(
