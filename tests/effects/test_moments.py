@@ -192,3 +192,18 @@ def test_a_new_control_population_has_the_moments_of_its_cells():
     assert population.log_detected_sd.item() == pytest.approx(log_detected.std(), rel=1e-5)
     assert population.cell_type.tolist() == [2]
     assert (population.correction == 0).all()  # without perturbed cells nothing tells the sampling error
+
+
+def test_a_gene_that_only_perturbed_cells_express_starts_from_other_controls() -> None:
+    """Its expressed value in a population without it is that in the other controls, not that in perturbed cells."""
+    rng = np.random.default_rng(0)
+    condition, population = np.repeat([0, 1, 0], [200, 200, 200]), np.repeat([0, 0, 1], [200, 200, 200])
+    matrix = rng.uniform(0.5, 1.5, (600, 3))
+    matrix[:200, 2] = np.where(np.arange(200) < 100, matrix[:200, 2], 0.0)  # controls around 1
+    matrix[200:400, 2] = rng.uniform(3.5, 4.5, 200)  # induced
+    matrix[400:, 2] = 0.0
+    cells = ScreenCells(sparse.csr_matrix(matrix.astype(np.float32)), condition, population, np.zeros(600, int), 2, 2)
+    statistics, _ = fit_statistics(cells)
+    base = statistics.base.numpy()[:, 2] * float(statistics.x_max)
+    assert base[0] == pytest.approx(matrix[:100, 2].mean(), abs=0.02)
+    assert base[1] == pytest.approx(base[0], abs=0.4)  # shrunk towards all expressed values by ten cells

@@ -448,7 +448,9 @@ def fit_statistics(
     )
     # Without any perturbed cells the sampling error stays unknown, and smoothed values keep it out of predicted changes.
     with_effects = np.isin(np.arange(n_populations), population[~is_control])[:, None]
-    base, scale = _expressed_moments(control_sums, *overall)
+    # Genes that are silent in these controls start from controls of other populations: perturbed cells would count twice.
+    elsewhere = _expressed_moments(control_sums.sum(axis=1, keepdims=True) - control_sums, *overall)
+    base, scale = _expressed_moments(control_sums, *elsewhere)
     observed = with_effects & (control_sums[0] > 0)
     base = np.where(observed, control_sums[1] / np.maximum(control_sums[0], 1e-12), base)
     counts = n_controls[:, None]
