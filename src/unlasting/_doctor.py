@@ -27,14 +27,14 @@ def examine() -> dict[str, Any]:
     modules: dict[str, list[str]] = defaultdict(list)
     for module, distributions in packages_distributions().items():
         for distribution in distributions:
-            modules[distribution].append(module)
+            modules[_canonical(distribution)].append(module)
     packages: dict[str, str] = {}
     extras: dict[str, str] = {}
     problems: list[str] = []
     for requirement in requires("unlasting") or []:
         name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
-        found, fault = _look_at(name, modules[name])
+        found, fault = _look_at(name, modules[_canonical(name)])
         if extra is None:
             packages[name] = found
         else:
@@ -51,6 +51,11 @@ def examine() -> dict[str, Any]:
         "devices": {} if problems else _devices(),
         "problems": problems,
     }
+
+
+def _canonical(name: str) -> str:
+    """Write a distribution's name in lower case with hyphens: `Jinja2` is required as `jinja2`."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _look_at(name: str, modules: list[str]) -> tuple[str, str]:
