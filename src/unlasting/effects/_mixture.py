@@ -217,7 +217,8 @@ def fit_response_mixture(perturbed: np.ndarray, control: np.ndarray, seed: int =
     """
     if min(len(perturbed), len(control)) < _MIN_CELLS:
         return None
-    scores = _Scores.along_direction((0, 0), 0, len(perturbed), perturbed, control, np.random.default_rng(seed))
+    # one halving, the seed's own: averages over many draw the scores of both groups together where few cells stay
+    scores = _Scores.along_direction((0, 0), 0, len(perturbed), perturbed, control, np.random.default_rng(seed), 1)
     ((_, share, separation, spread),) = _shares([scores])
     mixture = NonresponderMixture.none(1, 1, 1)
     mixture._write(scores, max(share, _MIN_SHARE), separation, spread)
@@ -247,8 +248,9 @@ class _Scores:
         perturbed: np.ndarray,
         control: np.ndarray,
         rng: np.random.Generator,
+        n_halvings: int = _HALVINGS,
     ) -> Self:
-        values = _held_out_scores(perturbed, control, rng)
+        values = _held_out_scores(perturbed, control, rng, n_halvings)
         genes, weights = direction(perturbed, control, _DIRECTION_GENES)
         along = control[:, genes] @ weights
         sd = _sd(along)
@@ -264,16 +266,18 @@ def _read(cells: ScreenCells, rows: np.ndarray) -> np.ndarray:
     return read[order[rng.permutation(len(order))[:_MAX_CELLS]]].toarray()
 
 
-def _held_out_scores(perturbed: np.ndarray, control: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _held_out_scores(
+    perturbed: np.ndarray, control: np.ndarray, rng: np.random.Generator, n_halvings: int
+) -> np.ndarray:
     """Score each half along the other half's direction, in units of the held-out controls' s.d., on average over halvings."""
     scores = np.zeros(len(perturbed))
-    for _ in range(_HALVINGS):
+    for _ in range(n_halvings):
         half, control_half = (rng.permutation(len(cells)) % 2 == 0 for cells in (perturbed, control))
         for first in (True, False):
             genes, weights = direction(perturbed[half == first], control[control_half == first], _DIRECTION_GENES)
             held_out = control[control_half != first][:, genes] @ weights
             along = (perturbed[half != first][:, genes] @ weights - held_out.mean()) / _sd(held_out)
-            scores[half != first] += along / _HALVINGS
+            scores[half != first] += along / n_halvings
     return scores
 
 
