@@ -106,7 +106,7 @@ def test_an_experiment_prints_our_numbers_beside_the_printed_ones(stand_ins, nam
 def test_the_splits_are_the_published_ones(stand_ins):
     seen = {}
     for name, experiment in EXPERIMENTS.items():
-        adata = _reproduce._prepared(stand_ins[experiment.dataset].copy(), experiment, seed=0)
+        adata = _reproduce._prepared(stand_ins[experiment.dataset].copy(), experiment, "paper", seed=0)
         part, keys = adata.obs["unlasting_split"], ScreenKeys.read(adata)
         labels = keys.labels(adata)
         assert (part[labels == "control"] == "train").all()

@@ -36,13 +36,13 @@ def prepare_norman(adata: Any) -> None:
     """Prepare the activations with the full library size; a target that the prior does not know is a node too."""
     ul.pp.prepare(adata, library_size_key="ncounts_full", target_sum=1e4)
     targets = {name for label in set(adata.obs["perturbation"]) - {"control"} for name in label.split("+")}
-    ul.pp.grn(adata, prior="go", targets=sorted(targets))
+    ul.pp.grn(adata, prior="go", targets=sorted(targets), response_fdr=0.2)
 
 
 def prepare_papalexi(adata: Any) -> None:
     """Prepare the knock-outs."""
     ul.pp.prepare(adata)
-    ul.pp.grn(adata, prior="go")
+    ul.pp.grn(adata, prior="go", response_fdr=0.2)
 
 
 SCREENS: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from anndata import AnnData
 from unlasting import datasets, pp, tl
 from unlasting.baselines import ModelPredictor
 from unlasting.model import UnlastingModel
-from unlasting.module import LAPTOP
+from unlasting.module import LAPTOP, PAPER_RESPONSE_FDR
 from unlasting.screen import ScreenKeys, nearest_name
 
 METRICS: Final = {"e_distance_rooted": "E", "emd": "EMD"}
@@ -139,7 +139,7 @@ def reproduce(
             f"`experiment` is {name!r}; choose one of {list(EXPERIMENTS)}.{nearest_name(name, EXPERIMENTS)}"
         )
     experiment = EXPERIMENTS[name]
-    adata = _prepared(_loaded(name, experiment) if data is None else data.copy(), experiment, seed)
+    adata = _prepared(_loaded(name, experiment) if data is None else data.copy(), experiment, preset, seed)
     chosen = {**(LAPTOP if short and preset != "default" else {}), **(options or {})}
 
     def make(screen: AnnData, **changes: Any) -> UnlastingModel:
@@ -172,7 +172,7 @@ def _loaded(name: str, experiment: Experiment) -> AnnData:
         raise ConnectionError(f"{error} Or pass the screen: `unlasting reproduce {name} --data FILE`.") from error
 
 
-def _prepared(adata: AnnData, experiment: Experiment, seed: int) -> AnnData:
+def _prepared(adata: AnnData, experiment: Experiment, preset: str, seed: int) -> AnnData:
     """Split and prepare the screen as published."""
     request = dict(experiment.split)
     recorded = ScreenKeys.read(adata, **experiment.keys)
@@ -186,7 +186,8 @@ def _prepared(adata: AnnData, experiment: Experiment, seed: int) -> AnnData:
         pp.molecules(adata)
     # a target that the prior does not know is a node too, since the published networks know no other gene target
     targets = {name for p in set(recorded.perturbations(adata)) for name in p.targets}
-    pp.grn(adata, prior="go", targets=None if experiment.keys else sorted(targets))
+    response_fdr = PAPER_RESPONSE_FDR if preset == "paper" else None
+    pp.grn(adata, prior="go", targets=None if experiment.keys else sorted(targets), response_fdr=response_fdr)
     return adata
 
 

@@ -65,17 +65,15 @@ def training_cells(model: UnlastingModel, n: int = 12) -> tuple[torch.Tensor, to
 def test_the_presets_differ_in_the_documented_switches_only():
     paper, printed = PRESETS["paper"], PRESETS["paper-as-printed"]
     changed = {name: getattr(printed, name) for name in ("mask_rule", "hold_silent", "last_step", "loss_average")}
-    changed["denoiser"] = dataclasses.replace(paper.denoiser, control_residual=True, state_gate=False)
+    changed["denoiser"] = dataclasses.replace(
+        paper.denoiser, control_residual=True, gene_path="none", node_norm=False, read_out_scale=1.0
+    )
+    changed["mask_network"] = dataclasses.replace(paper.mask_network, node_norm=False)
     assert paper.replace(**changed) == printed
-    assert changed | {"denoiser": None} == {
-        "mask_rule": "threshold",
-        "hold_silent": False,
-        "last_step": True,
-        "loss_average": "cells",
-        "denoiser": None,
-    }
+    assert (printed.mask_rule, printed.hold_silent, printed.last_step) == ("threshold", False, True)
+    assert printed.loss_average == "cells"
     assert (paper.mask_rule, paper.hold_silent, paper.last_step) == ("probability", True, False)
-    assert (paper.denoiser.control_residual, paper.denoiser.state_gate) == (False, True)
+    assert (paper.denoiser.control_residual, paper.denoiser.gene_path) == (False, "mixed")
     assert all(preset.steps == "time" for preset in PRESETS.values())
 
 
@@ -139,7 +137,8 @@ def test_eq_7_10_and_12_nodes_and_read_out(published):
             (g * keep) @ block.gene_proj.weight.T + block.gene_proj.bias + block.context_proj(context[row])
         )
         psi = inputs[row] @ block.input_proj.weight.T + block.input_proj.bias
-        expected = ((phi[:60] + psi) * block.read_out).sum(-1) + block.read_out_bias
+        weights = block.read_out_scale * block.read_out
+        expected = ((phi[:60] + psi) * weights).sum(-1) + block.read_out_bias
         torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -298,3 +297,16 @@ def test_a_gene_target_acts_in_every_mode(build, screen):
     for mode in ("knockout", "activation"):
         assert build(screen(n_cells=100), "paper", mode=mode).preset.denoiser.knock_out
         assert build(screen(n_cells=100), mode=mode).preset.denoiser.knock_out == (mode == "knockout")
+
+
+def test_a_graph_that_leads_nowhere_is_warned_of(build, screen, caplog, monkeypatch):
+    """Perturbations act along edges alone: where the targets reach few genes, training says so, and the fix."""
+    monkeypatch.setattr("unlasting.screen._logging.logger.propagate", True)
+    adata = screen(n_cells=100)
+    build(adata, "paper", train=1)
+    assert "trained targets reach" not in caplog.text
+    graph = adata.uns["unlasting"]["grn"]
+    graph["edges"] = graph["edges"].iloc[:0]
+    build(adata, "paper", train=1)
+    assert "half of the trained targets reach" in caplog.text
+    assert "`pp.grn(adata, response_fdr=0.2)`" in caplog.text

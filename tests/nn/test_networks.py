@@ -7,9 +7,18 @@ import json
 import pytest
 import torch
 from torch_geometric import nn as pyg
+from torch_geometric import utils as pyg_utils
 
 from unlasting.module import PRESETS
-from unlasting.nn import Architecture, Denoiser, MaskNetwork, MessagePassingLayer, SharedGraph, SharedGraphAttention
+from unlasting.nn import (
+    Architecture,
+    Denoiser,
+    GRNBlock,
+    MaskNetwork,
+    MessagePassingLayer,
+    SharedGraph,
+    SharedGraphAttention,
+)
 
 N_GENES, N_NODES, N_FEATURES = 11, 14, 7
 SMALL = {"gene_features": 4, "attention_features": 6, "width": 16, "time_frequencies": 8}
@@ -205,6 +214,43 @@ def test_log_odds_are_linear_in_the_detected_genes(graph, architectures, cells, 
         )
         torch.testing.assert_close(deeper, expected)
         assert torch.equal(network.at_detected_genes(log_odds, torch.zeros(8)), log_odds)
+
+
+def test_the_state_and_the_conditional_mean_are_mixed_by_the_gate(graph, cells, conditions, shake):
+    """`mixed`: the gate weighs the gene's state against the output; at 1 the state is the prediction, at 0 it has no part."""
+    architecture = dataclasses.replace(PRESETS["paper"].denoiser, **SMALL)
+    network = shake(Denoiser(graph, N_GENES, N_FEATURES, 2, architecture))
+    torch.nn.init.zeros_(network.gate.weight)
+    torch.nn.init.ones_(network.gate.bias)
+    torch.testing.assert_close(call(network, cells, conditions), cells["state"])
+    torch.nn.init.zeros_(network.gate.bias)
+    added = shake(Denoiser(graph, N_GENES, N_FEATURES, 2, dataclasses.replace(architecture, gene_path="added")))
+    added.load_state_dict(network.state_dict())
+    torch.testing.assert_close(call(network, cells, conditions), call(added, cells, conditions))
+    with pytest.raises(ValueError, match="`gene_path` is 'sum'; choose one of"):
+        Architecture(gene_path="sum")
+
+
+def test_normalised_nodes_are_those_of_torch_geometric(graph, edge_index, conditions, shake):
+    """A knocked-out node changes the read-out as in GATConv and LayerNorm of torch-geometric and torch."""
+    architecture = dataclasses.replace(PRESETS["paper"].denoiser, **SMALL)
+    block = shake(GRNBlock(graph, N_GENES, architecture, context_features=0, n_inputs=2))
+    inputs = torch.randn(len(conditions), N_GENES, 2)
+    layers = []
+    for width, ours in zip((4, 6), block.attention, strict=True):
+        layer = pyg.GATConv(width, 6, heads=2, concat=False)
+        layer.lin.weight.data, layer.bias.data = ours.lin.weight.data, ours.bias.data
+        layer.att_src.data, layer.att_dst.data = ours.att_src.data[None], ours.att_dst.data[None]
+        layers.append(layer)
+    edges = pyg_utils.coalesce(pyg_utils.remove_self_loops(edge_index)[0])
+    for row, keep in enumerate(conditions.keep_nodes(N_NODES)):
+        nodes = torch.nn.functional.silu(block.gene_proj(block.gene_embedding * keep[:, None]))
+        nodes = nodes + torch.cat([block.input_proj(inputs[row]), torch.zeros(N_NODES - N_GENES, 4)])
+        for layer in layers:
+            nodes = torch.nn.functional.silu(torch.nn.LayerNorm(6, elementwise_affine=False)(layer(nodes, edges)))
+        expected = 40.0 * (nodes[:N_GENES] * block.read_out).sum(-1) + block.read_out_bias
+        found = block(inputs, None, None, conditions)[row]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 # -- message-passing layers of torch-geometric

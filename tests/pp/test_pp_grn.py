@@ -13,7 +13,7 @@ import torch
 from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
+from scipy import sparse, stats
 from sklearn.metrics.pairwise import cosine_similarity
 
 from unlasting import UnlastingModel, datasets, pp
@@ -82,6 +82,47 @@ def test_coexpression_is_that_within_cell_types() -> None:
 
 
 @pytest.mark.slow
+def test_response_edges_lead_from_a_target_to_the_genes_that_change() -> None:
+    """Against scipy, gene by gene: Welch's test within each target, at a false discovery rate; each cell type has its controls."""
+    for n_types in (1, 2):
+        adata = datasets.simulate_screen(n_cells=60, n_controls=120, n_genes=60, n_cell_types=n_types)
+        pp.split(adata, "unseen_perturbation", cell_type_key="cell_type" if n_types > 1 else None)
+        pp.prepare(adata)
+        pp.grn(adata, prior=None, min_correlation=1.0, response_fdr=0.1)
+        label, training = adata.obs["perturbation"].to_numpy(), (adata.obs["unlasting_split"] == "train").to_numpy()
+        values = adata.X.toarray().astype(float)
+        types = adata.obs["cell_type"].to_numpy() if n_types > 1 else np.zeros(adata.n_obs)
+        for kind in set(types):
+            values[types == kind] -= values[(types == kind) & training & (label == "control")].mean(axis=0)
+        controls, genes, expected = values[training & (label == "control")], adata.var_names, {}
+        for target in sorted(set(label[training]) - {"control"}):
+            if "+" in target:
+                continue
+            cells = values[training & (label == target)]
+            p = stats.ttest_ind(cells, controls, equal_var=False).pvalue
+            p = stats.false_discovery_control(np.where(np.isfinite(p), p, 1.0))
+            change = cells.mean(axis=0) - controls.mean(axis=0)
+            expected |= {(target, genes[i]): change[i] for i in np.flatnonzero(p <= 0.1) if genes[i] != target}
+        found = pairs(adata, "response")
+        assert found.keys() == expected.keys()
+        assert len(found) > 20
+        np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()), atol=1e-8)
+
+
+def test_response_edges_do_not_depend_on_cells_outside_training() -> None:
+    adata, other = screen(), screen()
+    held_out = (other.obs["unlasting_split"] != "train").to_numpy()
+    changed = other.X.toarray()
+    changed[held_out] = np.random.default_rng(0).permuted(changed[held_out], axis=1)
+    other.X = sparse.csr_matrix(changed)
+    for one in (adata, other):
+        pp.grn(one, prior=None, response_fdr=0.2)
+    assert pairs(adata, "response") == pairs(other, "response")
+    unseen = set(adata.obs["perturbation"][held_out]) - set(adata.obs["perturbation"][~held_out])
+    assert unseen
+    assert not unseen & {source for source, _ in pairs(adata, "response")}
+
+
 def test_a_graph_that_was_made_without_the_cell_types_is_told_of(caplog) -> None:
     adata = datasets.kang()
     adata = adata[adata.obs["cell_type"].isin(["B", "NK"])][::5].copy()
@@ -443,6 +484,7 @@ def test_faults_are_named_and_nothing_is_written() -> None:
         ({"prior": pd.DataFrame({"source": ["a"], "target": ["b"], "weight": [np.inf]})}, "in 'weight' or 'sign'"),
         ({"min_correlation": 0}, "`min_correlation` is 0"),
         ({"min_similarity": 1.5}, "`min_similarity` is 1.5"),
+        ({"response_fdr": 1.0}, "`response_fdr` is 1.0"),
         ({"max_neighbors": 0}, "`max_neighbors` is 0"),
         ({"targets": ["A++B"]}, "`targets` contains labels that cannot be read"),
         ({"control": "contro"}, "earlier steps used 'control'"),

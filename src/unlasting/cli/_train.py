@@ -122,7 +122,12 @@ def train(
     if ScreenKeys.read(adata).smiles_key is not None:
         ul.pp.molecules(adata)
     known = [read_prior(one) for one in priors if one != "none"]
-    ul.pp.grn(adata, prior=known if len(known) > 1 else known[0] if known else None, targets=targets or None)
+    ul.pp.grn(
+        adata,
+        prior=known if len(known) > 1 else known[0] if known else None,
+        targets=targets or None,
+        response_fdr=ul.module.PAPER_RESPONSE_FDR if preset == "paper" else None,
+    )
     ul.UnlastingModel.setup_anndata(adata, mode=mode)
     trained = ul.UnlastingModel(adata, preset=preset)
     trained.train(

@@ -16,12 +16,13 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 from lightning.pytorch.callbacks import EarlyStopping
+from scipy import sparse
 from scvi.train import Trainer
 
 from unlasting._compat import parse_device_args
-from unlasting.data import PERTURBATION, POPULATION, SPLIT
+from unlasting.data import GRAPH, PERTURBATION, POPULATION, SPLIT
 from unlasting.model._base import ModelBase, seed_or_default
-from unlasting.module import NetworkName, NetworkTraining
+from unlasting.module import PAPER_RESPONSE_FDR, NetworkName, NetworkTraining
 from unlasting.screen import SPLITS, logger, not_none, require_integers, require_numbers
 from unlasting.train import (
     CellSplitter,
@@ -39,6 +40,8 @@ _VALIDATIONS = (10, 25)
 """Number of validations until the last step, at least and at most."""
 _VALIDATED_SHARE = 0.5
 """Validated cells for each trained cell at most: a validated cell takes a third of the time of a trained cell."""
+_REACHED = 0.1
+"""Share of the genes that a target reaches along two edges, below which networks without an embedding miss most effects."""
 
 _LABEL_CELLS = "Label cells 'train', 'val' or 'test' with `unlasting.pp.split`, and set the model up again."
 _SET_THE_CLASS = "Subclass the model, and set its `_data_splitter_cls`."
@@ -213,6 +216,7 @@ class TrainingMixin(ModelBase):
         if resume is not None and read_checkpoint(resume, self.module.state_dict(), described) == "mask_network":
             del stages["denoiser"]
         self.train_indices, self.validation_indices, self.test_indices = self._parts()
+        self._warn_of_unreached_genes()
         if max_steps == 0:
             stages, self.is_trained_ = {}, True
         patience = early_stopping_patience if early_stopping else None
@@ -311,6 +315,31 @@ class TrainingMixin(ModelBase):
                 keep_best.best_step,
             )
         return not interrupted
+
+    def _warn_of_unreached_genes(self) -> None:
+        """Warn where perturbations act along edges alone, and the graph does not lead from the targets to the genes."""
+        if self.preset.denoiser.condition_features or not self.preset.denoiser.use_grn:
+            return
+        graph, n_genes = self._state(GRAPH), self.summary_stats["n_vars"]
+        nodes = {name: row for row, name in enumerate(np.asarray(graph["nodes"]).tolist())}
+        named = {t for p in self._conditions(trained=True) for t in p.targets}
+        targets = sorted({self.vocabulary.target(name)[1] for name in named} & nodes.keys())
+        if not targets:
+            return
+        edges = np.asarray(graph["edge_index"])
+        step = sparse.eye(len(nodes), format="csr") + sparse.csr_matrix(
+            (np.ones(edges.shape[1]), edges), 2 * (len(nodes),)
+        )
+        reached = step[[nodes[name] for name in targets]] @ step
+        share = float(np.median((reached.toarray()[:, :n_genes] > 0).mean(axis=1)))
+        if share < _REACHED:
+            logger.warning(
+                "With preset %r a perturbation acts along two edges of the graph at most, and half of the trained targets reach "
+                "%.1f %% of the genes or fewer. Add edges to the genes that respond: `pp.grn(adata, response_fdr=%g)`.",
+                self._preset_name,
+                100 * share,
+                PAPER_RESPONSE_FDR,
+            )
 
     def _parts(self) -> list[np.ndarray]:
         """Get the rows labelled `train`, `val` and `test`."""

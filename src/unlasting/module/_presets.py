@@ -209,8 +209,8 @@ _PUBLISHED = Architecture(
 )
 
 _PAPER = Preset(
-    denoiser=_PUBLISHED,
-    mask_network=_PUBLISHED,
+    denoiser=dataclasses.replace(_PUBLISHED, node_norm=True, read_out_scale=40.0, gene_path="mixed"),
+    mask_network=dataclasses.replace(_PUBLISHED, node_norm=True),
     train_denoiser=NetworkTraining(20_000, 32, 1e-4, 0.0, 0.9999),
     train_mask=NetworkTraining(1_500, 64, 1e-3, 1e-2, 0.0),
     coordinates="noise",
@@ -230,7 +230,8 @@ PRESETS: Final = {
     "paper": _PAPER,
     "paper-as-printed": dataclasses.replace(
         _PAPER,
-        denoiser=dataclasses.replace(_PUBLISHED, state_gate=False, control_residual=True),
+        denoiser=dataclasses.replace(_PUBLISHED, gene_path="none", control_residual=True),
+        mask_network=_PUBLISHED,
         mask_rule="threshold",
         hold_silent=False,
         last_step=True,
@@ -240,11 +241,14 @@ PRESETS: Final = {
 """Presets by name: `default`, the identity bridge; `paper`, the published text with the steps repaired that break it;
 `paper-as-printed`, without the repairs."""
 
+PAPER_RESPONSE_FDR: Final = 0.2
+"""False discovery rate for edges from targets to responding genes, with `preset="paper"`: `pp.grn(response_fdr=...)`."""
+
 LAPTOP: Final[dict[str, Any]] = {
     "gene_features": 8,
     "attention_features": 8,
     "width": 256,
-    "train_denoiser": NetworkTraining(2_000, 64, 3e-3, 0.0, 0.99),
-    "train_mask": NetworkTraining(300, 64, 2e-2, 1e-2, 0.9),
+    "train_denoiser": NetworkTraining(4_000, 64, 1e-3, 0.0, 0.99),
+    "train_mask": NetworkTraining(3_000, 64, 1e-2, 1e-2, 0.99),
 }
 """Options that shorten the published recipe for a laptop: `UnlastingModel(adata, preset="paper", **LAPTOP)`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_type_hints
 
 from unlasting.nn._attention import layer_path
 from unlasting.screen import require_integers, require_numbers, require_switches
@@ -40,10 +41,18 @@ class Architecture:
         Whether the networks see a control signal.
     knock_out
         Whether the targets' nodes are zeroed, as for a knock-out but not for activation or knock-down.
+    node_norm
+        Whether node states are normalised after each graph layer, and gene embeddings start large. A knocked-out node then
+        has an effect two layers away from the first step on.
+    read_out_scale
+        Factor of the GRN block's read-out. Steps of an adaptive optimiser have one size for all weights; a larger factor lets
+        those of the read-out reach the size of effects sooner.
     mask_as_input
         Whether the denoiser sees which genes are silent, instead of noise in their place.
-    state_gate
-        Whether a gate lets each gene's state pass beside the denoiser's MLPs, whose width is a bottleneck.
+    gene_path
+        How each gene's state and its read-out of the GRN block pass beside the denoiser's MLPs, whose width is a
+        bottleneck. `added`: to their output, the state through a gate. `mixed`: the gate weighs the state against the sum
+        of output and read-out, as in the conditional mean of x_0. `none`: they do not.
     cell_type_index
         Whether cell types are learnt by index. If not, the control signal describes the cell type, and untrained
         cell types can be predicted.
@@ -73,8 +82,10 @@ class Architecture:
     use_grn: bool = True
     use_control_moments: bool = True
     knock_out: bool = True
+    node_norm: bool = False
+    read_out_scale: float = 1.0
     mask_as_input: bool = True
-    state_gate: bool = True
+    gene_path: Literal["added", "mixed", "none"] = "added"
     cell_type_index: bool = False
     grn_only: bool = False
     control_residual: bool = False
@@ -84,8 +95,13 @@ class Architecture:
         sizes = ("gene_features", "attention_features", "heads", "width", "time_frequencies")
         require_integers(1, **{name: getattr(self, name) for name in sizes})
         require_integers(0, condition_features=self.condition_features)
-        require_numbers(largest_frequency=self.largest_frequency, dropout=self.dropout)
+        require_numbers(
+            largest_frequency=self.largest_frequency, dropout=self.dropout, read_out_scale=self.read_out_scale
+        )
         require_switches(**{f.name: getattr(self, f.name) for f in fields(self) if isinstance(f.default, bool)})
+        paths = get_args(get_type_hints(type(self))["gene_path"])
+        if self.gene_path not in paths:
+            raise ValueError(f"`gene_path` is {self.gene_path!r}; choose one of {list(paths)}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` is {self.dropout}; give a number from 0 to below 1.")
         object.__setattr__(self, "attention", layer_path(self.attention))

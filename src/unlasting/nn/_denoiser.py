@@ -40,14 +40,14 @@ class Denoiser(ConditionedNetwork):
         self.decoder = nn.ModuleList(ModulatedBlock(width, context, architecture.dropout) for _ in range(2))
         self.out_norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, n_genes)
-        # The width is a bottleneck between genes; the gate lets a gene's own state pass beside it.
-        self.gate = nn.Linear(width, n_genes) if architecture.state_gate else None
+        # The width is a bottleneck between genes: a gene's own state and read-out pass beside it.
+        self.gate = None if architecture.gene_path == "none" else nn.Linear(width, n_genes)
         start_at_zero(self.out, self.gate)
 
     def predicts_zero(self) -> bool:
         """Whether every prediction is zero, as before training."""
         last = [*self.out.parameters()] + ([] if self.gate is None else [*self.gate.parameters()])
-        if self.grn is not None and self.architecture.mask_as_input:
+        if self.grn is not None and self.gate is not None:
             last += [self.grn.read_out, self.grn.read_out_bias]
         return not self.architecture.control_residual and not any(bool(weights.any()) for weights in last)
 
@@ -104,7 +104,10 @@ class Denoiser(ConditionedNetwork):
         features = self.out_norm(features)
         out = self.out(features)
         if self.gate is not None:
-            out = out + self.gate(features) * per_gene[0]
-        if self.grn is not None and self.architecture.mask_as_input:
-            out = out + gene_wise
+            gate = self.gate(features)
+            if self.grn is not None:
+                out = out + gene_wise
+            if self.architecture.gene_path == "mixed":
+                out = (1.0 - gate) * out
+            out = out + gate * per_gene[0]
         return out + control if self.architecture.control_residual else out

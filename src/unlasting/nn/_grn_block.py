@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,6 +12,9 @@ from unlasting.effects import ConditionTensors
 from unlasting.nn._architecture import Architecture
 from unlasting.nn._attention import SharedGraph, graph_layer
 from unlasting.nn._molecules import MoleculeFusion
+
+_LARGE_EMBEDDING: Final = 3.0
+"""Initial s.d. of gene embeddings with `node_norm`: a zeroed node then differs from the others beyond one unit."""
 
 
 class GRNBlock(nn.Module):
@@ -49,7 +54,9 @@ class GRNBlock(nn.Module):
         a, width = architecture, architecture.gene_features
         self.n_genes = n_genes
         self.knock_out = a.knock_out
-        self.gene_embedding = nn.Parameter(torch.randn(graph.n_nodes, width) * width**-0.5)
+        self.node_norm, self.read_out_scale = a.node_norm, a.read_out_scale
+        spread = _LARGE_EMBEDDING if a.node_norm else width**-0.5
+        self.gene_embedding = nn.Parameter(torch.randn(graph.n_nodes, width) * spread)
         self.gene_proj = nn.Linear(width, width)
         self.context_proj = nn.Linear(context_features, width) if context_features else None
         self.condition_proj = nn.Linear(a.condition_features, 2 * width, bias=False) if a.condition_features else None
@@ -96,5 +103,8 @@ class GRNBlock(nn.Module):
         padding = (0, 0, 0, nodes.shape[1] - self.n_genes)
         nodes = nodes + functional.pad(self.input_proj(inputs), padding)
         for layer in self.attention:
-            nodes = functional.silu(layer(nodes))
-        return (nodes[:, : self.n_genes] * self.read_out).sum(-1) + self.read_out_bias
+            nodes = layer(nodes)
+            if self.node_norm:
+                nodes = functional.layer_norm(nodes, nodes.shape[-1:])
+            nodes = functional.silu(nodes)
+        return (nodes[:, : self.n_genes] * (self.read_out_scale * self.read_out)).sum(-1) + self.read_out_bias

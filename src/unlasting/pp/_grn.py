@@ -12,6 +12,7 @@ from anndata import AnnData
 from unlasting.pp._coexpression import correlated_pairs
 from unlasting.pp._genes import gene_names
 from unlasting.pp._priors import AnyPrior, Prior, described, read_prior, similar_pairs
+from unlasting.pp._responses import responding_genes
 from unlasting.screen import (
     TRAIN,
     UNS_KEY,
@@ -29,6 +30,7 @@ from unlasting.screen import (
 )
 
 COEXPRESSION = "coexpression"
+RESPONSE = "response"
 
 
 def grn(
@@ -39,6 +41,7 @@ def grn(
     min_correlation: float = 0.3,
     min_similarity: float = 0.4,
     max_neighbors: int = 20,
+    response_fdr: float | None = None,
     n_components: int = 256,
     perturbation_key: str | None = None,
     control: str | Sequence[str] | None = None,
@@ -80,6 +83,10 @@ def grn(
         Smallest cosine similarity of a prior edge. Edges given as a frame are all used.
     max_neighbors
         Largest number of prior edges that each gene selects by similarity.
+    response_fdr
+        Largest false discovery rate (Benjamini-Hochberg, Welch's t-test) of an edge from a trained single target to a gene
+        whose expression changes in its training cells. `None`: no such edges. `preset="paper"` needs them, since a
+        perturbation acts there along edges alone.
     n_components
         Dimension of an embedding computed from annotations or edges.
     perturbation_key, control, cell_type_key, split_key, delimiter
@@ -93,8 +100,9 @@ def grn(
     `None`, or the copy. Updates the following fields:
 
     - `adata.uns["unlasting"]["grn"]`: `nodes`, the names; `edges`, a frame with `source`, `target`, `weight` (correlation,
-      similarity or the prior's signed weight) and `origin` (`coexpression`, `prior`, or the prior's name; an edge found
-      both ways is listed as `coexpression`); and a `report`.
+      similarity, the prior's signed weight, or the change under the source's perturbation) and `origin` (`coexpression`,
+      `response`, `prior`, or the prior's name; an edge found in several ways is listed once, as the first of these); and a
+      `report`.
     - `adata.uns["unlasting"]["target_embedding"]`: `names`, `matrix` (unit rows, for `"default"` from Gene Ontology) and
       `origin`, for all genes in the prior.
       For shipped knowledge and lists also `features`, those shared by targets, with `feature_source` and
@@ -129,6 +137,10 @@ def grn(
     for argument, threshold in (("min_correlation", min_correlation), ("min_similarity", min_similarity)):
         if not 0 < threshold <= 1:
             raise ValueError(f"`{argument}` is {threshold}; it must be above 0 and at most 1.")
+    if response_fdr is not None:
+        require_numbers(response_fdr=response_fdr)
+        if not 0 < response_fdr < 1:
+            raise ValueError(f"`response_fdr` is {response_fdr}; it must be above 0 and below 1.")
     labels, split = keys.labels(adata), keys.split(adata)
     in_training = np.ones(adata.n_obs, dtype=bool) if split is None else split == TRAIN
     if not in_training.any():
@@ -162,6 +174,14 @@ def grn(
     )
     first, second, correlation = correlated_pairs(adata.X[in_training], min_correlation, cell_types)
     parts = [_frame(nodes[first], nodes[second], correlation, COEXPRESSION)]
+    if response_fdr is not None:
+        single = _single_targets(labels, keys, present, set(nodes), in_training)
+        is_control = in_training & (labels == keys.control)
+        groups = np.zeros(adata.n_obs, dtype=np.int64)
+        groups[in_training] = 0 if cell_types is None else cell_types
+        target, gene, change = responding_genes(adata.X, single, is_control, groups, response_fdr)
+        other = target != genes[gene]
+        parts.append(_frame(target[other], genes[gene[other]], change[other], RESPONSE))
     if known is not None:
         parts.append(_prior_edges(known, nodes, min_similarity, max_neighbors))
     edges = pd.concat(parts, ignore_index=True)
@@ -247,6 +267,20 @@ def _targets(labels: Iterable[object], keys: ScreenKeys) -> set[str]:
     """Collect the target names in labels."""
     parsed = parse_labels(labels, **keys.grammar, argument="targets")
     return {name for perturbation in parsed.values() for name in perturbation.targets}
+
+
+def _single_targets(
+    labels: np.ndarray, keys: ScreenKeys, present: dict[str, str], nodes: set[str], in_training: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Get the training cells in which one node alone is perturbed, as rows for each node."""
+    single: dict[str, np.ndarray] = {}
+    for label, perturbation in parse_labels(np.unique(labels[in_training]), **keys.grammar, argument="labels").items():
+        if len(perturbation.targets) == 1:
+            name = present.get(perturbation.targets[0], perturbation.targets[0])
+            if name in nodes:
+                rows = np.flatnonzero(in_training & (labels == label))
+                single[name] = np.concatenate([single[name], rows]) if name in single else rows
+    return single
 
 
 def _prior_edges(prior: Prior, nodes: np.ndarray, min_similarity: float, max_neighbors: int) -> pd.DataFrame:
