@@ -56,6 +56,16 @@ def prepared(**options: Any) -> AnnData:
     return adata
 
 
+def test_a_kernel_family_does_not_take_the_name_of_other_features(monkeypatch):
+    adata = prepared()
+    ul.pp.grn(adata, prior=None)
+    ul.UnlastingModel.setup_anndata(adata)
+    family = ul.effects.KernelFamily(0.5, lambda name: [float(len(name))])
+    monkeypatch.setitem(ul.effects.FAMILIES, "identity", family)
+    with pytest.raises(ValueError, match="kernel family 'identity' has the name of features that are there already"):
+        ul.UnlastingModel(adata)
+
+
 def test_there_are_six_recipes():
     assert {name for name, code in RECIPES.items() if code} == {
         "metric",

@@ -10,6 +10,7 @@ _OTHER_NAMES = {"perturbations": "perturbation", "kind": "split", "overwrite": "
 """Arguments of the API, and the parameters of commands that stand for them."""
 
 _CALLS = (
+    (re.compile(r"`(ul\.|unlasting\.)?pp\.grn\([^`]*targets=[^`]*`"), "`unlasting train --targets NAME`"),
     (re.compile(r"`(ul\.|unlasting\.)?pp\.split\([^`]*`"), "`unlasting train --split KIND`"),
     (re.compile(r"`(ul\.|unlasting\.)?pp\.check\([^`]*`"), "`unlasting check FILE`"),
     (re.compile(r"`(ul\.)?(model|UnlastingModel)\.predict\([^`]*`"), "`unlasting predict`"),

@@ -62,6 +62,12 @@ class ConditionFeatures:
         with_molecule = [i for i, (_, smiles) in enumerate(drugs) if smiles in vocabulary.molecule_row]
         self._compared = np.array(with_molecule, dtype=np.int64)
         self._families = {name: (family, len(family.describe(""))) for name, family in FAMILIES.items()}
+        taken = sorted(self._families.keys() & {*_SHARES, *self._sources()})
+        if taken:
+            raise ValueError(
+                f"The kernel family {taken[0]!r} has the name of features that are there already. Register it in `FAMILIES` under "
+                "another name."
+            )
         described = self._describe(trained)
         self._columns = np.flatnonzero(np.abs(described).sum(axis=0) > 0)
         squared, kinds = described[:, self._columns] ** 2, self._kinds()[self._columns]

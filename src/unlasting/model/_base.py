@@ -40,6 +40,8 @@ class ModelBase(EffectsMixin):
     preparation_: dict[str, Any]
     history_: dict[str, pd.DataFrame] | None
     _preset_name: str
+    _told: set[str]
+    """Names that were said to be taken as another symbol: each once."""
 
     @property
     def targets(self) -> dict[str, list[str]]:
@@ -127,7 +129,8 @@ class ModelBase(EffectsMixin):
         self.vocabulary.require_known([asked], **self.keys.grammar)
         for name in asked.targets:
             kind, target = self.vocabulary.target(name)
-            if kind == GENE and target != name and name not in self.vocabulary.trained:
+            if kind == GENE and target != name and name not in {*self.vocabulary.trained, *self._told}:
+                self._told.add(name)
                 logger.warning(
                     "%r is taken as the gene %r. If it is another one, write its present symbol.", name, target
                 )

@@ -93,6 +93,7 @@ class UnlastingModel(SetupMixin, TrainingMixin, LatentMixin, SavingMixin):
         conditions = self._conditions()
         self.vocabulary = TargetVocabulary.read(graph, self._conditions(trained=True))
         self._check_targets(conditions)
+        self._told: set[str] = set()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_or_default(None))
             self.module = self._module_cls(

@@ -104,10 +104,9 @@ class Denoiser(ConditionedNetwork):
         features = self.out_norm(features)
         out = self.out(features)
         if self.gate is not None:
-            gate = self.gate(features)
-            if self.grn is not None:
-                out = out + gene_wise
+            gate, known = self.gate(features), gene_wise if self.grn is not None else 0.0
             if self.architecture.gene_path == "mixed":
-                out = (1.0 - gate) * out
-            out = out + gate * per_gene[0]
+                out = (1.0 - gate) * (out + known) + gate * per_gene[0]
+            else:
+                out = out + gate * per_gene[0] + known
         return out + control if self.architecture.control_residual else out
