@@ -248,7 +248,7 @@ LAPTOP: Final[dict[str, Any]] = {
     "gene_features": 8,
     "attention_features": 8,
     "width": 256,
-    "train_denoiser": NetworkTraining(4_000, 64, 1e-3, 0.0, 0.99),
+    "train_denoiser": NetworkTraining(4_000, 64, 7e-4, 0.0, 0.995),
     "train_mask": NetworkTraining(3_000, 64, 1e-2, 1e-2, 0.99),
 }
 """Options that shorten the published recipe for a laptop: `UnlastingModel(adata, preset="paper", **LAPTOP)`."""
