@@ -4,13 +4,15 @@
 
 Writes `results/paper.csv`, with a row for each screen, preset, seed, predictor, metric and gene set: `score` (normalised),
 `seconds` and `processor_seconds` of the training, and for Papalexi the lowest and highest ratio of detected genes over
-the nine knock-outs. A run replaces the rows of its screen, presets and seeds.
+the nine knock-outs. A run replaces the rows of its screen, presets and seeds, and writes `results/paper.md`, the table in the
+guide to the method.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,30 +21,31 @@ from run import CLEAR, METRICS, RESULTS, TABLES, keeping, maker
 
 import unlasting as ul
 from unlasting.baselines import BASELINES, ModelPredictor
-from unlasting.module import LAPTOP
+from unlasting.module import LAPTOP, PAPER_RESPONSE_FDR
 
 EVALUATION = {"metrics": METRICS[:2], "n_repeats": 2}
 FILE = RESULTS / "paper.csv"
+TITLES = {"papalexi": "Papalexi, 9 seen knock-outs", "norman": "Norman, doubles", "kang": "Kang, 3 cell types"}
 
 
-def prepare_kang(adata: Any) -> None:
+def prepare_kang(adata: Any, **graph: Any) -> None:
     """Prepare the cell types; the stimulus is a molecule of its own, since the text has genes and drugs only."""
     ul.pp.prepare(adata, n_top_genes=1_000)
     ul.pp.molecules(adata, embedding=pd.DataFrame(np.eye(1), index=["IFNB"]))
-    ul.pp.grn(adata, prior=None)
+    ul.pp.grn(adata, prior=None, **graph)
 
 
-def prepare_norman(adata: Any) -> None:
+def prepare_norman(adata: Any, **graph: Any) -> None:
     """Prepare the activations with the full library size; a target that the prior does not know is a node too."""
     ul.pp.prepare(adata, library_size_key="ncounts_full", target_sum=1e4)
     targets = {name for label in set(adata.obs["perturbation"]) - {"control"} for name in label.split("+")}
-    ul.pp.grn(adata, prior="go", targets=sorted(targets), response_fdr=0.2)
+    ul.pp.grn(adata, prior="go", targets=sorted(targets), **graph)
 
 
-def prepare_papalexi(adata: Any) -> None:
+def prepare_papalexi(adata: Any, **graph: Any) -> None:
     """Prepare the knock-outs."""
     ul.pp.prepare(adata)
-    ul.pp.grn(adata, prior="go", response_fdr=0.2)
+    ul.pp.grn(adata, prior="go", **graph)
 
 
 SCREENS: dict[str, dict[str, Any]] = {
@@ -99,7 +102,7 @@ def run(name: str, preset: str, seed: int) -> pd.DataFrame:
         },
         splits={"held out": screen["split"]},
         seeds=[seed],
-        prepare=screen["prepare"],
+        prepare=partial(screen["prepare"], response_fdr=PAPER_RESPONSE_FDR if preset == "paper" else None),
         conditions=screen.get("conditions"),
         **EVALUATION,
     )
@@ -111,6 +114,34 @@ def run(name: str, preset: str, seed: int) -> pd.DataFrame:
     return rows
 
 
+def table(rows: pd.DataFrame) -> str:
+    """Write the means over seeds as a table, with their smallest and largest value where there are several."""
+    lines = [
+        "| screen | predictor | E, all | EMD, all | E, DE20 | EMD, DE20 | detected genes | seeds |",
+        "|" + "---|" * 8,
+    ]
+    for screen, title in TITLES.items():
+        of_screen = rows[rows["screen"] == screen]
+        for preset in dict.fromkeys(of_screen["preset"]):
+            of_preset = of_screen[of_screen["preset"] == preset]
+            predictors = ["unlasting", *(("mean shift",) if preset == "paper" else ())]
+            for predictor in predictors:
+                part = of_preset[of_preset["predictor"] == predictor]
+                cells = []
+                for gene_set in ("all", "de20"):
+                    for metric in ("e_distance", "emd"):
+                        scores = part[(part["metric"] == metric) & (part["gene_set"] == gene_set)]["score"]
+                        spread = f" ({scores.min():.2f} to {scores.max():.2f})" if len(scores) > 1 else ""
+                        cells.append(f"{scores.mean():.2f}{spread}")
+                is_model = predictor == "unlasting"
+                counted = part["detected_low"].notna().any() if "detected_low" in part else False
+                found = f"{part['detected_low'].min():.2f} to {part['detected_high'].max():.2f}" if counted else ""
+                name = f"`{preset}`" if is_model else predictor
+                seeds = part["seed"].nunique()
+                lines.append(f"| {title} | {name} | {' | '.join(cells)} | {found if is_model else ''} | {seeds} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(names: list[str], presets: list[str], seeds: list[int]) -> None:
     """Make the rows."""
     for name in names:
@@ -120,7 +151,9 @@ def main(names: list[str], presets: list[str], seeds: list[int]) -> None:
                 before = pd.read_csv(FILE) if FILE.exists() else pd.DataFrame(columns=new.columns)
                 same = (before["screen"] == name) & (before["preset"] == preset) & (before["seed"] == seed)
                 rows = pd.concat([before[~same], new], ignore_index=True) if len(before) else new
-                rows.sort_values(["screen", "preset", "seed"], kind="stable").to_csv(FILE, index=False)
+                rows = rows.sort_values(["screen", "preset", "seed"], kind="stable")
+                rows.to_csv(FILE, index=False)
+                FILE.with_suffix(".md").write_text(table(rows), encoding="utf-8")
                 wide = new.pivot_table(index="predictor", columns=["metric", "gene_set"], values="score", sort=False)
                 print(f"{name}, {preset}, seed {seed}:\n{wide.round(3).to_string()}", flush=True)
 
