@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 from importlib.metadata import metadata
@@ -20,6 +22,22 @@ shutil.copytree(
     ignore=lambda _, names: [n for n in names if not n.endswith(".ipynb")],
     dirs_exist_ok=True,
 )
+
+THUMBNAILS = HERE / "_static" / "thumbnails"
+
+
+def write_thumbnails() -> None:
+    """Write the figure of each tutorial's cell with the tag `thumbnail`, for the page that lists them."""
+    THUMBNAILS.mkdir(exist_ok=True)
+    for file in (HERE / "tutorials").glob("*.ipynb"):
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        outputs = [o for c in cells if "thumbnail" in c["metadata"].get("tags", ()) for o in c["outputs"]]
+        for output in outputs[::-1]:
+            if "image/png" in output.get("data", {}):
+                (THUMBNAILS / f"{file.stem}.png").write_bytes(base64.b64decode(output["data"]["image/png"]))
+
+
+write_thumbnails()
 
 info = metadata("unlasting")
 project = info["Name"]

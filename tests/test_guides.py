@@ -82,3 +82,15 @@ def test_metrics_and_baselines_are_explained():
         module = importlib.import_module(f"unlasting.{package}")
         public = [name for name in module.__all__ if inspect.isfunction(getattr(module, name))]
         assert [name for name in public if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_every_tutorial_is_listed_with_its_figure():
+    """A card for each notebook; its picture comes from the cell with the tag, so the cell must have one."""
+    page = (ROOT / "docs" / "tutorials.md").read_text(encoding="utf-8")
+    assert set(re.findall(r":link: tutorials/(\w+)", page)) == {file.stem for file in NOTEBOOKS}
+    pictured = re.findall(r":img-top: _static/thumbnails/(\w+)\.png", page)
+    assert len(pictured) >= 8
+    for name in pictured:
+        cells = json.loads((ROOT / "tutorials" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        tagged = [cell for cell in cells if "thumbnail" in cell["metadata"].get("tags", ())]
+        assert any("image/png" in output.get("data", {}) for cell in tagged for output in cell["outputs"]), name
