@@ -66,14 +66,14 @@ def test_the_presets_differ_in_the_documented_switches_only():
     paper, printed = PRESETS["paper"], PRESETS["paper-as-printed"]
     changed = {name: getattr(printed, name) for name in ("mask_rule", "hold_silent", "last_step", "loss_average")}
     changed["denoiser"] = dataclasses.replace(
-        paper.denoiser, control_residual=True, gene_path="none", node_norm=False, read_out_scale=1.0
+        paper.denoiser, control_residual=True, state_gate=False, mixing_gate=False, node_norm=False, read_out_scale=1.0
     )
     changed["mask_network"] = dataclasses.replace(paper.mask_network, node_norm=False)
     assert paper.replace(**changed) == printed
     assert (printed.mask_rule, printed.hold_silent, printed.last_step) == ("threshold", False, True)
     assert printed.loss_average == "cells"
     assert (paper.mask_rule, paper.hold_silent, paper.last_step) == ("probability", True, False)
-    assert (paper.denoiser.control_residual, paper.denoiser.gene_path) == (False, "mixed")
+    assert (paper.denoiser.control_residual, paper.denoiser.mixing_gate) == (False, True)
     assert all(preset.steps == "time" for preset in PRESETS.values())
 
 

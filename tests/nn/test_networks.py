@@ -217,18 +217,25 @@ def test_log_odds_are_linear_in_the_detected_genes(graph, architectures, cells, 
 
 
 def test_the_state_and_the_conditional_mean_are_mixed_by_the_gate(graph, cells, conditions, shake):
-    """`mixed`: the gate weighs the gene's state against the output; at 1 the state is the prediction, at 0 it has no part."""
+    """At 1 the state is the prediction; in between it is weighed against the prediction at 0."""
     architecture = dataclasses.replace(PRESETS["paper"].denoiser, **SMALL)
     network = shake(Denoiser(graph, N_GENES, N_FEATURES, 2, architecture))
     torch.nn.init.zeros_(network.gate.weight)
-    torch.nn.init.ones_(network.gate.bias)
-    torch.testing.assert_close(call(network, cells, conditions), cells["state"])
-    torch.nn.init.zeros_(network.gate.bias)
-    added = shake(Denoiser(graph, N_GENES, N_FEATURES, 2, dataclasses.replace(architecture, gene_path="added")))
-    added.load_state_dict(network.state_dict())
-    torch.testing.assert_close(call(network, cells, conditions), call(added, cells, conditions))
-    with pytest.raises(ValueError, match="`gene_path` is 'sum'; choose one of"):
-        Architecture(gene_path="sum")
+    found = {}
+    for gate in (0.0, 0.25, 1.0):
+        torch.nn.init.constant_(network.gate.bias, gate)
+        found[gate] = call(network, cells, conditions)
+    torch.testing.assert_close(found[1.0], cells["state"])
+    torch.testing.assert_close(found[0.25], 0.75 * found[0.0] + 0.25 * cells["state"])
+    read_out = network.grn.read_out.detach().clone()
+    torch.nn.init.zeros_(network.grn.read_out)
+    torch.nn.init.zeros_(network.fuse.weight)
+    torch.nn.init.constant_(network.gate.bias, 0.0)
+    without = call(network, cells, conditions)
+    network.grn.read_out.data = read_out
+    assert (call(network, cells, conditions) - without).abs().amax(
+        0
+    ).min() > 0  # every gene's read-out reaches its prediction
 
 
 def test_normalised_nodes_are_those_of_torch_geometric(graph, edge_index, conditions, shake):

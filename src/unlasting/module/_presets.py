@@ -209,7 +209,7 @@ _PUBLISHED = Architecture(
 )
 
 _PAPER = Preset(
-    denoiser=dataclasses.replace(_PUBLISHED, node_norm=True, read_out_scale=40.0, gene_path="mixed"),
+    denoiser=dataclasses.replace(_PUBLISHED, node_norm=True, read_out_scale=40.0, mixing_gate=True),
     mask_network=dataclasses.replace(_PUBLISHED, node_norm=True),
     train_denoiser=NetworkTraining(20_000, 32, 1e-4, 0.0, 0.9999),
     train_mask=NetworkTraining(1_500, 64, 1e-3, 1e-2, 0.0),
@@ -230,7 +230,7 @@ PRESETS: Final = {
     "paper": _PAPER,
     "paper-as-printed": dataclasses.replace(
         _PAPER,
-        denoiser=dataclasses.replace(_PUBLISHED, gene_path="none", control_residual=True),
+        denoiser=dataclasses.replace(_PUBLISHED, state_gate=False, control_residual=True),
         mask_network=_PUBLISHED,
         mask_rule="threshold",
         hold_silent=False,

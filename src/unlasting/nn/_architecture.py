@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal, get_args, get_type_hints
 
 from unlasting.nn._attention import layer_path
 from unlasting.screen import require_integers, require_numbers, require_switches
@@ -49,10 +48,11 @@ class Architecture:
         those of the read-out reach the size of effects sooner.
     mask_as_input
         Whether the denoiser sees which genes are silent, instead of noise in their place.
-    gene_path
-        How each gene's state and its read-out of the GRN block pass beside the denoiser's MLPs, whose width is a
-        bottleneck. `added`: to their output, the state through a gate. `mixed`: the gate weighs the state against the sum
-        of output and read-out, as in the conditional mean of x_0. `none`: they do not.
+    state_gate
+        Whether a gate lets each gene's state pass beside the denoiser's MLPs, whose width is a bottleneck.
+    mixing_gate
+        Whether this gate weighs the state against the sum of the MLPs' output and the gene's read-out of the GRN block, as in
+        the conditional mean of x_0. If not, the gated state is added.
     cell_type_index
         Whether cell types are learnt by index. If not, the control signal describes the cell type, and untrained
         cell types can be predicted.
@@ -85,7 +85,8 @@ class Architecture:
     node_norm: bool = False
     read_out_scale: float = 1.0
     mask_as_input: bool = True
-    gene_path: Literal["added", "mixed", "none"] = "added"
+    state_gate: bool = True
+    mixing_gate: bool = False
     cell_type_index: bool = False
     grn_only: bool = False
     control_residual: bool = False
@@ -99,9 +100,6 @@ class Architecture:
             largest_frequency=self.largest_frequency, dropout=self.dropout, read_out_scale=self.read_out_scale
         )
         require_switches(**{f.name: getattr(self, f.name) for f in fields(self) if isinstance(f.default, bool)})
-        paths = get_args(get_type_hints(type(self))["gene_path"])
-        if self.gene_path not in paths:
-            raise ValueError(f"`gene_path` is {self.gene_path!r}; choose one of {list(paths)}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` is {self.dropout}; give a number from 0 to below 1.")
         object.__setattr__(self, "attention", layer_path(self.attention))

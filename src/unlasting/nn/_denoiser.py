@@ -41,13 +41,13 @@ class Denoiser(ConditionedNetwork):
         self.out_norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, n_genes)
         # The width is a bottleneck between genes: a gene's own state and read-out pass beside it.
-        self.gate = None if architecture.gene_path == "none" else nn.Linear(width, n_genes)
+        self.gate = nn.Linear(width, n_genes) if architecture.state_gate else None
         start_at_zero(self.out, self.gate)
 
     def predicts_zero(self) -> bool:
         """Whether every prediction is zero, as before training."""
         last = [*self.out.parameters()] + ([] if self.gate is None else [*self.gate.parameters()])
-        if self.grn is not None and self.gate is not None:
+        if self.grn is not None and (self.architecture.mask_as_input or self.architecture.mixing_gate):
             last += [self.grn.read_out, self.grn.read_out_bias]
         return not self.architecture.control_residual and not any(bool(weights.any()) for weights in last)
 
@@ -103,10 +103,11 @@ class Denoiser(ConditionedNetwork):
             features = block(features, context)
         features = self.out_norm(features)
         out = self.out(features)
-        if self.gate is not None:
-            gate, known = self.gate(features), gene_wise if self.grn is not None else 0.0
-            if self.architecture.gene_path == "mixed":
-                out = (1.0 - gate) * (out + known) + gate * per_gene[0]
-            else:
-                out = out + gate * per_gene[0] + known
+        gate = None if self.gate is None else self.gate(features)
+        if gate is not None and self.architecture.mixing_gate:
+            known = out if self.grn is None else out + gene_wise
+            out = (1.0 - gate) * known + gate * per_gene[0]
+        else:
+            out = out if gate is None else out + gate * per_gene[0]
+            out = out + gene_wise if self.grn is not None and self.architecture.mask_as_input else out
         return out + control if self.architecture.control_residual else out
