@@ -82,8 +82,22 @@ def test_coexpression_is_that_within_cell_types() -> None:
 
 
 @pytest.mark.slow
+def welch(cells: np.ndarray, controls: np.ndarray, kinds: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
+    """Welch's test for one gene: scipy's own for one cell type, else differences averaged by the number of cells."""
+    types = [one for one in np.unique(kinds[0]) if min((kind == one).sum() for kind in kinds) > 1]
+    if len(np.unique(kinds[1])) == 1:
+        return cells.mean() - controls.mean(), stats.ttest_ind(cells, controls, equal_var=False).pvalue
+    pairs = [(cells[kinds[0] == one], controls[kinds[1] == one]) for one in types]
+    n = sum(len(x) for x, _ in pairs)
+    difference = sum(len(x) / n * (x.mean() - y.mean()) for x, y in pairs)
+    parts = [((len(x) / n) ** 2 * z.var(ddof=1) / len(z), len(z) - 1) for x, y in pairs for z in (x, y)]
+    variance = sum(part for part, _ in parts)
+    degrees = variance**2 / sum(part**2 / df for part, df in parts) if variance else 1.0
+    return difference, 2 * stats.t.sf(abs(difference) / np.sqrt(variance), degrees) if variance else 1.0
+
+
 def test_response_edges_lead_from_a_target_to_the_genes_that_change() -> None:
-    """Against scipy, gene by gene: Welch's test within each target, at a false discovery rate; each cell type has its controls."""
+    """Gene by gene: Welch's test within each target, at a false discovery rate; each cell type has its controls."""
     for n_types in (1, 2):
         adata = datasets.simulate_screen(n_cells=60, n_controls=120, n_genes=60, n_cell_types=n_types)
         pp.split(adata, "unseen_perturbation", cell_type_key="cell_type" if n_types > 1 else None)
@@ -92,21 +106,48 @@ def test_response_edges_lead_from_a_target_to_the_genes_that_change() -> None:
         label, training = adata.obs["perturbation"].to_numpy(), (adata.obs["unlasting_split"] == "train").to_numpy()
         values = adata.X.toarray().astype(float)
         types = adata.obs["cell_type"].to_numpy() if n_types > 1 else np.zeros(adata.n_obs)
-        for kind in set(types):
-            values[types == kind] -= values[(types == kind) & training & (label == "control")].mean(axis=0)
-        controls, genes, expected = values[training & (label == "control")], adata.var_names, {}
+        genes, expected = adata.var_names, {}
+        control = training & (label == "control")
         for target in sorted(set(label[training]) - {"control"}):
             if "+" in target:
                 continue
-            cells = values[training & (label == target)]
-            p = stats.ttest_ind(cells, controls, equal_var=False).pvalue
+            rows = training & (label == target)
+            found = [
+                welch(values[rows, i], values[control, i], (types[rows], types[control])) for i in range(len(genes))
+            ]
+            change, p = np.array(found).T
             p = stats.false_discovery_control(np.where(np.isfinite(p), p, 1.0))
-            change = cells.mean(axis=0) - controls.mean(axis=0)
             expected |= {(target, genes[i]): change[i] for i in np.flatnonzero(p <= 0.1) if genes[i] != target}
-        found = pairs(adata, "response")
-        assert found.keys() == expected.keys()
-        assert len(found) > 20
-        np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()), atol=1e-8)
+        edges = pairs(adata, "response")
+        assert edges.keys() == expected.keys()
+        assert len(edges) > 20
+        np.testing.assert_allclose([edges[pair] for pair in expected], list(expected.values()), atol=1e-8)
+
+
+def test_few_controls_of_a_cell_type_make_no_responses() -> None:
+    """Cells without an effect in a type with three controls: the error of those counts, not that of all controls."""
+    rng = np.random.default_rng(0)
+    label = np.repeat(["control", "control", *(f"G{i}" for i in range(20))], [300, 3, *[40] * 20])
+    kind = np.where(np.arange(len(label)) < 300, "B", "T")
+    values = 3.0 + rng.normal(size=(len(label), 40)) * 0.3
+    values[kind == "T", :20] += 1.0
+    adata = AnnData(
+        sparse.csr_matrix(values.astype(np.float32)),
+        obs=pd.DataFrame({"perturbation": label, "kind": kind}, index=[f"c{i}" for i in range(len(label))]),
+        var=pd.DataFrame(index=[f"G{i}" for i in range(40)]),
+    )
+    pp.grn(adata, prior=None, min_correlation=1.0, response_fdr=0.1, cell_type_key="kind")
+    assert len(pairs(adata, "response")) < 0.02 * 20 * 40
+
+
+def test_a_screen_without_single_genes_is_told_that_there_are_no_responses(caplog, monkeypatch) -> None:
+    monkeypatch.setattr(logger, "propagate", True)
+    adata = datasets.simulate_drug_screen(n_drugs=4, n_genes=30)
+    pp.split(adata, "random", dose_key="dose", smiles_key="smiles")
+    pp.prepare(adata)
+    with caplog.at_level("INFO"):
+        pp.grn(adata, prior=None, response_fdr=0.2)
+    assert "0 edges by response" in caplog.text
 
 
 def test_response_edges_do_not_depend_on_cells_outside_training() -> None:

@@ -175,11 +175,12 @@ def grn(
     first, second, correlation = correlated_pairs(adata.X[in_training], min_correlation, cell_types)
     parts = [_frame(nodes[first], nodes[second], correlation, COEXPRESSION)]
     if response_fdr is not None:
-        single = _single_targets(labels, keys, present, set(nodes), in_training)
-        is_control = in_training & (labels == keys.control)
-        groups = np.zeros(adata.n_obs, dtype=np.int64)
-        groups[in_training] = 0 if cell_types is None else cell_types
-        target, gene, change = responding_genes(adata.X, single, is_control, groups, response_fdr)
+        training = labels[in_training]
+        single = _single_targets(training, keys, present, set(nodes))
+        groups = np.zeros(len(training), dtype=np.int64) if cell_types is None else cell_types
+        target, gene, change = responding_genes(
+            adata.X[in_training], single, training == keys.control, groups, response_fdr
+        )
         other = target != genes[gene]
         parts.append(_frame(target[other], genes[gene[other]], change[other], RESPONSE))
     if known is not None:
@@ -188,6 +189,8 @@ def grn(
     twice = edges.duplicated(["source", "target"])
     without = sorted(asked - set(known.names)) if known is not None else sorted(asked)
     n_edges = {str(origin): int(n) for origin, n in edges["origin"].value_counts().items()}
+    if response_fdr is not None:
+        n_edges.setdefault(RESPONSE, 0)  # said too where there is none, as in a screen of drugs
     report = {
         "n_nodes": len(nodes),
         "n_edges": n_edges,
@@ -270,15 +273,15 @@ def _targets(labels: Iterable[object], keys: ScreenKeys) -> set[str]:
 
 
 def _single_targets(
-    labels: np.ndarray, keys: ScreenKeys, present: dict[str, str], nodes: set[str], in_training: np.ndarray
+    labels: np.ndarray, keys: ScreenKeys, present: dict[str, str], nodes: set[str]
 ) -> dict[str, np.ndarray]:
-    """Get the training cells in which one node alone is perturbed, as rows for each node."""
+    """Get the cells in which one node alone is perturbed, as rows for each node."""
     single: dict[str, np.ndarray] = {}
-    for label, perturbation in parse_labels(np.unique(labels[in_training]), **keys.grammar, argument="labels").items():
+    for label, perturbation in parse_labels(np.unique(labels), **keys.grammar, argument="labels").items():
         if len(perturbation.targets) == 1:
             name = present.get(perturbation.targets[0], perturbation.targets[0])
             if name in nodes:
-                rows = np.flatnonzero(in_training & (labels == label))
+                rows = np.flatnonzero(labels == label)
                 single[name] = np.concatenate([single[name], rows]) if name in single else rows
     return single
 

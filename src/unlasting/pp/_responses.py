@@ -14,51 +14,50 @@ def responding_genes(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find genes whose mean differs from the controls' at a false discovery rate, by Welch's t-test within each target.
 
-    `matrix` has the shape `(n_cells, n_genes)`, `targets` maps a target to the rows of its cells. The mean over the control
-    cells in each of `groups`, shape `(n_cells,)`, is subtracted first; cells in a group without controls do not count.
-    Returns target, gene and difference of means, each with shape `(n_pairs,)`.
+    `matrix` has the shape `(n_cells, n_genes)`, `targets` maps a target to the rows of its cells. Differences are taken
+    within each of `groups`, shape `(n_cells,)`, and averaged by the target's cells; groups with fewer than two cells on
+    a side do not count. Returns target, gene and difference, each with shape `(n_pairs,)`.
     """
     values = sparse.csr_matrix(matrix, dtype=np.float64)
-    squared = values.multiply(values).tocsr()
     codes = np.unique(groups, return_inverse=True)[1]
-    n_control = np.bincount(codes[is_control], minlength=codes.max() + 1)
-    control_mean = _sums(values, np.flatnonzero(is_control), codes)[0] / np.maximum(n_control, 1)[:, None]
-
-    def moments(rows: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-        """Get number of cells, mean and variance of the differences from the controls' means, shape `(n_genes,)`."""
-        rows = rows[n_control[codes[rows]] > 0]
-        (first, count), (second, _) = _sums(values, rows, codes), _sums(squared, rows, codes)
-        n = max(int(count.sum()), 1)
-        mean = (first - count[:, None] * control_mean).sum(axis=0) / n
-        square = (second - 2 * control_mean * first + count[:, None] * control_mean**2).sum(axis=0) / n
-        return len(rows), mean, np.maximum(square - mean**2, 0.0) * n / max(n - 1, 1)
-
-    n_reference, reference_mean, reference_variance = moments(np.flatnonzero(is_control))
-    found: list[tuple[list[str], np.ndarray, np.ndarray]] = [([], np.empty(0, dtype=np.int64), np.empty(0))]
+    control = _moments(values, np.flatnonzero(is_control), codes)
+    names: list[str] = []
+    genes, differences = [np.empty(0, dtype=np.int64)], [np.empty(0)]
     for target, rows in targets.items():
-        n, mean, variance = moments(rows)
-        varies = variance + reference_variance > 0
-        if min(n, n_reference) < 2 or not varies.any():
+        n, mean, variance = _moments(values, rows, codes)
+        counts = (n > 1) & (control[0] > 1)
+        if not counts.any():
             continue
-        p = np.ones(len(mean))
-        p[varies] = stats.ttest_ind_from_stats(
-            mean[varies],
-            np.sqrt(variance[varies]),
-            n,
-            reference_mean[varies],
-            np.sqrt(reference_variance[varies]),
-            n_reference,
-            equal_var=False,
-        ).pvalue
+        weight = (n * counts / n[counts].sum())[:, None]
+        difference = (weight * (mean - control[1])).sum(axis=0)
+        # Welch and Satterthwaite: the variance of a sum of independent means, and its degrees of freedom
+        part = [weight**2 * v / np.maximum(m, 1)[:, None] for m, v in ((n, variance), (control[0], control[2]))]
+        spread = sum(p.sum(axis=0) for p in part)
+        square = sum(
+            (p**2 / np.maximum(m - 1, 1)[:, None]).sum(axis=0) for p, m in zip(part, (n, control[0]), strict=True)
+        )
+        varies = spread > 0
+        p = np.ones(len(difference))
+        t = np.abs(difference[varies]) / np.sqrt(spread[varies])
+        p[varies] = 2 * stats.t.sf(t, spread[varies] ** 2 / square[varies])
         gene = np.flatnonzero(stats.false_discovery_control(p) <= max_fdr)
-        found.append(([target] * len(gene), gene, (mean - reference_mean)[gene]))
-    names, genes, differences = zip(*found, strict=True)
-    sources = np.array([name for part in names for name in part], dtype=object)
-    return sources, np.concatenate(genes), np.concatenate(differences)
+        names += [target] * len(gene)
+        genes.append(gene)
+        differences.append(difference[gene])
+    return np.array(names, dtype=object), np.concatenate(genes), np.concatenate(differences)
 
 
-def _sums(values: sparse.csr_matrix, rows: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum rows by their group, shape `(n_groups, n_genes)`, and count them, shape `(n_groups,)`."""
-    n_groups = int(codes.max()) + 1
-    in_group = sparse.csr_matrix((np.ones(len(rows)), (codes[rows], np.arange(len(rows)))), shape=(n_groups, len(rows)))
-    return (in_group @ values[rows]).toarray(), np.bincount(codes[rows], minlength=n_groups)
+def _moments(
+    values: sparse.csr_matrix, rows: np.ndarray, codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Get number of cells, shape `(n_groups,)`, mean and variance, `(n_groups, n_genes)`, of rows in each group."""
+    n_groups, cells = int(codes.max()) + 1, values[rows]
+    n = np.bincount(codes[rows], minlength=n_groups)
+    shape = (n_groups, len(rows))
+    in_group = sparse.csr_matrix((np.ones(len(rows)), (codes[rows], np.arange(len(rows)))), shape=shape)
+    size = np.maximum(n, 1)[:, None]
+    mean = (in_group @ cells).toarray() / size
+    square = (in_group @ cells.multiply(cells)).toarray() / size
+    variance = square - mean**2
+    variance[variance <= 1e-12 * square] = 0.0  # a constant gene, up to rounding
+    return n, mean, variance * size / np.maximum(size - 1, 1)
