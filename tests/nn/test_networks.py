@@ -227,6 +227,10 @@ def test_the_state_and_the_conditional_mean_are_mixed_by_the_gate(graph, cells, 
         found[gate] = call(network, cells, conditions)
     torch.testing.assert_close(found[1.0], cells["state"])
     torch.testing.assert_close(found[0.25], 0.75 * found[0.0] + 0.25 * cells["state"])
+    with pytest.raises(ValueError, match="`mixing_gate=True` needs the gate"):
+        dataclasses.replace(architecture, state_gate=False)
+    with pytest.raises(ValueError, match="`read_out_scale` is 0.0; give a number above 0"):
+        dataclasses.replace(architecture, read_out_scale=0.0)
     read_out = network.grn.read_out.detach().clone()
     torch.nn.init.zeros_(network.grn.read_out)
     torch.nn.init.zeros_(network.fuse.weight)

@@ -330,8 +330,8 @@ class TrainingMixin(ModelBase):
         step = sparse.eye(len(nodes), format="csr") + sparse.csr_matrix(
             (np.ones(edges.shape[1]), edges), 2 * (len(nodes),)
         )
-        reached = step[[nodes[name] for name in targets]] @ step
-        share = float(np.median((reached.toarray()[:, :n_genes] > 0).mean(axis=1)))
+        reached = (step[[nodes[name] for name in targets]] @ step)[:, :n_genes]
+        share = float(np.median(reached.getnnz(axis=1))) / n_genes
         if share < _REACHED:
             logger.warning(
                 "With preset %r a perturbation acts along two edges of the graph at most, and half of the trained targets reach "

@@ -67,7 +67,7 @@ class Architecture:
     Raises
     ------
     ValueError
-        If a size is no positive integer, another number is invalid, or `attention` is unknown.
+        If a size is no positive integer, another number is invalid, `mixing_gate` has no gate, or `attention` is unknown.
     """
 
     gene_features: int = 16
@@ -100,6 +100,10 @@ class Architecture:
             largest_frequency=self.largest_frequency, dropout=self.dropout, read_out_scale=self.read_out_scale
         )
         require_switches(**{f.name: getattr(self, f.name) for f in fields(self) if isinstance(f.default, bool)})
+        if self.read_out_scale <= 0:
+            raise ValueError(f"`read_out_scale` is {self.read_out_scale}; give a number above 0.")
+        if self.mixing_gate and not self.state_gate:
+            raise ValueError("`mixing_gate=True` needs the gate. Set `state_gate=True`, or `mixing_gate=False`.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` is {self.dropout}; give a number from 0 to below 1.")
         object.__setattr__(self, "attention", layer_path(self.attention))
