@@ -130,7 +130,7 @@ def test_slopes_and_shares_are_ratios_of_sums(tables: Any) -> None:
 def results(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "quality"))
     yield importlib.import_module("results")
-    names = ("results", "results_figures", "networks", "rows_tables", "vcc2026", "run", "drugs", "stamps")
+    names = ("results", "results_figures", "paper", "networks", "rows_tables", "vcc2026", "run", "drugs", "stamps")
     for name in names:
         sys.modules.pop(name, None)
 
@@ -163,6 +163,16 @@ def test_questions_are_grouped_by_the_paired_interval_and_losses_come_first(resu
             own, best = (line["terms"][name].mean(axis=0) for name in ("unlasting", line["best"]))
             expected = (own[0] - own[1]) / (own[2] - own[1]) - (best[0] - best[1]) / (best[2] - best[1])
             assert line["gap"] == pytest.approx(expected)
+
+
+def test_the_table_of_the_published_recipe_comes_from_its_scores(results: Any) -> None:
+    rows = pd.read_csv(results.PUBLISHED)
+    paper = sys.modules["paper"]
+    assert results.PUBLISHED.with_suffix(".md").read_text(encoding="utf-8") == paper.table(rows)
+    assert "results/paper.md" in (ROOT / "docs" / "guide" / "method.md").read_text(encoding="utf-8")
+    assert set(results.trainings(rows)) <= set(
+        importlib.import_module("stamps").stored().query("table == 'paper'")["part"]
+    )
 
 
 def test_only_the_text_between_the_marks_changes(results: Any) -> None:

@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from run import CLEAR, METRICS, RESULTS, TABLES, keeping, maker
+from stamps import finished, stamp
 
 import unlasting as ul
 from unlasting.baselines import BASELINES, ModelPredictor
 from unlasting.module import LAPTOP, PAPER_RESPONSE_FDR
 
 EVALUATION = {"metrics": METRICS[:2], "n_repeats": 2}
-FILE = RESULTS / "paper.csv"
+NAME = "paper"
+FILE = RESULTS / f"{NAME}.csv"
 TITLES = {"papalexi": "Papalexi, 9 seen knock-outs", "norman": "Norman, doubles", "kang": "Kang, 3 cell types"}
 
 
@@ -142,11 +144,19 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(names: list[str], presets: list[str], seeds: list[int]) -> None:
-    """Make the rows."""
+def parts(rows: pd.DataFrame) -> list[str]:
+    """Name the trainings in the table: screen, preset and seed."""
+    return sorted({" ".join(map(str, part)) for part in rows[["screen", "preset", "seed"]].itertuples(index=False)})
+
+
+def main(names: list[str], presets: list[str], seeds: list[int], *, resume: bool) -> None:
+    """Make the rows; with `resume` those that this code has not made yet."""
+    done = finished(NAME) if resume else set()
     for name in names:
         for preset in presets:
             for seed in seeds:
+                if f"{name} {preset} {seed}" in done:
+                    continue
                 new = run(name, preset, seed)
                 before = pd.read_csv(FILE) if FILE.exists() else pd.DataFrame(columns=new.columns)
                 same = (before["screen"] == name) & (before["preset"] == preset) & (before["seed"] == seed)
@@ -154,6 +164,7 @@ def main(names: list[str], presets: list[str], seeds: list[int]) -> None:
                 rows = rows.sort_values(["screen", "preset", "seed"], kind="stable")
                 rows.to_csv(FILE, index=False)
                 FILE.with_suffix(".md").write_text(table(rows), encoding="utf-8")
+                stamp(NAME, parts(new))
                 wide = new.pivot_table(index="predictor", columns=["metric", "gene_set"], values="score", sort=False)
                 print(f"{name}, {preset}, seed {seed}:\n{wide.round(3).to_string()}", flush=True)
 
@@ -163,6 +174,7 @@ if __name__ == "__main__":
     parser.add_argument("screens", nargs="+", choices=list(SCREENS))
     parser.add_argument("--presets", nargs="+", default=["paper", "paper-as-printed"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--resume", action="store_true", help="skip what this code has made")
     RESULTS.mkdir(exist_ok=True)
     arguments = parser.parse_args()
-    main(arguments.screens, arguments.presets, arguments.seeds)
+    main(arguments.screens, arguments.presets, arguments.seeds, resume=arguments.resume)

@@ -25,6 +25,9 @@ from networks import NAME as NETWORKS
 from networks import SCREENS
 from networks import sentence as networks_sentence
 from networks import stored as networks
+from paper import FILE as PUBLISHED
+from paper import NAME as PAPER
+from paper import parts as trainings
 from results_figures import FOLDER, INK, draw_overview, draw_question, style
 from rows_tables import DISTANCES, LEVEL, OURS, QUESTIONS, RIVALS, score, source_name, stored, summary, terms_of
 from stamps import RESULTS, ROOT, one_model
@@ -69,9 +72,13 @@ def main(arguments: argparse.Namespace) -> None:
         for script in ("rows.py", "vcc2026.py"):
             subprocess.run([sys.executable, HERE / script, *options], check=True)
         subprocess.run([sys.executable, HERE / "networks.py", "--resume"], check=True)
+        for screen, preset, seed in map(str.split, trainings(pd.read_csv(PUBLISHED))):
+            published = ["paper.py", screen, "--presets", preset, "--seeds", seed, "--resume"]
+            subprocess.run([sys.executable, HERE / published[0], *published[1:]], check=True)
     rows = sorted({source_name(row) for row in QUESTIONS})
     try:
-        stamped = one_model({"rows": [*rows, *FURTHER], NAME: screens(Path()), NETWORKS: SCREENS})
+        published = trainings(pd.read_csv(PUBLISHED))
+        stamped = one_model({"rows": [*rows, *FURTHER], NAME: screens(Path()), NETWORKS: SCREENS, PAPER: published})
     except ValueError as error:
         sys.exit(str(error))
     write_pages(stamped)
