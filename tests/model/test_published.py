@@ -64,14 +64,14 @@ def training_cells(model: UnlastingModel, n: int = 12) -> tuple[torch.Tensor, to
 
 def test_the_presets_differ_in_the_documented_switches_only():
     paper, printed = PRESETS["paper"], PRESETS["paper-as-printed"]
-    changed = {name: getattr(printed, name) for name in ("mask_rule", "hold_silent", "last_step", "loss_average")}
+    changed = {name: getattr(printed, name) for name in ("mask_rule", "mask_labels", "hold_silent", "last_step", "loss_average")}
     changed["denoiser"] = dataclasses.replace(
         paper.denoiser, control_residual=True, state_gate=False, mixing_gate=False, node_norm=False, read_out_scale=1.0
     )
     changed["mask_network"] = dataclasses.replace(paper.mask_network, node_norm=False)
     assert paper.replace(**changed) == printed
     assert (printed.mask_rule, printed.hold_silent, printed.last_step) == ("threshold", False, True)
-    assert printed.loss_average == "cells"
+    assert (printed.loss_average, printed.mask_labels, paper.mask_labels) == ("cells", "cells", "conditions")
     assert (paper.mask_rule, paper.hold_silent, paper.last_step) == ("probability", True, False)
     assert (paper.denoiser.control_residual, paper.denoiser.mixing_gate) == (False, True)
     assert all(preset.steps == "time" for preset in PRESETS.values())
@@ -175,8 +175,33 @@ def test_a_2_the_loss_of_the_mask(published):
     module.mask_network.forward = GivenOdds(probability).forward
     x0, condition, population = training_cells(published)
     on, p = (x0 > 0).numpy(), probability.numpy()
+    module.preset = module.preset.replace(mask_labels="cells")
     expected = -np.where(on, np.log(p), np.log(1.0 - p)).mean()
     assert float(module.mask_loss(x0, condition, population)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_labels_by_condition_are_the_mean_over_its_cells(build, screen):
+    """The loss equals the mean of the losses of the condition's training cells, under the same noise."""
+    model = build(screen(n_cells=200), "paper", options={"dropout": 0.0})
+    model.train(max_steps=2, **QUIET)
+    module, obs = model.module, model.adata.obs
+    code, population = (obs[f"_unlasting_{name}"].to_numpy().astype(int) for name in ("perturbation", "population"))
+    for condition in range(3):
+        chosen = (code == condition) & (population == 1) & (obs["unlasting_split"] == "train").to_numpy()
+        assert chosen.sum() > 1
+        x = torch.from_numpy(model.adata.X[chosen].toarray()) / module.statistics.x_max
+
+        def loss(cell, labels, condition=condition):
+            module.preset = module.preset.replace(mask_labels=labels)
+            codes = torch.tensor([condition]), torch.tensor([1])
+            return float(module.mask_loss(cell[None], *codes, generator=torch.Generator().manual_seed(0)).detach())
+
+        assert loss(x[0], "conditions") == pytest.approx(np.mean([loss(cell, "cells") for cell in x]), rel=1e-5)
+
+
+def test_labels_by_condition_need_a_network_that_reads_nothing_of_the_cell():
+    with pytest.raises(ValueError, match="detected_genes_slope=False"):
+        Preset(mask_labels="conditions")
 
 
 @pytest.mark.parametrize("rule", ["threshold", "probability"])

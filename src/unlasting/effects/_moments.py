@@ -369,6 +369,22 @@ class ScreenCells:
         """Code for condition and population together, shape `(n_cells,)`."""
         return self.condition.astype(np.int64) * self.n_populations + self.population
 
+    def detection_rates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Count detected genes in training cells, for each pair of condition and population.
+
+        Returns
+        -------
+        Codes for condition and population, shape `(n_pairs,)`, and rates, shape `(n_pairs, n_genes)`.
+        """
+        training, pair = np.flatnonzero(self.split == 0), self.pair
+        groups, n_cells = np.unique(pair[training], return_counts=True)
+        detected = np.zeros((len(groups), self.matrix.shape[1]), dtype=np.float32)
+        for rows, block in self.blocks(training):
+            group = np.searchsorted(groups, pair[rows])
+            members = sparse.csr_matrix((np.ones(len(rows), np.float32), (group, np.arange(len(rows)))), (len(groups), len(rows)))
+            detected += (members @ (block > 0)).toarray()
+        return *np.divmod(groups, self.n_populations), detected / n_cells[:, None].astype(np.float32)
+
 
 def has_integer_counts(normalised: sparse.csr_matrix) -> np.ndarray:
     """Test whether a cell's normalised counts are multiples of its smallest one, shape `(n_cells,)`."""

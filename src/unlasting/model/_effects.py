@@ -35,21 +35,8 @@ class EffectsMixin(BaseModelClass):
         if not self.module.has_effects:
             if self.adata is None:
                 raise RuntimeError("The effects model needs the training cells. Make the model with an AnnData.")
-            codes = {
-                name: np.asarray(self.adata_manager.get_from_registry(name)).ravel()
-                for name in (PERTURBATION, POPULATION, SPLIT)
-            }
-            cells = ScreenCells(
-                self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY),
-                codes[PERTURBATION],
-                codes[POPULATION],
-                codes[SPLIT],
-                self.summary_stats["n_conditions"],
-                self.summary_stats["n_populations"],
-                self.module.cell_type.cpu().numpy(),
-            )
             fitted = EffectsModel.fit(
-                cells,
+                self._cells(),
                 self._conditions(),
                 self.vocabulary,
                 mode=self.registry_["setup_args"]["mode"],
@@ -58,6 +45,19 @@ class EffectsMixin(BaseModelClass):
             )
             self.module.use_effects(fitted)
         return self.module.effects
+
+    def _cells(self) -> ScreenCells:
+        """Get the registered cells with their codes."""
+        codes = [
+            np.asarray(self.adata_manager.get_from_registry(name)).ravel() for name in (PERTURBATION, POPULATION, SPLIT)
+        ]
+        return ScreenCells(
+            self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY),
+            *codes,
+            self.summary_stats["n_conditions"],
+            self.summary_stats["n_populations"],
+            self.module.cell_type.cpu().numpy(),
+        )
 
     def _state(self, field: str) -> dict[str, Any]:
         """Get the vocabulary of a registered field."""

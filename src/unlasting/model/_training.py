@@ -189,6 +189,8 @@ class TrainingMixin(ModelBase):
         # a cell may count as non-responding: each population occurs with the control
         self.module.register_pairs(np.append(condition, np.zeros_like(population)), np.append(population, population))
         preset = self.preset
+        if preset.mask_labels == "conditions" and preset.use_mask:
+            self.module.use_detection_rates(*self._cells().detection_rates())
         if max_steps == 0 and not preset.use_effects:
             raise ValueError(
                 "`max_steps=0` leaves the effects model alone, and this model has none (`use_effects=False`). Train for "

@@ -77,6 +77,10 @@ class Preset:
     loss_average
         `entries`: over all expressed entries of a batch. `cells`: over the cells' own averages, as in Eq. 13, which
         gives a cell's entries the more weight the fewer genes it expresses.
+    mask_labels
+        Labels in the mask network's cross-entropy. `cells`: a cell's own mask. `conditions`: the detection rates among
+        the training cells with the same condition. The cross-entropy is linear in its labels, so that the expected loss is
+        the same, without the noise from single cells. The network must then read nothing from the cell.
     hold_silent
         Whether silent genes hold noise while cells are encoded and decoded, as in training. If not, a source cell's
         silent genes are encoded as zeros, and a generated cell's are masked at the end.
@@ -122,6 +126,7 @@ class Preset:
     steps: Literal["time", "log_snr"] = "time"
     last_step: bool = False
     loss_average: Literal["entries", "cells"] = "entries"
+    mask_labels: Literal["cells", "conditions"] = "cells"
     hold_silent: bool = True
     control_signal: Literal["population", "cell"] = "population"
     mask_rule: Literal["bridge", "probability", "threshold"] = "bridge"
@@ -144,6 +149,11 @@ class Preset:
         )
         require_integers(1, n_steps=self.n_steps, n_mask_controls=self.n_mask_controls)
         require_numbers(mask_threshold=self.mask_threshold)
+        if self.mask_labels == "conditions" and self.mask_network.detected_genes_slope:
+            raise ValueError(
+                "`mask_labels='conditions'` needs a mask network that reads nothing from the cell, and this one reads the number "
+                "of detected genes. Set `detected_genes_slope=False`, or `mask_labels='cells'`."
+            )
 
     @classmethod
     def named(cls, name: str) -> Preset:
@@ -219,6 +229,7 @@ _PAPER = Preset(
     n_steps=50,
     control_signal="cell",
     mask_rule="probability",
+    mask_labels="conditions",
     use_effects=False,
     use_responders=False,
     keep_total=False,
@@ -233,6 +244,7 @@ PRESETS: Final = {
         denoiser=dataclasses.replace(_PUBLISHED, state_gate=False, control_residual=True),
         mask_network=_PUBLISHED,
         mask_rule="threshold",
+        mask_labels="cells",
         hold_silent=False,
         last_step=True,
         loss_average="cells",
@@ -249,6 +261,6 @@ LAPTOP: Final[dict[str, Any]] = {
     "attention_features": 8,
     "width": 256,
     "train_denoiser": NetworkTraining(4_000, 64, 7e-4, 0.0, 0.995),
-    "train_mask": NetworkTraining(3_000, 64, 1e-2, 1e-2, 0.99),
+    "train_mask": NetworkTraining(3_000, 64, 3e-3, 1e-2, 0.99),
 }
 """Options that shorten the published recipe for a laptop: `UnlastingModel(adata, preset="paper", **LAPTOP)`."""

@@ -96,12 +96,18 @@ class UnlastingModule(nn.Module):
         self._effects: EffectsModel | None = None
         self._computed: dict[str, Any] = {}
         self._registered_pairs: tuple[np.ndarray, np.ndarray] | None = None
+        self._detection_rates: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     # -- the effects model
 
     def register_pairs(self, condition: np.ndarray, population: np.ndarray) -> None:
         """Take the pairs of registered codes that occur in cells, shape `(n,)`: a training step then waits for no device."""
         self._registered_pairs = condition, population
+        self._computed.clear()
+
+    def use_detection_rates(self, condition: np.ndarray, population: np.ndarray, rates: np.ndarray) -> None:
+        """Take the detection rates that train the mask network, for each pair of codes, shape `(n_pairs, n_genes)`."""
+        self._detection_rates = condition, population, rates
         self._computed.clear()
 
     def use_effects(self, effects: EffectsModel) -> None:
@@ -285,7 +291,10 @@ class UnlastingModule(nn.Module):
         averaged: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Compute the mask's binary cross-entropy; parameters as in :meth:`denoising_loss`."""
+        """Compute the mask's binary cross-entropy; parameters as in :meth:`denoising_loss`.
+
+        With `mask_labels="conditions"`, the averaged weights' loss still is that of single cells: it validates.
+        """
         random: dict[str, Any] = {"generator": generator, "device": x0.device}
         condition = self.assigned_condition(x0, condition, population, generator)
         network = self._averaged_mask_network if averaged else self.mask_network
@@ -301,7 +310,22 @@ class UnlastingModule(nn.Module):
         detected = self.detected(
             mask, statistics.log_detected_mean[condition, population], statistics.log_detected_sd[population]
         )
-        return functional.binary_cross_entropy_with_logits(network.at_detected_genes(log_odds, detected), mask)
+        labels = mask
+        if self.preset.mask_labels == "conditions" and not averaged:
+            place, rates = self._once("rates", self._rates)
+            labels = rates[place[condition, population]]
+        return functional.binary_cross_entropy_with_logits(network.at_detected_genes(log_odds, detected), labels)
+
+    def _rates(self) -> tuple[Tensor, Tensor]:
+        """Get each pair's row in the detection rates, shape `(n_conditions, n_populations)`, and the rates."""
+        if self._detection_rates is None:
+            raise RuntimeError(
+                "The module has no detection rates yet. Call `module.use_detection_rates(*cells.detection_rates())`."
+            )
+        condition, population, rates = self._detection_rates
+        place = torch.zeros(len(self.registered_conditions), len(self.cell_type), dtype=torch.long)
+        place[condition, population] = torch.arange(len(rates))
+        return place.to(self.device), torch.as_tensor(rates, dtype=torch.float32, device=self.device)
 
     @staticmethod
     def detected(mask: Tensor, usual: Tensor, sd: Tensor) -> Tensor:
