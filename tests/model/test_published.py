@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -335,3 +336,7 @@ def test_a_graph_that_leads_nowhere_is_warned_of(build, screen, caplog, monkeypa
     build(adata, "paper", train=1)
     assert "half of the trained targets reach" in caplog.text
     assert "`pp.grn(adata, response_fdr=0.2)`" in caplog.text
+    caplog.clear()
+    graph["edges"] = pd.DataFrame({"source": ["G3"], "target": ["G11"], "weight": [1.0], "origin": ["response"]})
+    build(adata, "paper", train=1)
+    assert "Few edges by response were found: use `preset='default'`" in caplog.text

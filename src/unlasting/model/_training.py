@@ -23,7 +23,7 @@ from unlasting._compat import parse_device_args
 from unlasting.data import GRAPH, PERTURBATION, POPULATION, SPLIT
 from unlasting.model._base import ModelBase, seed_or_default
 from unlasting.module import PAPER_RESPONSE_FDR, NetworkName, NetworkTraining
-from unlasting.screen import SPLITS, logger, not_none, require_integers, require_numbers
+from unlasting.screen import SPLITS, UNS_KEY, logger, not_none, require_integers, require_numbers
 from unlasting.train import (
     CellSplitter,
     Checkpoint,
@@ -335,12 +335,16 @@ class TrainingMixin(ModelBase):
         reached = (step[[nodes[name] for name in targets]] @ step)[:, :n_genes]
         share = float(np.median(reached.getnnz(axis=1))) / n_genes
         if share < _REACHED:
+            graph = {} if self.adata is None else self.adata.uns.get(UNS_KEY, {}).get("grn", {})
+            fix = f"Add edges to the genes that respond: `pp.grn(adata, response_fdr={PAPER_RESPONSE_FDR:g})`."
+            if "edges" in graph and "response" in set(graph["edges"]["origin"]):
+                fix = "Few edges by response were found: use `preset='default'`, which needs none."
             logger.warning(
                 "With preset %r a perturbation acts along two edges of the graph at most, and half of the trained targets reach "
-                "%.1f %% of the genes or fewer. Add edges to the genes that respond: `pp.grn(adata, response_fdr=%g)`.",
+                "%.1f %% of the genes or fewer. %s",
                 self._preset_name,
                 100 * share,
-                PAPER_RESPONSE_FDR,
+                fix,
             )
 
     def _parts(self) -> list[np.ndarray]:
