@@ -65,7 +65,10 @@ def training_cells(model: UnlastingModel, n: int = 12) -> tuple[torch.Tensor, to
 
 def test_the_presets_differ_in_the_documented_switches_only():
     paper, printed = PRESETS["paper"], PRESETS["paper-as-printed"]
-    changed = {name: getattr(printed, name) for name in ("mask_rule", "mask_labels", "hold_silent", "last_step", "loss_average")}
+    changed = {
+        name: getattr(printed, name)
+        for name in ("mask_rule", "mask_labels", "hold_silent", "last_step", "loss_average")
+    }
     changed["denoiser"] = dataclasses.replace(
         paper.denoiser, control_residual=True, state_gate=False, mixing_gate=False, node_norm=False, read_out_scale=1.0
     )

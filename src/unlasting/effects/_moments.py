@@ -381,7 +381,9 @@ class ScreenCells:
         detected = np.zeros((len(groups), self.matrix.shape[1]), dtype=np.float32)
         for rows, block in self.blocks(training):
             group = np.searchsorted(groups, pair[rows])
-            members = sparse.csr_matrix((np.ones(len(rows), np.float32), (group, np.arange(len(rows)))), (len(groups), len(rows)))
+            members = sparse.csr_matrix(
+                (np.ones(len(rows), np.float32), (group, np.arange(len(rows)))), (len(groups), len(rows))
+            )
             detected += (members @ (block > 0)).toarray()
         return *np.divmod(groups, self.n_populations), detected / n_cells[:, None].astype(np.float32)
 

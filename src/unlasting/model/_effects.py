@@ -48,12 +48,14 @@ class EffectsMixin(BaseModelClass):
 
     def _cells(self) -> ScreenCells:
         """Get the registered cells with their codes."""
-        codes = [
+        condition, population, split = (
             np.asarray(self.adata_manager.get_from_registry(name)).ravel() for name in (PERTURBATION, POPULATION, SPLIT)
-        ]
+        )
         return ScreenCells(
             self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY),
-            *codes,
+            condition,
+            population,
+            split,
             self.summary_stats["n_conditions"],
             self.summary_stats["n_populations"],
             self.module.cell_type.cpu().numpy(),
