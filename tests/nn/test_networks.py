@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch_geometric import nn as pyg
@@ -217,16 +218,21 @@ def test_log_odds_are_linear_in_the_detected_genes(graph, architectures, cells, 
 
 
 def test_the_state_and_the_conditional_mean_are_mixed_by_the_gate(graph, cells, conditions, shake):
-    """At 1 the state is the prediction; in between it is weighed against the prediction at 0."""
+    """Without Decoder and read-out the prediction is the conditional mean of Gaussian genes around zero."""
     architecture = dataclasses.replace(PRESETS["paper"].denoiser, **SMALL)
     network = shake(Denoiser(graph, N_GENES, N_FEATURES, 2, architecture))
     torch.nn.init.zeros_(network.gate.weight)
-    found = {}
-    for gate in (0.0, 0.25, 1.0):
-        torch.nn.init.constant_(network.gate.bias, gate)
-        found[gate] = call(network, cells, conditions)
-    torch.testing.assert_close(found[1.0], cells["state"])
-    torch.testing.assert_close(found[0.25], 0.75 * found[0.0] + 0.25 * cells["state"])
+    alpha_2 = np.cumprod(1.0 - np.linspace(2e-4, 4e-2, 500))[np.rint(cells["t"].numpy() * 499).astype(int)][:, None]
+    state, weight, mean = cells["state"].numpy(), {}, {}
+    for sd in (1e-6, 0.1, 0.3):
+        torch.nn.init.constant_(network.gate.bias, 2.0 * np.log(sd / 0.1))
+        weight[sd] = alpha_2 * sd**2 / (alpha_2 * sd**2 + 1.0 - alpha_2)
+        found = call(network, cells, conditions).detach().numpy()
+        mean[sd] = (found - weight[sd] * state / np.sqrt(alpha_2)) / (1.0 - weight[sd])
+    np.testing.assert_allclose(mean[0.1], mean[1e-6], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(mean[0.3], mean[1e-6], rtol=1e-3, atol=1e-4)
+    assert weight[0.3].max() > 0.1
+    assert np.ptp(mean[0.3]) > 0.01
     with pytest.raises(ValueError, match="`mixing_gate=True` needs the gate"):
         dataclasses.replace(architecture, state_gate=False)
     with pytest.raises(ValueError, match="`read_out_scale` is 0.0; give a number above 0"):
@@ -235,6 +241,8 @@ def test_the_state_and_the_conditional_mean_are_mixed_by_the_gate(graph, cells, 
     torch.nn.init.zeros_(network.grn.read_out)
     torch.nn.init.zeros_(network.fuse.weight)
     torch.nn.init.constant_(network.gate.bias, 0.0)
+    with pytest.raises(ValueError, match="is for `coordinates='noise'` and `schedule='linear_beta'`"):
+        PRESETS["paper"].replace(schedule="cosine")
     without = call(network, cells, conditions)
     network.grn.read_out.data = read_out
     assert (call(network, cells, conditions) - without).abs().amax(
@@ -325,7 +333,8 @@ def test_a_denoiser_that_predicts_zero_says_so(graph, architectures, molecules, 
     for architecture in architectures:
         network = Denoiser(graph, N_GENES, N_FEATURES, 2, architecture, molecules)
         is_zero = not call(network, cells, conditions).any()
-        assert network.predicts_zero() == is_zero == (not architecture.control_residual)
+        kept = architecture.control_residual or architecture.mixing_gate
+        assert network.predicts_zero() == is_zero == (not kept)
         if not is_zero:
             continue
         last = [network.out.weight, network.out.bias, *(network.gate.parameters() if network.gate else ())]

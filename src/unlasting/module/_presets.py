@@ -149,6 +149,10 @@ class Preset:
         )
         require_integers(1, n_steps=self.n_steps, n_mask_controls=self.n_mask_controls)
         require_numbers(mask_threshold=self.mask_threshold)
+        if self.denoiser.mixing_gate and (self.coordinates, self.schedule) != ("noise", "linear_beta"):
+            raise ValueError(
+                "`mixing_gate=True` is for `coordinates='noise'` and `schedule='linear_beta'`. Set them, or `mixing_gate=False`."
+            )
         if self.mask_labels == "conditions" and self.mask_network.detected_genes_slope:
             raise ValueError(
                 "`mask_labels='conditions'` needs a mask network that reads nothing from the cell, and this one reads the number "

@@ -51,8 +51,8 @@ class Architecture:
     state_gate
         Whether a gate lets each gene's state pass beside the denoiser's MLPs, whose width is a bottleneck.
     mixing_gate
-        Whether this gate weighs the state against the sum of the MLPs' output and the gene's read-out of the GRN block, as in
-        the conditional mean of x_0. If not, the gated state is added.
+        Whether this gate weighs the state against the sum of the MLPs' output and the gene's read-out of the GRN block, as
+        the conditional mean of x_0 does in the published schedule's noise. If not, the gated state is added.
     cell_type_index
         Whether cell types are learnt by index. If not, the control signal describes the cell type, and untrained
         cell types can be predicted.

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
+from unlasting.diffusion import LinearBetaSchedule, alpha_sigma
 from unlasting.effects import ConditionTensors
 from unlasting.nn._architecture import Architecture
 from unlasting.nn._attention import SharedGraph
 from unlasting.nn._base import ConditionedNetwork
 from unlasting.nn._layers import ModulatedBlock, start_at_zero
 from unlasting.nn._molecules import has_drug
+
+_FIRST_SD: Final = 0.1
+"""Standard deviation of expressed values on the [0, 1] scale from which the mixing gate learns each gene's own."""
 
 
 class Denoiser(ConditionedNetwork):
@@ -43,11 +50,14 @@ class Denoiser(ConditionedNetwork):
         # The width is a bottleneck between genes: a gene's own state and read-out pass beside it.
         self.gate = nn.Linear(width, n_genes) if architecture.state_gate else None
         start_at_zero(self.out, self.gate)
+        self.schedule = LinearBetaSchedule() if architecture.mixing_gate else None
 
     def predicts_zero(self) -> bool:
         """Whether every prediction is zero, as before training."""
+        if self.architecture.mixing_gate:
+            return False
         last = [*self.out.parameters()] + ([] if self.gate is None else [*self.gate.parameters()])
-        if self.grn is not None and (self.architecture.mask_as_input or self.architecture.mixing_gate):
+        if self.grn is not None and self.architecture.mask_as_input:
             last += [self.grn.read_out, self.grn.read_out_bias]
         return not self.architecture.control_residual and not any(bool(weights.any()) for weights in last)
 
@@ -104,9 +114,11 @@ class Denoiser(ConditionedNetwork):
         features = self.out_norm(features)
         out = self.out(features)
         gate = None if self.gate is None else self.gate(features)
-        if gate is not None and self.architecture.mixing_gate:
-            known = out if self.grn is None else out + gene_wise
-            out = (1.0 - gate) * known + gate * per_gene[0]
+        if gate is not None and self.schedule is not None:
+            mean = out if self.grn is None else out + gene_wise
+            log_snr = self.schedule.log_snr(t)[:, None]
+            share = torch.sigmoid(log_snr + 2.0 * math.log(_FIRST_SD) + gate)
+            out = (1.0 - share) * mean + share * per_gene[0] / alpha_sigma(log_snr)[0]
         else:
             out = out if gate is None else out + gate * per_gene[0]
             out = out + gene_wise if self.grn is not None and self.architecture.mask_as_input else out
