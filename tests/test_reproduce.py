@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from unlasting import _reproduce, datasets
 from unlasting._reproduce import EXPERIMENTS, printed_tables, reproduce
 from unlasting.cli import app
-from unlasting.module import NetworkTraining
+from unlasting.module import LAPTOP, NetworkTraining
 from unlasting.screen import ScreenKeys
 
 TINY = {
@@ -128,6 +128,13 @@ def test_fig_5_shows_the_modes_of_creb1(stand_ins):
     assert set(frame["condition"]) == {"CREB1"}
     assert {"bimodal_control", "bimodal_observed", "bimodal_generated", "recovered"} <= set(frame)
     assert len(frame) == 20
+
+
+def test_the_trainings_of_fig_6_share_the_steps_of_the_laptop_recipe():
+    shared, single = _reproduce._laptop("fig6"), _reproduce._laptop("adamson")
+    assert single == LAPTOP
+    for name in ("train_denoiser", "train_mask"):
+        assert 0.9 * single[name].max_steps < 6 * shared[name].max_steps <= single[name].max_steps
 
 
 @pytest.mark.slow

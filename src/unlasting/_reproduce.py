@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from anndata import AnnData
 from unlasting import datasets, pp, tl
 from unlasting.baselines import ModelPredictor
 from unlasting.model import UnlastingModel
-from unlasting.module import LAPTOP, PAPER_RESPONSE_FDR
+from unlasting.module import LAPTOP, PAPER_RESPONSE_FDR, NetworkTraining
 from unlasting.screen import ScreenKeys, nearest_name
 
 METRICS: Final = {"e_distance_rooted": "E", "emd": "EMD"}
@@ -22,6 +22,8 @@ GENE_SETS: Final = {"all": "all", "de20": "DE20", "de40": "DE40"}
 COLUMNS: Final = [f"{metric}_{genes}" for genes in GENE_SETS.values() for metric in METRICS.values()]
 BIMODAL: Final = "CREB1"
 """The knock-out in the published Fig. 5."""
+N_TRAININGS: Final = {"fig6": 6}
+"""Trainings in an experiment with several: the model, its four ablations, and the model for the pairing."""
 DOUBLES: Final = "every combination"
 DRUGS: Final = {"dose_key": "dose", "smiles_key": "smiles", "cell_type_key": "cell_type"}
 
@@ -109,7 +111,7 @@ def reproduce(
     preset
         Name of the preset.
     short
-        Whether the published recipe is shortened to `LAPTOP`.
+        Whether the published recipe is shortened to `LAPTOP`. The six trainings of `fig6` share its steps.
     seed
         Seed for the split and all random numbers.
     accelerator
@@ -140,7 +142,7 @@ def reproduce(
         )
     experiment = EXPERIMENTS[name]
     adata = _prepared(_loaded(name, experiment) if data is None else data.copy(), experiment, preset, seed)
-    chosen = {**(LAPTOP if short and preset != "default" else {}), **(options or {})}
+    chosen = {**(_laptop(name) if short and preset != "default" else {}), **(options or {})}
 
     def make(screen: AnnData, **changes: Any) -> UnlastingModel:
         UnlastingModel.setup_anndata(screen, mode=experiment.mode)
@@ -162,6 +164,13 @@ def reproduce(
             ["source", "tool", *COLUMNS]
         ]
     }
+
+
+def _laptop(name: str) -> dict[str, Any]:
+    """Get the laptop recipe; an experiment with several trainings shares its steps among them."""
+    n = N_TRAININGS.get(name, 1)
+    steps = {k: replace(v, max_steps=v.max_steps // n) for k, v in LAPTOP.items() if isinstance(v, NetworkTraining)}
+    return {**LAPTOP, **steps}
 
 
 def _loaded(name: str, experiment: Experiment) -> AnnData:
