@@ -90,7 +90,7 @@ def test_unseen_perturbations_are_whole_and_controls_train() -> None:
 def test_one_combination_in_either_order_is_one_condition() -> None:
     adata = screen({"control": 30, "A+B": 15, "B+A": 15, "A": 15, "B": 15, "C+ctrl": 15, "C": 15})
     for seed in range(5):
-        pp.split(adata, "unseen_perturbation", seed=seed, val_fraction=0.25)
+        pp.split(adata, "unseen_perturbation", seed=seed)
         found = parts(adata)
         assert found["A+B"] == found["B+A"]
         assert found["C"] == found["C+ctrl"]
@@ -208,29 +208,10 @@ def test_a_cell_type_without_controls_is_not_drawn() -> None:
         pp.split(adata, "unseen_cell_type", cell_type_key="kind", test="type0")
 
 
-def test_less_than_one_perturbation_for_validation_are_cells_of_all(caplog) -> None:
-    """A tenth of nine: a whole one would be more than was asked for, and its effects would not be learnt."""
-    adata = screen({"control": 30, **{f"T{i}": 20 for i in range(9)}})
-    pp.split(adata, "unseen_perturbation", test="T3")
-    found = adata.obs.groupby("perturbation", observed=True)["unlasting_split"].value_counts().unstack()
-    assert found.loc["T3"].to_dict() == {"train": 0, "val": 0, "test": 20}
-    assert found.loc["control"].to_dict() == {"train": 30, "val": 0, "test": 0}
-    assert (found.drop(["T3", "control"])[["train", "val"]] == [18, 2]).all(axis=None)
-    assert "10 % of 9 perturbations is less than one" in caplog.text
-
-    pp.split(adata, "unseen_perturbation", test="T3", val="T4")
-    assert parts(adata)["T4"] == {"val"}
-    tenth = screen({"control": 30, **{f"T{i}": 20 for i in range(10)}})
-    pp.split(tenth, "unseen_perturbation", test="T3")
-    assert sorted(min(part) for part in parts(tenth).values()) == ["test"] + ["train"] * 9 + ["val"]
-
-
 def test_rare_conditions_are_not_drawn_but_may_be_named() -> None:
     adata = screen({"control": 30, "rare": 3, **{f"T{i}": 20 for i in range(6)}})
     for seed in range(8):
         pp.split(adata, "unseen_perturbation", seed=seed)
-        assert parts(adata)["rare"] == {"train"}
-        pp.split(adata, "unseen_perturbation", seed=seed, val_fraction=0.2)
         assert parts(adata)["rare"] == {"train"}
     pp.split(adata, "unseen_perturbation", test=["rare"])
     assert parts(adata)["rare"] == {"test"}
@@ -319,7 +300,7 @@ def test_faults_are_named_and_nothing_is_written() -> None:
 def test_a_screen_that_is_too_small_is_told_its_counts() -> None:
     adata = screen({"control": 30, "A": 20, "B": 20})
     with pytest.raises(ValueError, match="There are 2 perturbations with perturbed cells.*leaves 0 for training"):
-        pp.split(adata, "unseen_perturbation", val_fraction=0.5)
+        pp.split(adata, "unseen_perturbation")
     pp.split(adata, "unseen_perturbation", val_fraction=0)
     assert sorted(min(part) for part in parts(adata).values()) == ["test", "train", "train"]
 

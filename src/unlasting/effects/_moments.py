@@ -370,7 +370,7 @@ class ScreenCells:
         return self.condition.astype(np.int64) * self.n_populations + self.population
 
     def detection_rates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Count detected genes in training cells, for each pair of condition and population.
+        """Compute detection rates in training cells, for each pair of condition and population.
 
         Returns
         -------

@@ -33,38 +33,11 @@ def _by_condition(labels: Labels) -> dict[tuple[str, str, str], list[int]]:
 
 
 def by_perturbation(labels: Labels, request: Request) -> np.ndarray:
-    """Hold out whole perturbations; a combination counts as its own.
-
-    None is drawn for validation if the fraction is less than one of them; then cells in every trained condition validate.
-    """
+    """Hold out whole perturbations; a combination counts as its own."""
     request = request.canonical(labels.keys)
     known = set(labels.perturbation[labels.is_perturbed])
     frequent = labels.frequent(labels.perturbation, request.min_cells)
-    fraction = request.fractions[VAL] if request.n_drawn(VAL, len(frequent)) else 0.0
-    if fraction * len(frequent) >= 1.0:
-        fraction = 0.0
-    if fraction:
-        request = request.naming({**request.names, VAL: []})
-        logger.info(
-            "pp.split: %g %% of %d perturbations is less than one. So many of the cells of each training condition are 'val' "
-            "instead. Name `val` to hold out a perturbation all the same.",
-            100 * fraction,
-            len(frequent),
-        )
-    parts = labels.from_labels(request.parts(frequent, known, "perturbation"))
-    if fraction:
-        _draw_validation_cells(parts, np.isin(labels.perturbation, frequent), labels, request, fraction)
-    return parts
-
-
-def _draw_validation_cells(
-    parts: np.ndarray, allowed: np.ndarray, labels: Labels, request: Request, fraction: float
-) -> None:
-    """Draw validation cells in each trained condition with `allowed` cells, at least one of several."""
-    for cells in _by_condition(labels).values():
-        if labels.is_perturbed[cells[0]] and allowed[cells[0]] and parts[cells[0]] == TRAIN:
-            n_cells = min(max(1, round(fraction * len(cells))), len(cells) - 1)
-            parts[request.rng.permutation(cells)[:n_cells]] = VAL
+    return labels.from_labels(request.parts(frequent, known, "perturbation"))
 
 
 def by_target(labels: Labels, request: Request) -> np.ndarray:
@@ -110,8 +83,10 @@ def by_cell_type(labels: Labels, request: Request) -> np.ndarray:
     part = request.parts(frequent, known, "cell type")
     parts = np.array([part.get(name, TRAIN) for name in labels.cell_type], dtype=object)
     parts[~labels.is_perturbed] = TRAIN
-    if val_fraction:
-        _draw_validation_cells(parts, np.isin(labels.cell_type, list(known)), labels, request, val_fraction)
+    for cells in _by_condition(labels).values() if val_fraction else ():
+        if labels.is_perturbed[cells[0]] and part.get(labels.cell_type[cells[0]]) == TRAIN:
+            n_cells = min(max(1, round(val_fraction * len(cells))), len(cells) - 1)
+            parts[request.rng.permutation(cells)[:n_cells]] = VAL
     if request.n_shots:
         for label, cell_type in sorted(set(zip(labels.perturbation, labels.cell_type, strict=True))):
             in_condition = (labels.perturbation == label) & (labels.cell_type == cell_type)
