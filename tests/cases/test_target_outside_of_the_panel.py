@@ -8,9 +8,6 @@ from simulated import change, corr, fit, screen, trial
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="IFNGR1, held out for validation, reaches .86: unseen effects are too small here"
-)
 def test_target_outside_of_the_panel():
     a = screen()
     with trial() as t:

@@ -208,6 +208,20 @@ def test_a_cell_type_without_controls_is_not_drawn() -> None:
         pp.split(adata, "unseen_cell_type", cell_type_key="kind", test="type0")
 
 
+def test_less_than_one_perturbation_for_validation_is_none(caplog) -> None:
+    """A tenth of nine: a whole one would be more than was asked for, and its effects would not be learnt."""
+    adata = screen({"control": 30, **{f"T{i}": 20 for i in range(9)}})
+    pp.split(adata, "unseen_perturbation", test="T3")
+    assert parts(adata) == {name: {"test" if name == "T3" else "train"} for name in adata.obs["perturbation"].unique()}
+    assert "10 % of 9 perturbations is less than one" in caplog.text
+    assert not len(adata.uns["unlasting"]["split"]["val_conditions"])
+
+    pp.split(adata, "unseen_perturbation", test="T3", val="T4")
+    assert parts(adata)["T4"] == {"val"}
+    pp.split(adata, "unseen_perturbation", test="T3", val_fraction=0.12)
+    assert sorted(min(part) for part in parts(adata).values()) == ["test"] + ["train"] * 8 + ["val"]
+
+
 def test_rare_conditions_are_not_drawn_but_may_be_named() -> None:
     adata = screen({"control": 30, "rare": 3, **{f"T{i}": 20 for i in range(6)}})
     for seed in range(8):
@@ -300,7 +314,7 @@ def test_faults_are_named_and_nothing_is_written() -> None:
 def test_a_screen_that_is_too_small_is_told_its_counts() -> None:
     adata = screen({"control": 30, "A": 20, "B": 20})
     with pytest.raises(ValueError, match="There are 2 perturbations with perturbed cells.*leaves 0 for training"):
-        pp.split(adata, "unseen_perturbation")
+        pp.split(adata, "unseen_perturbation", val_fraction=0.5)
     pp.split(adata, "unseen_perturbation", val_fraction=0)
     assert sorted(min(part) for part in parts(adata).values()) == ["test", "train", "train"]
 

@@ -91,7 +91,8 @@ def split(
 
         - `"random"`: cells in every condition, controls too.
         - `"unseen_perturbation"`: whole perturbations, in all cell types. A combination counts as one of its own; its
-          targets may be seen elsewhere.
+          targets may be seen elsewhere. If `val_fraction` is less than one perturbation, none is `val`; training then
+          validates on a tenth of the cells of each condition.
         - `"leave_one_out"`: the targets named by `test`, with every combination that contains one of them.
         - `"unseen_combo"`: combinations with `n_seen` targets trained as singles; the others appear in no training cell,
           so all their combinations are held out too.

@@ -33,10 +33,21 @@ def _by_condition(labels: Labels) -> dict[tuple[str, str, str], list[int]]:
 
 
 def by_perturbation(labels: Labels, request: Request) -> np.ndarray:
-    """Hold out whole perturbations; a combination counts as its own."""
+    """Hold out whole perturbations; a combination counts as its own.
+
+    None is drawn for validation if the fraction is less than one of them.
+    """
     request = request.canonical(labels.keys)
     known = set(labels.perturbation[labels.is_perturbed])
     frequent = labels.frequent(labels.perturbation, request.min_cells)
+    if request.n_drawn(VAL, len(frequent)) and request.fractions[VAL] * len(frequent) < 1.0:
+        logger.info(
+            "pp.split: %g %% of %d perturbations is less than one, so that none is 'val'. Training then validates on a tenth "
+            "of the cells of each condition. Name `val` to hold out a perturbation all the same.",
+            100 * request.fractions[VAL],
+            len(frequent),
+        )
+        request.fractions[VAL] = 0.0
     return labels.from_labels(request.parts(frequent, known, "perturbation"))
 
 

@@ -92,11 +92,11 @@ class Labels:
 class Request:
     """The parts that the user asks for: names for `test` and `val`, or fractions to draw.
 
-    A split kind may add entries to `report`, which is stored as `uns["unlasting"]["split"]`.
+    A split kind may add entries to `report`, which is stored as `uns["unlasting"]["split"]`, and set a fraction to 0.
     """
 
     names: Mapping[str, list[str] | None]
-    fractions: Mapping[str, float]
+    fractions: dict[str, float]
     min_cells: int
     n_seen: int
     n_shots: int
