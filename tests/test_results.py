@@ -236,4 +236,4 @@ def test_the_networks_are_compared_in_words(results: Any) -> None:
     assert (results.RESULTS / "networks.md").read_text(encoding="utf-8") == networks.report(frame)
     worse = frame.assign(difference_low=0.1, difference_high=0.2)
     n = len(networks.compared(frame))
-    assert networks.sentence(worse).endswith(f"the networks in 0, and the closed form in {n}.")
+    assert networks.sentence(worse).endswith(f"the networks in 0 and the closed form in {n}.")

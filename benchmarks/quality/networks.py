@@ -93,7 +93,11 @@ def sentence(frame: pd.DataFrame) -> str:
     found = compared(frame)
     better = int((found["difference_high", "trained"] < 0).sum())
     worse = int((found["difference_low", "trained"] > 0).sum())
-    return f"Among {len(found)} comparisons, the paired interval favours the networks in {better}, and the closed form in {worse}."
+    screens = frame["screen"].nunique()
+    return (
+        f"{len(found)} comparisons were made, of seven metrics on {screens} questions. The paired 90 % interval favours the "
+        f"networks in {better} and the closed form in {worse}."
+    )
 
 
 def stored() -> pd.DataFrame:

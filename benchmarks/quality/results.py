@@ -61,6 +61,10 @@ GROUPS = {
     "level": "No clear difference from the best baseline",
     "ahead": "Ahead of the best baseline",
 }
+RULE = (
+    "Behind means that the paired 90 % interval of the difference lies above 0 in E or EMD. Ahead means that it lies below 0 in "
+    "one of them, and above 0 in none."
+)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -151,7 +155,7 @@ def write_pages(stamped: Any) -> None:
     (RESULTS / "overview.md").write_text(f"{overview_table(lines)}\n{groups(lines)} {made}\n", encoding="utf-8")
     (RESULTS / "slopes.md").write_text(slopes() + "\n", encoding="utf-8")
     page, table = ROOT / "README.md", overview_table(lines)
-    written = f"{table}\n{groups(lines)} {made}\n\nClosed form beside trained networks: {networks_sentence(networks())}"
+    written = f"{table}\n{groups(lines)} {made}\n\nClosed form beside trained networks. {networks_sentence(networks())}"
     page.write_text(between(page.read_text(encoding="utf-8"), written), encoding="utf-8")
 
 
@@ -174,7 +178,8 @@ def overview_table(lines: pd.DataFrame) -> str:
             ours, best = text(line["ours"]), text(line["best_score"])
             is_best = line["ours"] <= line["best_score"]
             ours, best = (f"**{ours}**", best) if is_best else (ours, f"**{best}**")
-            entries += [f"{ours} [{text(line['low'])}, {text(line['high'])}]".replace(" ", NO_BREAK), best]
+            ours = f"{ours} [{text(line['low'])}, {text(line['high'])}]".replace(" ", NO_BREAK)
+            entries += [ours, f"{best} {line['best']}"]
         body.append([f"{row}: {part['title'].iloc[0]}", str(part["n"].iloc[0]), *entries])
     return markdown(["question", "n", "E", "best baseline", "EMD", "best baseline"], body)
 
@@ -182,7 +187,7 @@ def overview_table(lines: pd.DataFrame) -> str:
 def groups(lines: pd.DataFrame) -> str:
     """List the questions of each group."""
     named = [(title, lines.loc[lines["group"] == name, "row"].unique()) for name, title in GROUPS.items()]
-    return " ".join(f"{title}: {', '.join(rows)}." for title, rows in named if len(rows))
+    return " ".join([*(f"{title}: {', '.join(rows)}." for title, rows in named if len(rows)), RULE])
 
 
 def sections(lines: pd.DataFrame) -> str:
