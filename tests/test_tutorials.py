@@ -14,14 +14,23 @@ import unlasting as ul
 FOLDER = Path(__file__).parents[1] / "tutorials"
 
 
+STEPS = {"scaling": 120, "in_silico_screen": 40}
+"""Tutorials that need more than a few steps: an interrupted training, and attention that was learnt."""
+
+
 @pytest.fixture
-def short(monkeypatch, tmp_path):
+def short(request, monkeypatch, tmp_path):
     """Small networks, few steps, few cells and few permutations, in an empty folder."""
+    limit = STEPS.get(request.node.callspec.id, 4)
     model, evaluate = ul.UnlastingModel, ul.tl.evaluate
     init, train, generate = model.__init__, model.train, model.generate
 
-    def quick_train(self, *, max_steps=4, **given):
-        train(self, max_steps=max_steps, **{**given, "accelerator": "cpu", "show_progress": False})
+    def quick_train(self, *, max_steps=None, **given):
+        train(
+            self,
+            max_steps=limit if max_steps is None else min(max_steps, limit),
+            **{**given, "accelerator": "cpu", "show_progress": False},
+        )
 
     def few_cells(self, perturbations, n_cells=50, **given):
         return generate(self, perturbations, min(n_cells, 50), **given)
@@ -29,7 +38,7 @@ def short(monkeypatch, tmp_path):
     def quick_evaluate(*args, **given):
         return evaluate(*args, **{**given, "n_repeats": 1, "n_permutations": 19})
 
-    monkeypatch.setattr(model, "__init__", lambda self, adata, **o: init(self, adata, **{**o, "width": 16, "n_steps": 2}))
+    monkeypatch.setattr(model, "__init__", lambda *a, **o: init(*a, **{**o, "width": 16, "n_steps": 2}))
     monkeypatch.setattr(model, "train", quick_train)
     monkeypatch.setattr(model, "generate", few_cells)
     monkeypatch.setattr(ul.tl, "evaluate", quick_evaluate)
