@@ -44,9 +44,9 @@ docs: .venv/doc
 
 check: test lint types docs
 
-# What tqdm says where no widgets are installed does not belong into a notebook.
+# What tqdm says where no widgets are installed does not belong into a notebook. Log lines are as wide as the site's column.
 tutorials: .venv/doc
-	PYTHONWARNINGS="ignore:IProgress not found" $(RUN) jupyter execute --inplace tutorials/*.ipynb
+	JUPYTER_COLUMNS=84 PYTHONWARNINGS="ignore:IProgress not found" $(RUN) jupyter execute --inplace tutorials/*.ipynb
 
 build: .venv/dev
 	$(INSTALL) build
