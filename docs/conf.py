@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 from importlib.metadata import metadata
 from pathlib import Path
@@ -23,21 +24,25 @@ shutil.copytree(
     dirs_exist_ok=True,
 )
 
-THUMBNAILS = HERE / "_static" / "thumbnails"
+FIGURES = HERE / "_static" / "figures"
 
 
-def write_thumbnails() -> None:
-    """Write the figure of each tutorial's cell with the tag `thumbnail`, for the page that lists them."""
-    THUMBNAILS.mkdir(exist_ok=True)
-    for file in (HERE / "tutorials").glob("*.ipynb"):
-        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-        outputs = [o for c in cells if "thumbnail" in c["metadata"].get("tags", ()) for o in c["outputs"]]
-        for output in outputs[::-1]:
-            if "image/png" in output.get("data", {}):
-                (THUMBNAILS / f"{file.stem}.png").write_bytes(base64.b64decode(output["data"]["image/png"]))
+def write_figures() -> None:
+    """Write what the tutorials show: for each card its cell with the tag `thumbnail`, for each function of `pl` the first."""
+    shutil.rmtree(FIGURES, ignore_errors=True)
+    FIGURES.mkdir()
+    listed = re.findall(r":link: tutorials/(\w+)", (HERE / "tutorials.md").read_text(encoding="utf-8"))
+    for file in (HERE / "tutorials" / f"{name}.ipynb" for name in listed):
+        for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
+            images = [o["data"]["image/png"] for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
+            names = re.findall(r"\bul\.(pl\.\w+)\(", "".join(cell["source"]))
+            names += [file.stem] if "thumbnail" in cell["metadata"].get("tags", ()) else []
+            for place in (FIGURES / f"{name}.png" for name in names if images):
+                if not place.exists():
+                    place.write_bytes(base64.b64decode(images[-1]))
 
 
-write_thumbnails()
+write_figures()
 
 info = metadata("unlasting")
 project = info["Name"]
@@ -122,6 +127,18 @@ def returns_as_text(self: Any, section: str) -> list[str]:
     return self._format_block(":returns: ", lines[1:] if lines[:1] == [":"] else lines)  # autodoc-typehints adds ":"
 
 
+def add_figure(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Show a figure of the tutorials with the function that drew it."""
+    name = name.removeprefix("unlasting.")
+    if (FIGURES / f"{name}.png").exists():
+        lines += [
+            "",
+            f".. image:: /_static/figures/{name}.png",
+            f"   :alt: A figure of {name}",
+            "   :class: from-notebook",
+        ]
+
+
 def visit_math(self: Any, node: nodes.math) -> None:
     """Write a formula in a line as MathML."""
     self.body.append(tex2mathml(node.astext()))
@@ -139,5 +156,6 @@ def visit_math_block(self: Any, node: nodes.math_block) -> None:
 def setup(app: Any) -> None:
     """Connect the above."""
     app.connect("autodoc-skip-member", skip_foreign_members)
+    app.connect("autodoc-process-docstring", add_figure, priority=900)  # after the sections are parsed
     app.add_html_math_renderer("mathml", inline_renderers=(visit_math, None), block_renderers=(visit_math_block, None))
     NumpyDocstring._parse_returns_section = returns_as_text

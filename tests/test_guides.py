@@ -88,9 +88,21 @@ def test_every_tutorial_is_listed_with_its_figure():
     """A card for each notebook; its picture comes from the cell with the tag, so the cell must have one."""
     page = (ROOT / "docs" / "tutorials.md").read_text(encoding="utf-8")
     assert set(re.findall(r":link: tutorials/(\w+)", page)) == {file.stem for file in NOTEBOOKS}
-    pictured = re.findall(r":img-top: _static/thumbnails/(\w+)\.png", page)
+    pictured = re.findall(r":img-top: _static/figures/(\w+)\.png", page)
     assert len(pictured) >= 8
     for name in pictured:
         cells = json.loads((ROOT / "tutorials" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
         tagged = [cell for cell in cells if "thumbnail" in cell["metadata"].get("tags", ())]
         assert any("image/png" in output.get("data", {}) for cell in tagged for output in cell["outputs"]), name
+
+
+def test_every_figure_of_the_package_is_shown_in_a_tutorial():
+    """The API page of a function in `pl` takes its figure from there."""
+    shown = {
+        name
+        for file in NOTEBOOKS
+        for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", ()))
+        for name in re.findall(r"ul\.pl\.(\w+)\(", "".join(cell["source"]))
+    }
+    assert shown == set(unlasting.pl.__all__)

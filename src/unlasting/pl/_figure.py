@@ -177,6 +177,7 @@ def on_canvas(function: Callable[Concatenate[Canvas, P], Any]) -> Callable[P, An
     (_, *first, kwargs), options = own.parameters.values(), list(common.parameters.values())[1:-1]
     figure: Any = DOCS(update_wrapper(draw, function))
     figure.__signature__ = own.replace(parameters=[*first, *options, kwargs])
+    del figure.__wrapped__  # the documentation would show the canvas
     return figure
 
 
