@@ -92,6 +92,11 @@ html_theme_options = {
     "navbar_persistent": [],
     "navigation_with_keys": False,
     "show_toc_level": 2,
+    # a button on each tutorial; it works once the repository is public
+    "repository_url": "https://github.com/unlasting/unlasting",
+    "repository_branch": "main",
+    "path_to_docs": "",
+    "launch_buttons": {"colab_url": "https://colab.research.google.com"},
 }
 html_math_renderer = "mathml"  # read by the browser itself, with no script from another site
 toc_object_entries_show_parents = "hide"
