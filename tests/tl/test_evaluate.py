@@ -67,6 +67,9 @@ def test_values_scores_and_effects_of_a_screen_that_can_be_written_down():
         np.testing.assert_allclose(effects.loc[name, "observed"], change[name], atol=1e-6)
         predicted = given["unlasting"][name] - observed["control"]
         np.testing.assert_allclose(effects.loc[name, "predicted"], predicted, atol=1e-6)
+        r = np.corrcoef(predicted, change[name])[0, 1]
+        slope = np.linalg.lstsq(np.asarray(predicted)[:, None], change[name], rcond=None)[0]
+        np.testing.assert_allclose(effects.loc[name, ["pearson", "slope"]].iloc[0], [r, *slope], rtol=1e-5)
 
 
 def test_cells_in_blocks_give_the_same_numbers(planted_screen, monkeypatch):

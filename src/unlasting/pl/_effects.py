@@ -45,8 +45,9 @@ def calibration(
 ) -> Any:
     """Show predicted against observed mean changes, one panel per condition.
 
-    A perfect prediction lies on the diagonal, no effect on the horizontal line. After `tl.calibration`, with
-    `key="calibration"`, the top genes have 95 %% intervals, and titles contain the expected normalised error and the
+    A perfect prediction lies on the diagonal, no effect on the horizontal line. Titles contain the correlation r, and the
+    slope of observed on predicted changes: above 1, predictions are too small. After `tl.calibration`, with
+    `key="calibration"`, the top genes have 95 %% intervals, and titles also contain the expected normalised error and the
     probability of any change.
 
     Parameters
@@ -75,7 +76,7 @@ def calibration(
     frame = pick(stored(adata, key, writer=WRITER, columns=NEEDED), "condition", conditions, "conditions")
     frame = frame.assign(name=condition_names(frame))
     names = _strongest(frame, n_conditions) if conditions is None else list(pd.unique(frame["name"]))
-    axes = canvas.grid(len(names), size=(2.5, 2.3), margin=(1.6, 0.6))
+    axes = canvas.grid(len(names), size=(2.5, 2.5), margin=(1.6, 0.6))
     for panel, name in zip(axes.flat, names, strict=False):
         part = frame[frame["name"] == name]
         top = part["is_de20"].astype(bool)
@@ -83,12 +84,14 @@ def calibration(
             style = {"s": 12, "color": color, "linewidths": 0, "label": label, **kwargs}
             panel.scatter(part.loc[chosen, "observed"], part.loc[chosen, "predicted"], **style)
         title = name
+        if "slope" in part:
+            title += f"\nr {part['pearson'].iloc[0]:.2f}, slope {part['slope'].iloc[0]:.2f}"
         if "low" in part:
             panel.vlines(
                 part.loc[top, "observed"], part.loc[top, "low"], part.loc[top, "high"], color=PALETTE[0], linewidth=0.6
             )
             error, active = part[["expected_error", "p_active"]].iloc[0]
-            title = f"{name}\nexpected error {error:.2f}, P(active) {active:.2f}"
+            title += f"\nexpected error {error:.2f}, P(active) {active:.2f}"
         panel.axline((0, 0), slope=1, color=LINE, linewidth=0.8, zorder=0)
         panel.axhline(0, color=LINE, linewidth=0.8, linestyle="--", zorder=0)
         panel.locator_params(nbins=4)

@@ -11,6 +11,7 @@ from scipy.stats import norm
 from unlasting.screen import TEST, Condition, require_integers
 from unlasting.tl._differential import Moments, top_genes
 from unlasting.tl._screen import Screen, screen_of, store
+from unlasting.tl._tables import agreement
 
 if TYPE_CHECKING:
     from unlasting.model import UnlastingModel
@@ -36,7 +37,8 @@ def calibration(model: UnlastingModel, *, min_cells: int = 20, key_added: str = 
     -------
     A frame with a row for each condition and gene: `condition`, `cell_type`, `dose`, `gene`, `observed` and `predicted` mean
     change from training controls, `low` and `high` (95 % interval for the observed change), `is_de20` (among the 20 genes
-    with the largest change over its error), `expected_error` and `p_active`, as in `model.effects`.
+    with the largest change over its error), `pearson` and `slope` (observed on predicted changes), `expected_error` and
+    `p_active`, as in `model.effects`.
 
     Updates the following field in `model.adata`:
 
@@ -58,6 +60,7 @@ def calibration(model: UnlastingModel, *, min_cells: int = 20, key_added: str = 
             for row, condition in enumerate(found):
                 if condition in wanted:
                     table = _compared(screen, condition, changes.mean[row], changes.sd[row])
+                    table = table.assign(**agreement(table["observed"].to_numpy(), table["predicted"].to_numpy()))
                     trust = {"expected_error": changes.expected_error[row], "p_active": changes.p_active[row]}
                     frames.append(table.assign(**trust))
     if not frames:

@@ -21,6 +21,7 @@ from unlasting.tl._protocol import GENE_SETS, LEVEL, METRICS, NO_EFFECT, Protoco
 from unlasting.tl._screen import Screen, store
 from unlasting.tl._tables import (
     CONDITION,
+    agreement,
     condition_table,
     false_positive_table,
     left_out_table,
@@ -150,7 +151,8 @@ def evaluate(
     - `"false_positives"`: for each condition without a signal `predictor`, `e_distance` and `e_distance_no_effect` to B,
       `p_value`, `rejected`, and `detectable`: the excess of the first over the second found with a power of 80 %.
     - `"effects"`, with a prediction: `condition`, `cell_type`, `dose`, `gene`, `observed` and `predicted` mean change
-      from training controls (all cells), `is_de20`.
+      from training controls (all cells), `is_de20`, and for each condition `pearson` and `slope` (observed on predicted
+      changes; above 1, predictions are too small).
 
     With `profile="vcc2026"`, the frame has the columns `condition`, `cell_type`, `dose`, `metric`, `predictor` and `value`,
     and other fields are updated:
@@ -341,8 +343,9 @@ def _effects(screen: Screen, results: Sequence[ConditionResult]) -> pd.DataFrame
         observed = Moments.read(screen.observed, screen.part(condition, TEST)).mean
         predicted = Moments.read(screen.generated, screen.generated.rows(condition)).mean
         top = np.isin(np.arange(len(screen.genes)), result.top20)
-        change = {"observed": observed - control, "predicted": predicted - control, "is_de20": top}
-        frames.append(pd.DataFrame({**condition.columns(), "gene": np.asarray(screen.genes, dtype=object), **change}))
+        change = {"observed": observed - control, "predicted": predicted - control}
+        frame = pd.DataFrame({**condition.columns(), "gene": np.asarray(screen.genes, dtype=object), **change})
+        frames.append(frame.assign(is_de20=top, **agreement(**change)))
     return pd.concat(frames, ignore_index=True)
 
 

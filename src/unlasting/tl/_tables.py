@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from scipy.stats import pearsonr
 
 from unlasting.metrics import Metric
 from unlasting.screen import Condition
@@ -172,6 +173,15 @@ def left_out_table(results: Sequence[ConditionResult], left_out: Mapping[Conditi
         for name, reason in result.missing.items()
     ]
     return pd.DataFrame(rows, columns=LEFT_OUT)
+
+
+def agreement(observed: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Correlate the changes of all genes, and regress observed on predicted ones through 0; missing without a prediction."""
+    square = float(predicted @ predicted)
+    return {
+        "pearson": float(pearsonr(predicted, observed)[0]) if square > 0 else np.nan,
+        "slope": float(predicted @ observed) / square if square > 0 else np.nan,
+    }
 
 
 def is_distance(metric: Metric) -> bool:
