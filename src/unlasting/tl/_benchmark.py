@@ -117,7 +117,7 @@ def benchmark(
         tables = _one_run(adata, named, fold, prepare, conditions, protocol, reference)
         for name, found in parts.items():
             found.append(tables[name].assign(split=split, seed=seed))
-    scores, false_positives, left_out = (pd.concat(found, ignore_index=True) for found in parts.values())
+    scores, false_positives, left_out = map(_joined, parts.values())
     frame = _compared(scores, protocol.metrics, reference, ceilings)
     store(
         adata,
@@ -176,6 +176,11 @@ def _one_run(
     scored = pd.MultiIndex.from_frame(listed.loc[listed["scored"], CONDITION])
     tables["scores"]["scored"] = pd.MultiIndex.from_frame(tables["scores"][CONDITION]).isin(scored)
     return tables
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Join tables; empty ones only give their columns, since pandas would let them decide the types."""
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def _compared(scores: pd.DataFrame, metrics: Sequence[Metric], reference: str, ceilings: Sequence[str]) -> pd.DataFrame:
