@@ -62,8 +62,8 @@ GROUPS = {
     "ahead": "Ahead of the best baseline",
 }
 RULE = (
-    "Behind means that the paired 90 % interval of the difference lies above 0 in E or EMD. Ahead means that it lies below 0 in "
-    "one of them, and above 0 in none."
+    "Differences are ours minus the baseline's, paired over conditions. Behind: their 90 % interval lies above 0 in E or EMD. "
+    "Ahead: it lies below 0 in one of them, and above 0 in none."
 )
 
 
@@ -155,7 +155,7 @@ def write_pages(stamped: Any) -> None:
     (RESULTS / "overview.md").write_text(f"{overview_table(lines)}\n{groups(lines)} {made}\n", encoding="utf-8")
     (RESULTS / "slopes.md").write_text(slopes() + "\n", encoding="utf-8")
     page, table = ROOT / "README.md", overview_table(lines)
-    written = f"{table}\n{groups(lines)} {made}\n\nClosed form beside trained networks. {networks_sentence(networks())}"
+    written = f"{table}\n{groups(lines)} {made} Closed form beside trained networks. {networks_sentence(networks())}"
     page.write_text(between(page.read_text(encoding="utf-8"), written), encoding="utf-8")
 
 
