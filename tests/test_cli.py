@@ -525,7 +525,7 @@ def test_a_ranking_is_that_of_the_api(place, tmp_path):
 
 
 def test_a_training_goes_on_from_its_checkpoint(place, tmp_path, monkeypatch):
-    train = ["train", place / "screen.h5ad", "--max-steps", 40, "--accelerator", "cpu"]
+    train = ["train", place / "screen.h5ad", "--max-steps", 16, "--accelerator", "cpu"]
     results(*train, "-m", tmp_path / "whole")
     run = UnlastingModel.train
     monkeypatch.setattr(UnlastingModel, "train", lambda *args, **kwargs: run(*args, **kwargs, callbacks=[Kill()]))
@@ -552,7 +552,7 @@ class Kill(Callback):
     """End the process late in the training."""
 
     def on_train_batch_end(self, trainer, *args) -> None:
-        if trainer.global_step == 35:
+        if trainer.global_step == 13:
             raise Killed
 
 

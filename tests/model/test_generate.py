@@ -54,9 +54,9 @@ def test_more_cells_than_controls_and_every_one_is_another(either):
 
 @pytest.mark.slow
 def test_a_cell_does_not_depend_on_its_chunk_or_its_neighbours(either):
-    whole = either.generate(["G3", "G7"], n_cells=40, seed=1, **QUIET)
-    chunks = either.generate(["G3", "G7"], n_cells=40, seed=1, batch_size=7, **QUIET)
-    turned = either.generate(["G7", "G3"], n_cells=40, seed=1, **QUIET)
+    whole = either.generate(["G3", "G7"], n_cells=16, seed=1, **QUIET)
+    chunks = either.generate(["G3", "G7"], n_cells=16, seed=1, batch_size=7, **QUIET)
+    turned = either.generate(["G7", "G3"], n_cells=16, seed=1, **QUIET)
     assert (whole.obs["unlasting_source"] == chunks.obs["unlasting_source"]).all()
     np.testing.assert_array_equal(whole.X.toarray() > 0, chunks.X.toarray() > 0)
     np.testing.assert_allclose(whole.X.toarray(), chunks.X.toarray(), atol=1e-5)
