@@ -15,4 +15,4 @@ def test_controls_in_one_batch():
     a.obs.loc[a.obs.perturbation == "control", "batch"] = "b0"
     with trial() as t:
         prep(a, batch_key="batch")
-    assert t.error is None or (t.deliberate and t.said("no cells in training", "set up without it")), str(t.error)[:140]
+    assert t.error is None or (t.deliberate and t.said("no control cells", "without this key")), str(t.error)[:140]

@@ -260,9 +260,9 @@ def require_controls(adata: AnnData, keys: ScreenKeys, usable: np.ndarray) -> No
     places = {"cell_type_key": without[0][0], "batch_key": without[0][1]}
     named = {key: value for key, value in places.items() if getattr(keys, key)}
     raise ValueError(
-        f"{len(without)} of {len(set(populations))} control populations have no cells in training, the first: "
+        f"{len(without)} of {len(set(populations))} control populations have no control cells in training, the first: "
         f"{', '.join(f'`{key}` {value!r}' for key, value in named.items())}. Every prediction starts from controls with the same "
-        f"cell type and batch: add controls, drop these cells, or set up without it: leave `{list(named)[-1]}` out (if it is "
+        f"cell type and batch: add controls, drop these cells, or set up without this key: leave `{list(named)[-1]}` out (if it is "
         "recorded, delete it from `adata.uns['unlasting']['keys']` first)."
     )
 
