@@ -161,6 +161,43 @@ def test_a_denoiser_trains_generates_and_is_saved(follow, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_denoiser_with_its_own_forward_generates_the_cells():
+    """It leaves the layers of its base at zero, and is called all the same."""
+
+    class Own(ul.nn.Denoiser):
+        n_calls = 0
+
+        def forward(self, state, t, mask, control, conditions, cell_type):
+            type(self).n_calls += 1
+            return 0.1 * state
+
+    class OwnModule(ul.module.UnlastingModule):
+        _denoiser_cls = Own
+
+    class OwnModel(ul.UnlastingModel):
+        _module_cls = OwnModule
+
+    adata = prepared()
+    ul.pp.grn(adata)
+    OwnModel.setup_anndata(adata)
+    model = OwnModel(adata, width=8)
+    model.train(max_steps=0)
+    assert Own.n_calls == 0
+    model.generate("T1", n_cells=5, seed=0, show_progress=False)
+    assert Own.n_calls > 0
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"), [([[3.0, 4.0], [1.0, 0.0]], "lengths from 1 to 5"), ([[1.0, 0.0]], "one row for each name")]
+)
+def test_a_registered_prior_without_directions_is_refused(monkeypatch, matrix, message):
+    wrong = ul.pp.Prior(np.array(["T1", "T2"], dtype=object), np.array(matrix, dtype=np.float32))
+    monkeypatch.setitem(ul.pp.PRIORS, "wrong", lambda n_components: wrong)
+    with pytest.raises(ValueError, match=message):
+        ul.pp.grn(prepared(), prior="wrong")
+
+
+@pytest.mark.slow
 def test_a_denoiser_needs_no_graph():
     class Plain(torch.nn.Module):
         def __init__(self, graph, n_genes, n_features, n_cell_types, architecture, molecules=None):

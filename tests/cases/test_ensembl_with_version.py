@@ -14,4 +14,4 @@ def test_ensembl_with_version():
     a.var_names = [ids[g] for g in a.var_names]
     with trial() as t:
         prep(a)
-    assert t.error is None and t.loud("no gene of the screen is in the prior"), "not warned"
+    assert t.error is None and t.loud("prior knows none of the genes"), "not warned"

@@ -12,7 +12,7 @@ def test_labels_are_integers():
     a = screen(write=lambda t: str(TARGETS.index(t) + 1), control="0")
     a.obs["perturbation"] = a.obs.perturbation.astype(str).astype(int)
     with trial() as t:
-        prep(a.copy(), control=0)
+        prep(a, control=0)
     with trial() as u:
         prep(a, control="0")
     assert (t.error is None or (t.deliberate and t.said("Did you mean '0'"))) and u.error is None, (

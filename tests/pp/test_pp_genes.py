@@ -236,4 +236,4 @@ def test_a_prior_without_the_genes_is_told_with_the_column_of_symbols(warnings):
     sc.pp.normalize_total(adata)
     sc.pp.log1p(adata)  # so that `pp.prepare`, which takes the symbols, is left out
     ul.pp.grn(adata, prior="go")
-    assert any("no gene of the screen is in the prior" in one and "adata.var['symbol']" in one for one in warnings())
+    assert any("the prior knows none of the genes" in one and "adata.var['symbol']" in one for one in warnings())

@@ -71,7 +71,9 @@ def find_counts(adata: AnnData) -> tuple[Any, str]:
     The matrix and its place; `None` and an empty text if there is none.
     """
     places: dict[str, Any] = {"adata.X": adata.X}
-    if "prepare" in adata.uns.get(UNS_KEY, {}):  # the layer has kept genes only, and no library sizes
+    prepared = adata.uns.get(UNS_KEY, {}).get("prepare")
+    # a layer with the kept genes only has no library sizes; without a new split, a second preparation is a slip
+    if prepared and not (prepared.get("split_since", False) and prepared["genes_kept"] == prepared["genes_before"]):
         names, raw = [], None
     else:
         names, raw = (

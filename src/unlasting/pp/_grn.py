@@ -229,7 +229,7 @@ def grn(
     if known is not None and not np.isin(genes, known.names).any():
         column = gene_names(adata, known.names, None)[1]
         logger.warning(
-            "pp.grn: no gene of the screen is in the prior (the first is %r, the prior contains names such as %r). Use the "
+            "pp.grn: the prior knows none of the genes (the first is %r, and it contains names such as %r). Use the "
             "same gene names in both%s.",
             genes[0],
             known.names[0],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,10 @@ from unlasting.screen import GeneNames
 
 Features: TypeAlias = Callable[[Sequence[str], Sequence[str], Sequence[str]], sparse.csr_matrix]
 """A function from gene names, their symbols in the source, and targets to features, shape `(n_names, n_features)`."""
+
+
+_UNIT_TOLERANCE: Final = 1e-3
+"""Distance of a row's length to 1 that is rounding."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,9 @@ AnyPrior: TypeAlias = str | PathLike[str] | pd.DataFrame | AnnData
 def read_prior(prior: AnyPrior | Sequence[AnyPrior], n_components: int) -> Prior:
     """Read any prior that :func:`unlasting.pp.grn` accepts; several become one."""
     if isinstance(prior, str) and prior in PRIORS:
-        return replace(PRIORS[prior](n_components), origin="prior" if prior == "default" else prior)
+        found = PRIORS[prior](n_components)
+        _require_unit_rows(prior, found)
+        return replace(found, origin="prior" if prior == "default" else prior)
     if isinstance(prior, pd.DataFrame):
         return _from_edges(prior, n_components) if {"source", "target"} <= set(prior.columns) else _from_matrix(prior)
     if isinstance(prior, AnnData):
@@ -111,6 +117,18 @@ def read_prior(prior: AnyPrior | Sequence[AnyPrior], n_components: int) -> Prior
         f"`prior` is a {type(prior).__name__}. Give one of {list(PRIORS)}, None, a DataFrame of edges (columns 'source' and 'target'), a "
         "DataFrame with one row of numbers per gene, another screen, the folder of an scGPT checkpoint, or a list of these."
     )
+
+
+def _require_unit_rows(name: str, prior: Prior) -> None:
+    """Refuse a registered source whose rows are no directions: edges and features would be wrong without a word."""
+    lengths = np.linalg.norm(prior.matrix, axis=1)
+    if prior.matrix.shape[0] != len(prior.names) or len(set(map(str, prior.names))) < len(prior.names):
+        raise ValueError(f"The registered prior {name!r} needs one row for each name, and each name once.")
+    if not (np.abs(lengths - 1.0) < _UNIT_TOLERANCE).all():
+        raise ValueError(
+            f"The registered prior {name!r} has rows with lengths from {lengths.min():g} to {lengths.max():g}. Divide each by "
+            "its length, and leave out genes whose rows are missing or zero."
+        )
 
 
 def _joined(priors: Sequence[Prior], n_components: int) -> Prior:

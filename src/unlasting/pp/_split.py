@@ -211,7 +211,10 @@ def split(
     report: dict[str, Any] = {"kind": kind, "seed": seed, "hash": split_hash(adata.obs_names, parts)}
     report |= _describe(labels, parts) | request.report
     adata.obs[key_added] = pd.Categorical(parts, categories=list(SPLITS))
-    adata.uns.setdefault(UNS_KEY, {})["split"] = report
+    recorded = adata.uns.setdefault(UNS_KEY, {})
+    recorded["split"] = report
+    if "prepare" in recorded:
+        recorded["prepare"]["split_since"] = True
     keys.write(adata)
     counts = ", ".join(f"{report[f'n_{part}']} cells {part}" for part in SPLITS)
     in_training = labels.is_perturbed & (parts == TRAIN)
