@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 import scvi
 
@@ -44,6 +46,12 @@ def short(request, monkeypatch, tmp_path):
     monkeypatch.setattr(ul.tl, "evaluate", quick_evaluate)
     monkeypatch.setattr(scvi.settings, "seed", 0)
     monkeypatch.chdir(tmp_path)
+    loggers = [logging.getLogger(name) for name in ("unlasting", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with pd.option_context("display.max_columns", None):
+        yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -72,8 +72,7 @@ def find_counts(adata: AnnData) -> tuple[Any, str]:
     """
     places: dict[str, Any] = {"adata.X": adata.X}
     prepared = adata.uns.get(UNS_KEY, {}).get("prepare")
-    # a layer with the kept genes only has no library sizes; without a new split, a second preparation is a slip
-    if prepared and not (prepared.get("split_since", False) and prepared["genes_kept"] == prepared["genes_before"]):
+    if prepared and not _may_start_again(adata, prepared):
         names, raw = [], None
     else:
         names, raw = (
@@ -93,6 +92,18 @@ def find_counts(adata: AnnData) -> tuple[Any, str]:
     if counts and not place:  # detected genes as 0 and 1, or spliced counts alone, are fewer
         place = max(counts, key=lambda place: counts[place].sum())
     return counts.get(place), place
+
+
+def _may_start_again(adata: AnnData, prepared: Mapping[str, Any]) -> bool:
+    """Whether a prepared screen was split again, is as it was prepared, and its layer holds all counts.
+
+    Without a new split a second preparation is a slip, and a layer with the kept genes only has no library sizes.
+    """
+    has_all = prepared["genes_kept"] == prepared["genes_before"] and not prepared["library_size_key"]
+    if not (prepared.get("split_since", False) and has_all and is_in_memory(adata.X)):
+        return False
+    totals = np.asarray(np.expm1(adata.X).sum(axis=1)).ravel()
+    return bool(np.allclose(np.median(totals), prepared["target_sum"], rtol=1e-3))
 
 
 def unmatched_names(genes: Collection[str], targets: Collection[str]) -> str:
