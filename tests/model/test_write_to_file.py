@@ -132,7 +132,9 @@ def test_a_folder_of_others_is_never_touched(model, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", [{"cells": "all"}, {"indices": [5, 3, 200, 41], "key_added": "other"}])
+@pytest.mark.parametrize(
+    "call", [{"cells": "all"}, {"indices": [5, 3, 200, 41]}, {"cells": "all", "key_added": "other"}]
+)
 def test_predictions_in_a_file_are_those_made_in_memory(either, tmp_path, call):
     adata, file = either.adata[:: 3 if "cells" in call else 1].copy(), tmp_path / "predicted.h5ad"
     backed = either.predict(adata, seed=2, path=file, **call, **QUIET)

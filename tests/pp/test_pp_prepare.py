@@ -249,3 +249,27 @@ def test_preparing_twice_views_and_backed_files_are_refused(tmp_path) -> None:
     pp.prepare(adata)
     with pytest.raises(ValueError, match="put them back"):
         pp.prepare(adata)
+
+
+@pytest.mark.filterwarnings("error")
+def test_after_a_new_split_a_screen_with_all_genes_starts_again_as_if_it_were_new() -> None:
+    """Nothing of the former split is left; without the counts of all genes, or on another scale, it is refused."""
+    again, raw, fresh = screen(), screen(), screen()
+    for adata in (again, raw, fresh):
+        if adata is not fresh:
+            pp.prepare(adata, min_cells=1)
+            assert adata.uns["unlasting"]["prepare"]["genes_kept"] == adata.uns["unlasting"]["prepare"]["genes_before"]
+        pp.split(adata, "unseen_perturbation", seed=3)
+    raw.X = raw.layers["counts"].copy()
+    for adata in (again, raw, fresh):
+        pp.prepare(adata, min_cells=1)
+    np.testing.assert_array_equal(dense(again.X), dense(fresh.X))
+    np.testing.assert_array_equal(dense(raw.X), dense(fresh.X))
+    fewer, other = screen(), screen()
+    pp.prepare(fewer, n_top_genes=20)
+    pp.prepare(other, min_cells=1)
+    other.X = other.X * 1.5
+    for adata in (fewer, other):
+        pp.split(adata, "unseen_perturbation", seed=3)
+        with pytest.raises(ValueError, match="contains fractions"):
+            pp.prepare(adata)

@@ -99,10 +99,12 @@ def _may_start_again(adata: AnnData, prepared: Mapping[str, Any]) -> bool:
 
     Without a new split a second preparation is a slip, and a layer with the kept genes only has no library sizes.
     """
-    has_all = prepared["genes_kept"] == prepared["genes_before"] and not prepared["library_size_key"]
-    if not (prepared.get("split_since", False) and has_all and is_in_memory(adata.X)):
+    if not (prepared.get("split_since", False) and is_in_memory(adata.X)):
         return False
-    totals = np.asarray(np.expm1(adata.X).sum(axis=1)).ravel()
+    if prepared["genes_kept"] != prepared["genes_before"] or prepared["library_size_key"]:
+        return False
+    with np.errstate(over="ignore"):  # raw counts that were put back
+        totals = np.asarray(np.expm1(adata.X).sum(axis=1)).ravel()
     return bool(np.allclose(np.median(totals), prepared["target_sum"], rtol=1e-3))
 
 

@@ -56,7 +56,8 @@ def prepare(
 
     Counts are divided by the library size, scaled to `target_sum` and log-transformed (`log1p`). Highly variable genes and
     all measured targets are kept. Scale and genes come from `train` cells, or from all cells without a split. With both
-    `genes` and `target_sum` nothing is fitted: see :meth:`unlasting.UnlastingModel.prepare`.
+    `genes` and `target_sum` nothing is fitted: see :meth:`unlasting.UnlastingModel.prepare`. After a new `pp.split`, a prepared
+    screen that kept all genes starts again from its layer with counts; otherwise a second call is refused.
 
     Parameters
     ----------

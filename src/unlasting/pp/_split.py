@@ -110,7 +110,7 @@ def split(
         `"A at 10 uM in A549"` a single one; `unseen_drug_and_dose` takes both kinds of names. By default drawn at random.
     test_fraction, val_fraction
         Fractions to draw among cells (`random`), perturbations, combinations, drug groups, doses, cell types or pairs. The
-        nearest whole number is taken, and at least one unless the fraction is 0.
+        nearest whole number is taken, and at least one unless the fraction is 0 (`unseen_perturbation` may have no `val`).
     n_seen
         For `unseen_combo`: number of targets trained as singles (0, 1 or 2 for pairs).
     n_shots
