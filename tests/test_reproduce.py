@@ -103,6 +103,7 @@ def test_an_experiment_prints_our_numbers_beside_the_printed_ones(stand_ins, nam
     pd.testing.assert_frame_equal(data.obs, before.obs)
 
 
+@pytest.mark.slow
 def test_the_splits_are_the_published_ones(stand_ins):
     seen = {}
     for name, experiment in EXPERIMENTS.items():

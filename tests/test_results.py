@@ -72,6 +72,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_rows_come_from_their_files(tables: Any) -> None:
     assert {tables.source_name(row) for row in tables.QUESTIONS} == set(tables.stored("scores")["row"])
     assert tables.place("scores").with_suffix(".md").read_text(encoding="utf-8") == tables.report()
@@ -135,6 +136,7 @@ def results(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_pages_come_from_the_scores(results: Any) -> None:
     """README and the page of results hold what the command writes, and every figure that they show exists."""
     lines = results.questions()
@@ -149,6 +151,7 @@ def test_pages_come_from_the_scores(results: Any) -> None:
     assert all((ROOT / "docs" / "guide" / name).resolve().exists() for name in included)
 
 
+@pytest.mark.slow
 def test_questions_are_grouped_by_the_paired_interval_and_losses_come_first(results: Any) -> None:
     lines = results.questions()
     places = [list(results.GROUPS).index(name) for name in lines.drop_duplicates("row")["group"]]
@@ -180,6 +183,7 @@ def test_only_the_text_between_the_marks_changes(results: Any) -> None:
     assert results.between(page, "new \\1") == page.replace("old", "new \\1")
 
 
+@pytest.mark.slow
 def test_tables_from_several_models_are_refused(results: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stamps = sys.modules["stamps"]
     monkeypatch.setattr(stamps, "STAMPS", tmp_path / "stamps.csv")
@@ -208,6 +212,7 @@ def test_the_fingerprint_follows_the_code_and_no_words(results: Any) -> None:
     assert list(words(code.replace("Add.", "Add it."))) == list(words(same))
 
 
+@pytest.mark.slow
 def test_a_short_run_is_compared_with_the_intervals(
     results: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

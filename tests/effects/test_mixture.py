@@ -47,6 +47,7 @@ def test_planted_shares_are_found_and_cells_told_apart(nonresponding):
     assert (probability[~is_perturbed] == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nonresponding", [0.15, 0.3, 0.6])
 def test_planted_shares_are_found_without_bias_and_cells_told_apart(nonresponding):
     """A single screen may have no mixture that is clearly likelier than one mode; the others have the planted share."""

@@ -98,6 +98,7 @@ def theirs(cells: dict[str, dict[str, np.ndarray]]) -> tuple[pd.DataFrame, pd.Se
     return wide, summary.to_pandas().set_index("metric")["mean"]
 
 
+@pytest.mark.slow
 def test_every_condition_agrees_with_cell_eval2(ours: pd.DataFrame, theirs: tuple[pd.DataFrame, pd.Series]) -> None:
     names = {**VCC2026, "mse_error": "expr_mse_unbiased_capped", "mse_size": "expr_distance_unbiased"}
     names.pop("mse_ratio")
@@ -107,6 +108,7 @@ def test_every_condition_agrees_with_cell_eval2(ours: pd.DataFrame, theirs: tupl
     assert ours.nunique().min() >= 3  # nothing is compared that is the same everywhere
 
 
+@pytest.mark.slow
 def test_aggregates_and_scores_agree_with_cell_eval2(
     cells: dict[str, dict[str, np.ndarray]], ours: pd.DataFrame, theirs: tuple[pd.DataFrame, pd.Series]
 ) -> None:

@@ -164,6 +164,7 @@ def test_expression_in_a_layer_and_counts_in_x():
     assert (np.abs(np.log(totals / (adata.X.sum(axis=1).mean() / 500))) < 1).all()
 
 
+@pytest.mark.slow
 def test_doses_join_as_numbers_and_as_text(tmp_path):
     for is_text in (False, True):
         adata = ul.datasets.simulate_drug_screen(

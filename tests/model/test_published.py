@@ -328,6 +328,7 @@ def test_a_gene_target_acts_in_every_mode(build, screen):
         assert build(screen(n_cells=100), mode=mode).preset.denoiser.knock_out == (mode == "knockout")
 
 
+@pytest.mark.slow
 def test_a_graph_that_leads_nowhere_is_warned_of(build, screen, caplog, monkeypatch):
     """Perturbations act along edges alone: where the targets reach few genes, training says so, and the fix."""
     monkeypatch.setattr("unlasting.screen._logging.logger.propagate", True)

@@ -275,6 +275,7 @@ def test_normalised_nodes_are_those_of_torch_geometric(graph, edge_index, condit
 # -- message-passing layers of torch-geometric
 
 
+@pytest.mark.slow
 def test_any_message_passing_layer_stands_in_the_grn_block(graph, cells, conditions, shake):
     small = dataclasses.replace(PRESETS["default"].denoiser, **SMALL, condition_features=5)
     for layer in (pyg.GATv2Conv, pyg.TransformerConv, pyg.GCNConv, pyg.SAGEConv, pyg.GraphConv, Doubling):

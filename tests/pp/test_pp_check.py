@@ -180,6 +180,7 @@ def test_a_file_on_disk_is_read_and_leads_to_its_preparation(tmp_path):
     assert ul.pp.check(names["adata"]).next_call == "ul.pp.grn(adata)"
 
 
+@pytest.mark.slow
 def test_each_step_leads_to_the_next():
     adata = screen({"control": 40, "STAT1": 20, "JAK2": 20, "IRF1": 20, "MYC": 20})
     for step in ("split", "prepare", "grn"):

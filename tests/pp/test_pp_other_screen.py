@@ -49,6 +49,7 @@ def change(prior: object) -> tuple[np.ndarray, np.ndarray]:
     return model.effects("T0").X[0], np.asarray(observed - control).ravel()
 
 
+@pytest.mark.slow
 def test_another_screen_tells_which_targets_are_alike(other):
     predicted, observed = change(other)
     without, _ = change(None)

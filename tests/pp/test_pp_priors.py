@@ -40,6 +40,7 @@ def test_several_priors_are_one():
         pp._priors.read_prior([], 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["go", "reactome", "string"])
 def test_targets_are_as_similar_as_their_annotations_or_partners(source):
     """Products of features against a computation by sets, from the shipped files."""
