@@ -19,9 +19,10 @@ _FULL = 64 * 1024
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """Yield a temporary file beside another, which takes its place when complete."""
-    partial = file.with_name(f"{PARTIAL}{file.name}")
+def replacing(file: Path, partial: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary file, by default beside another, which takes its place when complete."""
+    if partial is None:
+        partial = file.with_name(f"{PARTIAL}{file.name}")
     try:
         with _disk_errors(file):
             yield partial

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ from scipy import sparse
 
 from unlasting.effects import DRUG
 from unlasting.model._base import Dose, seed_or_default, size_or_default
-from unlasting.model._generator import GeneratedCells, Generator
+from unlasting.model._generator import Generator
 from unlasting.model._mudata import modality_of
+from unlasting.model._rows import RowsByCell, RowsByCondition
 from unlasting.model._sources import SourceCells, draw, label_as_controls, typed_as
-from unlasting.model._streaming import digest_of, write_in_parts
+from unlasting.model._streaming import digest_of, require_executor, write_in_parts
 from unlasting.model._trust import TrustMixin
 from unlasting.screen import (
-    COUNTS_LAYER,
     PREDICTION_KEY,
     TEST,
     UNS_KEY,
@@ -54,6 +55,7 @@ class GenerationMixin(TrustMixin):
         controls: AnnData | MuData | None = None,
         path: str | Path | None = None,
         overwrite: bool = False,
+        executor: Executor | None = None,
         batch_size: int | None = None,
         seed: int | None = 0,
         show_progress: bool = True,
@@ -85,6 +87,10 @@ class GenerationMixin(TrustMixin):
             when all are complete. After a kill, repeat the call: it generates the missing parts only.
         overwrite
             Whether an existing file, or another call's parts, are replaced.
+        executor
+            Generates the parts in its workers, on one machine or several; needs `path`, in a folder that all workers
+            share. Pass a `ProcessPoolExecutor`, Dask's `client.get_executor()` or an `MPIPoolExecutor`. By default,
+            this process generates them.
         batch_size
             Cells in a chunk; it changes memory and speed only.
         seed
@@ -112,11 +118,14 @@ class GenerationMixin(TrustMixin):
             If the model is not trained.
         ValueError
             If a target is unknown, none is named, a dose is missing or unreadable, a cell type has no control cells,
-            `n_cells` is not positive, or `path` does not end in `.h5ad`.
+            `n_cells` is not positive, `path` does not end in `.h5ad`, or `executor` is given without it.
+        TypeError
+            If `executor` is no `concurrent.futures.Executor`.
         FileExistsError
             If `path` exists, or another call's parts, and `overwrite` is false.
         """
         self._require_trained()
+        require_executor(executor, path)
         require_integers(1, n_cells=n_cells)
         asked = self._all_asked(perturbations, dose)
         for condition in asked:
@@ -125,40 +134,40 @@ class GenerationMixin(TrustMixin):
         rng = np.random.default_rng(seed_or_default(seed))
         drawn = [draw(rng, rows, n_cells) for rows in sources.rows_by_cell_type(cell_type, batch).values()]
         source, replicate = (np.concatenate(part) for part in zip(*drawn, strict=True))
-        show_chunks = show_progress and path is None
-        generator = self._generator(sources, asked[:1], seed, batch_size, show_chunks)
+        sources, source = self._restricted(sources, source)
+        generator = self._generator(sources, asked[:1], seed, batch_size, show_progress and path is None)
         labels = np.array([p.label(**self.keys.grammar) for p in asked], dtype=object)
         by_condition, by_source = self._columns(asked, labels, sources, source, [self.adata, given])
         by_source[f"{PREDICTION_KEY}_replicate"] = replicate
         used, population = np.unique(sources.population[source], return_inverse=True)
         trust = self._trust([(p, row) for p in asked for row in used.tolist()], sources.populations)
-
-        def cells(rows: range) -> AnnData:
-            """Generate some rows of the result, in which all cells of a perturbation are consecutive."""
-            which, position = np.divmod(np.asarray(rows), len(source))
-            generator.set_conditions(asked[which[0] : which[-1] + 1])
-            generated = generator(
-                source[position], replicate[position], which - which[0], keep_latents=path is not None
-            )
-            pair = which * len(used) + population[position]
-            tables = ((by_condition, which), (by_source, position), (trust, pair))
-            obs = pd.concat([frame.iloc[row].reset_index(drop=True) for frame, row in tables], axis=1)
-            return self._as_adata(generated, obs.set_axis([f"generated_{i}" for i in rows]))
-
+        cells = RowsByCondition(
+            generator=generator,
+            genes=self.get_var_names(),
+            layer=self._layer,
+            source=source,
+            replicate=replicate,
+            conditions=asked,
+            population=population.ravel(),
+            by_condition=by_condition,
+            by_source=by_source,
+            trust=trust,
+        )
         n_all = len(source) * len(asked)
         uns = self._uns(dataclasses.replace(self.keys, smiles_key=None), asked, seed_or_default(seed))
         if path is None:
             new = cells(range(n_all))
             new.var, new.uns = given.var.copy(), uns
             return new
+        generator.keep_latents(source)
         request: dict[str, str | int] = {
             "model": self._digest(),
             "perturbations": digest_of(*(f"{p.label(**self.keys.grammar)}\0{p.dose_text()}" for p in asked)),
-            "controls": sources.digest(source),
+            "controls": digest_of(sources.digest(), source),
             "n_cells": n_cells,
             "seed": seed_or_default(seed),
         }
-        return write_in_parts(path, cells, n_all, given.var, uns, request, overwrite, show_progress)
+        return write_in_parts(path, cells, n_all, given.var, uns, request, overwrite, show_progress, executor)
 
     def predict(
         self,
@@ -171,6 +180,7 @@ class GenerationMixin(TrustMixin):
         indices: Sequence[int] | None = None,
         path: str | Path | None = None,
         overwrite: bool = False,
+        executor: Executor | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
         show_progress: bool = True,
@@ -204,6 +214,8 @@ class GenerationMixin(TrustMixin):
             An `.h5ad` file for a layer that exceeds memory, written in parts as by :meth:`generate`.
         overwrite
             Whether an existing file, or another call's parts, are replaced.
+        executor
+            Generates the parts in its workers, as in :meth:`generate`; needs `path`.
         batch_size
             Cells in a chunk; it changes memory and speed only.
         seed
@@ -231,14 +243,17 @@ class GenerationMixin(TrustMixin):
             If the model is not trained.
         ValueError
             If genes are missing or in another order, a perturbation is unknown, a dose is missing or unreadable,
-            `perturbation` is given for cells other than controls, no cell is perturbed, or `path` does not end in
-            `.h5ad` or is the file behind `adata`.
+            `perturbation` is given for cells other than controls, no cell is perturbed, `path` does not end in
+            `.h5ad` or is the file behind `adata`, or `executor` is given without it.
+        TypeError
+            If `executor` is no `concurrent.futures.Executor`.
         IndexError
             If `indices` are out of range.
         FileExistsError
             If `path` exists, or another call's parts, and `overwrite` is false.
         """
         self._require_trained()
+        require_executor(executor, path)
         given = self.adata if adata is None else adata
         if copy and path is None and given is not None:
             if isinstance(given, AnnData) and not is_in_memory(given.X):
@@ -267,6 +282,7 @@ class GenerationMixin(TrustMixin):
             sources = self._as_sources(adata, chosen)
             source, replicate = np.arange(len(chosen)), np.zeros(len(chosen), dtype=int)
             wanted = np.full(len(chosen), self._asked(perturbation, dose), dtype=object)
+        sources, source = self._restricted(sources, source)
         conditions, condition = self._conditions_of(wanted)
         generator = self._generator(sources, conditions, seed, batch_size, show_progress and path is None)
         pairs, pair = np.unique(np.stack([condition, sources.population[source]]), axis=1, return_inverse=True)
@@ -278,22 +294,25 @@ class GenerationMixin(TrustMixin):
             for name, values in trust.items():
                 obs[name] = values.to_numpy()
             AnnData(obs=obs).strings_to_categoricals(obs)  # of all cells: the parts must have the same categories
-
-            def part_of(rows: range) -> AnnData:
-                """Generate some of the cells."""
-                part = np.asarray(rows)
-                return self._as_adata(generator(source[part], replicate[part], condition[part]), obs.iloc[part])
-
+            rows = RowsByCell(
+                generator=generator,
+                genes=self.get_var_names(),
+                layer=self._layer,
+                source=source,
+                replicate=replicate,
+                condition=condition,
+                obs=obs,
+            )
             asked = list(dict.fromkeys(wanted))
             request: dict[str, str | int] = {
                 "model": self._digest(),
                 "perturbations": digest_of(*map(self._write, asked), condition),
                 "obs": digest_of(*obs.columns, pd.util.hash_pandas_object(obs).to_numpy()),
-                "controls": digest_of(sources.digest(np.unique(source)), source, replicate),
+                "controls": digest_of(sources.digest(), source, replicate),
                 "seed": seed_or_default(seed),
             }
             uns = self._uns(self.keys, asked, seed_or_default(seed))
-            return write_in_parts(path, part_of, len(chosen), adata.var, uns, request, overwrite, show_progress)
+            return write_in_parts(path, rows, len(chosen), adata.var, uns, request, overwrite, show_progress, executor)
         written = modality_of(given, self._modalities) if isinstance(given, MuData) else adata
         written.layers[key_added] = _in_rows(generator(source, replicate, condition).expression, chosen, adata.n_obs)
         names = np.full(adata.n_obs, "", dtype=object)
@@ -339,6 +358,11 @@ class GenerationMixin(TrustMixin):
         self.vocabulary.require_known(list(row), **self.keys.grammar)
         return list(row), codes
 
+    def _restricted(self, sources: SourceCells, source: np.ndarray) -> tuple[SourceCells, np.ndarray]:
+        """Drop cells that no generated cell depends on; the published mask rate depends on controls of the population."""
+        preset = self.module.preset
+        return sources.restrict(source, 0 if preset.mask_rule == "bridge" else preset.n_mask_controls)
+
     def _generator(
         self,
         sources: SourceCells,
@@ -357,14 +381,6 @@ class GenerationMixin(TrustMixin):
         )
 
     # -- the description of generated cells
-
-    def _as_adata(self, generated: GeneratedCells, obs: pd.DataFrame) -> AnnData:
-        """Join generated cells with their table."""
-        var = pd.DataFrame(index=pd.Index(self.get_var_names()))
-        layers = {} if generated.counts is None else {COUNTS_LAYER: generated.counts}
-        if self._layer is not None:
-            layers[self._layer] = generated.expression
-        return AnnData(generated.expression, obs=obs, var=var, layers=layers)
 
     def _columns(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +44,8 @@ class Generator:
 
     `perturbations` are the first conditions; :meth:`set_conditions` replaces them. The control is added as row -1. The noise
     depends on source cell, replicate and seed; `batch_size` affects memory and speed only.
+
+    A copy made by pickle generates the same cells in another process, on the same device and in the same precision.
     """
 
     def __init__(
@@ -60,6 +63,11 @@ class Generator:
         self.seed = seed
         self.batch_size = batch_size
         self.show_progress = show_progress
+        device = module.device.type
+        self._autocast: dict[str, Any] | None = None  # `torch.autocast` does not reach other processes or threads
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            self._autocast = {"device_type": device, "dtype": torch.get_autocast_dtype(device)}
+        self._groups: dict[int, np.ndarray] | None = None
         self._latents: dict[int, np.ndarray] = {}
         self._tables: dict[tuple[int, int], Tensor] = {}
         self.set_conditions(perturbations)
@@ -72,23 +80,31 @@ class Generator:
         self._nonresponding = self.module.effects.nonresponder_share(conditions)
         self._tables.clear()
 
+    def keep_latents(self, source: np.ndarray) -> None:
+        """Keep latents for further calls with these sources, in any order.
+
+        Sources are encoded in fixed groups, so that the last bits of a latent do not depend on earlier calls. Without this,
+        a latent is dropped after its last use in a call.
+        """
+        used = np.array(list(dict.fromkeys(source.tolist())), dtype=int)
+        groups = [used[i : i + self.batch_size] for i in range(0, len(used), self.batch_size)]
+        self._groups = {row: group for group in groups for row in group.tolist()}
+
     @torch.inference_mode()
-    def __call__(
-        self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray, *, keep_latents: bool = False
-    ) -> GeneratedCells:
+    def __call__(self, source: np.ndarray, replicate: np.ndarray, condition: np.ndarray) -> GeneratedCells:
         """Generate one cell for every entry of the arguments.
 
-        The arguments are rows of sources, numbers of earlier cells from the same source, and rows of conditions. With
-        `keep_latents`, latents stay for further calls with these sources; otherwise each is dropped after its last use.
+        The arguments are rows of sources, numbers of earlier cells from the same source, and rows of conditions.
         """
         last_use = dict(zip(source.tolist(), range(len(source)), strict=True))
         chunks = [slice(i, i + self.batch_size) for i in range(0, len(source), self.batch_size)]
         generated = []
         for chunk in tqdm(chunks, desc="Generating cells", disable=None if self.show_progress else True):
-            if self.module.preset.use_latent:
-                self._encode(np.unique(source[chunk]))
-            generated.append(self._decode(source[chunk], replicate[chunk], condition[chunk]))
-            if not keep_latents:
+            with nullcontext() if self._autocast is None else torch.autocast(**self._autocast):
+                if self.module.preset.use_latent:
+                    self._encode(np.unique(source[chunk]))
+                generated.append(self._decode(source[chunk], replicate[chunk], condition[chunk]))
+            if self._groups is None:
                 for row in source[chunk].tolist():
                     if last_use[row] < chunk.stop:
                         self._latents.pop(row, None)
@@ -122,10 +138,17 @@ class Generator:
         return self.module.encode(x0, noise, signal, self._conditions[codes], populations, expected)
 
     def _encode(self, rows: np.ndarray) -> None:
-        """Encode the sources that have not been encoded yet, with their own noise where the network sees it."""
-        new = np.array([row for row in rows if row not in self._latents], dtype=int)
-        if not len(new):
-            return
+        """Encode the sources that have not been encoded yet, whole groups where latents are kept."""
+        new = [row for row in rows.tolist() if row not in self._latents]
+        if self._groups is None and new:
+            self._encode_together(np.array(new))
+        elif self._groups is not None:
+            for row in new:
+                if row not in self._latents:
+                    self._encode_together(self._groups[row])
+
+    def _encode_together(self, new: np.ndarray) -> None:
+        """Encode sources, with their own noise where the network sees it."""
         eps = None
         if not self.module.preset.denoiser.mask_as_input:
             names = [self.sources.names[row] for row in new]

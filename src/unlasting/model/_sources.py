@@ -71,14 +71,36 @@ class SourceCells:
             counts_per_unit=np.concatenate(per_unit) if len(per_unit) == 2 else None,
         )
 
-    def digest(self, rows: np.ndarray) -> str:
-        """Get what tells some of the cells, with all that is known of their populations, from others."""
-        matrix = self.matrix[rows]
+    def restrict(self, rows: np.ndarray, n_first: int) -> tuple[SourceCells, np.ndarray]:
+        """Keep some cells and the first `n_first` of each population, in order; also get the new place of `rows`."""
+        is_kept = np.zeros(len(self), dtype=bool)
+        is_kept[rows] = True
+        for population in np.unique(self.population[rows]):
+            is_kept[np.flatnonzero(self.population == population)[:n_first]] = True
+        kept = SourceCells(
+            matrix=self.matrix[is_kept],
+            names=self.names[is_kept],
+            cell_type=self.cell_type[is_kept],
+            batch=self.batch[is_kept],
+            population=self.population[is_kept],
+            populations=self.populations,
+            counts_per_unit=None if self.counts_per_unit is None else self.counts_per_unit[is_kept],
+        )
+        return kept, (np.cumsum(is_kept) - 1)[rows]
+
+    def digest(self) -> str:
+        """Fingerprint the cells and the statistics of their populations."""
+        matrix = self.matrix
         populations = (getattr(self.populations, f.name).cpu().numpy() for f in fields(self.populations))
-        names = (str(name) for name in self.names[rows])
-        per_unit = [] if self.counts_per_unit is None else [self.counts_per_unit[rows]]
+        per_unit = [] if self.counts_per_unit is None else [self.counts_per_unit]
         return digest_of(
-            *names, *per_unit, matrix.indptr, matrix.indices, matrix.data, self.population[rows], *populations
+            *map(str, self.names),
+            *per_unit,
+            matrix.indptr,
+            matrix.indices,
+            matrix.data,
+            self.population,
+            *populations,
         )
 
     def rows_by_cell_type(

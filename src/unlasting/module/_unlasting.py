@@ -145,6 +145,10 @@ class UnlastingModule(nn.Module):
                 self._computed[name] = compute()
         return self._computed[name]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out tensors that each copy computes again."""
+        return {**super().__getstate__(), "_computed": {}}
+
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Move to a device, and drop tensors on the previous one."""
         self._computed.clear()
