@@ -133,15 +133,19 @@ def main() -> None:
         "--no-compile", action="store_true", help="leave `torch.compile` out, which needs a C++ compiler"
     )
     asked = parser.parse_args()
-    model = screens.model("default", n_cells=600, n_genes=asked.genes, n_edges=20 * asked.genes)
+    size = {"n_cells": 600, "n_genes": asked.genes, "n_edges": 20 * asked.genes}
+    model, with_graph = (screens.model("default", **size, use_grn=use_grn) for use_grn in (False, True))
     is_cuda = asked.device != "cpu"
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if is_cuda else "cpu",
         "torch": torch.__version__,
         "genes": asked.genes,
         "cells in a step": asked.cells,
-        "largest difference from the CPU": parity(model, min(asked.cells, 64), asked.device),
+        "largest difference from the CPU": parity(with_graph, min(asked.cells, 64), asked.device),
         "step": counted(step_of(model, asked.cells, asked.device, half=False, compiled=False), asked.device),
+        "step with a graph block": counted(
+            step_of(with_graph, asked.cells, asked.device, half=False, compiled=False), asked.device
+        ),
         "trained cells per second": {},
         "generated cells per second": {},
     }

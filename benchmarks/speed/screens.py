@@ -82,11 +82,13 @@ def write_screen(file: Path, n_cells: int, n_genes: int = 2_000, n_edges: int = 
         matrix.attrs["shape"] = (n_cells, n_genes)
 
 
-def model(preset: str, n_cells: int = 400, n_genes: int = 2_000, n_edges: int = 40_000) -> UnlastingModel:
+def model(
+    preset: str, n_cells: int = 400, n_genes: int = 2_000, n_edges: int = 40_000, **options: object
+) -> UnlastingModel:
     """Make a model with random weights, which takes as long as one that is trained."""
     adata = screen(n_cells, n_genes, n_edges)
     UnlastingModel.setup_anndata(adata)
-    made = UnlastingModel(adata, preset=preset)
+    made = UnlastingModel(adata, preset=preset, **options)
     made.effects_model  # noqa: B018  fitted on first use
     made.is_trained_ = True
     torch.manual_seed(0)

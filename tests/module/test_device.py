@@ -31,15 +31,15 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.fixture(scope="module")
-def batch():
-    """A model, and the cells and codes of a step."""
+@pytest.fixture(scope="module", params=[False, True], ids=["default", "graph"])
+def batch(request):
+    """A model without and with a graph block, and the cells and codes of a step."""
     adata = ul.datasets.simulate_screen(n_cells=300, n_genes=40, seed=0)
     ul.pp.split(adata, "random")
     ul.pp.prepare(adata)
     ul.pp.grn(adata, prior=None)
     ul.UnlastingModel.setup_anndata(adata)
-    model = ul.UnlastingModel(adata, width=16, gene_features=4, attention_features=4)
+    model = ul.UnlastingModel(adata, width=16, gene_features=4, attention_features=4, use_grn=request.param)
     model.train(max_steps=1, batch_size=32, show_progress=False, accelerator="cpu")
     module = model.module.train()
     x0 = torch.from_numpy(adata.X[:32].toarray()) / module.statistics.x_max

@@ -15,10 +15,11 @@ SMALL = {"gene_features": 4, "attention_features": 6, "width": 16, "time_frequen
 
 @pytest.fixture
 def architectures() -> list[Architecture]:
-    """The denoiser's switches in every preset, at a small size."""
+    """The denoiser's switches in every preset, and in the default with a graph block, at a small size."""
+    presets = [*PRESETS.values(), PRESETS["default"].replace(use_grn=True)]
     return [
         dataclasses.replace(p.denoiser, **SMALL, condition_features=5 if p.denoiser.condition_features else 0)
-        for p in PRESETS.values()
+        for p in presets
     ]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -62,7 +63,7 @@ def permuted(network, edge_index, order, molecules):
             weights[name] = torch.cat([part[:, order] for part in value.split(N_GENES, dim=1)], dim=1)
         elif name == "control_proj.weight":
             weights[name] = value[:, order]
-        elif name == "fuse.weight" and value.shape[1] > N_GENES:
+        elif name == "fuse.weight" and network.grn is not None:
             kept = value.shape[1] - N_GENES
             weights[name] = torch.cat([value[:, :kept], value[:, kept:][:, order]], dim=1)
     missing = new.load_state_dict(weights, strict=False)
@@ -98,14 +99,15 @@ def test_every_parameter_learns(networks, cells, conditions):
 
 def test_before_training_the_default_is_what_is_known_without_it(graph, cells, conditions):
     """The state stays as it is, and the log-odds are those given; one step moves the last layers, which started at 0."""
-    for kind in NETWORKS:
-        architecture = dataclasses.replace(PRESETS["default"].denoiser, **SMALL, condition_features=5)
+    for kind, use_grn in itertools.product(NETWORKS, (False, True)):
+        architecture = dataclasses.replace(PRESETS["default"].denoiser, **SMALL, condition_features=5, use_grn=use_grn)
         network = NETWORKS[kind](graph, N_GENES, N_FEATURES, 2, architecture)
         out = call(network, cells, conditions)
         expected = torch.zeros_like(out) if kind == "denoiser" else cells["log_odds"]
         assert torch.equal(out, expected)
         (out - 1.0).square().sum().backward()
-        last = [network.out.weight, network.grn.read_out] + ([network.direct.weight] if kind == "mask_network" else [])
+        last = [network.out.weight, *([network.grn.read_out] if use_grn else [])]
+        last += [network.direct.weight] if kind == "mask_network" else []
         assert all((parameter.grad != 0).any() for parameter in last)
 
 
@@ -277,7 +279,7 @@ def test_normalised_nodes_are_those_of_torch_geometric(graph, edge_index, condit
 
 @pytest.mark.slow
 def test_any_message_passing_layer_stands_in_the_grn_block(graph, cells, conditions, shake):
-    small = dataclasses.replace(PRESETS["default"].denoiser, **SMALL, condition_features=5)
+    small = dataclasses.replace(PRESETS["default"].denoiser, **SMALL, condition_features=5, use_grn=True)
     for layer in (pyg.GATv2Conv, pyg.TransformerConv, pyg.GCNConv, pyg.SAGEConv, pyg.GraphConv, Doubling):
         for kind in NETWORKS.values():
             network = shake(kind(graph, N_GENES, N_FEATURES, 2, dataclasses.replace(small, attention=layer)))

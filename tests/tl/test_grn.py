@@ -14,12 +14,12 @@ from unlasting import UnlastingModel, datasets, pl, pp, tl
 pytestmark = pytest.mark.slow  # trains a small model once
 
 
-def make(**options):
+def make(*, use_grn=True, **options):
     adata = datasets.simulate_screen(n_cells=60, n_genes=40, responders=1.0, seed=1)
     pp.prepare(adata, library_size_key="library_size", target_sum=1e4)
     pp.grn(adata, prior=adata.uns["simulation"]["edges"])
     UnlastingModel.setup_anndata(adata)
-    model = UnlastingModel(adata, width=32, **options)
+    model = UnlastingModel(adata, width=32, use_grn=use_grn, **options)
     model.train(max_steps=20, seed=0, show_progress=False)
     return model
 
@@ -127,7 +127,7 @@ def test_a_graph_of_another_model_is_refused(model):
 def test_a_model_without_a_graph_or_cells_has_no_attention(model, tmp_path):
     with pytest.raises(ValueError, match="use_grn=False"):
         tl.grn(make(use_grn=False))
-    closed = UnlastingModel(model.adata)
+    closed = UnlastingModel(model.adata, use_grn=True)
     closed.train(max_steps=0, show_progress=False)
     with pytest.raises(ValueError, match=r"closed form alone.*`model\.train\(\)`"):
         tl.grn(closed)

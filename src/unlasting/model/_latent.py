@@ -214,7 +214,8 @@ class LatentMixin(GenerationMixin):
         block: Any = getattr(self.module.averaged["denoiser"], "grn", None)
         if block is None:
             raise ValueError(
-                "The denoiser has no graph block (`use_grn=False`), and so no attention. Make the model with `use_grn=True`."
+                "The denoiser has no graph block (`use_grn=False`, the default), and so no attention. Make the model with "
+                "`use_grn=True`, and train it."
             )
         graph = block.attention[0].graph
         total, n_seen = np.zeros(graph.n_edges), 0

@@ -40,7 +40,7 @@ class UnlastingModel(SetupMixin, TrainingMixin, LatentMixin, SavingMixin):
         `default`: the identity bridge. `paper`: the published recipe.
     **options
         Changes to entries of the preset (:class:`unlasting.module.Preset`) or to sizes and switches of both networks
-        (:class:`unlasting.nn.Architecture`), such as `width=512` or `use_grn=False`.
+        (:class:`unlasting.nn.Architecture`), such as `width=512` or `use_grn=True`.
 
     Notes
     -----

@@ -216,6 +216,7 @@ _PUBLISHED = Architecture(
     time_frequencies=1024,
     largest_frequency=1_000.0,
     condition_features=0,
+    use_grn=True,
     mask_as_input=False,
     cell_type_index=True,
     grn_only=True,

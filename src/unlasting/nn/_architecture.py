@@ -35,7 +35,7 @@ class Architecture:
     dropout
         Dropout rate in the MLPs.
     use_grn
-        Whether there is a GRN block.
+        Whether there is a GRN block. The default preset has none, since no score gained from it.
     use_control_moments
         Whether the networks see a control signal.
     knock_out
@@ -79,7 +79,7 @@ class Architecture:
     largest_frequency: float = 10.0
     condition_features: int = 64
     dropout: float = 0.0
-    use_grn: bool = True
+    use_grn: bool = False
     use_control_moments: bool = True
     knock_out: bool = True
     node_norm: bool = False

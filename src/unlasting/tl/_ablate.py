@@ -38,7 +38,7 @@ def ablate(
     variants
         Model options by variant name. If `None`, the published ones: the whole model (`full`), and without the GRN
         block, the control signal, the encoded latent (Gaussian noise instead) or the mask network (a loss over all
-        genes). With `preset="paper"` gene targets need the GRN block.
+        genes). The default preset has no GRN block to leave out, and gene targets need it with `preset="paper"`.
     **options
         For :func:`unlasting.tl.evaluate`, such as `metrics`, `gene_sets` or `conditions`. By default the first variant
         is the `reference`.

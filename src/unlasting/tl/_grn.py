@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def grn(model: Any, controls: AnnData | None = None, *, max_cells: int = 200, seed: int = 0) -> pd.DataFrame:
     """Compute a trained model's attention on each edge in the gene graph, in control cells.
 
+    The networks need a graph block, which the default leaves out: `UnlastingModel(adata, use_grn=True)`.
     An edge from `pp.grn` marks a possible relation between two genes. Its attention is the source's weight among the
     target's neighbours. Attention describes the model and is no evidence for regulation.
 
