@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import DTypeLike
 from scipy import sparse
 from sklearn.metrics.pairwise import euclidean_distances
 
@@ -177,7 +176,10 @@ def _mean_distance(x: Matrix, y: Matrix | None, squared: bool, unbiased: bool) -
     if squared:
         total = _sum_of_squared_distances(x, y)
     else:
-        total = sum(weight * float(np.sqrt(block, out=block).sum(dtype=np.float64)) for weight, block in _blocks(x, y))
+        total = sum(
+            weight * float(np.sqrt(block, out=block).sum(axis=1).sum(dtype=np.float64))
+            for weight, block in _blocks(x, y)
+        )
     n = x.shape[0]
     return total / (n * (y.shape[0] if y is not None else n - 1 if unbiased else n))
 
@@ -216,52 +218,68 @@ def _median_distance(predicted: Matrix, observed: Matrix, rng: np.random.Generat
 
 
 def _blocks(x: Matrix, y: Matrix | None) -> Iterator[tuple[int, np.ndarray]]:
-    """Go through squared distances in blocks; within `x`, only the upper triangle, which counts twice."""
+    """Go through squared distances in blocks; within `x`, only the upper triangle, which counts twice.
+
+    Each block takes the memory of the one before it: fresh memory would cost as much time as the products.
+    """
     within = y is None
     other = x if y is None else y
     center = _center(x, y)
     dtype = np.result_type(x.dtype, other.dtype)
     width = _block_cells(x)
+    left, right = np.empty((2, min(width, max(x.shape[0], other.shape[0])), x.shape[1]), dtype=dtype)
+    products = np.empty(len(left) * len(right), dtype=dtype)
+    of_other = _squared_norms(other, center, right)
+    of_x = of_other if within else _squared_norms(x, center, left)
     for rows in slices(x.shape[0], width):
-        a = _centred(x, rows, center, dtype)
+        a = _centred(x, rows, center, left)
+        a *= -2
         for columns in slices(other.shape[0], width):
             if within and columns.start < rows.start:
                 continue
             diagonal = within and columns == rows
-            block, scale = _products(a, a if diagonal else _centred(other, columns, center, dtype))
-            lost = _lost(block, scale, diagonal)
-            if dtype == np.float32 and lost.any():
-                block, scale = _products(
-                    _centred(x, rows, center, np.float64), _centred(other, columns, center, np.float64)
-                )
-                lost = _lost(block, scale, diagonal)
-            block[lost] = 0.0
+            b = _centred(other, columns, center, right)
+            block = np.matmul(a, b.T, out=products[: len(a) * len(b)].reshape(len(a), len(b)))
+            block += of_x[rows, None]
+            block += of_other[columns]
+            if diagonal:
+                np.fill_diagonal(block, np.inf)  # a cell's pair with itself
+            if block.min() <= COINCIDENT[dtype] * (of_x[rows].max() + of_other[columns].max()):
+                lost = block <= COINCIDENT[dtype] * (of_x[rows, None] + of_other[columns])
+                if dtype == np.float32 and lost.any():
+                    block, lost = _in_double_precision(x, rows, other, columns, center)
+                block[lost] = 0.0
             if diagonal:
                 np.fill_diagonal(block, 0.0)
             yield (2 if within and not diagonal else 1), block
 
 
-def _products(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Get squared distances, and the squared norms from whose difference they came."""
-    # `sum` adds up pairwise: the naive order of `einsum` would shift float32 distances by more than a small effect
-    norms_a, norms_b = ((block * block).sum(axis=1) for block in (a, b))
-    scale = norms_a[:, None] + norms_b[None, :]
+def _in_double_precision(
+    x: Matrix, rows: slice, other: Matrix, columns: slice, center: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Get a block of squared distances, and the pairs that are lost in rounding even so."""
+    a, b = (dense(part) - center for part in (x[rows], other[columns]))
+    scale = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)
     block = a @ b.T
     block *= -2
     block += scale
-    return block, scale
+    return block, block <= COINCIDENT[block.dtype] * scale
 
 
-def _lost(block: np.ndarray, scale: np.ndarray, diagonal: bool) -> np.ndarray:
-    """Find the pairs whose distance is lost in rounding, except each cell's pair with itself."""
-    lost = block <= COINCIDENT[block.dtype] * scale
-    if diagonal:
-        np.fill_diagonal(lost, False)
-    return lost
+def _squared_norms(x: Matrix, center: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    """Get the centred cells' squared norms, shape `(n_cells,)`."""
+    # `sum` adds up pairwise: the naive order of `einsum` would shift float32 distances by more than a small effect
+    norms = np.empty(x.shape[0], dtype=memory.dtype)
+    for rows in slices(x.shape[0], len(memory)):
+        cells = _centred(x, rows, center, memory)
+        norms[rows] = np.square(cells, out=cells).sum(axis=1)
+    return norms
 
 
-def _centred(x: Matrix, rows: slice, center: np.ndarray, dtype: DTypeLike) -> np.ndarray:
-    return np.subtract(dense(x[rows]), center.astype(dtype), dtype=dtype)
+def _centred(x: Matrix, rows: slice, center: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    """Write centred cells into memory."""
+    cells = dense(x[rows])
+    return np.subtract(cells, center.astype(memory.dtype), out=memory[: len(cells)], dtype=memory.dtype)
 
 
 def _center(x: Matrix, y: Matrix | None) -> np.ndarray:
