@@ -308,7 +308,7 @@ class MeasuredEffects:
         if self.control_weights is not None:
             return self.control_weights
         n_populations = 0 if self.control_noise is None else len(self.control_noise)
-        return np.asarray(self.population)[:, None] == np.arange(n_populations)
+        return (np.asarray(self.population)[:, None] == np.arange(n_populations)).astype(float)
 
     @property
     def own_noise(self) -> np.ndarray:
