@@ -245,13 +245,16 @@ class _Cells:
         return CellMoments.of(self.values)
 
     @cached_property
+    def by_gene(self) -> np.ndarray:
+        return np.ascontiguousarray(self.values.T)
+
+    @cached_property
     def blocks(self) -> CellBlocks:
         return CellBlocks(self.values)
 
     def along(self, genes: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Score some cells along a direction, shape `(n_rows,)`."""
-        chosen = np.asfortranarray(self.values[:, genes][rows])  # products round by their order in memory
-        return np.asarray(chosen @ weights)
+        return np.asarray(self.by_gene[genes].take(rows, axis=1).T @ weights)
 
 
 @dataclass(frozen=True)

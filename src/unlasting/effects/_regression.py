@@ -144,8 +144,10 @@ class EffectRegression:
         importance = np.ones(values.shape[1]) if measured.importance is None else measured.importance.ravel()
         by_condition = mean @ values, mean @ (mean @ noise).T
         relevance = _relevances(features, families, *by_condition, importance)
-        precision = _precision(features, relevance, *by_condition)
-        covariance = _product(features, relevance, features)[np.ix_(condition, condition)]
+        similarity = _product(features, relevance, features)
+        common = _Spectrum.decompose(similarity, by_condition[1])
+        precision = _precision(common, by_condition[0])
+        covariance = similarity[np.ix_(condition, condition)]
         context = measured.context
         if len(np.unique(context)) > 1:
             chosen = _subset(condition)
@@ -159,7 +161,8 @@ class EffectRegression:
             in_others = _number_of_contexts(condition[chosen], context[chosen]) > 1
             contexts = contexts.averaged_over(np.array(errors)[:, in_others])
         covariance *= contexts.between()[np.ix_(context, context)]
-        spectrum = _Spectrum.decompose(covariance, noise)
+        is_common = np.array_equal(covariance, similarity) and np.array_equal(noise, by_condition[1])
+        spectrum = common if is_common else _Spectrum.decompose(covariance, noise)
         sizes = spectrum.sizes(values)
         if on_target is not None:
             left_out = np.repeat(on_target.is_target[:, None], N_PARAMETERS, axis=1).reshape(values.shape)
@@ -176,6 +179,9 @@ class EffectRegression:
         in_others = _number_of_contexts(condition, context) > 1
         slopes = []
         for group, included in ((targets, np.ones(len(targets), dtype=bool)), (context, in_others)):
+            if len(np.unique(group[included])) < 2:
+                slopes.append(1.0)
+                continue
             predicted, shared = spectrum.without(group, values, sizes)
             slopes.append(_slope(predicted[included], (values - shared)[included], group[included], importance))
         if questions is None:
@@ -525,10 +531,10 @@ def _refined(
         for size in np.unique(sizes[sizes > 0]):
             outputs = sizes == size
             inverse = spectrum.inverse(size)  # size times the inverse covariance
-            explained = relevance[used] ** 2 * np.einsum("nf,nf->f", own, inverse @ own)
-            means = relevance[used][:, None] * (own.T @ (inverse @ measured[:, outputs]))
+            solved = inverse @ measured[:, outputs]
+            known = solved @ solved.T / size - outputs.sum() * inverse  # squared means less the explained variance
             moment += outputs.sum() * relevance  # a feature without a condition keeps its prior variance
-            moment[used] += (means**2).sum(axis=1) / size - outputs.sum() * explained
+            moment[used] += relevance[used] ** 2 * np.einsum("nf,nf->f", own, known @ own)
             n_outputs += int(outputs.sum())
         if not n_outputs:
             break
@@ -539,9 +545,8 @@ def _refined(
     return relevance
 
 
-def _precision(features: np.ndarray, relevance: np.ndarray, measured: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def _precision(spectrum: _Spectrum, measured: np.ndarray) -> np.ndarray:
     """Compute the measurements' precision at a typical effect size."""
-    spectrum = _Spectrum.decompose(_product(features, relevance, features), noise)
     sizes = _SIZES[spectrum.sizes(measured).argmax(axis=0)]
     return spectrum.inverse(float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0)
 
