@@ -21,7 +21,7 @@ class CellSplitter(DataSplitter):
 
     Where the trainer limits the steps in an epoch, the next epoch continues the pass over the cells. `seed` sets their
     order. Every process scores all validation cells, and so the score does not depend on the number of processes. Cells on disk
-    are read in blocks, see :class:`BlockSampler`, and validation cells once.
+    are read in blocks of neighbours that are mixed in memory, and validation cells once.
 
     Parameters
     ----------
