@@ -169,6 +169,14 @@ def on_disk(n_cells: int = 100_000, n_batches: int = 200) -> tuple[Work, float]:
     return read, n_cells
 
 
+def fit(n_conditions: int = 500, n_batches: int = 1, n_genes: int = 300, n_each: int = 3) -> tuple[Work, float]:
+    """Fit the effects model to a screen with few cells of every condition in every batch."""
+    adata = screens.perturbed(n_conditions, n_batches, n_genes, n_each)
+    UnlastingModel.setup_anndata(adata, batch_key="batch")
+    model = UnlastingModel(adata)
+    return lambda: model.effects_model, n_conditions
+
+
 def matmul() -> tuple[Work, float]:
     """Multiply two matrices of 2,048 x 2,048; a unit is a floating-point operation."""
     one = torch.randn(2048, 2048)
@@ -186,5 +194,6 @@ CASES: dict[str, Callable[..., tuple[Work, float]]] = {
     "generation": generation,
     "generation, plain": generation_plain,
     "on disk": on_disk,
+    "fit": fit,
     **{name: distances.case(name) for name in distances.DISTANCES},
 }

@@ -22,7 +22,7 @@ RIVALS = [
 HELD = {"generation, plain": 2}
 """Cells that a rival holds at once, where it does a part of their work."""
 
-OPTIONS = ["n_cells", "n_edges", "n_genes", "n_steps"]
+OPTIONS = ["n_cells", "n_edges", "n_genes", "n_steps", "n_conditions", "n_batches", "n_each"]
 COLUMNS = ["case", *OPTIONS, "threads", "seconds", "processor_seconds", "megabytes", "n_units", "value", "note"]
 CURVES = [
     ("n_cells", "cells", "attention", 32),
@@ -31,6 +31,13 @@ CURVES = [
     ("n_steps", "steps", "generation", 5),
 ]
 """Over what a case is measured, and where it is when nothing is said."""
+FITS = [
+    ("n_conditions", "conditions", 500, 2.0),
+    ("n_batches", "batches", 1, 1.1),
+    ("n_genes", "genes", 300, 1.2),
+    ("n_each", "cells", 3, 1.1),
+]
+"""The same for the closed form, with the largest exponent that is wanted."""
 
 
 def _usual(speed: pd.DataFrame) -> pd.DataFrame:
@@ -92,6 +99,17 @@ def table(speed: pd.DataFrame, errors: pd.DataFrame) -> str:
     for of, name, case, default in CURVES:
         exponent = _exponent(_curve(speed, of, case, default), of)
         lines.append(f"| Time of {case} grows with {name} to the power (target: 1.1 at most) | {exponent:.2f} |")
+    for of, name, default, most in FITS:
+        exponent = _exponent(_curve(speed, of, "fit", default), of)
+        lines.append(
+            f"| Time of the closed form grows with {name} to the power (target: {most} at most) | {exponent:.2f} |"
+        )
+    large = speed[(speed["case"] == "fit") & (speed["n_conditions"] == 2_000) & (speed["n_batches"] == 48)]
+    for row in large.itertuples():
+        lines.append(
+            f"| Closed form, 2,000 targets in 48 batches | {row.processor_seconds:.0f} s of processors, "
+            f"{row.megabytes / 1000:.1f} GB |"
+        )
     return "\n".join(lines) + "\n"
 
 

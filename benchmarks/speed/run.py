@@ -35,6 +35,11 @@ RUNS: list[tuple[str, dict[str, int]]] = [
     *(("attention, PyG GATConv", {"n_cells": n}) for n in (4, 8, 16)),
     *(("step default", {"n_genes": n}) for n in (500, 1_000, 4_000)),
     *(("generation", {"n_steps": n}) for n in (2, 10, 20)),
+    *(("fit", {"n_conditions": n}) for n in (250, 1_000, 2_000, 4_000)),
+    *(("fit", {"n_batches": n}) for n in (4, 16, 64)),
+    *(("fit", {"n_genes": n}) for n in (1_000, 2_000, 4_000)),
+    *(("fit", {"n_each": n}) for n in (12, 48, 192)),
+    ("fit", {"n_conditions": 2_000, "n_batches": 48}),
 ]
 """What is measured, as the name of a case and its options."""
 

@@ -56,6 +56,24 @@ def screen(n_cells: int, n_genes: int = 2_000, n_edges: int = 40_000) -> AnnData
     return adata
 
 
+def perturbed(n_conditions: int, n_batches: int, n_genes: int, n_each: int, n_controls: int = 60) -> AnnData:
+    """Make a screen with cells of every condition in every batch, whose targets have an embedding."""
+    rng = np.random.default_rng(0)
+    names = [f"G{i}" for i in range(n_conditions)]
+    labels = np.tile(np.repeat(["control", *names], [n_controls] + n_conditions * [n_each]), n_batches)
+    batch = np.repeat(np.arange(n_batches), len(labels) // n_batches).astype(str)
+    adata = AnnData(cells(len(labels), n_genes, rng), var=pd.DataFrame(index=[f"G{i}" for i in range(n_genes)]))
+    adata.obs["perturbation"], adata.obs["batch"] = pd.Categorical(labels), pd.Categorical(batch)
+    nodes = np.array(list(dict.fromkeys([*adata.var_names, *names])), dtype=object)
+    matrix = rng.normal(size=(len(nodes), 16)).astype(np.float32)
+    edges = pd.DataFrame({"source": nodes[:1], "target": nodes[1:2], "weight": 1.0, "origin": "given"})
+    adata.uns["unlasting"] = {
+        "grn": {"nodes": nodes, "edges": edges, "report": {}},
+        "target_embedding": {"names": nodes, "matrix": matrix, "origin": "given"},
+    }
+    return adata
+
+
 def write_screen(file: Path, n_cells: int, n_genes: int = 2_000, n_edges: int = 40_000, block: int = 10_000) -> None:
     """Write a screen to a file, of which only a block of cells is in memory."""
     rng = np.random.default_rng(0)

@@ -165,3 +165,21 @@ def test_batches_are_averaged_with_their_precision() -> None:
     assert np.linalg.norm(averages - all_rows) < 0.03 * np.linalg.norm(all_rows)
     alone = dataclasses.replace(measured, context=population)
     assert alone.averaged_over_batches() is alone
+
+
+def test_thousands_of_conditions_in_many_batches_are_averaged() -> None:
+    """One weight for each measurement and population is more than the memory that numpy reuses for its results."""
+    rng, n_batches, n_targets = np.random.default_rng(1), 40, 200
+    condition, population = (part.ravel() for part in np.indices((n_targets, n_batches)))
+    n_cells, control_noise = rng.integers(2, 6, len(condition)).astype(float), rng.uniform(0.01, 0.05, n_batches)
+    effects, noise = rng.normal(size=(len(condition), 3, 2)), 1 / n_cells + control_noise[population]
+    measured = MeasuredEffects(
+        condition, np.zeros_like(condition), n_cells, noise, effects, np.full(2, 0.5), population, control_noise
+    )
+    np.testing.assert_allclose(measured.own_noise, 1 / n_cells)
+    found = measured.averaged_over_batches()
+    weight = (1 / noise).reshape(n_targets, n_batches)
+    weight /= weight.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found.noise, (weight**2 * noise.reshape(weight.shape)).sum(axis=1))
+    by_target = (weight[:, :, None, None] * effects.reshape(n_targets, n_batches, 3, 2)).sum(axis=1)
+    np.testing.assert_allclose(found.effects, by_target, atol=1e-12)

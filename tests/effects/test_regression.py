@@ -172,7 +172,7 @@ def test_left_out_groups_are_predicted_by_a_fit_without_them():
     sizes = likeliest_sizes(covariance, measured.covariance, values)
     assert len(set(sizes)) > 2
     for group in (measured.condition, measured.population):
-        ours = _Spectrum.decompose(covariance, measured.covariance).without(group, values, covariance)
+        ours = _Spectrum.decompose(covariance, measured.covariance).without(group, values)
         theirs = left_out(covariance, measured.covariance, values, group, sizes)
         np.testing.assert_allclose(ours, theirs, atol=1e-8)
     assert np.abs(theirs[0]).max() > 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import zarr
 from anndata.io import read_elem, sparse_dataset
 
-from unlasting import datasets, pp
+import unlasting as ul
+from unlasting import UnlastingModel, datasets, pp
 
 QUIET = {"show_progress": False}
 pytestmark = pytest.mark.slow
@@ -85,3 +87,74 @@ def test_raw_counts_on_disk_are_refused_with_the_way_out(screen, tmp_path):
     backed = anndata.read_h5ad(tmp_path / "counts.h5ad", backed="r")
     with pytest.raises(ValueError, match=r"backed by a file.*to_memory"):
         pp.prepare(backed)
+
+
+def on_disk(adata: anndata.AnnData, folder: Path) -> dict[str, anndata.AnnData]:
+    """Store a screen in three ways."""
+    adata.write_h5ad(folder / "sparse.h5ad")
+    dense = adata.copy()
+    dense.X = adata.X.toarray()
+    dense.write_h5ad(folder / "dense.h5ad")
+    files = {name: anndata.read_h5ad(folder / f"{name}.h5ad", backed="r") for name in ("sparse", "dense")}
+    return {**files, "zarr": in_zarr(adata, folder / "screen.zarr")}
+
+
+def batches(adata: anndata.AnnData, seed=0, epoch=0, n_steps=None, rank=0, n_processes=1) -> list[np.ndarray]:
+    """Read an epoch with 16 cells in a step, as rows with expression and codes."""
+    UnlastingModel.setup_anndata(adata)
+    manager = UnlastingModel(adata, width=16, gene_features=4, attention_features=4).adata_manager
+    codes = adata.obs["_unlasting_split"].to_numpy()
+    splitter = ul.train.CellSplitter(manager, [np.flatnonzero(codes == code) for code in range(3)], 16, n_processes)
+    splitter.seed = seed
+    splitter.trainer = SimpleNamespace(global_rank=rank, limit_train_batches=n_steps)
+    splitter.setup()
+    loader = splitter.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    read = [np.hstack([np.asarray(part[key]) for key in sorted(part)]) for part in loader]
+    validated = np.vstack([np.asarray(part["X"]) for part in splitter.val_dataloader()])
+    np.testing.assert_array_equal(validated, screen_values(adata)[codes == 1])
+    return read
+
+
+def screen_values(adata: anndata.AnnData) -> np.ndarray:
+    values = adata.X[:]
+    return values if isinstance(values, np.ndarray) else values.toarray()
+
+
+def test_cells_on_disk_are_read_in_blocks(screen, tmp_path, monkeypatch):
+    """Each training cell once in a pass, in an order that seed and epoch determine, shared by processes, mixed in memory."""
+    monkeypatch.setattr("unlasting.data._blocks.BLOCK", 4)
+    monkeypatch.setattr("unlasting.data._blocks.CHUNK", 70)
+    monkeypatch.setattr("unlasting.data._blocks._MAX_GAP", 2)
+    first: list[np.ndarray] = []
+    stored = on_disk(screen(), tmp_path)
+    for name, adata in stored.items():
+        read = batches(adata)
+        first = first or read
+        np.testing.assert_array_equal(np.vstack(read), np.vstack(first), err_msg=name)
+        codes = [adata.obs[f"_unlasting_{key}"].to_numpy() for key in ("perturbation", "population", "split")]
+        rows = np.column_stack([screen_values(adata), *codes[:2]])[codes[2] == 0]
+        place = {row.tobytes(): i for i, row in enumerate(rows.astype(np.float64))}
+        assert len(place) == len(rows)
+        order = [[place[row.tobytes()] for row in batch.astype(np.float64)] for batch in read]
+        flat = np.concatenate(order)
+        assert len(set(flat)) == len(flat) == len(rows) // 16 * 16
+        n_blocks = [len({row // 4 for row in batch}) for batch in order]
+        assert 8 < np.mean(n_blocks) <= 16  # of the 16 blocks in memory
+    adata = stored["sparse"]
+    third = [batches(adata, epoch=epoch, n_steps=9) for epoch in range(3)]
+    expected, n_in_pass = [*read, *batches(adata, epoch=1)], len(read)
+    assert n_in_pass < 27 <= len(expected)
+    for found, again in zip(sum(third, []), expected, strict=False):
+        np.testing.assert_array_equal(found, again)
+    assert not np.array_equal(batches(adata, seed=1)[0], read[0])
+    shared = [batches(adata, rank=rank, n_processes=2) for rank in range(2)]
+    for whole, one, other in zip(read, *shared, strict=True):
+        np.testing.assert_array_equal(whole[::2], one)
+        np.testing.assert_array_equal(whole[1::2], other)
+
+
+def test_few_cells_on_disk_have_the_order_of_those_in_memory(screen, tmp_path):
+    in_memory = batches(screen())
+    for name, adata in on_disk(screen(), tmp_path).items():
+        np.testing.assert_array_equal(np.vstack(batches(adata)), np.vstack(in_memory), err_msg=name)

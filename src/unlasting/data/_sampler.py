@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
 
 
-class PassSampler(Sampler[np.ndarray]):
+class PassSampler(Sampler[Any]):
     """Batches from one pass over the cells after another, in a new order in every pass.
 
     An epoch has `n_batches`, a part of a pass or several; the next epoch continues where it ends. The order depends on seed
@@ -52,10 +53,18 @@ class PassSampler(Sampler[np.ndarray]):
     def __len__(self) -> int:
         return self._n_batches
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Any]:
         in_pass, order, ordered = self._n_cells // self._batch_size, np.arange(0), -1
         for step in range(self._epoch * self._n_batches, (self._epoch + 1) * self._n_batches):
             number, place = divmod(step, in_pass)
             if number != ordered:
-                order, ordered = np.random.default_rng((self._seed, number)).permutation(self._n_cells), number
-            yield order[place * self._batch_size : (place + 1) * self._batch_size][self._share]
+                order, ordered = self.order(number), number
+            yield self.batch(order, number, place)
+
+    def order(self, number: int) -> np.ndarray:
+        """Get the order of the cells in a pass, shape `(n_cells,)`."""
+        return np.random.default_rng((self._seed, number)).permutation(self._n_cells)
+
+    def batch(self, order: np.ndarray, number: int, place: int) -> Any:
+        """Get this process's part of a batch, by its place in a pass."""
+        return order[place * self._batch_size : (place + 1) * self._batch_size][self._share]

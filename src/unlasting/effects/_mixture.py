@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy import sparse
 from scipy.stats import norm
 from torch import Tensor
 
-from unlasting.effects._direction import direction
+from unlasting.effects._direction import CellBlocks, CellMoments, direction
 from unlasting.effects._moments import ScreenCells
 from unlasting.effects._tensors import Tensors
 
@@ -102,9 +103,10 @@ class NonresponderMixture(Tensors):
         shared: dict[tuple[int, ...], list[_Scores]] = {}
         for population in range(cells.n_populations):
             first = population * cells.n_conditions
-            control = _read(cells, rows_by_group.get(first, training[:0]))
-            if len(control) < _MIN_CELLS:
+            control_cells = _read(cells, rows_by_group.get(first, training[:0]))
+            if len(control_cells) < _MIN_CELLS:
                 continue
+            control = _Cells(control_cells)
             for place, condition in enumerate(trained.tolist()):
                 rows = rows_by_group.get(first + condition, training[:0])
                 if len(rows) < _MIN_SHARED_CELLS:
@@ -113,7 +115,7 @@ class NonresponderMixture(Tensors):
                 if perturbation is not None and len(rows) < _MIN_CELLS:
                     key = (int(perturbation[condition]),)
                 scores = _Scores.along_direction(
-                    (condition, population), place, len(rows), _read(cells, rows), control, rng
+                    (condition, population), place, len(rows), _Cells(_read(cells, rows)), control, rng
                 )
                 shared.setdefault(key, []).append(scores)
         n_separated = np.zeros(len(trained))
@@ -218,11 +220,41 @@ def fit_response_mixture(perturbed: np.ndarray, control: np.ndarray, seed: int =
     if min(len(perturbed), len(control)) < _MIN_CELLS:
         return None
     # one halving, the seed's own: averages over many draw the scores of both groups together where few cells stay
-    scores = _Scores.along_direction((0, 0), 0, len(perturbed), perturbed, control, np.random.default_rng(seed), 1)
+    rng = np.random.default_rng(seed)
+    scores = _Scores.along_direction((0, 0), 0, len(perturbed), _Cells(perturbed), _Cells(control), rng, 1)
     ((_, share, separation, spread),) = _shares([scores])
     mixture = NonresponderMixture.none(1, 1, 1)
     mixture._write(scores, max(share, _MIN_SHARE), separation, spread)
     return ResponseMixture(max(share, _MIN_SHARE), separation, spread, mixture)
+
+
+class _Cells:
+    """Cells, with the moments that every comparison with them needs.
+
+    Parameters
+    ----------
+    values
+        Cells, shape `(n_cells, n_genes)`.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    @cached_property
+    def moments(self) -> CellMoments:
+        return CellMoments.of(self.values)
+
+    @cached_property
+    def by_gene(self) -> np.ndarray:
+        return np.ascontiguousarray(self.values.T)
+
+    @cached_property
+    def blocks(self) -> CellBlocks:
+        return CellBlocks(self.values)
+
+    def along(self, genes: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Score some cells along a direction, shape `(n_rows,)`."""
+        return np.asarray(self.by_gene[genes].take(rows, axis=1).T @ weights)
 
 
 @dataclass(frozen=True)
@@ -245,14 +277,14 @@ class _Scores:
         pair: tuple[int, int],
         place: int,
         n_cells: int,
-        perturbed: np.ndarray,
-        control: np.ndarray,
+        perturbed: _Cells,
+        control: _Cells,
         rng: np.random.Generator,
         n_halvings: int = _HALVINGS,
     ) -> Self:
         values = _held_out_scores(perturbed, control, rng, n_halvings)
-        genes, weights = direction(perturbed, control, _DIRECTION_GENES)
-        along = control[:, genes] @ weights
+        genes, weights = direction(perturbed.moments, control.moments, _DIRECTION_GENES)
+        along = control.values[:, genes] @ weights
         sd = _sd(along)
         return cls(pair, place, n_cells, values, genes, weights / sd, float(along.mean()) / sd)
 
@@ -266,19 +298,23 @@ def _read(cells: ScreenCells, rows: np.ndarray) -> np.ndarray:
     return read[order[rng.permutation(len(order))[:_MAX_CELLS]]].toarray()
 
 
-def _held_out_scores(
-    perturbed: np.ndarray, control: np.ndarray, rng: np.random.Generator, n_halvings: int
-) -> np.ndarray:
+def _held_out_scores(perturbed: _Cells, control: _Cells, rng: np.random.Generator, n_halvings: int) -> np.ndarray:
     """Score each half along the other half's direction, in units of the held-out controls' s.d., on average over halvings."""
-    scores = np.zeros(len(perturbed))
+    scores = np.zeros(len(perturbed.values))
     for _ in range(n_halvings):
-        half, control_half = (rng.permutation(len(cells)) % 2 == 0 for cells in (perturbed, control))
-        for first in (True, False):
-            genes, weights = direction(perturbed[half == first], control[control_half == first], _DIRECTION_GENES)
-            held_out = control[control_half != first][:, genes] @ weights
-            along = (perturbed[half != first][:, genes] @ weights - held_out.mean()) / _sd(held_out)
-            scores[half != first] += along / n_halvings
+        halves, control_halves = (_halves(rng.permutation(len(cells.values))) for cells in (perturbed, control))
+        for first, second in ((0, 1), (1, 0)):
+            moments = perturbed.blocks.moments(halves[first]), control.blocks.moments(control_halves[first])
+            genes, weights = direction(*moments, _DIRECTION_GENES)
+            held_out = control.along(genes, weights, control_halves[second])
+            along = (perturbed.along(genes, weights, halves[second]) - held_out.mean()) / _sd(held_out)
+            scores[halves[second]] += along / n_halvings
     return scores
+
+
+def _halves(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Divide rows by whether their number in a random order is even."""
+    return np.flatnonzero(order % 2 == 0), np.flatnonzero(order % 2)
 
 
 def _sd(scores: np.ndarray) -> float:
@@ -290,7 +326,10 @@ def _shares(members: list[_Scores]) -> Iterator[tuple[_Scores, float, float, flo
     by_condition: dict[int, list[_Scores]] = {}
     for scores in members:
         by_condition.setdefault(scores.pair[0], []).append(scores)
-    common, *single = (_Mixture.fit([one.values for one in group]) for group in (members, *by_condition.values()))
+    common = _Mixture.fit([one.values for one in members])
+    single = [common]
+    if len(by_condition) > 1:
+        single = [_Mixture.fit([one.values for one in group]) for group in by_condition.values()]
     gain = sum(mixture.log_likelihood for mixture in single) - common.log_likelihood
     n_cells = sum(len(scores.values) for scores in members)
     if gain <= (len(single) - 1) * np.log(n_cells):
@@ -331,18 +370,23 @@ class _Mixture:
         middle = mean(scores, np.ones(n_cells))
         deviation = np.sqrt(mean((scores - middle[group]) ** 2, np.ones(n_cells)))
         one_mode = norm.logpdf(scores, middle[group], deviation[group]).sum()
-        nonresponding = norm.pdf(scores)
+        nonresponding = _density(scores, 0.0, 1.0)
         share, separation, spread = 0.2, middle / 0.8, np.ones(len(included))
         for _ in range(_ROUNDS):
-            responding = (1 - share) * norm.pdf(scores, separation[group], spread[group])
+            responding = (1 - share) * _density(scores, separation[group], spread[group])
             responsibility = responding / (responding + share * nonresponding + 1e-300)
             share = 1 - max(responsibility.sum(), 1e-12) / n_cells
             separation = mean(scores, responsibility)
             spread = np.maximum(0.3, np.sqrt(mean((scores - separation[group]) ** 2, responsibility)))
-        responding = (1 - share) * norm.pdf(scores, separation[group], spread[group])
+        responding = (1 - share) * _density(scores, separation[group], spread[group])
         two_modes = float(np.log(share * nonresponding + responding + 1e-300).sum())
         separations[included], spreads[included] = separation, spread
         has_two_modes = n_cells >= _MIN_CELLS and two_modes - one_mode >= np.log(n_cells)
         return cls(
             float(np.clip(share, _MIN_SHARE, 1 - _MIN_SHARE)), separations, spreads, two_modes, bool(has_two_modes)
         )
+
+
+def _density(values: np.ndarray, mean: np.ndarray | float, sd: np.ndarray | float) -> np.ndarray:
+    """Compute the normal density: without the checks of scipy, which take most of the time of a fit."""
+    return np.asarray(np.exp(-(((values - mean) / sd) ** 2) / 2.0) / np.sqrt(2.0 * np.pi) / sd)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -27,7 +26,7 @@ from unlasting.effects._on_target import OnTargetEffects
 from unlasting.effects._posterior import COMBINATION, DOSE, TARGET, EffectMoments, EffectPosterior
 from unlasting.effects._regression import EffectRegression
 from unlasting.effects._similarity import MolecularSimilarity
-from unlasting.effects._vocabulary import TargetVocabulary
+from unlasting.effects._vocabulary import Target, TargetVocabulary
 from unlasting.screen import Perturbation
 
 
@@ -282,19 +281,21 @@ class EffectsModel:
 
 def _left_out(vocabulary: TargetVocabulary) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """List the groups of trained conditions whose prediction from the others calibrates the posterior."""
-    targets = [frozenset(map(vocabulary.target, p.targets)) for p in vocabulary.trained_conditions]
-    groups = []
-    for target in vocabulary.trained_targets:
-        groups.append((TARGET, [target in one for one in targets], [one == {target} for one in targets]))
-    for combination in dict.fromkeys(one for one in targets if len(one) > 1):
-        same = [one == combination for one in targets]
-        groups.append((COMBINATION, same, same))
-    doses = Counter(targets)
-    for row, one in enumerate(targets):
-        if doses[one] > 1:
-            only = [other == row for other in range(len(targets))]
-            groups.append((DOSE, only, only))
-    return [(question, np.flatnonzero(left), np.flatnonzero(asked)) for question, left, asked in groups]
+    with_target: dict[Target, list[int]] = {}
+    with_all: dict[frozenset[Target], list[int]] = {}
+    for row, perturbation in enumerate(vocabulary.trained_conditions):
+        targets = frozenset(map(vocabulary.target, perturbation.targets))
+        with_all.setdefault(targets, []).append(row)
+        for target in targets:
+            with_target.setdefault(target, []).append(row)
+    groups = [
+        (TARGET, with_target[target], with_all.get(frozenset({target}), [])) for target in vocabulary.trained_targets
+    ]
+    groups += [(COMBINATION, rows, rows) for targets, rows in with_all.items() if len(targets) > 1]
+    groups += [
+        (DOSE, [row], [row]) for row in sorted(row for rows in with_all.values() if len(rows) > 1 for row in rows)
+    ]
+    return [(question, np.array(left, dtype=int), np.array(asked, dtype=int)) for question, left, asked in groups]
 
 
 def _once(

@@ -21,6 +21,8 @@ N_PARAMETERS: Final = 3
 """Hurdle parameters: log-odds of detection, mean expressed value, and its standard deviation."""
 
 _BLOCK: Final = 8_192
+_BLOCK_GROUPS: Final = 1_024
+"""Groups of cells whose effects are computed together: a step holds a dozen arrays of them."""
 _PRIOR_CELLS: Final = 10.0
 """Weight in cells for the average gene, towards which rarely detected genes are shrunken."""
 _CENTRE_CELLS: Final = 2.0
@@ -308,7 +310,7 @@ class MeasuredEffects:
         if self.control_weights is not None:
             return self.control_weights
         n_populations = 0 if self.control_noise is None else len(self.control_noise)
-        return np.asarray(self.population)[:, None] == np.arange(n_populations)
+        return (np.asarray(self.population)[:, None] == np.arange(n_populations)).astype(float)
 
     @property
     def own_noise(self) -> np.ndarray:
@@ -442,11 +444,12 @@ def fit_statistics(
             mixed = np.flatnonzero(mixture.share.numpy()[codes])
             tensors = (torch.from_numpy(code[mixed].astype(np.int64)) for code in codes)
             responded[mixed] = mixture.response_probability(torch.from_numpy(block[mixed].toarray()), *tensors).numpy()
-        group = np.searchsorted(groups, pair[rows])
-        members = sparse.csr_matrix((responded, (group, np.arange(len(rows)))), (len(groups), len(rows)))
-        n_cells += np.asarray(members.sum(axis=1)).ravel()
+        present, group = np.unique(pair[rows], return_inverse=True)
+        place = np.searchsorted(groups, present)
+        members = sparse.csr_matrix((responded, (group, np.arange(len(rows)))), (len(present), len(rows)))
+        n_cells[place] += np.asarray(members.sum(axis=1)).ravel()
         for power, part in enumerate((block.astype(bool), block, block.power(2))):
-            sums[power] += (members @ part.astype(float)).toarray()
+            sums[power, place] += (members @ part.astype(float)).toarray()
     for rows, block in cells.blocks(np.flatnonzero(cells.split == 1)):
         log_detected[rows] = np.log(np.maximum(np.diff(block.indptr), 1))
     sums[1] /= largest
@@ -479,10 +482,14 @@ def fit_statistics(
     # Effects are measured around all cells in the population, whose sampling error is the smallest.
     pooled_rate = _rate(pooled_sums[0], n_pooled[:, None])
     pooled_base, pooled_scale = _expressed_moments(pooled_sums, *overall)
-    rows = population
-    deviations = _deviations(sums, n_cells, pooled_rate[rows], pooled_base[rows], pooled_scale[rows], scale[rows])
+
+    def deviations(chosen: np.ndarray) -> np.ndarray:
+        rows = population[chosen]
+        reference = (part[rows] for part in (pooled_rate, pooled_base, pooled_scale, scale))
+        return _deviations(sums[:, chosen], n_cells[chosen], *reference)
+
     control = np.zeros((n_populations, N_PARAMETERS, cells.matrix.shape[1]))
-    control[population[is_control]] = deviations[is_control]
+    control[population[is_control]] = deviations(np.flatnonzero(is_control))
     correction = np.stack(
         [
             _log_odds(pooled_rate) + control[:, 0] - log_odds,
@@ -492,14 +499,19 @@ def fit_statistics(
         axis=1,
     )
     correction *= with_effects[:, None]
-    measured, rows = ~is_control, population[~is_control]
+    measured = np.flatnonzero(~is_control)
+    rows = population[measured]
+    differences = np.empty((len(measured), *control.shape[1:]))
+    for start in range(0, len(measured), _BLOCK_GROUPS):
+        part = slice(start, start + _BLOCK_GROUPS)
+        differences[part] = deviations(measured[part]) - control[rows[part]]
     detection = _rate(sums[0].sum(axis=0), n_cells.sum())
     effects = MeasuredEffects(
         condition=condition[measured],
         context=cells.context[rows],
         n_cells=n_cells[measured],
         noise=1.0 / n_cells[measured] + 1.0 / n_controls[rows],
-        effects=deviations[measured] - control[rows],
+        effects=differences,
         detection=detection,
         population=rows,
         control_noise=1.0 / n_controls,

@@ -187,6 +187,7 @@ class EffectPosterior:
         context: np.ndarray,
         covariance: np.ndarray,
         noise: np.ndarray,
+        spectrum: tuple[np.ndarray, np.ndarray],
         measured: np.ndarray,
         candidates: np.ndarray,
         sizes: np.ndarray,
@@ -203,6 +204,8 @@ class EffectPosterior:
         ----------
         condition, context, covariance, noise, measured, candidates, sizes, profiles
             As above.
+        spectrum
+            Eigenvalues and root of covariance and noise, see :func:`decomposed`.
         own_noise
             Error variance that a measurement shares with no other, shape `(n_measured,)`.
         noise_ratio
@@ -215,7 +218,7 @@ class EffectPosterior:
         slopes
             Slope of effects on their prediction, by kind of question.
         """
-        values, root = decomposed(covariance, noise)
+        values, root = spectrum
         rotated = root.T @ measured
         outputs = np.flatnonzero(importance > 0)
         if len(outputs) > _MAX_OUTPUTS:
@@ -254,6 +257,7 @@ class EffectPosterior:
             np.column_stack([condition, context]),
             covariance,
             noise,
+            spectrum,
             own_noise,
             noise_ratio,
             measured,
@@ -379,6 +383,7 @@ def _sparsity(
     pair: np.ndarray,
     covariance: np.ndarray,
     noise: np.ndarray,
+    spectrum: tuple[np.ndarray, np.ndarray],
     own_noise: np.ndarray,
     noise_ratio: np.ndarray,
     measured: np.ndarray,
@@ -389,18 +394,23 @@ def _sparsity(
 
     `pair` are codes of condition and context, shape `(n_measured, 2)`; batches with the same are averaged.
     """
+    change = slice(2 * (measured.shape[1] // 3))
+    measured, noise_ratio = measured[:, change], noise_ratio[:, change]
     unique, place = np.unique(pair, axis=0, return_inverse=True)
     place = place.ravel()
-    average = np.zeros((len(unique), len(pair)))
-    average[place, np.arange(len(pair))] = 1.0 / own_noise
-    average /= average.sum(axis=1, keepdims=True)
-    change = slice(2 * (measured.shape[1] // 3))
-    covariance, noise = (average @ part @ average.T for part in (covariance, noise))
-    own_noise = average**2 @ own_noise
-    values, root = decomposed(covariance, noise)
+    if len(unique) < len(pair):
+        average = np.zeros((len(unique), len(pair)))
+        average[place, np.arange(len(pair))] = 1.0 / own_noise
+        average /= average.sum(axis=1, keepdims=True)
+        covariance, noise = (average @ part @ average.T for part in (covariance, noise))
+        own_noise, measured, noise_ratio = average**2 @ own_noise, average @ measured, average @ noise_ratio
+        spectrum = decomposed(covariance, noise)
+    else:
+        place = np.arange(len(pair))
+    values, root = spectrum
     likeliest = candidates[1:][sizes[1:, change].argmax(axis=0)]
-    evidence = EffectEvidence.of(root, values, average @ measured[:, change], covariance, noise, own_noise, likeliest)
-    evidence = replace(evidence, noise=evidence.noise * (average @ noise_ratio[:, change]))
+    evidence = EffectEvidence.of(root, values, measured, covariance, noise, own_noise, likeliest)
+    evidence = replace(evidence, noise=evidence.noise * noise_ratio)
     sparsity, missing = Sparsity.fit(evidence, candidates @ sizes[:, change])
     return sparsity.coefficients, missing[place]
 
@@ -431,19 +441,22 @@ class LeftOutEffects:
         """Predict each group from all other measurements; the posterior over sizes does not see it either."""
         found: list[tuple[list[np.ndarray], ...]] = [([], [], [], []) for _ in groups]
         noise = own_noise[:, None] * np.broadcast_to(noise_ratio, measured.shape)
+        needed = np.unique(np.concatenate([group.rows for group in groups]))
+        through = covariance[needed] @ root
         for size in candidates:
             shrunken = 1.0 / (1.0 + size * values)
-            precision = (root * shrunken) @ root.T  # the inverse covariance
-            solved = root @ (shrunken[:, None] * rotated)
-            explained, projected = covariance @ solved, covariance @ precision
-            rest = np.log1p(size * values).sum() + (rotated**2 * shrunken[:, None]).sum(axis=0)
+            weighted = shrunken[:, None] * rotated
+            solved, explained = root[needed] @ weighted, through @ weighted
+            rest = np.log1p(size * values).sum() + (rotated * weighted).sum(axis=0)
             for group, (log_density, means, variances, errors) in zip(groups, found, strict=True):
-                rows, square = group.rows, np.ix_(group.rows, group.rows)
-                conditional = np.linalg.inv(precision[square])
-                error = conditional @ solved[rows]  # measured minus expected from all others
-                quadratic = (error * solved[rows]).sum(axis=0)
-                log_density.append(-0.5 * (rest - quadratic + np.linalg.slogdet(precision[square])[1]))
-                means.append(size * (explained[rows] - projected[square] @ error))
+                rows, place = group.rows, np.searchsorted(needed, group.rows)
+                weighted_root = (root[rows] * shrunken).T
+                precision = root[rows] @ weighted_root  # a block of the inverse covariance
+                conditional = np.linalg.inv(precision)
+                error = conditional @ solved[place]  # measured minus expected from all others
+                quadratic = (error * solved[place]).sum(axis=0)
+                log_density.append(-0.5 * (rest - quadratic + np.linalg.slogdet(precision)[1]))
+                means.append(size * (explained[place] - (through[place] @ weighted_root) @ error))
                 variances.append(np.diag(conditional) - own_noise[rows])
                 errors.append(error)
         return [

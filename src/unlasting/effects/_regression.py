@@ -36,6 +36,9 @@ _SIZES: Final = np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0,
 _SIZE_ROUNDS: Final = 20
 """Updates to the distribution over effect sizes."""
 
+_ROUNDING: Final = 1e-20
+"""Squared predictions, relative to measured effects, that are rounding."""
+
 _MAX_ROWS: Final = 400
 """Measurements that choose the kernels: decompositions are cubic."""
 
@@ -141,8 +144,10 @@ class EffectRegression:
         importance = np.ones(values.shape[1]) if measured.importance is None else measured.importance.ravel()
         by_condition = mean @ values, mean @ (mean @ noise).T
         relevance = _relevances(features, families, *by_condition, importance)
-        precision = _precision(features, relevance, *by_condition)
-        covariance = _product(features, relevance, features)[np.ix_(condition, condition)]
+        similarity = _product(features, relevance, features)
+        common = _Spectrum.decompose(similarity, by_condition[1])
+        precision = _precision(common, by_condition[0])
+        covariance = similarity[np.ix_(condition, condition)]
         context = measured.context
         if len(np.unique(context)) > 1:
             chosen = _subset(condition)
@@ -151,12 +156,13 @@ class EffectRegression:
             for candidate in contexts.candidates():
                 between = candidate.between()[np.ix_(context[chosen], context[chosen])]
                 spectrum = _Spectrum.decompose(covariance[square] * between, noise[square])
-                predicted, shared = spectrum.without(context[chosen], values[chosen], covariance[square] * between)
+                predicted, shared = spectrum.without(context[chosen], values[chosen])
                 errors.append((values[chosen] - predicted - shared) ** 2 @ importance)
             in_others = _number_of_contexts(condition[chosen], context[chosen]) > 1
             contexts = contexts.averaged_over(np.array(errors)[:, in_others])
         covariance *= contexts.between()[np.ix_(context, context)]
-        spectrum = _Spectrum.decompose(covariance, noise)
+        is_common = np.array_equal(covariance, similarity) and np.array_equal(noise, by_condition[1])
+        spectrum = common if is_common else _Spectrum.decompose(covariance, noise)
         sizes = spectrum.sizes(values)
         if on_target is not None:
             left_out = np.repeat(on_target.is_target[:, None], N_PARAMETERS, axis=1).reshape(values.shape)
@@ -173,7 +179,10 @@ class EffectRegression:
         in_others = _number_of_contexts(condition, context) > 1
         slopes = []
         for group, included in ((targets, np.ones(len(targets), dtype=bool)), (context, in_others)):
-            predicted, shared = spectrum.without(group, values, covariance)
+            if len(np.unique(group[included])) < 2:
+                slopes.append(1.0)
+                continue
+            predicted, shared = spectrum.without(group, values, sizes)
             slopes.append(_slope(predicted[included], (values - shared)[included], group[included], importance))
         if questions is None:
             same = [np.unique(condition[targets == one]) for one in np.unique(targets)]
@@ -188,6 +197,7 @@ class EffectRegression:
             context=context,
             covariance=covariance,
             noise=noise,
+            spectrum=(spectrum.values, spectrum.root),
             measured=values,
             candidates=_SIZES,
             sizes=sizes,
@@ -398,7 +408,7 @@ def _slope(predicted: np.ndarray, measured: np.ndarray, group: np.ndarray, impor
     """
     codes = np.unique(group, return_inverse=True)[1]
     product, square = (np.bincount(codes, weights=(predicted * other) @ importance) for other in (measured, predicted))
-    if len(product) < 2 or square.sum() <= 0:
+    if len(product) < 2 or square.sum() <= _ROUNDING * (measured**2 @ importance).sum():
         return 1.0
     typical = (square**2).sum() / square.sum()
     return float(np.clip((product.sum() + typical) / (square.sum() + typical), 0.0, 1.0))
@@ -441,22 +451,29 @@ class _Spectrum:
         shrunken = 1.0 / (1.0 + self.values[:, None] * _SIZES)
         return self.root @ (rotated * ((shrunken * _SIZES) @ sizes)), self.root @ (rotated * (shrunken @ sizes))
 
-    def without(self, group: np.ndarray, measured: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def without(
+        self, group: np.ndarray, measured: np.ndarray, sizes: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Predict every row from the rows outside its group: its effects, and the error that it shares with them.
 
-        Each output has its likeliest size.
+        Each output has its likeliest size. `sizes` is the posterior over them, if it is known already.
         """
-        likeliest = _SIZES[self.sizes(measured).argmax(axis=0)]
+        likeliest = _SIZES[(self.sizes(measured) if sizes is None else sizes).argmax(axis=0)]
+        groups = _rows_of_groups(group)
+        through = self.noise @ self.root * self.values  # the covariance times the root
         predicted, shared = np.zeros((2, *measured.shape))
         for size in np.unique(likeliest[likeliest > 0]):
             outputs = np.flatnonzero(likeliest == size)
-            inverse = self.inverse(size)  # size times the inverse covariance
-            solved = inverse @ measured[:, outputs]
-            for one in np.unique(group):
-                rows = np.flatnonzero(group == one)
-                others = solved - inverse[:, rows] @ np.linalg.solve(inverse[np.ix_(rows, rows)], solved[rows])
-                predicted[np.ix_(rows, outputs)] = covariance[rows] @ others
-                shared[np.ix_(rows, outputs)] = self.noise[rows] @ others / size
+            shrunken = 1.0 / (self.values + 1.0 / size)  # the inverse, in this form, times the size
+            rotated = shrunken[:, None] * (self.root.T @ measured[:, outputs])
+            solved, expected = self.root @ rotated, through @ rotated
+            error = np.empty_like(solved)  # measured minus expected from all others
+            for rows in groups:
+                weighted = (self.root[rows] * shrunken).T
+                error[rows] = np.linalg.solve(self.root[rows] @ weighted, solved[rows])
+                expected[rows] -= (through[rows] @ weighted) @ error[rows]
+            predicted[:, outputs] = expected
+            shared[:, outputs] = measured[:, outputs] - error - expected
         return predicted, shared
 
     def left_out(self, measured: np.ndarray, sizes: np.ndarray, left_out: np.ndarray) -> np.ndarray:
@@ -464,13 +481,19 @@ class _Spectrum:
         expected = np.zeros_like(measured)
         likeliest = _SIZES[sizes.argmax(axis=0)]
         outputs = np.flatnonzero(left_out.any(axis=0) & (likeliest > 0))
-        for size in np.unique(likeliest[outputs]):
-            inverse = self.inverse(size)
-            for output in outputs[likeliest[outputs] == size]:
-                rows, values = left_out[:, output], measured[:, output]
-                residual = np.linalg.solve(inverse[np.ix_(rows, rows)], inverse[rows] @ values)
-                expected[rows, output] = values[rows] - residual
+        rotated = self.root.T @ measured[:, outputs]
+        for output, own in zip(outputs, rotated.T, strict=True):
+            rows = np.flatnonzero(left_out[:, output])
+            weighted = self.root[rows] / (self.values + 1.0 / likeliest[output])
+            residual = np.linalg.solve(weighted @ self.root[rows].T, weighted @ own)
+            expected[rows, output] = measured[rows, output] - residual
         return expected
+
+
+def _rows_of_groups(group: np.ndarray) -> list[np.ndarray]:
+    """List the rows of every group."""
+    sizes = np.unique(group, return_counts=True)[1]
+    return np.split(group.argsort(kind="stable"), sizes.cumsum()[:-1])
 
 
 def _relevances(
@@ -490,7 +513,7 @@ def _relevances(
     errors = []
     for relevance in candidates:
         covariance = _product(features, relevance, features)
-        predicted, shared = _Spectrum.decompose(covariance, noise).without(group, measured, covariance)
+        predicted, shared = _Spectrum.decompose(covariance, noise).without(group, measured)
         errors.append(np.bincount(group, weights=(measured - predicted - shared) ** 2 @ importance))
     return np.asarray(probability_to_be_best(np.array(errors)) @ np.array(candidates))
 
@@ -499,7 +522,8 @@ def _refined(
     features: np.ndarray, families: FeatureFamilies, relevance: np.ndarray, measured: np.ndarray, noise: np.ndarray
 ) -> np.ndarray:
     """Update relevances by expectation maximisation."""
-    squared = features**2
+    squared, used = features**2, np.flatnonzero(features.any(axis=0))
+    own = features[:, used]
     for _ in range(_ROUNDS):
         spectrum = _Spectrum.decompose(_product(features, relevance, features), noise)
         sizes = _SIZES[spectrum.sizes(measured).argmax(axis=0)]
@@ -507,9 +531,10 @@ def _refined(
         for size in np.unique(sizes[sizes > 0]):
             outputs = sizes == size
             inverse = spectrum.inverse(size)  # size times the inverse covariance
-            remaining = relevance - relevance**2 * np.einsum("nf,nf->f", features, inverse @ features)
-            means = relevance[:, None] * (features.T @ (inverse @ measured[:, outputs]))
-            moment += outputs.sum() * remaining + (means**2).sum(axis=1) / size
+            solved = inverse @ measured[:, outputs]
+            known = solved @ solved.T / size - outputs.sum() * inverse  # squared means less the explained variance
+            moment += outputs.sum() * relevance  # a feature without a condition keeps its prior variance
+            moment[used] += relevance[used] ** 2 * np.einsum("nf,nf->f", own, known @ own)
             n_outputs += int(outputs.sum())
         if not n_outputs:
             break
@@ -520,9 +545,8 @@ def _refined(
     return relevance
 
 
-def _precision(features: np.ndarray, relevance: np.ndarray, measured: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def _precision(spectrum: _Spectrum, measured: np.ndarray) -> np.ndarray:
     """Compute the measurements' precision at a typical effect size."""
-    spectrum = _Spectrum.decompose(_product(features, relevance, features), noise)
     sizes = _SIZES[spectrum.sizes(measured).argmax(axis=0)]
     return spectrum.inverse(float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0)
 

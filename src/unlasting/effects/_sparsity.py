@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Self
+from dataclasses import dataclass, fields
+from typing import Any, Final, Self
 
 import numpy as np
-from scipy.special import expit, logsumexp
+from scipy.special import expit
 
 WIDTHS: Final = 4.0 ** np.arange(5)
 """Factors for the variance of an effect that is not zero: rare effects are larger than their prediction."""
@@ -62,15 +62,15 @@ class EffectEvidence:
         """
         found = [np.zeros(measured.shape, dtype=np.float32) for _ in range(4)]
         shared = noise - np.diag(own_noise)
+        through = shared @ root
         for one in np.unique(size):
             outputs = np.flatnonzero(size == one)
-            precision = (root / (1.0 + one * values)) @ root.T
-            solved = precision @ measured[:, outputs]
-            diagonal = np.diag(precision)
-            error = solved / diagonal[:, None]  # measured minus expected from all others
-            through = shared @ precision
-            control = shared @ solved - np.diag(through)[:, None] * error  # expected error of control cells
-            unknown = np.diag(shared) - (through * shared).sum(axis=1) + np.diag(through) ** 2 / diagonal
+            shrunken = 1.0 / (1.0 + one * values)
+            rotated = shrunken[:, None] * (root.T @ measured[:, outputs])
+            diagonal, own = root**2 @ shrunken, (through * root) @ shrunken  # of the precision, and of its product
+            error = root @ rotated / diagonal[:, None]  # measured minus expected from all others
+            control = through @ rotated - own[:, None] * error  # expected error of control cells
+            unknown = np.diag(shared) - through**2 @ shrunken + own**2 / diagonal
             errors = own_noise + np.maximum(unknown, 0.0)
             variance = np.maximum(1.0 / diagonal - errors, 0.0)
             adjusted = measured[:, outputs] - control
@@ -79,6 +79,10 @@ class EffectEvidence:
             ):
                 array[:, outputs] = part
         return cls(*found)
+
+    def __getitem__(self, place: Any) -> Self:
+        """Select measurements, or pairs of measurement and output."""
+        return type(self)(*(getattr(self, part.name)[place] for part in fields(self)))
 
     def log_ratios(self, widths: np.ndarray) -> np.ndarray:
         """Compute the log likelihood of an effect over that of none, shape `(n_widths, n_measured, n_outputs)`."""
@@ -127,23 +131,22 @@ class Sparsity:
         -------
         The distribution, and the probability that each measured effect is zero, shape `(n_measured, n_genes)`.
         """
-        described = described_pairs(evidence.predicted, evidence.variance, size)
-        ratios = evidence.log_ratios(WIDTHS)
-        n_measured, n_genes = described.shape[:2]
+        n_measured, n_genes = len(evidence.measured), evidence.measured.shape[1] // 2
         pairs = np.arange(n_measured * n_genes)
         if len(pairs) > _MAX_PAIRS:
             pairs = np.random.default_rng(0).choice(pairs, _MAX_PAIRS, replace=False)
-        design = described.reshape(-1, 3)[pairs].astype(np.float64)
-        chosen = (
-            ratios.reshape(len(WIDTHS), n_measured, 2, n_genes).swapaxes(2, 3).reshape(len(WIDTHS), -1, 2)[:, pairs]
-        )
+        row, gene = (part[:, None] for part in np.divmod(pairs, n_genes))
+        outputs = gene + [0, n_genes]
+        some = evidence[row, outputs]
+        design = described_pairs(some.predicted, some.variance, size[outputs])[:, 0]
+        chosen = some.log_ratios(WIDTHS)
         coefficients = np.array([-2.0, 0.0, 0.0])
         widths, parts = np.full(len(WIDTHS), 1.0 / len(WIDTHS)), np.full(3, 1.0 / 3.0)
         for _ in range(_ROUNDS):
             by_width = chosen + np.log(widths)[:, None, None]
-            single = logsumexp(by_width, axis=0)  # (n_pairs, 2)
+            single = _log_sum(by_width, axis=0)  # (n_pairs, 2)
             joint = np.column_stack([single, single.sum(axis=1)]) + np.log(parts)
-            evidence_for = logsumexp(joint, axis=1)
+            evidence_for = _log_sum(joint, axis=1)
             log_odds = design @ coefficients
             active = expit(log_odds + evidence_for)
             part = active[:, None] * np.exp(joint - evidence_for[:, None])
@@ -157,15 +160,21 @@ class Sparsity:
             gradient = design.T @ (active - rate) - 0.1 * coefficients * [0.0, 1.0, 1.0]
             curvature = (design.T * np.maximum(rate * (1.0 - rate), 1e-6)) @ design + np.diag([1e-3, 0.1, 0.1])
             coefficients = coefficients + np.clip(np.linalg.solve(curvature, gradient), -2.0, 2.0)
-        found = cls(coefficients, widths, parts)
-        return found, absent(described, coefficients, found.evidence(ratios))
+        found, zero = cls(coefficients, widths, parts), np.empty((n_measured, n_genes))
+        step = max(1, _MAX_PAIRS // n_genes)
+        for start in range(0, n_measured, step):
+            rows = slice(start, start + step)
+            block = evidence[rows]
+            described = described_pairs(block.predicted, block.variance, size)
+            zero[rows] = absent(described, coefficients, found.evidence(block.log_ratios(WIDTHS)))
+        return found, zero
 
     def evidence(self, ratios: np.ndarray) -> np.ndarray:
         """Compute the log likelihood of an effect over that of none, shape `(n_measured, n_genes)`."""
-        single = logsumexp(ratios + np.log(self.widths)[:, None, None], axis=0)
+        single = _log_sum(ratios + np.log(self.widths)[:, None, None], axis=0)
         detection, expressed = np.split(single, 2, axis=1)
         joint = np.stack([detection, expressed, detection + expressed], axis=-1) + np.log(self.parts)
-        return np.asarray(logsumexp(joint, axis=-1))
+        return _log_sum(joint, axis=-1)
 
 
 def absent(described: np.ndarray, coefficients: np.ndarray, evidence: np.ndarray | float = 0.0) -> np.ndarray:
@@ -181,10 +190,16 @@ def described_pairs(predicted: np.ndarray, variance: np.ndarray, size: np.ndarra
     predicted, variance
         Mean and variance of effects given other conditions, shape `(n, 2 * n_genes)`.
     size
-        Expected effect size, shape `(2 * n_genes,)`.
+        Expected effect size, shape `(2 * n_genes,)` or `(n, 2 * n_genes)`.
     """
     certainty = predicted**2 / np.maximum(variance, 1e-12)
     by_part = np.log1p(sum(np.split(certainty, 2, axis=1)))
-    sizes = np.log(np.maximum(sum(np.split(size, 2)), 1e-6))
+    sizes = np.log(np.maximum(sum(np.split(size, 2, axis=-1)), 1e-6))
     ones = np.ones(by_part.shape)
     return np.stack([ones, np.broadcast_to(sizes, by_part.shape), by_part], axis=-1)
+
+
+def _log_sum(terms: np.ndarray, axis: int) -> np.ndarray:
+    """Compute the logarithm of a sum of exponentials of finite terms: several times as fast as that of scipy."""
+    largest = terms.max(axis=axis, keepdims=True)
+    return np.asarray(np.log(np.exp(terms - largest).sum(axis=axis)) + largest.squeeze(axis))

@@ -241,11 +241,15 @@ def _keep_guides_together(labels: Labels, parts: np.ndarray, genes: set[str]) ->
     for label, perturbation in labels.perturbations.items():
         if not perturbation.is_control:
             groups.setdefault(frozenset(guides.get(name, name) for name in perturbation.targets), []).append(label)
+    label_by_cell = pd.Series(labels.perturbation.astype(str))
+    rows = label_by_cell.groupby(label_by_cell).indices
     moved: list[str] = []
     for group in groups.values():
-        cells = np.isin(labels.perturbation.astype(str), group)
+        if len(group) < 2:
+            continue
+        cells = np.concatenate([rows[label] for label in group])
         held_out = next((part for part in (TEST, VAL) if (parts[cells] == part).any()), TRAIN)
-        if len(group) > 1 and (parts[cells] != held_out).any():
+        if (parts[cells] != held_out).any():
             parts[cells] = held_out
             moved += group
     return [f"Guides of one target are held out together: {listed(moved)}."] if moved else []

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from unlasting.screen._checks import MissingKeyError, not_none
 from unlasting.screen._chemistry import smiles_by_name
@@ -192,8 +193,11 @@ class ScreenKeys:
         drugs = None if without else self.drugs(adata)
         parsed: dict[tuple[object, object], Perturbation] = {}
         faults: dict[str, None] = {}
-        cells = list(zip(labels, doses, strict=True))
-        for label, dose in dict.fromkeys(cells):
+        first, second = (pd.factorize(part, use_na_sentinel=False)[0].astype(np.int64) for part in (labels, doses))
+        code = pd.factorize(first * (adata.n_obs + 1) + second)[0]
+        rows = np.unique(code, return_index=True)[1]
+        pairs = list(zip(labels[rows], doses[rows], strict=True))
+        for label, dose in pairs:
             try:
                 parsed[label, dose] = Perturbation.parse(label, dose, **self.grammar, drugs=drugs)
             except ValueError as error:
@@ -213,9 +217,9 @@ class ScreenKeys:
                 more += " If doses are logarithms, give their unit: `dose_unit='log10 uM'`."
             raise ValueError(f"`dose_key={self.dose_key!r}` contains wrong doses: {' '.join(list(faults)[:20])}{more}")
         same = {p: p for p in parsed.values()}
-        found = np.empty(adata.n_obs, dtype=object)
-        found[:] = [same[parsed[cell]] for cell in cells]
-        return found
+        distinct = np.empty(len(pairs), dtype=object)
+        distinct[:] = [same[parsed[pair]] for pair in pairs]
+        return distinct[code]
 
     def micromolar(self, doses: np.ndarray) -> np.ndarray:
         """Convert a column of doses to uM, shape `(n_cells,)`."""
