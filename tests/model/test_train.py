@@ -179,7 +179,7 @@ def test_the_same_seed_gives_the_same_model(screen):
 
 @pytest.mark.slow
 def test_history_holds_both_networks(build, screen):
-    model = build(screen(n_cells=2_000), train=200)  # in fewer cells the effects model leaves nothing to learn
+    model = build(screen(n_cells=2_000), train=400)  # in fewer cells the effects model leaves nothing to learn
     assert set(model.history) == SERIES
     for name, frame in model.history.items():
         values = frame[name].to_numpy()
