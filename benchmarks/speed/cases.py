@@ -133,6 +133,12 @@ def generation(n_steps: int = 5) -> tuple[Work, float]:
     return lambda: model.generate(labels, n_each, show_progress=False), n_each * len(labels)
 
 
+def generation_paper(n_cells: int = 8) -> tuple[Work, float]:
+    """Generate cells with the published architecture and its 50 steps on each way."""
+    model = screens.model("paper")
+    return lambda: model.generate("G0", n_cells, show_progress=False), n_cells
+
+
 def generation_plain() -> tuple[Work, float]:
     """Generate 2 cells with the published steps, a graph for each; one evaluation of 50 on each way is timed."""
     model = screens.model("paper")
@@ -192,6 +198,7 @@ CASES: dict[str, Callable[..., tuple[Work, float]]] = {
     "step default": step_default,
     "profile": profile_default,
     "generation": generation,
+    "generation published": generation_paper,
     "generation, plain": generation_plain,
     "on disk": on_disk,
     "fit": fit,

@@ -12,7 +12,7 @@ from matplotlib.ticker import NullFormatter
 RIVALS = [
     ("Attention, 32 cells, forward and backward", "attention", "attention, PyG GATConv", 5.0),
     ("Training step, published architecture, per cell", "step published", "step published, plain", 10.0),
-    ("Generation, per cell", "generation", "generation, plain", 20.0),
+    ("Generation, published architecture, per cell", "generation published", "generation, plain", 20.0),
     ("E-distance, 5,000 and 5,000 cells", "E-distance", "E-distance, scipy", 12.0),
     ("E-distance, 5,000 and 5,000 cells", "E-distance", "E-distance, pertpy", 4.0),
     ("EMD, 5,000 and 5,000 cells", "EMD", "EMD, scipy", 15.0),
