@@ -9,8 +9,7 @@ from scipy import sparse
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from unlasting.effects import NonresponderMixture, ScreenCells, fit_response_mixture
-from unlasting.effects._direction import CellBlocks  # rounding has an oracle of its own
+from unlasting.effects import CellBlocks, NonresponderMixture, ScreenCells, fit_response_mixture
 
 N_GENES = 60
 

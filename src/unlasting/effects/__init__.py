@@ -4,7 +4,7 @@ from unlasting.effects._candidates import CandidateCovariance
 from unlasting.effects._changes import ExpressionChanges
 from unlasting.effects._condition_tensors import NO_DOSE, ConditionTensors, condition_tensors
 from unlasting.effects._contexts import ContextKernel
-from unlasting.effects._direction import direction, t_scores
+from unlasting.effects._direction import CellBlocks, direction, t_scores
 from unlasting.effects._dose import DoseCurves, hill
 from unlasting.effects._families import FAMILIES, GENERIC, FeatureFamilies, KernelFamily, probability_to_be_best
 from unlasting.effects._features import ConditionFeatures
@@ -35,6 +35,7 @@ from unlasting.effects._sparsity import EffectEvidence, Sparsity
 from unlasting.effects._vocabulary import DRUG, GENE, KINDS, STIMULUS, TargetVocabulary
 
 __all__ = [
+    "CellBlocks",
     "DRUG",
     "GENE",
     "KINDS",
