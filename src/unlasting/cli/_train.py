@@ -56,7 +56,7 @@ def train(
     prior: Annotated[
         list[str] | None,
         typer.Option(
-            help="Prior for the gene graph: default (go, reactome and string), one of these, none, a csv or tsv table of edges "
+            help="Prior knowledge about genes: default (go, reactome and string), one of these, none, a csv or tsv table of edges "
             "or numbers, or an scGPT folder. May be repeated."
         ),
     ] = None,

@@ -229,8 +229,8 @@ def _blocks(x: Matrix, y: Matrix | None) -> Iterator[tuple[int, np.ndarray]]:
     width = _block_cells(x)
     left, right = np.empty((2, min(width, max(x.shape[0], other.shape[0])), x.shape[1]), dtype=dtype)
     products = np.empty(len(left) * len(right), dtype=dtype)
-    of_other = _squared_norms(other, center, right)
-    of_x = of_other if within else _squared_norms(x, center, left)
+    other_norms = _squared_norms(other, center, right)
+    norms = other_norms if within else _squared_norms(x, center, left)
     for rows in slices(x.shape[0], width):
         a = _centred(x, rows, center, left)
         a *= -2
@@ -240,12 +240,12 @@ def _blocks(x: Matrix, y: Matrix | None) -> Iterator[tuple[int, np.ndarray]]:
             diagonal = within and columns == rows
             b = _centred(other, columns, center, right)
             block = np.matmul(a, b.T, out=products[: len(a) * len(b)].reshape(len(a), len(b)))
-            block += of_x[rows, None]
-            block += of_other[columns]
+            block += norms[rows, None]
+            block += other_norms[columns]
             if diagonal:
                 np.fill_diagonal(block, np.inf)  # a cell's pair with itself
-            if block.min() <= COINCIDENT[dtype] * (of_x[rows].max() + of_other[columns].max()):
-                lost = block <= COINCIDENT[dtype] * (of_x[rows, None] + of_other[columns])
+            if block.min() <= COINCIDENT[dtype] * (norms[rows].max() + other_norms[columns].max()):
+                lost = block <= COINCIDENT[dtype] * (norms[rows, None] + other_norms[columns])
                 if dtype == np.float32 and lost.any():
                     block, lost = _in_double_precision(x, rows, other, columns, center)
                 block[lost] = 0.0

@@ -114,8 +114,8 @@ class SetupMixin(ModelBase):
         delimiter
             Separator between the targets of a combination, `"+"` by default.
         mode
-            Effect of a perturbation on its target. `knockout` zeroes the target's node in the graph. With `knockdown` and
-            `activation` the node stays, and the learnt effect acts on it. An untrained target's transcript changes as
+            Effect of a perturbation on its target. `knockout` zeroes the target's node, where networks have a graph. With
+            `knockdown` and `activation` the node stays, and the learnt effect acts on it. An untrained target's transcript changes as
             those of trained targets do; where few are measured, to a quarter for `knockdown` and fourfold for
             `activation`.
         **kwargs

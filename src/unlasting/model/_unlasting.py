@@ -26,9 +26,9 @@ class UnlastingModel(SetupMixin, TrainingMixin, LatentMixin, SavingMixin):
     """Predict single cells under perturbations, measured or not.
 
     A source diffusion model encodes a control cell to a Gaussian latent by its probability-flow ODE, and a target model
-    decodes it under the perturbation. These dual conditional diffusion implicit bridges need no pairs of cells. A gene
-    graph transmits the perturbation's signal, and a mask network predicts silent genes. See the documentation's method
-    page.
+    decodes it under the perturbation. These dual conditional diffusion implicit bridges need no pairs of cells. A mask
+    network predicts silent genes. A gene graph transmits the perturbation's signal in `preset="paper"`, and with
+    `use_grn=True`; the default has its signal from the effects model alone. See the documentation's method page.
 
     Parameters
     ----------
