@@ -126,10 +126,10 @@ def profile_default() -> tuple[Work, float]:
 
 
 def generation(n_steps: int = 5) -> tuple[Work, float]:
-    """Generate 16 cells for each of 2 perturbations with the default model; a control cell is encoded once."""
+    """Generate 150 cells for each of 2 perturbations with the default model; a control cell is encoded once."""
     model = screens.model("default", n_cells=500)
     model.module.preset = model.module.preset.replace(n_steps=n_steps)
-    labels, n_each = ["G0", "G1"], 16
+    labels, n_each = ["G0", "G1"], 150
     return lambda: model.generate(labels, n_each, show_progress=False), n_each * len(labels)
 
 

@@ -42,7 +42,14 @@ FITS = [
 
 def _usual(speed: pd.DataFrame) -> pd.DataFrame:
     """Get the cases without options, by name; what was not measured is missing."""
-    wanted = {"matrix product", "step default", "generation", "profile", "on disk", *(name for row in RIVALS for name in row[1:3])}
+    wanted = {
+        "matrix product",
+        "step default",
+        "generation",
+        "profile",
+        "on disk",
+        *(name for row in RIVALS for name in row[1:3]),
+    }
     return speed[speed[OPTIONS].isna().all(axis=1)].set_index("case").reindex(sorted(wanted))
 
 

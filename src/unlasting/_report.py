@@ -24,7 +24,7 @@ from unlasting import pl, tl
 from unlasting._files import replacing
 from unlasting.baselines import BASELINES
 from unlasting.pp._check import overview
-from unlasting.screen import PREDICTION_KEY, TEST, UNS_KEY, ScreenKeys
+from unlasting.screen import PREDICTION_KEY, TEST, UNS_KEY, ScreenKeys, to_memory
 from unlasting.tl._screen import Screen, screen_of
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def report(
     split = ScreenKeys.read(adata).split(adata)
     held_out = split is not None and bool((split == TEST).any())
     if held_out and "score_summary" not in adata.uns.get(UNS_KEY, {}):
-        adata = adata.copy()
+        adata = to_memory(adata)
         if PREDICTION_KEY not in adata.layers:
             model.predict(adata, seed=seed, show_progress=False)
         tl.evaluate(adata, seed=seed)

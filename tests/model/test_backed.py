@@ -34,6 +34,30 @@ def test_a_backed_screen_is_like_one_in_memory(build, screen, tmp_path):
     assert backed.isbacked
 
 
+def test_what_describes_a_model_reads_cells_from_disk(build, screen, tmp_path):
+    screen().write_h5ad(tmp_path / "screen.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    one, other = (build(adata, train=4, options={"use_grn": True}) for adata in (backed, screen()))
+    found, expected = (model.get_latent_representation(indices=[3, 1, 2], seed=0) for model in (one, other))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert ul.tl.grn(one)["attention"].notna().all()
+    assert len(ul.tl.diagnose(one)) == len(ul.tl.diagnose(other))
+    assert one.adata.isbacked
+
+
+def test_views_and_columns_on_disk_are_named_with_the_way_out(screen, tmp_path, caplog):
+    adata = screen()
+    adata.X = adata.X.tocsc()
+    adata.write_h5ad(tmp_path / "columns.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "columns.h5ad", backed="r")
+    with pytest.raises(ValueError, match=r'is a view.*`adata = adata\.copy\("part\.h5ad"\)`'):
+        UnlastingModel.setup_anndata(backed[:40])
+    for cells, n_warnings in ((backed, 1), (backed.to_memory(), 0)):
+        caplog.clear()
+        UnlastingModel.setup_anndata(cells)
+        assert caplog.text.count("stored by genes (CSC)") == n_warnings
+
+
 def in_zarr(adata: anndata.AnnData, folder: Path) -> anndata.AnnData:
     """Put values on disk and keep tables in memory, as the guide opens it."""
     adata.write_zarr(folder)
@@ -152,6 +176,16 @@ def test_cells_on_disk_are_read_in_blocks(screen, tmp_path, monkeypatch):
     for whole, one, other in zip(read, *shared, strict=True):
         np.testing.assert_array_equal(whole[::2], one)
         np.testing.assert_array_equal(whole[1::2], other)
+
+
+def test_a_training_in_blocks_is_not_resumed_in_another_order(build, screen, tmp_path, monkeypatch):
+    monkeypatch.setattr("unlasting.model._training.CHUNK", 70)
+    screen().write_h5ad(tmp_path / "screen.h5ad")
+    model = build(screen())
+    model.train(max_steps=10, checkpoint=tmp_path / "state.ckpt", **QUIET)
+    backed = anndata.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    with pytest.raises(ValueError, match="its `order` is cells, and now blocks of cells on disk"):
+        build(backed).train(max_steps=10, resume=tmp_path / "state.ckpt", **QUIET)
 
 
 def test_few_cells_on_disk_have_the_order_of_those_in_memory(screen, tmp_path):

@@ -192,5 +192,23 @@ def test_a_file_is_not_written_over_while_it_is_read(model, tmp_path):
     backed = anndata.read_h5ad(file, backed="r")
     with pytest.raises(ValueError, match="the file behind `adata`"):
         model.predict(backed, path=file, overwrite=True, **QUIET)
+    with pytest.raises(ValueError, match="the file behind `controls`"):
+        model.generate("G3", 2, controls=backed, path=file, overwrite=True, **QUIET)
     predicted = model.predict(backed, cells="all", path=tmp_path / "predicted.h5ad", **QUIET)
     assert predicted.n_obs == backed.n_obs
+    model.save(tmp_path / "model")
+    loaded = type(model).load(tmp_path / "model", backed)
+    for call in (loaded.generate, lambda label, **kwargs: loaded.predict(perturbation=label, indices=[0], **kwargs)):
+        with pytest.raises(ValueError, match=r"the file behind `(model\.)?adata`"):
+            call("G3", path=file, overwrite=True, **QUIET)
+    assert anndata.read_h5ad(file).shape == model.adata.shape
+
+
+def test_an_empty_part_is_made_again(model, tmp_path):
+    file = tmp_path / "cells.h5ad"
+    expected = model.generate(LABELS, 13, path=tmp_path / "expected.h5ad", **QUIET).to_memory()
+    with stopped_after(2):
+        model.generate(LABELS, 13, path=file, **QUIET)
+    (tmp_path / "cells.h5ad.parts" / "000001.h5ad").write_bytes(b"")  # as a machine that failed leaves it
+    found = model.generate(LABELS, 13, path=file, **QUIET).to_memory()
+    np.testing.assert_array_equal(found.X.toarray(), expected.X.toarray())

@@ -25,6 +25,7 @@ from unlasting.cli._options import (
     choice,
 )
 from unlasting.cli._output import say
+from unlasting.screen import to_memory
 
 
 @command
@@ -73,7 +74,7 @@ def predict(
     adata = None if file is None else prepare_as(trained, read_cells(file, layer))
     if perturbation:
         keys = trained.keys
-        controls = None if adata is None else adata[keys.labels(adata) == keys.control].copy()
+        controls = None if adata is None else to_memory(adata[keys.labels(adata) == keys.control])
         options: dict[str, Any] = {
             "dose": dose or None,
             "cell_type": cell_type or None,

@@ -1,5 +1,6 @@
 """From AnnData to tensors."""
 
+from unlasting.data._blocks import CHUNK
 from unlasting.data._fields import (
     GRAPH,
     PERTURBATION,
@@ -15,6 +16,7 @@ from unlasting.data._random import cell_noise
 from unlasting.data._splitter import CellSplitter
 
 __all__ = [
+    "CHUNK",
     "CellSplitter",
     "GRAPH",
     "GraphField",

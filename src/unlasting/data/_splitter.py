@@ -67,11 +67,9 @@ class CellSplitter(DataSplitter):
             cells = self.adata_manager.create_torch_dataset(indices=self.train_idx, data_and_attributes=attributes)
         else:
             cells = BlockCells(*on_disk, self.train_idx, REGISTRY_KEYS.X_KEY)
-        options = {
-            "num_workers": settings.dl_num_workers,
-            "persistent_workers": settings.dl_persistent_workers,
-            **options,
-        }
+        if on_disk is None:  # an open file reaches no other process, and each would read all blocks
+            options.setdefault("num_workers", settings.dl_num_workers)
+            options.setdefault("persistent_workers", settings.dl_persistent_workers)
         return DataLoader(cells, sampler=sampler, batch_size=None, **options)  # the sampler gives whole batches
 
     def val_dataloader(self) -> DataLoader | None:

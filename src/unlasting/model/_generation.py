@@ -130,6 +130,7 @@ class GenerationMixin(TrustMixin):
         asked = self._all_asked(perturbations, dose)
         for condition in asked:
             self.vocabulary.require_distinct(condition)  # refused now, not after hours
+        _refuse_own_file(path, controls=controls, model_adata=self.adata)
         sources, given = self._sources_of(controls)
         rng = np.random.default_rng(seed_or_default(seed))
         drawn = [draw(rng, rows, n_cells) for rows in sources.rows_by_cell_type(cell_type, batch).values()]
@@ -244,7 +245,7 @@ class GenerationMixin(TrustMixin):
         ValueError
             If genes are missing or in another order, a perturbation is unknown, a dose is missing or unreadable,
             `perturbation` is given for cells other than controls, no cell is perturbed, `path` does not end in
-            `.h5ad` or is the file behind `adata`, or `executor` is given without it.
+            `.h5ad` or is the file behind cells that are read, or `executor` is given without it.
         TypeError
             If `executor` is no `concurrent.futures.Executor`.
         IndexError
@@ -263,8 +264,7 @@ class GenerationMixin(TrustMixin):
                 )
             given = given.copy()
         adata = self._resolve(given)
-        if path is not None and adata.isbacked and Path(adata.filename).resolve() == Path(path).resolve():
-            raise ValueError(f"`path` is {os.fspath(path)!r}, the file behind `adata`. Name another.")
+        _refuse_own_file(path, adata=adata, model_adata=self.adata)
         if perturbation is not None:
             label_as_controls(adata, self.keys)
         elif dose is not None:
@@ -471,6 +471,17 @@ class GenerationMixin(TrustMixin):
     def _write(self, perturbation: Perturbation) -> str:
         """Write a condition with its dose."""
         return str(Condition(perturbation.label(**self.keys.grammar), dose=perturbation.dose_text()))
+
+
+def _refuse_own_file(path: str | Path | None, **screens: AnnData | MuData | None) -> None:
+    """Refuse to write over a file behind cells that are read."""
+    for name, screen in screens.items():
+        if path is None or screen is None or not screen.isbacked:
+            continue
+        if Path(screen.filename).resolve() == Path(path).resolve():
+            raise ValueError(
+                f"`path` is {os.fspath(path)!r}, the file behind `{name.replace('_', '.')}`. Name another."
+            )
 
 
 def _in_rows(cells: sparse.csr_matrix, rows: np.ndarray, n_rows: int) -> sparse.csr_matrix:

@@ -14,6 +14,7 @@ from mudata import MuData
 from unlasting.data import GRAPH, POPULATION, cell_noise
 from unlasting.model._base import Dose, seed_or_default, size_or_default
 from unlasting.model._generation import GenerationMixin
+from unlasting.screen import to_memory
 
 
 class LatentMixin(GenerationMixin):
@@ -46,7 +47,7 @@ class LatentMixin(GenerationMixin):
         """
         adata = self._resolve(adata)
         if indices is not None:
-            adata = adata[indices].copy()
+            adata = to_memory(adata[indices])
         return self.encode(adata, batch_size=batch_size, seed=seed)
 
     @torch.inference_mode()

@@ -43,6 +43,7 @@ from unlasting.screen import (
     check_cells,
     check_log_normalised,
     expression,
+    is_in_memory,
     listed,
     logger,
     not_none,
@@ -81,8 +82,8 @@ class SetupMixin(ModelBase):
         """Register a screen.
 
         Cells labelled `test` never enter training. Without a split column every condition is trained, and a tenth of its
-        cells is kept for validation. Without :func:`unlasting.pp.grn` the graph is made from the co-expression of
-        training cells, and the model predicts trained targets only.
+        cells is kept for validation. Without :func:`unlasting.pp.grn` nothing is known about genes beside this screen, and
+        untrained targets get little more than their on-target effect.
 
         Keys that earlier steps recorded are used by default; a different one is refused.
 
@@ -213,6 +214,11 @@ class SetupMixin(ModelBase):
         else:
             labelled = adata
         use_one_index_width(expression(adata, layer))
+        if getattr(expression(adata, layer), "format", "csr") == "csc" and not is_in_memory(expression(adata, layer)):
+            logger.warning(
+                "setup_anndata: the expression on disk is stored by genes (CSC), so that each block of cells takes a read of the "
+                "whole file. Store it by cells: `adata = adata.to_memory()`, `adata.X = adata.X.tocsr()`, `adata.write_h5ad(...)`."
+            )
         if saved is None:
             check_setup(labelled, keys, layer, arguments["mode"])
         if labelled is not adata:
@@ -229,8 +235,8 @@ class SetupMixin(ModelBase):
                 )
             if "grn" not in adata.uns[UNS_KEY]:
                 logger.warning(
-                    "`pp.grn` was not called: the graph is made from the co-expression of training cells alone. Untrained "
-                    "targets cannot be predicted; call `pp.grn(adata, prior=...)` first for these."
+                    "`pp.grn` was not called, so nothing is known about genes beside this screen: untrained targets get little more "
+                    "than their on-target effect. Call `pp.grn(adata)` first for these."
                 )
                 pp.grn(adata, prior=None)
         else:

@@ -11,7 +11,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, as_completed
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -71,6 +71,9 @@ def write_in_parts(
     parts = [range(i, min(i + step, n_cells)) for i in range(0, n_cells, step)]
     _open_folder(folder, {"version": version("unlasting"), **request, "n_parts": len(parts)}, overwrite)
     files = [folder / f"{number:06d}.h5ad" for number in range(len(parts))]
+    for file in files:
+        if file.exists() and not h5py.is_hdf5(file):  # a machine that failed may leave an empty one
+            file.unlink()
     missing = {file: rows for file, rows in zip(files, parts, strict=True) if not file.exists()}
     with tqdm(total=len(missing), desc="Generating cells", unit="part", disable=None if show_progress else True) as bar:
         if executor is None:
@@ -113,6 +116,8 @@ def _make_in_workers(
     shared = folder.absolute() / f"cells-{uuid.uuid4().hex}.pickle"
     with replacing(shared, _partial(shared)) as partial:
         partial.write_bytes(content)
+    for older in set(folder.glob("cells-*.pickle")) - {folder / shared.name}:
+        older.unlink(missing_ok=True)  # workers of a call that failed end without it
     futures = []
     try:
         digest = digest_of(content)
@@ -124,6 +129,10 @@ def _make_in_workers(
     except BaseException as error:
         for future in futures:
             future.cancel()
+        if isinstance(error, BrokenExecutor):
+            error.add_note('In a script, start processes below `if __name__ == "__main__":`; they import the script.')
+        if isinstance(error, AttributeError | pickle.PicklingError):
+            error.add_note("Classes of your own must be in a module that the workers import, not in a notebook.")
         error.add_note(
             f"Complete parts stay in {str(folder)!r}. Repeat the call to make the missing ones, with a new executor if "
             "workers died, or without one."

@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 from lightning.pytorch.callbacks import EarlyStopping
 from scipy import sparse
+from scvi import REGISTRY_KEYS
 from scvi.train import Trainer
 
 from unlasting._compat import parse_device_args
-from unlasting.data import GRAPH, PERTURBATION, POPULATION, SPLIT
+from unlasting.data import CHUNK, GRAPH, PERTURBATION, POPULATION, SPLIT
 from unlasting.model._base import ModelBase, seed_or_default
 from unlasting.module import PAPER_RESPONSE_FDR, NetworkName, NetworkTraining
-from unlasting.screen import SPLITS, UNS_KEY, logger, not_none, require_integers, require_numbers
+from unlasting.screen import SPLITS, UNS_KEY, is_in_memory, logger, not_none, require_integers, require_numbers
 from unlasting.train import (
     CellSplitter,
     Checkpoint,
@@ -355,7 +356,15 @@ class TrainingMixin(ModelBase):
     def _described(self, name: NetworkName, training: NetworkTraining, plan_kwargs: dict[str, Any]) -> dict[str, Any]:
         """Describe a network's training for its checkpoints."""
         cells = {f"n_{part}": len(rows) for part, rows in zip(SPLITS, self._parts(), strict=True)}
-        return {"network": name, **dataclasses.asdict(training), "plan_kwargs": repr(plan_kwargs), **cells}
+        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        order = "cells" if is_in_memory(x) or cells["n_train"] <= CHUNK else "blocks of cells on disk"
+        return {
+            "network": name,
+            **dataclasses.asdict(training),
+            "plan_kwargs": repr(plan_kwargs),
+            **cells,
+            "order": order,
+        }
 
     def _extend_history(self, history: History, prefix: str) -> None:
         """Append recorded values to the history, each network's steps continuing its earlier ones."""

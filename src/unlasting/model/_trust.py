@@ -13,7 +13,7 @@ from mudata import MuData
 from unlasting.effects import QUESTIONS, CandidateCovariance, ControlPopulations, ExpressionChanges
 from unlasting.model._base import Dose
 from unlasting.model._sources import SourceCells, SourcesMixin, typed_as
-from unlasting.screen import PREDICTION_KEY, Condition, Perturbation, listed, logger
+from unlasting.screen import PREDICTION_KEY, Condition, Perturbation, listed, logger, to_memory
 
 _CONDITIONS_AT_ONCE = 128
 _LEVELS = np.array([0.025, 0.975])
@@ -181,7 +181,7 @@ class TrustMixin(SourcesMixin):
             return self._training_controls(), self._resolve(None)
         controls = self._resolve(controls, "controls")
         if self.keys.perturbation_key not in controls.obs:
-            controls = controls.copy()
+            controls = to_memory(controls)
             controls.obs[self.keys.perturbation_key] = self.keys.control  # the argument says so
         self._require_controls(self._perturbations(controls), "controls")
         return self._as_sources(controls, np.arange(controls.n_obs)), controls

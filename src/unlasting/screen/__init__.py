@@ -15,6 +15,7 @@ from unlasting.screen._checks import (
     require_integers,
     require_numbers,
     require_switches,
+    to_memory,
     use_one_index_width,
 )
 from unlasting.screen._chemistry import (
@@ -86,6 +87,7 @@ __all__ = [
     "integer_counts",
     "is_counts",
     "is_in_memory",
+    "to_memory",
     "is_one_slip",
     "listed",
     "logger",

@@ -77,7 +77,8 @@ def check_cells(adata: AnnData, argument: str = "adata", *, writable: bool = Fal
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"`{argument}` is empty: {adata.n_obs} cells x {adata.n_vars} genes.")
     if writable and adata.is_view:
-        raise ValueError(f"`{argument}` is a view of another AnnData. Pass a copy: `{argument} = {argument}.copy()`.")
+        copied = 'copy("part.h5ad")' if adata.isbacked else "copy()"
+        raise ValueError(f"`{argument}` is a view of another AnnData. Pass a copy: `{argument} = {argument}.{copied}`.")
     for axis, names, table in (("gene", adata.var_names, "var"), ("cell", adata.obs_names, "obs")):
         if not names.is_unique:
             repeated = names[names.duplicated()][0]
@@ -105,6 +106,11 @@ def check_genes(adata: AnnData, var_names: Sequence[str]) -> None:
 def is_in_memory(matrix: Any) -> bool:
     """Whether a matrix is neither on disk nor still to be computed."""
     return matrix is None or isinstance(matrix, np.ndarray) or sparse.issparse(matrix)
+
+
+def to_memory(adata: AnnData) -> AnnData:
+    """Copy cells to memory, from a file too."""
+    return adata.copy() if is_in_memory(adata.X) and not adata.isbacked else adata.to_memory()
 
 
 def expression(adata: AnnData, layer: str | None = None, *, in_memory: bool = False) -> Any:

@@ -38,7 +38,8 @@ def ablate(
     variants
         Model options by variant name. If `None`, the published ones: the whole model (`full`), and without the GRN
         block, the control signal, the encoded latent (Gaussian noise instead) or the mask network (a loss over all
-        genes). The default preset has no GRN block to leave out, and gene targets need it with `preset="paper"`.
+        genes). The default preset has no GRN block, so that "no GRN" trains the same model again: make it with
+        `use_grn=True`, as below. With `preset="paper"`, gene targets need the block.
     **options
         For :func:`unlasting.tl.evaluate`, such as `metrics`, `gene_sets` or `conditions`. By default the first variant
         is the `reference`.
@@ -59,7 +60,7 @@ def ablate(
     >>> import unlasting as ul
     >>> def make(adata, **options):
     ...     ul.UnlastingModel.setup_anndata(adata)
-    ...     model = ul.UnlastingModel(adata, preset="paper", **options)
+    ...     model = ul.UnlastingModel(adata, **{"use_grn": True, **options})
     ...     model.train()
     ...     return model
     >>> adata = ul.datasets.papalexi()

@@ -11,7 +11,7 @@ from scipy import stats
 
 from unlasting.baselines import BASELINES, Predictor
 from unlasting.metrics import Metric
-from unlasting.screen import Condition, ScreenKeys, logger
+from unlasting.screen import Condition, ScreenKeys, logger, to_memory
 from unlasting.tl._evaluate import check_reference, evaluate_all, fit_all
 from unlasting.tl._protocol import GENE_SETS, METRICS, NO_EFFECT, Protocol
 from unlasting.tl._screen import Screen, store
@@ -151,7 +151,7 @@ def _one_run(
     """Split, prepare, fit and evaluate once."""
     from unlasting import pp  # imports scanpy, which is slow
 
-    adata = adata.copy()
+    adata = to_memory(adata)
     if "split_key" in fold:
         ScreenKeys.restart(adata, split_key=fold["split_key"]).write(adata)
     else:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from unlasting.screen import PREDICTION_KEY, TEST, TRAIN, UNS_KEY, ScreenKeys, expression, logger, sample
+from unlasting.screen import PREDICTION_KEY, TEST, TRAIN, UNS_KEY, ScreenKeys, expression, logger, sample, to_memory
 from unlasting.tl._evaluate import evaluate
 from unlasting.tl._screen import screen_of, store
 
@@ -84,7 +84,7 @@ def diagnose(
     controls = sample(np.flatnonzero(is_control), _MAX_CONTROLS, rng)
     if len(controls) < 20:
         raise ValueError(f"The screen has {len(controls)} training control cells; label at least 20 as `train`.")
-    rows = [*_latent(model, adata[controls].copy(), min_expressed, seed), *_round_trip(model, adata, controls)]
+    rows = [*_latent(model, to_memory(adata[controls]), min_expressed, seed), *_round_trip(model, adata, controls)]
     if (is_trained & ~is_control).any():
         rows += _generated(model, is_trained, labels, keys, n_conditions, n_cells, seed)
     frame = pd.DataFrame(rows, columns=["check", "meaning", "value", "low", "high"])
@@ -123,7 +123,7 @@ def _latent(model: Any, controls: AnnData, min_expressed: int, seed: int) -> lis
 
 def _round_trip(model: Any, adata: AnnData, controls: np.ndarray) -> list[tuple[Any, ...]]:
     """Predict control cells under the control label; check the solver alone too, whose small errors rounding removes."""
-    before, keys = adata[controls].copy(), model.keys
+    before, keys = to_memory(adata[controls]), model.keys
     values, latent, moved = _dense(_values(model, before)), model.encode(before), 0.0
     places = pd.DataFrame({"cell_type": keys.cell_types(before), "batch": keys.batches(before)})
     for (cell_type, batch), rows in places.groupby(["cell_type", "batch"], observed=True).indices.items():
@@ -156,7 +156,7 @@ def _generated(
     perturbed = is_trained & (labels != control)
     largest = pd.Series(labels[perturbed]).value_counts().index[:n_conditions]
     chosen = np.flatnonzero(is_trained & np.isin(labels, [control, *largest]))
-    cells = adata[chosen].copy()
+    cells = to_memory(adata[chosen])
     cells.X = _values(model, cells)
     for name in [name for name in cells.layers if name is not None]:  # anndata 0.13 lists X as None
         del cells.layers[name]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from unlasting.screen import TRAIN, UNS_KEY, ScreenKeys, sample
+from unlasting.screen import TRAIN, UNS_KEY, ScreenKeys, sample, to_memory
 from unlasting.tl._screen import screen_of, store
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def grn(model: Any, controls: AnnData | None = None, *, max_cells: int = 200, se
     if controls is None and (split := keys.split(given)) is not None:
         chosen &= split == TRAIN
     rows = sample(np.flatnonzero(chosen), max_cells, np.random.default_rng(seed))
-    found = model.get_attention(given[rows].copy(), seed=seed)
+    found = model.get_attention(to_memory(given[rows]), seed=seed)
     graph = adata.uns[UNS_KEY]["grn"]
     edges = graph["edges"].drop(columns="attention", errors="ignore").astype({"source": str, "target": str})
     if _pairs(edges) != _pairs(found):
