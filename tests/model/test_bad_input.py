@@ -516,3 +516,11 @@ def test_arguments_are_refused(either, adata, unchanged):
             same()
     assert unclear == {}
     assert all(torch.equal(weights, before[name]) for name, weights in either.module.state_dict().items())
+
+
+def test_options_of_a_graph_that_is_not_there_are_named(small, caplog):
+    UnlastingModel.setup_anndata(small)
+    for options, is_named in (({}, True), ({"use_grn": True}, False), ({"preset": "paper"}, False)):
+        caplog.clear()
+        UnlastingModel(small, heads=3, gene_features=8, **options)
+        assert ("`gene_features`, `heads`: without effect" in caplog.text) == is_named

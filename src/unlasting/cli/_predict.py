@@ -25,7 +25,6 @@ from unlasting.cli._options import (
     choice,
 )
 from unlasting.cli._output import say
-from unlasting.screen import to_memory
 
 
 @command
@@ -74,7 +73,7 @@ def predict(
     adata = None if file is None else prepare_as(trained, read_cells(file, layer))
     if perturbation:
         keys = trained.keys
-        controls = None if adata is None else to_memory(adata[keys.labels(adata) == keys.control])
+        controls = None if adata is None else adata[keys.labels(adata) == keys.control].copy()
         options: dict[str, Any] = {
             "dose": dose or None,
             "cell_type": cell_type or None,

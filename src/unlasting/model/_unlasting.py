@@ -19,7 +19,8 @@ from unlasting.model._saving import SavingMixin
 from unlasting.model._setup import SetupMixin, preparation_of
 from unlasting.model._training import TrainingMixin
 from unlasting.module import Preset, UnlastingModule
-from unlasting.screen import Perturbation, ScreenKeys
+from unlasting.nn import OF_THE_GRAPH
+from unlasting.screen import Perturbation, ScreenKeys, logger
 
 
 class UnlastingModel(SetupMixin, TrainingMixin, LatentMixin, SavingMixin):
@@ -81,6 +82,12 @@ class UnlastingModel(SetupMixin, TrainingMixin, LatentMixin, SavingMixin):
             adata = self._registered_modality(adata)
         super().__init__(adata, registry)
         self.preset = Preset.named(preset).replace(**options)
+        if idle := sorted(OF_THE_GRAPH & options.keys()):
+            if not (self.preset.denoiser.use_grn or self.preset.mask_network.use_grn):
+                logger.warning(
+                    "%s: without effect, since this model has no graph block. Add `use_grn=True`, or leave the option out.",
+                    ", ".join(f"`{name}`" for name in idle),
+                )
         setup = self.registry_["setup_args"]
         # without an embedding the zeroed node is the only sign of a gene target (Eq. 10), in every mode
         if setup["mode"] != "knockout" and self.preset.denoiser.condition_features:
