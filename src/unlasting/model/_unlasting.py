@@ -19,7 +19,7 @@ from unlasting.model._saving import SavingMixin
 from unlasting.model._setup import SetupMixin, preparation_of
 from unlasting.model._training import TrainingMixin
 from unlasting.module import Preset, UnlastingModule
-from unlasting.nn import OF_THE_GRAPH
+from unlasting.nn import GRAPH_OPTIONS
 from unlasting.screen import Perturbation, ScreenKeys, logger
 
 
@@ -82,7 +82,7 @@ class UnlastingModel(SetupMixin, TrainingMixin, LatentMixin, SavingMixin):
             adata = self._registered_modality(adata)
         super().__init__(adata, registry)
         self.preset = Preset.named(preset).replace(**options)
-        if idle := sorted(OF_THE_GRAPH & options.keys()):
+        if idle := sorted(GRAPH_OPTIONS & options.keys()):
             if not (self.preset.denoiser.use_grn or self.preset.mask_network.use_grn):
                 logger.warning(
                     "%s: without effect, since this model has no graph block. Add `use_grn=True`, or leave the option out.",

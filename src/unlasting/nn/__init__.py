@@ -1,6 +1,6 @@
 """The networks: graph attention, conditions, denoiser and mask network."""
 
-from unlasting.nn._architecture import OF_THE_GRAPH, Architecture
+from unlasting.nn._architecture import GRAPH_OPTIONS, Architecture
 from unlasting.nn._attention import MessagePassingLayer, SharedGraph, SharedGraphAttention
 from unlasting.nn._base import ConditionedNetwork
 from unlasting.nn._conditions import ConditionEncoder, dose_gate
@@ -11,7 +11,7 @@ from unlasting.nn._molecules import MoleculeEncoder, MoleculeFusion
 
 __all__ = [
     "Architecture",
-    "OF_THE_GRAPH",
+    "GRAPH_OPTIONS",
     "ConditionEncoder",
     "ConditionedNetwork",
     "Denoiser",

@@ -8,7 +8,7 @@ from typing import Final
 from unlasting.nn._attention import layer_path
 from unlasting.screen import require_integers, require_numbers, require_switches
 
-OF_THE_GRAPH: Final = frozenset(
+GRAPH_OPTIONS: Final = frozenset(
     {"gene_features", "attention_features", "heads", "attention", "node_norm", "read_out_scale"}
 )
 """Options that only a GRN block reads."""
