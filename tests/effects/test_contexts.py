@@ -156,7 +156,7 @@ def test_batches_are_averaged_with_their_precision() -> None:
         own = np.flatnonzero((condition == pair[0]) & (context == pair[1]))
         average[row, own] = (1 / measured.noise[own]) / (1 / measured.noise[own]).sum()
     np.testing.assert_allclose(found.effects, np.tensordot(average, effects, 1), atol=1e-12)
-    np.testing.assert_allclose(found.covariance, average @ measured.covariance @ average.T, atol=1e-12)
+    np.testing.assert_allclose(found.errors.matrix(), average @ measured.errors.matrix() @ average.T, atol=1e-12)
     np.testing.assert_allclose(found.control_covariance, measured.control_covariance @ average.T, atol=1e-12)
     np.testing.assert_array_equal(found.units, measured.units)
     features, means = np.eye(n_targets), rng.random((2, N_GENES))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.linalg import eigh
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 
@@ -13,9 +12,11 @@ from unlasting.effects import (
     FACTORS,
     ContextKernel,
     EffectRegression,
+    Errors,
     LeftOut,
     LeftOutEffects,
     MeasuredEffects,
+    Spectrum,
     calibrate,
 )
 
@@ -120,11 +121,11 @@ def test_left_out_predictions_are_those_of_a_model_without_them():
     features = rng.normal(size=(10, 3))
     covariance, noise = features @ features.T, rng.uniform(0.1, 0.3, 10)
     measured = np.linalg.cholesky(0.3 * covariance + np.diag(noise)) @ rng.normal(size=(10, 50))
-    values, root = eigh(covariance, np.diag(noise))
+    spectrum = Spectrum.exact(covariance, Errors(noise, np.zeros((10, 0))))
     rows, others = np.array([2, 7]), np.delete(np.arange(10), [2, 7])
     sizes, prior = np.array([0.03, 0.3, 3.0]), np.log([0.2, 0.5, 0.3])
     group = LeftOut(TARGET, rows, np.ones(2, dtype=bool))
-    (found,) = LeftOutEffects.of([group], root, values, root.T @ measured, sizes, prior, covariance, noise, measured)
+    (found,) = LeftOutEffects.of([group], spectrum, sizes, prior, measured)
     means, variances, density = [], [], []
     for size in sizes:
         joint = size * covariance[np.ix_(others, others)] + np.diag(noise[others])

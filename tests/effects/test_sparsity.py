@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.linalg import eigh
 
-from unlasting.effects import EffectEvidence, Sparsity
+from unlasting.effects import EffectEvidence, Errors, Sparsity, Spectrum
 
 
 def test_evidence_is_that_of_brute_force_conditioning():
@@ -17,8 +16,8 @@ def test_evidence_is_that_of_brute_force_conditioning():
     covariance, own = features @ features.T, rng.uniform(0.1, 0.3, n)
     noise = np.diag(own) + 0.15
     measured = rng.normal(size=(n, 4))
-    values, root = eigh(covariance, noise)
-    found = EffectEvidence.of(root, values, measured, covariance, noise, own, np.full(4, size))
+    spectrum = Spectrum.exact(covariance, Errors(own, np.full((n, 1), np.sqrt(0.15))))
+    found = EffectEvidence.of(spectrum, measured, np.full(4, size))
     for row in range(n):
         others = np.delete(np.arange(n), row)
         inverse = np.linalg.inv((size * covariance + noise)[np.ix_(others, others)])

@@ -66,7 +66,7 @@ def test_the_variance_of_untrained_targets_is_that_of_the_posterior(model):
     own = np.diag(np.maximum(typical - np.diag(prior), 0.0))
     expected = 0.0
     for size, weight in zip(posterior.candidates, posterior.sizes.astype(float) @ posterior.weights, strict=True):
-        inner = np.linalg.inv(size * (trained * relevance) @ trained.T + posterior.noise)
+        inner = np.linalg.inv(size * (trained * relevance) @ trained.T + posterior.spectrum.errors.matrix())
         expected = expected + weight * np.diag(size * (prior + own) - size**2 * cross @ inner @ cross.T)
     np.testing.assert_allclose(joint.variance, expected, rtol=0.02)
 

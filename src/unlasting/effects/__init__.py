@@ -32,6 +32,7 @@ from unlasting.effects._posterior import (
 from unlasting.effects._regression import EffectRegression
 from unlasting.effects._similarity import MolecularSimilarity
 from unlasting.effects._sparsity import EffectEvidence, Sparsity
+from unlasting.effects._spectrum import Errors, Spectrum
 from unlasting.effects._vocabulary import DRUG, GENE, KINDS, STIMULUS, TargetVocabulary
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "DoseCurves",
     "EffectRegression",
     "EffectsModel",
+    "Errors",
     "EffectEvidence",
     "EffectMoments",
     "EffectPosterior",
@@ -71,6 +73,7 @@ __all__ = [
     "ScreenCells",
     "ScreenStatistics",
     "Sparsity",
+    "Spectrum",
     "TargetVocabulary",
     "calibrate",
     "condition_tensors",

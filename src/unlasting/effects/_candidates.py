@@ -62,17 +62,18 @@ class CandidateCovariance:
         own = np.where(effects.is_trained(perturbations), 0.0, np.maximum(typical - np.diag(among), 0.0))
         own = np.maximum(own, effects.missing(perturbations))
         among += np.diag(own)
-        values, root, _ = posterior.spectrum
-        projected = to_measured @ root
+        spectrum = posterior.spectrum
+        projected = to_measured @ spectrum.root
         sizes = posterior.candidates.astype(np.float64)
         weights = posterior.sizes.astype(np.float64) @ posterior.weights
         share = sizes * weights
         kept = np.flatnonzero(share > _MIN_SHARE * max(share.sum(), 1e-30))
         covariance = [
-            size * among - (projected * (size**2 / (1.0 + size * values))) @ projected.T for size in sizes[kept]
+            size * among - spectrum.product(size**2 / (1.0 + size * spectrum.variances), to_measured, projected)
+            for size in sizes[kept]
         ]
         n = len(perturbations)
-        return cls(np.reshape(covariance, (len(kept), n, n)), weights[kept], float(np.median(np.diag(posterior.noise))))
+        return cls(np.reshape(covariance, (len(kept), n, n)), weights[kept], float(np.median(spectrum.errors.variance)))
 
     @property
     def variance(self) -> np.ndarray:

@@ -26,6 +26,7 @@ from unlasting.effects._on_target import OnTargetEffects
 from unlasting.effects._posterior import COMBINATION, DOSE, TARGET, EffectMoments, EffectPosterior
 from unlasting.effects._regression import EffectRegression
 from unlasting.effects._similarity import MolecularSimilarity
+from unlasting.effects._spectrum import Spectrum
 from unlasting.effects._vocabulary import Target, TargetVocabulary
 from unlasting.screen import Perturbation
 
@@ -248,7 +249,9 @@ class EffectsModel:
             "similarity": self.features.similarity,
             "regression": self.regression,
             "contexts": contexts,
+            "conditions": self.regression.conditions,
             "posterior": self.regression.posterior,
+            "spectrum": self.regression.posterior.spectrum,
         }
         return {
             f"{name}.{f.name}": np.asarray(getattr(part, f.name), order="C")
@@ -274,7 +277,8 @@ class EffectsModel:
             EffectRegression(
                 **parts["regression"],
                 contexts=ContextKernel(**parts["contexts"]),
-                posterior=EffectPosterior(**parts["posterior"]),
+                conditions=Spectrum(**parts["conditions"]),
+                posterior=EffectPosterior(**parts["posterior"], spectrum=Spectrum(**parts["spectrum"])),
             ),
         )
 

@@ -12,6 +12,7 @@ from scipy import sparse
 from scipy.stats import poisson
 from torch import Tensor
 
+from unlasting.effects._spectrum import Errors
 from unlasting.effects._tensors import Rows, Tensors
 
 if TYPE_CHECKING:
@@ -309,8 +310,7 @@ class MeasuredEffects:
         """Weight of each population's control cells, shape `(n_measured, n_populations)`."""
         if self.control_weights is not None:
             return self.control_weights
-        n_populations = 0 if self.control_noise is None else len(self.control_noise)
-        return (np.asarray(self.population)[:, None] == np.arange(n_populations)).astype(float)
+        return (np.asarray(self.population)[:, None] == np.arange(len(np.asarray(self.control_noise)))).astype(float)
 
     @property
     def own_noise(self) -> np.ndarray:
@@ -320,11 +320,11 @@ class MeasuredEffects:
         return np.asarray(self.noise - self._weights**2 @ self.control_noise)
 
     @property
-    def covariance(self) -> np.ndarray:
-        """Covariance between all errors, for effects whose variance over cells is 1, shape `(n_measured, n_measured)`."""
+    def errors(self) -> Errors:
+        """Covariance between all errors, for effects whose variance over cells is 1."""
         if self.control_noise is None:
-            return np.diag(self.noise)
-        return np.asarray(np.diag(self.own_noise) + self._weights @ self.control_covariance)
+            return Errors(self.noise, np.zeros((len(self.noise), 0)))
+        return Errors(self.own_noise, self._weights * np.sqrt(self.control_noise))
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import Final, Self
 
 import numpy as np
-from scipy.linalg import eigh
 from scipy.special import expit, log_expit, logsumexp, ndtr, softmax
 
 from unlasting.effects._contexts import aligned
 from unlasting.effects._sparsity import EffectEvidence, Sparsity, absent, described_pairs
+from unlasting.effects._spectrum import Rotated, Spectrum
 
 TRAINED: Final = 0
 DOSE: Final = 1
@@ -50,6 +50,8 @@ _MAX_GROUPS: Final = 200
 _MIN_WEIGHT: Final = 1e-4
 """Posterior weight below which a size is skipped."""
 _ROUNDS: Final = 20
+ROUNDING: Final = 1e-20
+"""Squared predictions, relative to measured effects, that are rounding."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,8 @@ class EffectPosterior:
     ----------
     condition, context
         Codes of the measurements, shape `(n_measured,)`.
-    covariance, noise
-        Covariance between effects at size one, and between errors, shape `(n_measured, n_measured)`.
+    spectrum
+        Covariance between effects at size one, beside that between errors.
     measured
         Measured effects on the scale with unit variance over cells, shape `(n_measured, n_outputs)`.
     candidates
@@ -165,8 +167,7 @@ class EffectPosterior:
 
     condition: np.ndarray
     context: np.ndarray
-    covariance: np.ndarray
-    noise: np.ndarray
+    spectrum: Spectrum
     measured: np.ndarray
     candidates: np.ndarray
     sizes: np.ndarray
@@ -185,13 +186,10 @@ class EffectPosterior:
         *,
         condition: np.ndarray,
         context: np.ndarray,
-        covariance: np.ndarray,
-        noise: np.ndarray,
-        spectrum: tuple[np.ndarray, np.ndarray],
+        spectrum: Spectrum,
         measured: np.ndarray,
         candidates: np.ndarray,
         sizes: np.ndarray,
-        own_noise: np.ndarray,
         noise_ratio: np.ndarray,
         importance: np.ndarray,
         profiles: np.ndarray,
@@ -202,12 +200,8 @@ class EffectPosterior:
 
         Parameters
         ----------
-        condition, context, covariance, noise, measured, candidates, sizes, profiles
+        condition, context, spectrum, measured, candidates, sizes, profiles
             As above.
-        spectrum
-            Eigenvalues and root of covariance and noise, see :func:`decomposed`.
-        own_noise
-            Error variance that a measurement shares with no other, shape `(n_measured,)`.
         noise_ratio
             Error variance of each output over that, above 1 where a gene is detected less often than in the whole screen, shape
             `(n_measured, n_outputs)`.
@@ -218,8 +212,6 @@ class EffectPosterior:
         slopes
             Slope of effects on their prediction, by kind of question.
         """
-        values, root = spectrum
-        rotated = root.T @ measured
         outputs = np.flatnonzero(importance > 0)
         if len(outputs) > _MAX_OUTPUTS:
             outputs = np.sort(np.random.default_rng(0).choice(outputs, _MAX_OUTPUTS, replace=False))
@@ -238,35 +230,15 @@ class EffectPosterior:
             if not chosen:
                 continue
             found = LeftOutEffects.of(
-                chosen,
-                root,
-                values,
-                rotated[:, outputs],
-                candidates,
-                prior,
-                covariance,
-                own_noise,
-                measured[:, outputs],
-                noise_ratio[:, outputs],
+                chosen, spectrum, candidates, prior, measured[:, outputs], noise_ratio[:, outputs]
             )
             factors[question], slope_variance[question], activity[question] = calibrate(
                 found, importance[outputs], slopes[question], len(importance) / len(outputs)
             )
             n_left_out[question] = len(found)
-        sparsity, missing = _sparsity(
-            np.column_stack([condition, context]),
-            covariance,
-            noise,
-            spectrum,
-            own_noise,
-            noise_ratio,
-            measured,
-            candidates,
-            sizes,
-        )
+        pairs = np.column_stack([condition, context])
+        sparsity, missing = _sparsity(pairs, spectrum, noise_ratio, measured, candidates, sizes)
         single = (
-            covariance,
-            noise,
             measured,
             candidates,
             sizes,
@@ -279,13 +251,13 @@ class EffectPosterior:
             sparsity,
             missing,
         )
-        return cls(condition, context, *(aligned(np.asarray(array, dtype=np.float32)) for array in single))
+        arrays = (aligned(np.asarray(array, dtype=np.float32)) for array in single)
+        return cls(condition, context, spectrum.stored(), *arrays)
 
     @cached_property
-    def spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Eigenvalues, common diagonal form, and measured effects in it; not stored, since eigenvectors are arbitrary."""
-        values, root = decomposed(self.covariance.astype(np.float64), self.noise.astype(np.float64))
-        return tuple(aligned(part.astype(np.float32)) for part in (values, root, root.T @ self.measured))  # type: ignore[return-value]
+    def rotated(self) -> Rotated:
+        """Measured effects in the diagonal form."""
+        return self.spectrum.rotate(self.measured)
 
     def moments(
         self,
@@ -316,24 +288,30 @@ class EffectPosterior:
         outputs
             Outputs to compute: those on detection and on expressed values, and any others.
         """
-        values, root, all_rotated = self.spectrum
-        projected, to_mean = ((one @ root).astype(np.float32) for one in (kernel, shrunken_kernel))
-        rotated, sizes = all_rotated[:, outputs], self.sizes[:, outputs]
-        shrunken = self.candidates / (1.0 + self.candidates * values[:, None])  # (n_measured, n_sizes)
-        average = (shrunken @ sizes) * rotated
-        mean = projected @ average
+        kernel, shrunken_kernel = (one.astype(np.float32) for one in (kernel, shrunken_kernel))
+        projected, to_mean = (one @ self.spectrum.root for one in (kernel, shrunken_kernel))
+        rotated, sizes, n_directions = self.rotated[outputs], self.sizes[:, outputs], projected.shape[1]
+        beyond = kernel[:, : len(rotated.beyond)] @ rotated.beyond
+        shrunken = self.candidates / (
+            1.0 + self.candidates * self.spectrum.variances[:, None]
+        )  # (n_variances, n_sizes)
+        weights = shrunken @ sizes
+        average, rest = weights[:n_directions] * rotated.leading, weights[n_directions:].sum(axis=0)
+        mean = projected @ average + rest * beyond
         second = np.zeros_like(mean)
         for size in np.flatnonzero(self.candidates > 0):
             columns = np.flatnonzero(sizes[size] > _MIN_WEIGHT)
-            at_size = (projected * shrunken[:, size]) @ rotated[:, columns]
+            at_size = (projected * shrunken[:n_directions, size]) @ rotated.leading[:, columns]
+            at_size += shrunken[n_directions:, size].sum() * beyond[:, columns]
             second[:, columns] += sizes[size, columns] * at_size**2
-        unexplained = np.maximum(self.candidates * prior[:, None] - self.candidates * (projected**2 @ shrunken), 0.0)
+        explained = self.candidates * self.spectrum.explained(shrunken, kernel, projected)
+        unexplained = np.maximum(self.candidates * prior[:, None] - explained, 0.0)
         variance = np.maximum(second - mean**2, 0.0) + unexplained.astype(np.float32) @ sizes
         # control cells unlike all trained ones: as much of the effect is unknown as their profile does not share
         unshared = (1.0 - np.clip(similarity, 0.0, 1.0) ** 2).astype(np.float32)
         variance += unshared[:, None] * (prior[:, None].astype(np.float32) * (self.candidates @ sizes))
         relative = self.slope_variance[question] + unshared
-        scaled = to_mean @ average
+        scaled = to_mean @ average + rest * (shrunken_kernel[:, : len(rotated.beyond)] @ rotated.beyond)
         return EffectMoments(
             mean=scaled,
             variance=variance,
@@ -381,10 +359,7 @@ class EffectPosterior:
 
 def _sparsity(
     pair: np.ndarray,
-    covariance: np.ndarray,
-    noise: np.ndarray,
-    spectrum: tuple[np.ndarray, np.ndarray],
-    own_noise: np.ndarray,
+    spectrum: Spectrum,
     noise_ratio: np.ndarray,
     measured: np.ndarray,
     candidates: np.ndarray,
@@ -392,27 +367,14 @@ def _sparsity(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Estimate the log-odds of an effect, and the probability that measured ones are zero, shape `(n_measured, n_genes)`.
 
-    `pair` are codes of condition and context, shape `(n_measured, 2)`; batches with the same are averaged.
+    `pair` are codes of condition and context, shape `(n_measured, 2)`, no two the same.
     """
     change = slice(2 * (measured.shape[1] // 3))
-    measured, noise_ratio = measured[:, change], noise_ratio[:, change]
-    unique, place = np.unique(pair, axis=0, return_inverse=True)
-    place = place.ravel()
-    if len(unique) < len(pair):
-        average = np.zeros((len(unique), len(pair)))
-        average[place, np.arange(len(pair))] = 1.0 / own_noise
-        average /= average.sum(axis=1, keepdims=True)
-        covariance, noise = (average @ part @ average.T for part in (covariance, noise))
-        own_noise, measured, noise_ratio = average**2 @ own_noise, average @ measured, average @ noise_ratio
-        spectrum = decomposed(covariance, noise)
-    else:
-        place = np.arange(len(pair))
-    values, root = spectrum
     likeliest = candidates[1:][sizes[1:, change].argmax(axis=0)]
-    evidence = EffectEvidence.of(root, values, measured, covariance, noise, own_noise, likeliest)
-    evidence = replace(evidence, noise=evidence.noise * noise_ratio)
+    evidence = EffectEvidence.of(spectrum, measured[:, change], likeliest)
+    evidence = replace(evidence, noise=evidence.noise * noise_ratio[:, change])
     sparsity, missing = Sparsity.fit(evidence, candidates @ sizes[:, change])
-    return sparsity.coefficients, missing[place]
+    return sparsity.coefficients, missing
 
 
 @dataclass(frozen=True)
@@ -428,36 +390,32 @@ class LeftOutEffects:
     def of(
         cls,
         groups: Sequence[LeftOut],
-        root: np.ndarray,
-        values: np.ndarray,
-        rotated: np.ndarray,
+        spectrum: Spectrum,
         candidates: np.ndarray,
         log_prior: np.ndarray,
-        covariance: np.ndarray,
-        own_noise: np.ndarray,
         measured: np.ndarray,
         noise_ratio: np.ndarray | float = 1.0,
     ) -> list[Self]:
         """Predict each group from all other measurements; the posterior over sizes does not see it either."""
         found: list[tuple[list[np.ndarray], ...]] = [([], [], [], []) for _ in groups]
-        noise = own_noise[:, None] * np.broadcast_to(noise_ratio, measured.shape)
+        noise = spectrum.own[:, None] * np.broadcast_to(noise_ratio, measured.shape)
         needed = np.unique(np.concatenate([group.rows for group in groups]))
-        through = covariance[needed] @ root
+        rotated = spectrum.rotate(measured)
         for size in candidates:
-            shrunken = 1.0 / (1.0 + size * values)
-            weighted = shrunken[:, None] * rotated
-            solved, explained = root[needed] @ weighted, through @ weighted
-            rest = np.log1p(size * values).sum() + (rotated * weighted).sum(axis=0)
+            inflated = 1.0 + size * spectrum.variances
+            shrunken = 1.0 / inflated
+            solved = spectrum.combine(shrunken, rotated, needed)
+            explained = spectrum.combine_covariance(shrunken, rotated, needed)
+            rest = spectrum.log_determinant(inflated) + spectrum.quadratic(shrunken, rotated)
             for group, (log_density, means, variances, errors) in zip(groups, found, strict=True):
                 rows, place = group.rows, np.searchsorted(needed, group.rows)
-                weighted_root = (root[rows] * shrunken).T
-                precision = root[rows] @ weighted_root  # a block of the inverse covariance
+                precision = spectrum.block(shrunken, rows)
                 conditional = np.linalg.inv(precision)
                 error = conditional @ solved[place]  # measured minus expected from all others
                 quadratic = (error * solved[place]).sum(axis=0)
                 log_density.append(-0.5 * (rest - quadratic + np.linalg.slogdet(precision)[1]))
-                means.append(size * (explained[place] - (through[place] @ weighted_root) @ error))
-                variances.append(np.diag(conditional) - own_noise[rows])
+                means.append(size * (explained[place] - spectrum.covariance_block(shrunken, rows) @ error))
+                variances.append(np.diag(conditional) - spectrum.own[rows])
                 errors.append(error)
         return [
             cls._averaged(group, log_prior, noise, *map(np.array, parts))
@@ -530,7 +488,7 @@ def _slope_variance(found: Sequence[LeftOutEffects], weight: np.ndarray, slope: 
     squares = np.array([(weight * one.predicted**2).sum() for one in found])
     typical = squares.mean()
     for one, square, probability in zip(found, squares, active, strict=True):
-        if square <= 0:
+        if square <= ROUNDING * (weight * one.measured**2).sum():
             continue
         difference = (weight * one.predicted * (one.measured - slope * one.predicted)).sum() / square
         error = (weight**2 * one.predicted**2 * (one.variance + one.noise)).sum() / square**2
@@ -543,12 +501,6 @@ def _slope_variance(found: Sequence[LeftOutEffects], weight: np.ndarray, slope: 
 def _standardised(rows: np.ndarray) -> np.ndarray:
     centred = rows - rows.mean(axis=1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-
-
-def decomposed(covariance: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the form in which the noise is the identity and the covariance diagonal: eigenvalues and root."""
-    values, root = eigh(covariance, noise)
-    return np.maximum(values, 0.0), root
 
 
 def sign_probability(mean: np.ndarray, variance: np.ndarray, fixed: np.ndarray, factors: np.ndarray) -> np.ndarray:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 from scipy import sparse
 from scipy.spatial.distance import cdist
-from scipy.special import softmax
 
 from unlasting.effects._contexts import ContextKernel, aligned
 from unlasting.effects._families import FeatureFamilies, probability_to_be_best
@@ -19,25 +18,23 @@ from unlasting.effects._posterior import (
     COMBINATION,
     CONTEXT,
     DOSE,
+    ROUNDING,
     TARGET,
     TRAINED,
     EffectMoments,
     EffectPosterior,
     LeftOut,
-    decomposed,
 )
+from unlasting.effects._spectrum import MAX_EXACT, RANK, SIZES, Errors, Spectrum, rows_of_groups
 
 _ROUNDS: Final = 3
 """Updates to the relevances. More updates fit trained conditions better, and held-out conditions worse."""
 
-_SIZES: Final = np.array([0.0, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
-"""Candidate variances for the effects on a gene; 0: no perturbation acts on it."""
+_ROUNDING_VARIANCE: Final = 1e-12
+"""Variances, relative to the largest, that are rounding."""
 
-_SIZE_ROUNDS: Final = 20
-"""Updates to the distribution over effect sizes."""
-
-_ROUNDING: Final = 1e-20
-"""Squared predictions, relative to measured effects, that are rounding."""
+_RARE: Final = 0.1
+"""Share of conditions with a feature up to which it is stored as sparse."""
 
 _MAX_ROWS: Final = 400
 """Measurements that choose the kernels: decompositions are cubic."""
@@ -70,8 +67,10 @@ class EffectRegression:
         The trained conditions' features, shape `(n_trained, n_features)`.
     coefficients
         Effects are kernel times coefficients, shape `(n_trained, n_contexts, 3, n_genes)`.
-    precision
-        Inverse covariance between measured conditions at a typical effect size, shape `(n_trained, n_trained)`.
+    conditions
+        Covariance between effects in the trained conditions, averaged over contexts, beside that between errors.
+    typical_size
+        A typical effect size, shape `()`.
     on_target
         Additional effect on each gene where it is the target, shape `(3, n_genes)`.
     control_error
@@ -93,7 +92,8 @@ class EffectRegression:
     specific: np.ndarray
     features: np.ndarray
     coefficients: np.ndarray
-    precision: np.ndarray
+    conditions: Spectrum
+    typical_size: np.ndarray
     on_target: np.ndarray
     control_error: np.ndarray
     slopes: np.ndarray
@@ -138,40 +138,43 @@ class EffectRegression:
             target_effects, rest = on_target.separate(measured)
         values = (rest.effects * units).reshape(len(rest.effects), -1)
         condition = np.unique(measured.condition, return_inverse=True)[1]
-        noise, weight = measured.covariance, 1.0 / measured.noise
+        errors, weight = measured.errors, 1.0 / measured.noise
         weight /= np.bincount(condition, weights=weight, minlength=n_trained)[condition]
         mean = sparse.csr_matrix((weight, (condition, np.arange(len(condition)))), (n_trained, len(condition)))
         importance = np.ones(values.shape[1]) if measured.importance is None else measured.importance.ravel()
-        by_condition = mean @ values, mean @ (mean @ noise).T
-        relevance = _relevances(features, families, *by_condition, importance)
-        similarity = _product(features, relevance, features)
-        common = _Spectrum.decompose(similarity, by_condition[1])
-        precision = _precision(common, by_condition[0])
-        covariance = similarity[np.ix_(condition, condition)]
+        averages, average_errors = mean @ values, errors.averaged(mean)
+        relevance = _relevances(features, families, averages, average_errors, importance)
         context = measured.context
         if len(np.unique(context)) > 1:
             chosen = _subset(condition)
-            square = np.ix_(chosen, chosen)
-            errors = []
+            left_out = []
             for candidate in contexts.candidates():
-                between = candidate.between()[np.ix_(context[chosen], context[chosen])]
-                spectrum = _Spectrum.decompose(covariance[square] * between, noise[square])
+                spectrum = _spectrum(
+                    features[condition[chosen]], relevance, errors[chosen], candidate.between(), context[chosen]
+                )
                 predicted, shared = spectrum.without(context[chosen], values[chosen])
-                errors.append((values[chosen] - predicted - shared) ** 2 @ importance)
+                left_out.append((values[chosen] - predicted - shared) ** 2 @ importance)
             in_others = _number_of_contexts(condition[chosen], context[chosen]) > 1
-            contexts = contexts.averaged_over(np.array(errors)[:, in_others])
-        covariance *= contexts.between()[np.ix_(context, context)]
-        is_common = np.array_equal(covariance, similarity) and np.array_equal(noise, by_condition[1])
-        spectrum = common if is_common else _Spectrum.decompose(covariance, noise)
-        sizes = spectrum.sizes(values)
+            contexts = contexts.averaged_over(np.array(left_out)[:, in_others])
+        conditions = _spectrum(features, relevance, average_errors)
+        between = contexts.between()
+        is_common = np.array_equal(condition, np.arange(n_trained)) and (between[np.ix_(context, context)] == 1.0).all()
+        spectrum = conditions
+        if not is_common:
+            spectrum = _spectrum(features[condition], relevance, errors, between, context)
+        sizes = spectrum.size_posterior(values)
         if on_target is not None:
-            left_out = np.repeat(on_target.is_target[:, None], N_PARAMETERS, axis=1).reshape(values.shape)
-            expected = spectrum.left_out(values, sizes, left_out).reshape(rest.effects.shape) / units
+            own = np.repeat(on_target.is_target[:, None], N_PARAMETERS, axis=1).reshape(values.shape)
+            expected = spectrum.left_out(values, sizes, own).reshape(rest.effects.shape) / units
             target_effects, rest = on_target.separate(measured, expected)
             target_variance = on_target.variance(measured, expected)
             values = (rest.effects * units).reshape(values.shape)
-            sizes = spectrum.sizes(values)
-        solved, residuals = (part.reshape(-1, N_PARAMETERS, n_genes) / units for part in spectrum.solve(values, sizes))
+            sizes = spectrum.size_posterior(values)
+        rotated, shrunken = spectrum.rotate(values), 1.0 / (1.0 + spectrum.variances[:, None] * SIZES)
+        solved, residuals = (
+            spectrum.combine(weights @ sizes, rotated).reshape(-1, N_PARAMETERS, n_genes) / units
+            for weights in (shrunken * SIZES, shrunken)
+        )
         control_error = np.tensordot(measured.control_covariance, residuals, axes=1)
         coefficients = np.zeros((n_trained, n_contexts, N_PARAMETERS, n_genes))
         np.add.at(coefficients, (condition, context), solved)  # batches of a context add up
@@ -185,43 +188,43 @@ class EffectRegression:
             predicted, shared = spectrum.without(group, values, sizes)
             slopes.append(_slope(predicted[included], (values - shared)[included], group[included], importance))
         if questions is None:
-            same = [np.unique(condition[targets == one]) for one in np.unique(targets)]
+            same = [np.unique(condition[rows]) for rows in rows_of_groups(targets)]
             questions = [(TARGET, codes, codes) for codes in same]
-        groups = [
-            _group(question, np.isin(condition, codes), np.isin(condition, asked))
-            for question, codes, asked in questions
-        ]
-        groups += [_group(CONTEXT, context == one, in_others) for one in np.unique(context)]
+        rows_of = rows_of_groups(condition)
+        groups = []
+        for question, codes, asked in questions:
+            rows = np.sort(np.concatenate([rows_of[code] for code in codes]))
+            groups.append(LeftOut(question, rows, np.isin(condition[rows], asked)))
+        groups += [LeftOut(CONTEXT, rows, in_others[rows]) for rows in rows_of_groups(context)]
         posterior = EffectPosterior.fit(
             condition=condition,
             context=context,
-            covariance=covariance,
-            noise=noise,
-            spectrum=(spectrum.values, spectrum.root),
+            spectrum=spectrum,
             measured=values,
-            candidates=_SIZES,
+            candidates=SIZES,
             sizes=sizes,
-            own_noise=measured.own_noise,
             noise_ratio=measured.noise_ratio.reshape(values.shape),
             importance=importance / np.maximum(units.ravel() ** 2, 1e-12),
             profiles=contexts.means,
             groups=[one for one in groups if one.asked.any() and len(one.rows) < len(condition)],
             slopes={TRAINED: 1.0, DOSE: 1.0, TARGET: slopes[0], COMBINATION: 1.0, CONTEXT: slopes[1]},
         )
-        arrays: tuple[Any, ...] = (
-            relevance,
-            families.specific,
-            features,
-            coefficients,
-            precision,
-            target_effects,
-            control_error,
-            np.array(slopes),
-            units,
-            importance.reshape(units.shape),
-            target_variance,
-        )
-        return cls(contexts, posterior, *map(_single, arrays))
+        likeliest = SIZES[conditions.size_posterior(averages).argmax(axis=0)]
+        arrays = {
+            "relevance": relevance,
+            "specific": families.specific,
+            "features": features,
+            "coefficients": coefficients,
+            "typical_size": np.array(np.median(likeliest[likeliest > 0]) if likeliest.any() else 1.0),
+            "on_target": target_effects,
+            "control_error": control_error,
+            "slopes": np.array(slopes),
+            "units": units,
+            "importance": importance.reshape(units.shape),
+            "on_target_variance": target_variance,
+        }
+        stored = {name: _single(array) for name, array in arrays.items()}
+        return cls(contexts, posterior, conditions=conditions.stored(), **stored)
 
     def effects(
         self, features: np.ndarray, untrained: np.ndarray, context: np.ndarray, means: np.ndarray
@@ -329,7 +332,8 @@ class EffectRegression:
         """
         specific = features * self.specific
         kernel = self._kernel(specific)
-        explained = ((kernel @ self.precision) * kernel).sum(axis=-1)
+        projected = kernel @ self.conditions.root
+        explained = self.conditions.explained(self._precision[:, None], kernel, projected)[:, 0]
         typical = ((self.features * self.specific) ** 2 @ self.relevance.astype(np.float64)).mean()
         prior = np.maximum(specific**2 @ self.relevance.astype(np.float64), max(typical, 1e-12))
         return np.where(self._is_known(features).any(axis=-1), 1.0, np.clip(explained / prior, 0.0, 1.0))
@@ -345,8 +349,8 @@ class EffectRegression:
         size, trained_size = self._sizes(features)
         same = self._is_parallel(features) | self._is_known(features)[:, :-1]
         nearest = np.where(same, cdist(features, self.features), np.inf).argmin(axis=-1)
-        weights = kernel @ self.precision
-        transferred, total = weights @ (values * trained_size), weights @ trained_size
+        both = self.conditions.rotate(np.stack([values * trained_size, trained_size], axis=1))
+        transferred, total = (kernel @ self.conditions.combine(self._precision, both)).T
         interpolated = transferred / np.maximum(np.maximum(total, size), 1e-6)
         return np.where(same.any(axis=-1) & (size > 0), values[nearest], interpolated)
 
@@ -370,14 +374,14 @@ class EffectRegression:
         size, trained_size = (np.sqrt(rows.astype(np.float64) ** 2 @ relevance) for rows in (features, self.features))
         return size, trained_size
 
+    @property
+    def _precision(self) -> np.ndarray:
+        """Inverse of the covariance between measured conditions at a typical effect size, as a function of variances."""
+        return np.asarray(1.0 / (self.conditions.variances + 1.0 / self.typical_size))
+
     def _kernel(self, features: np.ndarray) -> np.ndarray:
         """Covariance with the trained conditions, shape `(n, n_trained)`."""
         return _matmul((features * self.relevance).astype(np.float32), self.features.T)
-
-
-def _group(question: int, is_left_out: np.ndarray, is_asked: np.ndarray) -> LeftOut:
-    rows = np.flatnonzero(is_left_out)
-    return LeftOut(question, rows, is_asked[rows])
 
 
 def _subset(condition: np.ndarray) -> np.ndarray:
@@ -408,129 +412,91 @@ def _slope(predicted: np.ndarray, measured: np.ndarray, group: np.ndarray, impor
     """
     codes = np.unique(group, return_inverse=True)[1]
     product, square = (np.bincount(codes, weights=(predicted * other) @ importance) for other in (measured, predicted))
-    if len(product) < 2 or square.sum() <= _ROUNDING * (measured**2 @ importance).sum():
+    if len(product) < 2 or square.sum() <= ROUNDING * (measured**2 @ importance).sum():
         return 1.0
     typical = (square**2).sum() / square.sum()
     return float(np.clip((product.sum() + typical) / (square.sum() + typical), 0.0, 1.0))
 
 
-@dataclass(frozen=True)
-class _Spectrum:
-    """Common diagonal form of covariance and noise, which is the same for every effect size.
+def _spectrum(
+    features: np.ndarray,
+    relevance: np.ndarray,
+    errors: Errors,
+    between: np.ndarray = np.ones((1, 1)),  # noqa: B008
+    context: np.ndarray | None = None,
+) -> Spectrum:
+    """Decompose the covariance between effects beside that between errors.
 
-    With `root`, the noise becomes the identity, and the covariance the diagonal matrix `values`.
+    Parameters
+    ----------
+    features
+        Features of the condition in each row, shape `(n, n_features)`.
+    relevance
+        Weight for every feature, shape `(n_features,)`.
+    errors
+        Covariance between errors.
+    between, context
+        Kernel over contexts, and the code of each row's context, shape `(n,)`. By default, all rows are in one.
     """
+    context = np.zeros(len(features), dtype=int) if context is None else context
+    if len(features) <= MAX_EXACT:
+        return Spectrum.exact(_product(features, relevance, features) * between[np.ix_(context, context)], errors)
+    is_rare = (features != 0).mean(axis=0) < _RARE
+    weights = np.sqrt(relevance)
+    parts = (
+        features[:, ~is_rare] * weights[~is_rare],
+        sparse.csr_matrix(features[:, is_rare]) @ sparse.diags(weights[is_rare]),
+    )
+    values, vectors = np.linalg.eigh(between)
+    scales = (vectors * np.sqrt(np.maximum(values, 0.0)))[context, :, None]
 
-    root: np.ndarray
-    values: np.ndarray
-    noise: np.ndarray
+    def times(right: np.ndarray) -> np.ndarray:
+        found = np.zeros(right.shape)
+        for place in np.flatnonzero(values > _ROUNDING_VARIANCE * values[-1]):
+            scaled = scales[:, place] * right
+            for part in parts:
+                found += scales[:, place] * (part @ (part.T @ scaled))
+        return found
 
-    @classmethod
-    def decompose(cls, covariance: np.ndarray, noise: np.ndarray) -> Self:
-        values, root = decomposed(covariance, noise)
-        return cls(root, values, noise)
-
-    def sizes(self, measured: np.ndarray) -> np.ndarray:
-        """Compute every output's posterior over effect sizes, shape `(n_sizes, n_outputs)`."""
-        rotated = (self.root.T @ measured) ** 2
-        inflated = 1.0 + _SIZES[:, None] * self.values  # (n_sizes, n_measured)
-        likelihood = -0.5 * (np.log(inflated).sum(axis=1)[:, None] + (1.0 / inflated) @ rotated)
-        prior = np.full((len(_SIZES), 1), 1.0 / len(_SIZES))
-        for _ in range(_SIZE_ROUNDS):
-            posterior = softmax(likelihood + np.log(prior), axis=0)
-            prior = np.maximum(posterior.mean(axis=1, keepdims=True), 1e-12)
-        return np.asarray(posterior)
-
-    def inverse(self, size: float) -> np.ndarray:
-        """Invert `covariance + noise / size`."""
-        return (self.root / (self.values + 1.0 / size)) @ self.root.T
-
-    def solve(self, measured: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Multiply by the inverse covariance, times the size in the first, each of shape `(n_measured, n_outputs)`."""
-        rotated = self.root.T @ measured
-        shrunken = 1.0 / (1.0 + self.values[:, None] * _SIZES)
-        return self.root @ (rotated * ((shrunken * _SIZES) @ sizes)), self.root @ (rotated * (shrunken @ sizes))
-
-    def without(
-        self, group: np.ndarray, measured: np.ndarray, sizes: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Predict every row from the rows outside its group: its effects, and the error that it shares with them.
-
-        Each output has its likeliest size. `sizes` is the posterior over them, if it is known already.
-        """
-        likeliest = _SIZES[(self.sizes(measured) if sizes is None else sizes).argmax(axis=0)]
-        groups = _rows_of_groups(group)
-        through = self.noise @ self.root * self.values  # the covariance times the root
-        predicted, shared = np.zeros((2, *measured.shape))
-        for size in np.unique(likeliest[likeliest > 0]):
-            outputs = np.flatnonzero(likeliest == size)
-            shrunken = 1.0 / (self.values + 1.0 / size)  # the inverse, in this form, times the size
-            rotated = shrunken[:, None] * (self.root.T @ measured[:, outputs])
-            solved, expected = self.root @ rotated, through @ rotated
-            error = np.empty_like(solved)  # measured minus expected from all others
-            for rows in groups:
-                weighted = (self.root[rows] * shrunken).T
-                error[rows] = np.linalg.solve(self.root[rows] @ weighted, solved[rows])
-                expected[rows] -= (through[rows] @ weighted) @ error[rows]
-            predicted[:, outputs] = expected
-            shared[:, outputs] = measured[:, outputs] - error - expected
-        return predicted, shared
-
-    def left_out(self, measured: np.ndarray, sizes: np.ndarray, left_out: np.ndarray) -> np.ndarray:
-        """Predict left-out values from the others in their output, else 0, shape `(n_measured, n_outputs)`."""
-        expected = np.zeros_like(measured)
-        likeliest = _SIZES[sizes.argmax(axis=0)]
-        outputs = np.flatnonzero(left_out.any(axis=0) & (likeliest > 0))
-        rotated = self.root.T @ measured[:, outputs]
-        for output, own in zip(outputs, rotated.T, strict=True):
-            rows = np.flatnonzero(left_out[:, output])
-            weighted = self.root[rows] / (self.values + 1.0 / likeliest[output])
-            residual = np.linalg.solve(weighted @ self.root[rows].T, weighted @ own)
-            expected[rows, output] = measured[rows, output] - residual
-        return expected
-
-
-def _rows_of_groups(group: np.ndarray) -> list[np.ndarray]:
-    """List the rows of every group."""
-    sizes = np.unique(group, return_counts=True)[1]
-    return np.split(group.argsort(kind="stable"), sizes.cumsum()[:-1])
+    variance = (features**2 @ relevance) * np.diag(between)[context]
+    return Spectrum.largest(times, variance, errors, RANK)
 
 
 def _relevances(
-    features: np.ndarray, families: FeatureFamilies, measured: np.ndarray, noise: np.ndarray, importance: np.ndarray
+    features: np.ndarray, families: FeatureFamilies, measured: np.ndarray, errors: Errors, importance: np.ndarray
 ) -> np.ndarray:
     """Average the relevances of all candidate families, weighted by the errors for left-out targets."""
     rows = _subset(np.arange(len(features)))
-    features, measured, noise = features[rows], measured[rows], noise[np.ix_(rows, rows)]
+    features, measured, errors = features[rows], measured[rows], errors[rows]
     group = _parallel_groups(features)
     candidates = [
-        _refined(features, families, relevance / (features**2 @ relevance).mean(), measured, noise)
+        _refined(features, families, relevance / (features**2 @ relevance).mean(), measured, errors)
         for relevance in families.candidates()
         if (features**2 @ relevance).any()
     ]
     if not candidates:
         return np.ones(features.shape[1])
-    errors = []
+    left_out = []
     for relevance in candidates:
-        covariance = _product(features, relevance, features)
-        predicted, shared = _Spectrum.decompose(covariance, noise).without(group, measured)
-        errors.append(np.bincount(group, weights=(measured - predicted - shared) ** 2 @ importance))
-    return np.asarray(probability_to_be_best(np.array(errors)) @ np.array(candidates))
+        spectrum = Spectrum.exact(_product(features, relevance, features), errors)
+        predicted, shared = spectrum.without(group, measured)
+        left_out.append(np.bincount(group, weights=(measured - predicted - shared) ** 2 @ importance))
+    return np.asarray(probability_to_be_best(np.array(left_out)) @ np.array(candidates))
 
 
 def _refined(
-    features: np.ndarray, families: FeatureFamilies, relevance: np.ndarray, measured: np.ndarray, noise: np.ndarray
+    features: np.ndarray, families: FeatureFamilies, relevance: np.ndarray, measured: np.ndarray, errors: Errors
 ) -> np.ndarray:
     """Update relevances by expectation maximisation."""
     squared, used = features**2, np.flatnonzero(features.any(axis=0))
     own = features[:, used]
     for _ in range(_ROUNDS):
-        spectrum = _Spectrum.decompose(_product(features, relevance, features), noise)
-        sizes = _SIZES[spectrum.sizes(measured).argmax(axis=0)]
+        spectrum = Spectrum.exact(_product(features, relevance, features), errors)
+        sizes = SIZES[spectrum.size_posterior(measured).argmax(axis=0)]
         moment, n_outputs = np.zeros_like(relevance), 0
         for size in np.unique(sizes[sizes > 0]):
             outputs = sizes == size
-            inverse = spectrum.inverse(size)  # size times the inverse covariance
+            inverse = spectrum.block(1.0 / (spectrum.values + 1.0 / size), np.arange(len(own)))  # times the size
             solved = inverse @ measured[:, outputs]
             known = solved @ solved.T / size - outputs.sum() * inverse  # squared means less the explained variance
             moment += outputs.sum() * relevance  # a feature without a condition keeps its prior variance
@@ -543,12 +509,6 @@ def _refined(
             relevance[columns] = relevance[columns].mean()
         relevance = relevance / (squared @ relevance).mean()
     return relevance
-
-
-def _precision(spectrum: _Spectrum, measured: np.ndarray) -> np.ndarray:
-    """Compute the measurements' precision at a typical effect size."""
-    sizes = _SIZES[spectrum.sizes(measured).argmax(axis=0)]
-    return spectrum.inverse(float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0)
 
 
 def _single(array: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import Any, Final, Self
 import numpy as np
 from scipy.special import expit
 
+from unlasting.effects._spectrum import Spectrum
+
 WIDTHS: Final = 4.0 ** np.arange(5)
 """Factors for the variance of an effect that is not zero: rare effects are larger than their prediction."""
 _MAX_PAIRS: Final = 100_000
@@ -35,43 +37,32 @@ class EffectEvidence:
     noise: np.ndarray
 
     @classmethod
-    def of(
-        cls,
-        root: np.ndarray,
-        values: np.ndarray,
-        measured: np.ndarray,
-        covariance: np.ndarray,
-        noise: np.ndarray,
-        own_noise: np.ndarray,
-        size: np.ndarray,
-    ) -> Self:
+    def of(cls, spectrum: Spectrum, measured: np.ndarray, size: np.ndarray) -> Self:
         """Predict every measurement from all others, each output at one effect size.
 
         Parameters
         ----------
-        root, values
-            Form in which the noise is the identity and the covariance diagonal.
+        spectrum
+            Covariance between effects at size one, beside that between errors.
         measured
             Measured effects, shape `(n_measured, n_outputs)`.
-        covariance, noise
-            Covariance between effects at size one, and between errors, shape `(n_measured, n_measured)`.
-        own_noise
-            Error variance that a measurement shares with no other, shape `(n_measured,)`.
         size
             Effect size, shape `(n_outputs,)`.
         """
         found = [np.zeros(measured.shape, dtype=np.float32) for _ in range(4)]
-        shared = noise - np.diag(own_noise)
-        through = shared @ root
-        for one in np.unique(size):
-            outputs = np.flatnonzero(size == one)
-            shrunken = 1.0 / (1.0 + one * values)
-            rotated = shrunken[:, None] * (root.T @ measured[:, outputs])
-            diagonal, own = root**2 @ shrunken, (through * root) @ shrunken  # of the precision, and of its product
-            error = root @ rotated / diagonal[:, None]  # measured minus expected from all others
-            control = through @ rotated - own[:, None] * error  # expected error of control cells
-            unknown = np.diag(shared) - through**2 @ shrunken + own**2 / diagonal
-            errors = own_noise + np.maximum(unknown, 0.0)
+        sizes, place = np.unique(size, return_inverse=True)
+        shrunken = 1.0 / (1.0 + sizes * spectrum.variances[:, None])
+        rotated, diagonals = spectrum.rotate(measured), spectrum.diagonal(shrunken)  # of the precision
+        shared = spectrum.shared
+        control_errors = spectrum.rotate(shared)
+        for one, (weights, diagonal) in enumerate(zip(shrunken.T, diagonals.T, strict=True)):
+            outputs = np.flatnonzero(place == one)
+            solved, through = (spectrum.combine(weights, part) for part in (rotated[outputs], control_errors))
+            own = (shared * through).sum(axis=1)  # diagonal of the precision times the shared errors
+            error = solved / diagonal[:, None]  # measured minus expected from all others
+            control = shared @ (shared.T @ solved) - own[:, None] * error  # expected error of control cells
+            unknown = (shared * (shared - shared @ (shared.T @ through))).sum(axis=1) + own**2 / diagonal
+            errors = spectrum.own + np.maximum(unknown, 0.0)
             variance = np.maximum(1.0 / diagonal - errors, 0.0)
             adjusted = measured[:, outputs] - control
             for array, part in zip(
