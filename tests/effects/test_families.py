@@ -39,7 +39,7 @@ def fitted(features: np.ndarray, known: FeatureFamilies, effects: np.ndarray) ->
 
 
 def shares(fit: EffectRegression, known: FeatureFamilies) -> dict[str, float]:
-    variance = (fit.features**2 * fit.relevance).mean(axis=0)
+    variance = (fit.features.toarray() ** 2 * fit.relevance).mean(axis=0)
     return {name: float(variance[known.names == name].sum() / variance.sum()) for name in dict.fromkeys(known.names)}
 
 

@@ -25,6 +25,16 @@ GENES = [f"G{i}" for i in range(8)]
 DRUGS = {"drugA": "CCN", "synonym": "CCN", "drugB": "CCO", "drugN": "CCON"}
 
 
+class Described(ConditionFeatures):
+    """Features as arrays, which are easier to compare."""
+
+    def __call__(self, perturbations):
+        return super().__call__(perturbations).toarray()
+
+    def untrained(self, perturbations):
+        return super().untrained(perturbations).toarray()
+
+
 def parse(*labels: str) -> list[Perturbation]:
     """Write `drugA@1` for a dose, in uM."""
     parsed = []
@@ -56,7 +66,7 @@ TRAINED = parse("G0", "G1", "G2", "TFX", "IFN", "G0+G1", "drugA@0.1", "drugA@10"
 
 @pytest.fixture(scope="module")
 def describe():
-    return ConditionFeatures(vocabulary(TRAINED))
+    return Described(vocabulary(TRAINED))
 
 
 def test_the_control_and_dose_zero_are_zero(describe):
@@ -69,7 +79,7 @@ def test_the_control_and_dose_zero_are_zero(describe):
 def test_a_typical_trained_condition_has_length_one(describe):
     """The shares of prior, identity and generic features add up to 1 for genes that have all of them."""
     genes = parse("G0", "G1", "G2")
-    of_genes = ConditionFeatures(vocabulary(genes))
+    of_genes = Described(vocabulary(genes))
     assert np.mean((of_genes(genes) ** 2).sum(axis=1)) == pytest.approx(1.0, rel=1e-5)
     assert np.mean((describe(TRAINED) ** 2).sum(axis=1)) == pytest.approx(1.0, abs=0.35)
 
@@ -77,7 +87,7 @@ def test_a_typical_trained_condition_has_length_one(describe):
 @settings(max_examples=50, deadline=None)
 @given(st.permutations(["G2", "drugA", "IFN"]), st.floats(0.01, 100.0))
 def test_targets_have_no_order_and_add_up(names, dose):
-    describe = ConditionFeatures(vocabulary(TRAINED))
+    describe = Described(vocabulary(TRAINED))
     ordered, moved = (
         parse("+".join(n if n != "drugA" else f"drugA@{dose!r}" for n in one)) for one in (sorted(names), names)
     )
@@ -108,7 +118,7 @@ def test_an_unseen_target_has_the_features_of_its_like_but_for_its_identity(desc
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0.0, 1_000.0), min_size=2, max_size=6))
 def test_features_of_a_drug_rise_with_the_dose_and_saturate(doses):
-    describe = ConditionFeatures(vocabulary(TRAINED))
+    describe = Described(vocabulary(TRAINED))
     told = describe(parse(*(f"drugA@{dose!r}" for dose in sorted(doses))))
     assert (np.diff(told, axis=0) >= -1e-6).all()
     assert (told <= describe(parse("drugA@1e30")) + 1e-6).all()
@@ -116,7 +126,7 @@ def test_features_of_a_drug_rise_with_the_dose_and_saturate(doses):
 
 def test_the_untrained_part_of_a_condition():
     """None for trained targets at any dose; all for an untrained target; in a combination as far as the others act."""
-    describe = ConditionFeatures(vocabulary(TRAINED))
+    describe = Described(vocabulary(TRAINED))
     trained = [Perturbation(), *parse("G0", "drugA@3", "drugA", "synonym@1", "G0+G1", "G2+drugA@1", "G2+drugA@5")]
     assert (describe.untrained(trained) == 0).all()
     new = parse("G5", "drugN@3", "NEW", "G5+drugN@1", "G0+G2", "G0+IFN", "drugA+drugB")
@@ -135,23 +145,23 @@ def test_the_untrained_part_of_a_condition():
 
 def test_sparse_and_dense_priors_are_the_same():
     asked = [*TRAINED, *parse("G5", "drugN@3")]
-    of_sparse = ConditionFeatures(vocabulary(TRAINED, as_sparse=True))
-    np.testing.assert_array_equal(of_sparse(asked), ConditionFeatures(vocabulary(TRAINED))(asked))
+    of_sparse = Described(vocabulary(TRAINED, as_sparse=True))
+    np.testing.assert_array_equal(of_sparse(asked), Described(vocabulary(TRAINED))(asked))
 
 
 def test_the_order_of_the_trained_changes_no_covariance():
-    one, other = (ConditionFeatures(vocabulary(trained)) for trained in (TRAINED, TRAINED[::-1]))
+    one, other = (Described(vocabulary(trained)) for trained in (TRAINED, TRAINED[::-1]))
     np.testing.assert_allclose(one(TRAINED) @ one(TRAINED).T, other(TRAINED) @ other(TRAINED).T, atol=1e-5)
 
 
 def test_without_a_dose_a_drug_has_its_full_effect(describe):
-    without, doses = ConditionFeatures(vocabulary(parse("G0", "drugA"))), ConditionFeatures(vocabulary(TRAINED))
+    without, doses = Described(vocabulary(parse("G0", "drugA"))), Described(vocabulary(TRAINED))
     assert (without(parse("G0", "drugA")) != 0).any(axis=1).all()
     np.testing.assert_allclose(doses(parse("drugA"))[0], doses(parse("drugA@1e300"))[0], rtol=1e-2)
 
 
 def test_half_of_the_effect_is_reached_at_the_median_trained_dose():
-    describe = ConditionFeatures(vocabulary(parse("drugA@0.1", "drugA@1", "drugA@10", "drugB@1")))
+    describe = Described(vocabulary(parse("drugA@0.1", "drugA@1", "drugA@10", "drugB@1")))
     half, full = describe(parse("drugB@1", "drugB"))
     np.testing.assert_allclose(2 * half, full, rtol=1e-5)
 
@@ -162,7 +172,7 @@ def test_whatever_was_measured_no_expected_shift_turns_back(seed, doses):
     """Of a trained drug, an unseen one, and a drug beside a gene, whose shifts start at those of the gene."""
     rng = np.random.default_rng(seed)
     trained = parse("drugA@0.1", "drugA@1", "drugA@10", "drugB@1", "drugB@5", "G0")
-    features = ConditionFeatures(vocabulary(trained, seed=seed))
+    features = Described(vocabulary(trained, seed=seed))
     measured = MeasuredEffects(
         np.arange(6), np.zeros(6, int), np.full(6, 50.0), np.full(6, 0.02), rng.normal(size=(6, 3, 9)), np.full(9, 0.4)
     )
@@ -181,7 +191,7 @@ def test_planted_monotone_doses_are_predicted_monotone():
     """A saturating effect, seen at three doses, rises between and beyond them."""
     doses = [0.1, 1.0, 10.0]
     trained = parse(*(f"drugA@{dose}" for dose in doses), "drugB@1", "G0")
-    features = ConditionFeatures(vocabulary(trained))
+    features = Described(vocabulary(trained))
     full = np.random.default_rng(1).normal(size=(3, 30))
     share = np.array([*(dose / (1.0 + dose) for dose in doses), 0.0, 0.0])
     population = np.zeros(5, dtype=int)
@@ -197,7 +207,7 @@ def test_planted_monotone_doses_are_predicted_monotone():
     np.testing.assert_allclose(along[[1, 3, 5]], share[:3], atol=0.12)
 
 
-def many_drugs(similarity: float) -> ConditionFeatures:
+def many_drugs(similarity: float) -> Described:
     """Four trained drugs of unrelated molecules, and one whose molecule is like that of the first."""
     molecules = np.eye(5, dtype=np.float32)
     molecules[:4] += 0.1 * np.random.default_rng(0).random((4, 5), dtype=np.float32)
@@ -214,7 +224,7 @@ def many_drugs(similarity: float) -> ConditionFeatures:
         molecules=molecules,
     )
     half_doses = np.array([0.02, 1.0, 1.0, 1.0, 1.0], dtype=np.float32)  # in the order of SMILES, then the usual
-    return ConditionFeatures(known, DoseCurves(half_doses, slopes=np.ones(5, dtype=np.float32)))
+    return Described(known, DoseCurves(half_doses, slopes=np.ones(5, dtype=np.float32)))
 
 
 def test_an_untrained_drug_is_described_as_the_trained_one_that_its_molecule_is_like():

@@ -107,7 +107,7 @@ def test_a_dose_is_the_same_condition_for_support_of_the_networks(model):
     assert tensors.node.tolist() == [[-1, -1], [-1, -1], [-1, -1], [2, -1], [0, -1], [-1, -1]]
     assert tensors.molecule.tolist() == [[0, -1], [0, -1], [-1, -1], [-1, -1], [-1, 0], [-1, -1]]
     assert tensors.dose[4].tolist() == pytest.approx([NO_DOSE, np.log1p(2.0)])
-    np.testing.assert_array_equal(tensors.features, model.features([*asked, *others]))
+    np.testing.assert_array_equal(tensors.features, model.features([*asked, *others]).toarray())
     with pytest.raises(ValueError, match="are one molecule, 'CCN'"):
         condition_tensors([Perturbation(("drugA", "CCN"), (1.0, 1.0))], model)
 

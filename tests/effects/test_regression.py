@@ -254,6 +254,8 @@ def test_support_is_the_explained_share_of_the_variance():
     covariance = (features * relevance) @ features.T
     sizes = likeliest_sizes(covariance, measured.errors.matrix(), (measured.effects * UNITS).reshape(20, -1))
     inverse = np.linalg.inv(covariance + np.eye(20) * 0.2 / np.median(sizes[sizes > 0]))
+    weights = 1.0 / (fit.conditions.variances + 1.0 / fit.typical_size)
+    np.testing.assert_allclose(fit.conditions.block(weights, np.arange(20)), inverse, rtol=1e-3, atol=1e-4)
     new = np.random.default_rng(2).normal(size=(6, 4))
     kernel = (new * relevance) @ features.T
     explained = np.einsum("ij,jk,ik->i", kernel, inverse, kernel)
@@ -384,7 +386,7 @@ def test_a_transferred_quantity_never_exceeds_that_of_all_trained_conditions():
     fit = EffectRegression.fit(features, families, contexts, measured)
     untrained = np.zeros((1, n_trained + 1), dtype=np.float32)
     untrained[0, 0] = 0.3
-    pair, four = (fit.features[:n].sum(axis=0, keepdims=True) for n in (2, 4))
+    pair, four = (fit.features.toarray()[:n].sum(axis=0, keepdims=True) for n in (2, 4))
     share = np.full(n_trained, 0.4)
     for asked in (untrained, pair, four):
         assert 0.0 < fit.transfer(asked, share)[0] <= 0.4 + 1e-4

@@ -188,8 +188,8 @@ def test_an_untrained_partner_is_as_unknown_as_alone(model):
     alone, pair = (model._all_asked(name, None) for name in ("T3", "T1+T3"))
     regression, effects = model.effects_model.regression, model.effects_model
     relevance = regression.relevance.astype(float)
-    typical = (regression.features.astype(float) ** 2 @ relevance).mean()
-    known = effects.features(alone)[0].astype(float) ** 2 @ relevance
+    typical = (regression.features.toarray().astype(float) ** 2 @ relevance).mean()
+    known = effects.features(alone).toarray()[0].astype(float) ** 2 @ relevance
     assert effects.missing(pair)[0] == pytest.approx(max(typical - known, 0.0), rel=1e-5)
     places = populations[torch.zeros(2, dtype=torch.long)]
     one, other = effects.moments([*alone, *pair], places).variance.sum(axis=1)

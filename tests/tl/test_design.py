@@ -59,8 +59,8 @@ def test_the_variance_of_untrained_targets_is_that_of_the_posterior(model):
     joint = model.candidate_covariance(TARGETS[3:])
     regression = model.effects_model.regression
     posterior, features = regression.posterior, model.effects_model.features
-    described = features(model._all_asked(TARGETS[3:], None)).astype(float)
-    relevance, trained = regression.relevance.astype(float), regression.features.astype(float)
+    described = features(model._all_asked(TARGETS[3:], None)).toarray().astype(float)
+    relevance, trained = regression.relevance.astype(float), regression.features.toarray().astype(float)
     prior, cross = (described * relevance) @ described.T, (described * relevance) @ trained.T
     typical = ((trained * relevance) * trained).sum(axis=1).mean()
     own = np.diag(np.maximum(typical - np.diag(prior), 0.0))

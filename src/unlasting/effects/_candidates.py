@@ -8,6 +8,7 @@ from typing import Final, Self
 import numpy as np
 
 from unlasting.effects._model import EffectsModel
+from unlasting.effects._products import products, squares
 from unlasting.screen import Perturbation
 
 _MIN_SHARE: Final = 0.01
@@ -52,13 +53,15 @@ class CandidateCovariance:
             Codes of their cell types, shape `(n,)`.
         """
         regression, posterior = effects.regression, effects.regression.posterior
-        features = effects.features(list(perturbations)).astype(np.float64)
-        relevance, trained = regression.relevance.astype(np.float64), regression.features.astype(np.float64)
-        between = regression.contexts.between()
-        rows = posterior.condition
-        to_measured = ((features * relevance) @ trained[rows].T) * between[np.ix_(context, posterior.context)]
-        among = ((features * relevance) @ features.T) * between[np.ix_(context, context)]
-        typical = (trained**2 @ relevance).mean()
+        features, relevance, between = (
+            effects.features(list(perturbations)),
+            regression.relevance,
+            regression.contexts.between(),
+        )
+        to_trained = products(features, relevance, regression.features)
+        to_measured = to_trained[:, posterior.condition] * between[np.ix_(context, posterior.context)]
+        among = products(features, relevance, features) * between[np.ix_(context, context)]
+        typical = squares(regression.features, relevance).mean()
         own = np.where(effects.is_trained(perturbations), 0.0, np.maximum(typical - np.diag(among), 0.0))
         own = np.maximum(own, effects.missing(perturbations))
         among += np.diag(own)

@@ -77,7 +77,7 @@ def condition_tensors(perturbations: Sequence[Perturbation], effects: EffectsMod
     ValueError
         If a combination names a molecule twice.
     """
-    vocabulary, features = effects.vocabulary, effects.features(perturbations)
+    vocabulary, features = effects.vocabulary, effects.features(perturbations).toarray()
     n_slots = max([len(p.targets) for p in perturbations], default=0) or 1
     kind = np.full((len(perturbations), n_slots), -1)
     node, molecule = kind.copy(), kind.copy()

@@ -69,15 +69,15 @@ class ConditionFeatures:
                 "another name."
             )
         described = self._describe(trained)
-        self._columns = np.flatnonzero(np.abs(described).sum(axis=0) > 0)
-        squared, kinds = described[:, self._columns] ** 2, self._kinds()[self._columns]
+        self._columns = np.unique(described.indices)
+        squared, kinds = described[:, self._columns].power(2), self._kinds()[self._columns]
         sources = list(dict.fromkeys(self._sources()))
         shares = dict.fromkeys(sources, _SOURCE_SHARE) | _SHARES
         shares |= {} if len(self._compared) > 2 else _SHARES_WITH_FEW_DRUGS
         shares |= {name: family.share for name, (family, _) in self._families.items()}
         self._scale = np.ones(len(self._columns), dtype=np.float32)
         for kind, share in shares.items():
-            length = squared[:, kinds == kind].sum(axis=1)
+            length = np.asarray(squared[:, np.flatnonzero(kinds == kind)].sum(axis=1)).ravel()
             if (length > 0).any():
                 self._scale[kinds == kind] = np.sqrt(share / length[length > 0].mean())
         self.families = FeatureFamilies(kinds, self._are_terms()[self._columns], shares, [*sources, *self._families])
@@ -85,7 +85,7 @@ class ConditionFeatures:
     def __len__(self) -> int:
         return len(self._columns)
 
-    def __call__(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+    def __call__(self, perturbations: Sequence[Perturbation]) -> sparse.csr_matrix:
         """Describe conditions, shape `(n_conditions, n_features)`; the control has zeros.
 
         Raises
@@ -93,20 +93,20 @@ class ConditionFeatures:
         ValueError
             If a combination names a molecule twice.
         """
-        return self._describe(perturbations)[:, self._columns] * self._scale
+        return self._scaled(self._describe(perturbations))
 
-    def untrained(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+    def untrained(self, perturbations: Sequence[Perturbation]) -> sparse.csr_matrix:
         """Describe the part of conditions that was not trained, shape `(n_conditions, n_features)`.
 
         An untrained target is part of it. A trained one is, in an untrained combination, as far as the other targets
         act. The part is thus linear in each dose, and 0 for trained conditions at any dose.
         """
-        return self._describe(perturbations, self._untrained_gates)[:, self._columns] * self._scale
+        return self._scaled(self._describe(perturbations, self._untrained_gates))
 
     def are_described(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
         """Test whether every target has features, shape `(n_conditions,)`."""
         parts = dict.fromkeys(Perturbation((name,)) for p in perturbations for name in p.targets)
-        described = {part: bool(row.any()) for part, row in zip(parts, self(list(parts)), strict=True)}
+        described = dict(zip(parts, np.diff(self(list(parts)).indptr) > 0, strict=True))
         return np.array(
             [all(described[Perturbation((name,))] for name in p.targets) for p in perturbations], dtype=bool
         )
@@ -172,46 +172,84 @@ class ConditionFeatures:
             self._sources() + ["molecule"] * molecules + identities + [GENERIC] * generic + further + combinations
         )
 
+    def _scaled(self, described: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Select the features that trained conditions have, with the scale of their kind."""
+        scaled = described[:, self._columns]
+        scaled.data *= self._scale[scaled.indices]
+        return scaled
+
     def _describe(
         self, perturbations: Sequence[Perturbation], gates: Callable[[Perturbation], list[float]] | None = None
-    ) -> np.ndarray:
-        """Describe conditions, or the part with other gates."""
-        known, sizes = self.vocabulary, self._sizes()
-        names = sorted({name for p in perturbations for name in p.targets})
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        targets = np.zeros((len(names), starts[-1]), dtype=np.float32)
-        for row, name in enumerate(names):
-            target = kind, known_as = known.target(name)
-            if kind == GENE and known_as in self._gene:
-                features = known.features[self._gene[known_as]]
-                targets[row, : sizes[0]] = features.toarray().ravel() if sparse.issparse(features) else features
-            if kind == DRUG:
-                if known_as in known.molecule_row:
-                    targets[row, starts[1] : starts[2]] = known.molecules[known.molecule_row[known_as]]
-                for drug, share in zip(known.trained_drugs, self._drug_shares(target), strict=True):
-                    targets[row, starts[2] + self._trained[drug]] = share
-            elif target in self._trained:
-                targets[row, starts[2] + self._trained[target]] = 1.0
-            targets[row, starts[3] + kind] = 1.0
-            for (family, _), start, stop in zip(self._families.values(), starts[4:], starts[5:], strict=False):
-                targets[row, start:stop] = family.describe(name)
-        place = {name: row for row, name in enumerate(names)}
-        described = np.zeros((len(perturbations), starts[-1]), dtype=np.float32)
-        combinations = np.zeros((len(perturbations), len(self._combination)), dtype=np.float32)
+    ) -> sparse.csr_matrix:
+        """Describe conditions, or the part with other gates; no entry is a zero."""
+        known = self.vocabulary
+        place: dict[str, int] = {}
+        acting, combined = _Entries(), _Entries()
         for row, perturbation in enumerate(perturbations):
             known.require_distinct(perturbation)
             for name, gate in zip(perturbation.targets, (gates or self._gates)(perturbation), strict=True):
-                described[row] += gate * targets[place[name]]
+                acting.add(row, place.setdefault(name, len(place)), gate)
             combination = self._combination.get(known.named(perturbation))
             if combination is not None and gates is None:
-                combinations[row, combination] = 1.0
-        return np.concatenate([described, combinations], axis=1)
+                combined.add(row, combination, 1.0)
+        n = len(perturbations)
+        parts = [
+            acting.matrix(n, len(place)) @ self._targets_alone(list(place)),
+            combined.matrix(n, len(self._combination)),
+        ]
+        described = sparse.csr_matrix(sparse.hstack(parts, format="csr"))
+        described.eliminate_zeros()
+        described.sort_indices()
+        return described
+
+    def _targets_alone(self, names: Sequence[str]) -> sparse.csr_matrix:
+        """Describe targets at their full effect, shape `(n_targets, n_features)`."""
+        known, sizes = self.vocabulary, self._sizes()
+        starts = np.cumsum([0, *sizes[1:]])
+        genes: list[int] = []
+        with_prior, rest = _Entries(), _Entries()
+        for row, name in enumerate(names):
+            target = kind, known_as = known.target(name)
+            if kind == GENE and known_as in self._gene:
+                with_prior.add(row, len(genes), 1.0)
+                genes.append(self._gene[known_as])
+            if kind == DRUG:
+                if known_as in known.molecule_row:
+                    rest.add_all(row, starts[0], known.molecules[known.molecule_row[known_as]])
+                for drug, share in zip(known.trained_drugs, self._drug_shares(target), strict=True):
+                    rest.add(row, starts[1] + self._trained[drug], share)
+            elif target in self._trained:
+                rest.add(row, starts[1] + self._trained[target], 1.0)
+            rest.add(row, starts[2] + kind, 1.0)
+            for (family, _), start in zip(self._families.values(), starts[3:], strict=False):
+                rest.add_all(row, start, family.describe(name))
+        prior = with_prior.matrix(len(names), len(genes)) @ sparse.csr_matrix(known.features[genes], dtype=np.float32)
+        return sparse.hstack([prior, rest.matrix(len(names), starts[-1])], format="csr")
 
     def _gate(self, target: Target, dose: float | None) -> float:
         """Get the share of a target's full effect at a dose in uM, 1 without a dose."""
         if dose is None:
             return 1.0
         return self.dose_curves.share_of_effect(self._drug_shares(target), dose)
+
+
+class _Entries:
+    """Entries of a sparse matrix, one after the other."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[int, int, float]] = []
+
+    def add(self, row: int, column: int, value: float) -> None:
+        self._entries.append((row, column, value))
+
+    def add_all(self, row: int, start: int, values: Sequence[float]) -> None:
+        """Add neighbouring columns of a row."""
+        self._entries += [(row, start + column, value) for column, value in enumerate(values)]
+
+    def matrix(self, n_rows: int, n_columns: int) -> sparse.csr_matrix:
+        """Make the matrix, in single precision."""
+        row, column, value = zip(*self._entries, strict=True) if self._entries else ((), (), ())
+        return sparse.csr_matrix((np.array(value, dtype=np.float32), (row, column)), (n_rows, n_columns))
 
 
 def _any_acts(gates: Sequence[float]) -> float:

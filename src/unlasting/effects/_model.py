@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from unlasting.effects._changes import ExpressionChanges
@@ -150,7 +151,7 @@ class EffectsModel:
         """
         described = self._describe(perturbations)
         acts = np.array([not p.is_control for p in perturbations], dtype=bool)
-        return np.where(acts & ~described.any(axis=1), 0.0, self.regression.support(described))
+        return np.where(acts & (np.diff(described.indptr) == 0), 0.0, self.regression.support(described))
 
     def question(self, perturbations: Sequence[Perturbation], populations: ControlPopulations) -> np.ndarray:
         """Classify conditions by the part that training cells lack, see `QUESTIONS`, shape `(n,)`."""
@@ -235,7 +236,7 @@ class EffectsModel:
         parts = [Perturbation(tuple(name for name, _ in part), tuple(dose for _, dose in part)) for part in new]
         return self.regression.missing(self._describe(parts), np.array(list(map(len, new))))
 
-    def _describe(self, perturbations: Sequence[Perturbation]) -> np.ndarray:
+    def _describe(self, perturbations: Sequence[Perturbation]) -> sparse.csr_matrix:
         """Describe conditions, each distinct one once."""
         return _once(self.features, perturbations)
 
@@ -253,12 +254,15 @@ class EffectsModel:
             "posterior": self.regression.posterior,
             "spectrum": self.regression.posterior.spectrum,
         }
-        return {
-            f"{name}.{f.name}": np.asarray(getattr(part, f.name), order="C")
+        state = {
+            f"{name}.{f.name}": getattr(part, f.name)
             for name, part in parts.items()
             for f in fields(part)
-            if f.name not in parts
+            if f.name not in parts and f.name != "features"
         }
+        rows = self.regression.features
+        state |= {f"features.{name}": getattr(rows, name) for name in ("data", "indices", "indptr", "shape")}
+        return {name: np.asarray(array, order="C") for name, array in state.items()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray], vocabulary: TargetVocabulary) -> Self:
@@ -276,6 +280,7 @@ class EffectsModel:
             ConditionFeatures(vocabulary, DoseCurves(**parts["dose"]), similarity),
             EffectRegression(
                 **parts["regression"],
+                features=_stored_rows(**parts["features"]),
                 contexts=ContextKernel(**parts["contexts"]),
                 conditions=Spectrum(**parts["conditions"]),
                 posterior=EffectPosterior(**parts["posterior"], spectrum=Spectrum(**parts["spectrum"])),
@@ -303,12 +308,16 @@ def _left_out(vocabulary: TargetVocabulary) -> list[tuple[int, np.ndarray, np.nd
 
 
 def _once(
-    describe: Callable[[Sequence[Perturbation]], np.ndarray], perturbations: Sequence[Perturbation]
-) -> np.ndarray:
+    describe: Callable[[Sequence[Perturbation]], sparse.csr_matrix], perturbations: Sequence[Perturbation]
+) -> sparse.csr_matrix:
     """Describe each distinct condition once."""
     row = {perturbation: i for i, perturbation in enumerate(dict.fromkeys(perturbations))}
     described = describe(list(row))
     return described if len(row) == len(perturbations) else described[[row[p] for p in perturbations]]
+
+
+def _stored_rows(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: np.ndarray) -> sparse.csr_matrix:
+    return sparse.csr_matrix((data, indices, indptr), tuple(shape))
 
 
 def _context_means(statistics: ScreenStatistics, cells: ScreenCells) -> np.ndarray:

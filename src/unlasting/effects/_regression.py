@@ -8,7 +8,6 @@ from typing import Final, Self
 
 import numpy as np
 from scipy import sparse
-from scipy.spatial.distance import cdist
 
 from unlasting.effects._contexts import ContextKernel, aligned
 from unlasting.effects._families import FeatureFamilies, probability_to_be_best
@@ -25,6 +24,7 @@ from unlasting.effects._posterior import (
     EffectPosterior,
     LeftOut,
 )
+from unlasting.effects._products import as_rows, divided, equal_rows, products, squares, weighted
 from unlasting.effects._spectrum import MAX_EXACT, RANK, SIZES, Errors, Spectrum, rows_of_groups
 
 _ROUNDS: Final = 3
@@ -32,9 +32,6 @@ _ROUNDS: Final = 3
 
 _ROUNDING_VARIANCE: Final = 1e-12
 """Variances, relative to the largest, that are rounding."""
-
-_RARE: Final = 0.1
-"""Share of conditions with a feature up to which it is stored as sparse."""
 
 _MAX_ROWS: Final = 400
 """Measurements that choose the kernels: decompositions are cubic."""
@@ -90,7 +87,7 @@ class EffectRegression:
     posterior: EffectPosterior
     relevance: np.ndarray
     specific: np.ndarray
-    features: np.ndarray
+    features: sparse.csr_matrix
     coefficients: np.ndarray
     conditions: Spectrum
     typical_size: np.ndarray
@@ -104,7 +101,7 @@ class EffectRegression:
     @classmethod
     def fit(
         cls,
-        features: np.ndarray,
+        features: np.ndarray | sparse.csr_matrix,
         families: FeatureFamilies | None,
         contexts: ContextKernel,
         measured: MeasuredEffects,
@@ -130,7 +127,8 @@ class EffectRegression:
             Groups that calibrate the posterior: the kind of question, codes of the conditions to leave out, and of those
             to predict. `None`: each target in turn.
         """
-        n_trained, units = len(features), measured.units
+        features = as_rows(features)
+        n_trained, units = features.shape[0], measured.units
         families = families or FeatureFamilies.single(features.shape[1])
         n_contexts, n_genes = len(contexts.profiles), units.shape[1]
         (target_effects, target_variance), rest = np.zeros((2, N_PARAMETERS, n_genes)), measured
@@ -147,15 +145,15 @@ class EffectRegression:
         context = measured.context
         if len(np.unique(context)) > 1:
             chosen = _subset(condition)
-            left_out = []
+            errors_of = []
             for candidate in contexts.candidates():
                 spectrum = _spectrum(
                     features[condition[chosen]], relevance, errors[chosen], candidate.between(), context[chosen]
                 )
                 predicted, shared = spectrum.without(context[chosen], values[chosen])
-                left_out.append((values[chosen] - predicted - shared) ** 2 @ importance)
+                errors_of.append((values[chosen] - predicted - shared) ** 2 @ importance)
             in_others = _number_of_contexts(condition[chosen], context[chosen]) > 1
-            contexts = contexts.averaged_over(np.array(left_out)[:, in_others])
+            contexts = contexts.averaged_over(np.array(errors_of)[:, in_others])
         conditions = _spectrum(features, relevance, average_errors)
         between = contexts.between()
         is_common = np.array_equal(condition, np.arange(n_trained)) and (between[np.ix_(context, context)] == 1.0).all()
@@ -178,7 +176,7 @@ class EffectRegression:
         control_error = np.tensordot(measured.control_covariance, residuals, axes=1)
         coefficients = np.zeros((n_trained, n_contexts, N_PARAMETERS, n_genes))
         np.add.at(coefficients, (condition, context), solved)  # batches of a context add up
-        targets = _parallel_groups(features)[condition]
+        targets = equal_rows(_directions(features))[0][condition]
         in_others = _number_of_contexts(condition, context) > 1
         slopes = []
         for group, included in ((targets, np.ones(len(targets), dtype=bool)), (context, in_others)):
@@ -189,11 +187,11 @@ class EffectRegression:
             slopes.append(_slope(predicted[included], (values - shared)[included], group[included], importance))
         if questions is None:
             same = [np.unique(condition[rows]) for rows in rows_of_groups(targets)]
-            questions = [(TARGET, codes, codes) for codes in same]
+            questions = [(TARGET, one, one) for one in same]
         rows_of = rows_of_groups(condition)
         groups = []
-        for question, codes, asked in questions:
-            rows = np.sort(np.concatenate([rows_of[code] for code in codes]))
+        for question, left_out, asked in questions:
+            rows = np.sort(np.concatenate([rows_of[code] for code in left_out]))
             groups.append(LeftOut(question, rows, np.isin(condition[rows], asked)))
         groups += [LeftOut(CONTEXT, rows, in_others[rows]) for rows in rows_of_groups(context)]
         posterior = EffectPosterior.fit(
@@ -213,7 +211,6 @@ class EffectRegression:
         arrays = {
             "relevance": relevance,
             "specific": families.specific,
-            "features": features,
             "coefficients": coefficients,
             "typical_size": np.array(np.median(likeliest[likeliest > 0]) if likeliest.any() else 1.0),
             "on_target": target_effects,
@@ -224,10 +221,11 @@ class EffectRegression:
             "on_target_variance": target_variance,
         }
         stored = {name: _single(array) for name, array in arrays.items()}
-        return cls(contexts, posterior, conditions=conditions.stored(), **stored)
+        stored_features = features.astype(np.float32)
+        return cls(contexts, posterior, features=stored_features, conditions=conditions.stored(), **stored)
 
     def effects(
-        self, features: np.ndarray, untrained: np.ndarray, context: np.ndarray, means: np.ndarray
+        self, features: sparse.csr_matrix, untrained: sparse.csr_matrix, context: np.ndarray, means: np.ndarray
     ) -> np.ndarray:
         """Predict effects without on-target effects.
 
@@ -253,18 +251,20 @@ class EffectRegression:
         coefficients = self.coefficients.reshape(-1, n_parameters * n_genes)
         return _matmul(kernel.reshape(len(kernel), -1), coefficients).reshape(-1, n_parameters, n_genes)
 
-    def _shrunken_kernel(self, features: np.ndarray, untrained: np.ndarray, context: np.ndarray) -> np.ndarray:
+    def _shrunken_kernel(
+        self, features: sparse.csr_matrix, untrained: sparse.csr_matrix, context: np.ndarray
+    ) -> np.ndarray:
         """Covariance with the trained conditions times the slopes, shape `(n, n_trained)`."""
         slope = np.where(context >= 0, 1.0, self.slopes[1].astype(np.float64))[:, None]
         return np.asarray(slope * self._kernel(features) + (self.slopes[0] - slope) * self._kernel(untrained))
 
-    def question(self, features: np.ndarray, context: np.ndarray) -> np.ndarray:
+    def question(self, features: sparse.csr_matrix, context: np.ndarray) -> np.ndarray:
         """Classify conditions by the part that training cells lack, see `QUESTIONS`, shape `(n,)`.
 
         Combinations count as targets here, and the control as trained.
         """
         known = self._is_known(features)
-        measured = np.zeros((len(self.features), len(self.contexts.means) + 1), dtype=bool)  # -1: a new context
+        measured = np.zeros((self.features.shape[0], len(self.contexts.means) + 1), dtype=bool)  # -1: a new context
         measured[self.posterior.condition, self.posterior.context] = True
         here = measured[:, context].T
         same = self._is_parallel(features) | known[:, :-1]
@@ -275,8 +275,8 @@ class EffectRegression:
 
     def moments(
         self,
-        features: np.ndarray,
-        untrained: np.ndarray,
+        features: sparse.csr_matrix,
+        untrained: sparse.csr_matrix,
         context: np.ndarray,
         means: np.ndarray,
         question: np.ndarray,
@@ -311,7 +311,7 @@ class EffectRegression:
         row = np.where(measured.any(axis=1), measured.argmax(axis=1), -1)
         return self.posterior.moments(kernel, shrunken, prior, question, similarity, row, outputs)
 
-    def missing(self, features: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
+    def missing(self, features: sparse.csr_matrix, n_targets: np.ndarray) -> np.ndarray:
         """Get the variance that targets lack beside typical trained conditions, shape `(n,)`.
 
         Parameters
@@ -324,21 +324,21 @@ class EffectRegression:
         size, trained_size = self._sizes(features)
         return np.maximum(n_targets * (trained_size**2).mean() - size**2, 0.0)
 
-    def support(self, features: np.ndarray) -> np.ndarray:
+    def support(self, features: sparse.csr_matrix) -> np.ndarray:
         """Get the target-specific variance that trained conditions explain, as a share in [0, 1], shape `(n,)`.
 
         It is 1 for trained conditions and the control. Any other target has at least a typical trained
         condition's variance, so that unknown properties count as unexplained.
         """
-        specific = features * self.specific
+        specific = weighted(as_rows(features), self.specific)
         kernel = self._kernel(specific)
         projected = kernel @ self.conditions.root
         explained = self.conditions.explained(self._precision[:, None], kernel, projected)[:, 0]
-        typical = ((self.features * self.specific) ** 2 @ self.relevance.astype(np.float64)).mean()
-        prior = np.maximum(specific**2 @ self.relevance.astype(np.float64), max(typical, 1e-12))
+        typical = squares(self.features, self.specific * self.relevance).mean()
+        prior = np.maximum(squares(specific, self.relevance), max(typical, 1e-12))
         return np.where(self._is_known(features).any(axis=-1), 1.0, np.clip(explained / prior, 0.0, 1.0))
 
-    def transfer(self, features: np.ndarray, values: np.ndarray) -> np.ndarray:
+    def transfer(self, features: sparse.csr_matrix, values: np.ndarray) -> np.ndarray:
         """Predict a quantity with one value per trained condition, shape `(n,)`.
 
         A trained condition keeps its value, and other doses have the nearest dose's, since their features are
@@ -348,30 +348,30 @@ class EffectRegression:
         kernel = self._kernel(features)
         size, trained_size = self._sizes(features)
         same = self._is_parallel(features) | self._is_known(features)[:, :-1]
-        nearest = np.where(same, cdist(features, self.features), np.inf).argmin(axis=-1)
+        nearest = np.where(same, np.abs(size[:, None] - trained_size), np.inf).argmin(axis=-1)
         both = self.conditions.rotate(np.stack([values * trained_size, trained_size], axis=1))
         transferred, total = (kernel @ self.conditions.combine(self._precision, both)).T
         interpolated = transferred / np.maximum(np.maximum(total, size), 1e-6)
         return np.where(same.any(axis=-1) & (size > 0), values[nearest], interpolated)
 
-    def is_trained(self, features: np.ndarray) -> np.ndarray:
+    def is_trained(self, features: sparse.csr_matrix) -> np.ndarray:
         """Test whether conditions were trained at any dose, shape `(n,)`."""
         return np.asarray(self._is_parallel(features).any(axis=-1))
 
-    def _is_parallel(self, features: np.ndarray) -> np.ndarray:
+    def _is_parallel(self, features: sparse.csr_matrix) -> np.ndarray:
         """Test for trained conditions at any dose, whose features are parallel, shape `(n, n_trained)`."""
         kernel, (size, trained_size) = self._kernel(features), self._sizes(features)
         return (kernel > 0) & (kernel > (1.0 - 1e-5) * size[:, None] * trained_size)
 
-    def _is_known(self, features: np.ndarray) -> np.ndarray:
+    def _is_known(self, features: sparse.csr_matrix) -> np.ndarray:
         """Test for the trained conditions and, in the last column, the control, shape `(n, n_trained + 1)`."""
-        known = np.concatenate([self.features, np.zeros_like(self.features[:1])])
-        return cdist(features, known) == 0
+        control = sparse.csr_matrix((1, self.features.shape[1]), dtype=np.float32)
+        asked, trained, none = equal_rows(as_rows(features), self.features, control)
+        return np.asarray(asked[:, None] == np.concatenate([trained, none]))
 
-    def _sizes(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _sizes(self, features: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Get the prior s.d. for the given and the trained conditions."""
-        relevance = self.relevance.astype(np.float64)
-        size, trained_size = (np.sqrt(rows.astype(np.float64) ** 2 @ relevance) for rows in (features, self.features))
+        size, trained_size = (np.sqrt(squares(as_rows(rows), self.relevance)) for rows in (features, self.features))
         return size, trained_size
 
     @property
@@ -379,9 +379,9 @@ class EffectRegression:
         """Inverse of the covariance between measured conditions at a typical effect size, as a function of variances."""
         return np.asarray(1.0 / (self.conditions.variances + 1.0 / self.typical_size))
 
-    def _kernel(self, features: np.ndarray) -> np.ndarray:
+    def _kernel(self, features: sparse.csr_matrix) -> np.ndarray:
         """Covariance with the trained conditions, shape `(n, n_trained)`."""
-        return _matmul((features * self.relevance).astype(np.float32), self.features.T)
+        return products(as_rows(features), self.relevance, self.features)
 
 
 def _subset(condition: np.ndarray) -> np.ndarray:
@@ -398,11 +398,13 @@ def _number_of_contexts(condition: np.ndarray, context: np.ndarray) -> np.ndarra
     return np.bincount(pairs[0], minlength=condition.max() + 1)[condition]
 
 
-def _parallel_groups(features: np.ndarray) -> np.ndarray:
-    """Group the conditions with parallel features: a target's doses, shape `(n_trained,)`."""
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    directions = np.round(features / np.maximum(length, 1e-12), 5)
-    return np.unique(directions, axis=0, return_inverse=True)[1].ravel()
+def _directions(features: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Bring features to length one, so that conditions with parallel ones, a target's doses, are equal."""
+    length = np.sqrt(squares(features, np.ones(features.shape[1])))
+    directions = sparse.csr_matrix(sparse.diags(1.0 / np.maximum(length, 1e-12)) @ features)
+    directions.data = directions.data.round(5)
+    directions.eliminate_zeros()
+    return directions
 
 
 def _slope(predicted: np.ndarray, measured: np.ndarray, group: np.ndarray, importance: np.ndarray) -> float:
@@ -419,7 +421,7 @@ def _slope(predicted: np.ndarray, measured: np.ndarray, group: np.ndarray, impor
 
 
 def _spectrum(
-    features: np.ndarray,
+    features: sparse.csr_matrix,
     relevance: np.ndarray,
     errors: Errors,
     between: np.ndarray = np.ones((1, 1)),  # noqa: B008
@@ -438,15 +440,14 @@ def _spectrum(
     between, context
         Kernel over contexts, and the code of each row's context, shape `(n,)`. By default, all rows are in one.
     """
-    context = np.zeros(len(features), dtype=int) if context is None else context
-    if len(features) <= MAX_EXACT:
-        return Spectrum.exact(_product(features, relevance, features) * between[np.ix_(context, context)], errors)
-    is_rare = (features != 0).mean(axis=0) < _RARE
-    weights = np.sqrt(relevance)
-    parts = (
-        features[:, ~is_rare] * weights[~is_rare],
-        sparse.csr_matrix(features[:, is_rare]) @ sparse.diags(weights[is_rare]),
-    )
+    n_measured = features.shape[0]
+    context = np.zeros(n_measured, dtype=int) if context is None else context
+    if n_measured <= MAX_EXACT:
+        covariance = products(features, relevance, features)
+        if not (between == 1.0).all():
+            covariance *= between[np.ix_(context, context)]
+        return Spectrum.exact(covariance, errors)
+    parts = divided(weighted(features, np.sqrt(relevance)))[1:]
     values, vectors = np.linalg.eigh(between)
     scales = (vectors * np.sqrt(np.maximum(values, 0.0)))[context, :, None]
 
@@ -458,27 +459,33 @@ def _spectrum(
                 found += scales[:, place] * (part @ (part.T @ scaled))
         return found
 
-    variance = (features**2 @ relevance) * np.diag(between)[context]
+    variance = squares(features, relevance) * np.diag(between)[context]
     return Spectrum.largest(times, variance, errors, RANK)
 
 
 def _relevances(
-    features: np.ndarray, families: FeatureFamilies, measured: np.ndarray, errors: Errors, importance: np.ndarray
+    features: sparse.csr_matrix,
+    families: FeatureFamilies,
+    measured: np.ndarray,
+    errors: Errors,
+    importance: np.ndarray,
 ) -> np.ndarray:
     """Average the relevances of all candidate families, weighted by the errors for left-out targets."""
-    rows = _subset(np.arange(len(features)))
+    rows = _subset(np.arange(features.shape[0]))
     features, measured, errors = features[rows], measured[rows], errors[rows]
-    group = _parallel_groups(features)
+    # the draws that weigh candidates depend on the order of groups, which is therefore that of their features
+    group = np.unique(_directions(features).toarray(), axis=0, return_inverse=True)[1].ravel()
+    dense = features.toarray()
     candidates = [
-        _refined(features, families, relevance / (features**2 @ relevance).mean(), measured, errors)
+        _refined(dense, families, relevance / squares(features, relevance).mean(), measured, errors)
         for relevance in families.candidates()
-        if (features**2 @ relevance).any()
+        if squares(features, relevance).any()
     ]
     if not candidates:
         return np.ones(features.shape[1])
     left_out = []
     for relevance in candidates:
-        spectrum = Spectrum.exact(_product(features, relevance, features), errors)
+        spectrum = Spectrum.exact(products(features, relevance, features), errors)
         predicted, shared = spectrum.without(group, measured)
         left_out.append(np.bincount(group, weights=(measured - predicted - shared) ** 2 @ importance))
     return np.asarray(probability_to_be_best(np.array(left_out)) @ np.array(candidates))
@@ -491,7 +498,7 @@ def _refined(
     squared, used = features**2, np.flatnonzero(features.any(axis=0))
     own = features[:, used]
     for _ in range(_ROUNDS):
-        spectrum = Spectrum.exact(_product(features, relevance, features), errors)
+        spectrum = Spectrum.exact((features * relevance) @ features.T, errors)
         sizes = SIZES[spectrum.size_posterior(measured).argmax(axis=0)]
         moment, n_outputs = np.zeros_like(relevance), 0
         for size in np.unique(sizes[sizes > 0]):
@@ -518,7 +525,3 @@ def _single(array: np.ndarray) -> np.ndarray:
 def _matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Multiply in double precision, so that neighbouring doses keep their order."""
     return left.astype(np.float64) @ right.astype(np.float64)
-
-
-def _product(left: np.ndarray, relevance: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return (left * relevance) @ right.T
