@@ -15,7 +15,7 @@ from scipy import sparse
 
 import unlasting as ul
 
-PLACE = Path(__file__).parent / "saved_model_format_1"
+PLACE = Path(__file__).parent / "saved_model_format_2"
 SIZES = {"width": 6, "gene_features": 4, "attention_features": 4, "time_frequencies": 8, "condition_features": 8}
 CALL = {"perturbations": ["T1", "T1+T2"], "n_cells": 20, "seed": 4, "show_progress": False}
 

@@ -54,6 +54,7 @@ def test_leading_directions_are_those_of_a_full_decomposition(largest, covarianc
     total = largest.values.sum() + (N - RANK) * largest.rest[0]
     assert total == pytest.approx(values.sum())  # as in the whole covariance
     assert largest.rest[0] < largest.values.min()
+    assert largest.share_of_variance == pytest.approx(largest.values.sum() / values.sum())
 
 
 def test_leading_directions_are_exact_for_the_covariance_that_they_stand_for(largest, implied, errors):

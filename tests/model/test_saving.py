@@ -37,7 +37,7 @@ model = UnlastingModel.load(folder, adata=False, accelerator="cpu")
 cells = model.generate(["G3+TFX", "NEW1"], 12, seed=4, controls=anndata.read_h5ad(controls), show_progress=False)
 cells.write_h5ad(out)
 """
-STORED = Path(__file__).parents[1] / "data_files" / "saved_model_format_1"
+STORED = [Path(__file__).parents[1] / "data_files" / f"saved_model_format_{number}" for number in (1, 2)]
 CALL = {"perturbations": ["T1", "T1+T2"], "n_cells": 20, "seed": 4, "show_progress": False}
 N_DAMAGED = 60
 
@@ -51,7 +51,7 @@ def folder(either, tmp_path):
 @pytest.fixture
 def stored(tmp_path):
     """A copy of the stored model that a test may damage."""
-    return Path(shutil.copytree(STORED / "model", tmp_path / "model"))
+    return Path(shutil.copytree(STORED[-1] / "model", tmp_path / "model"))
 
 
 def load(folder, adata=False):
@@ -187,9 +187,10 @@ def test_a_loaded_model_keeps_its_statistics_and_its_own_split(model, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_stored_model_gives_the_stored_cells_also_after_another_save(tmp_path):
-    folder, expected = STORED / "model", np.load(STORED / "cells.npz", allow_pickle=False)
-    assert sum(file.stat().st_size for file in STORED.rglob("*") if file.is_file()) < 200_000
+@pytest.mark.parametrize("stored", STORED, ids=["format 1", "format 2"])
+def test_a_stored_model_gives_the_stored_cells_also_after_another_save(stored, tmp_path):
+    folder, expected = stored / "model", np.load(stored / "cells.npz", allow_pickle=False)
+    assert sum(file.stat().st_size for file in stored.rglob("*") if file.is_file()) < 200_000
     adata = anndata.read_h5ad(folder / "adata.h5ad")
     controls = adata[(adata.obs["perturbation"] == "control") & (adata.obs["unlasting_split"] == "train")].copy()
     model = load(folder, None)

@@ -27,7 +27,7 @@ from unlasting.effects._on_target import OnTargetEffects
 from unlasting.effects._posterior import COMBINATION, DOSE, TARGET, EffectMoments, EffectPosterior
 from unlasting.effects._regression import EffectRegression
 from unlasting.effects._similarity import MolecularSimilarity
-from unlasting.effects._spectrum import Spectrum
+from unlasting.effects._spectrum import Errors, Spectrum
 from unlasting.effects._vocabulary import Target, TargetVocabulary
 from unlasting.screen import Perturbation
 
@@ -266,7 +266,8 @@ class EffectsModel:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray], vocabulary: TargetVocabulary) -> Self:
-        """Restore a model from :meth:`state`."""
+        """Restore a model from :meth:`state`, also from that of models that were saved in format 1."""
+        state = _without_matrices(state)
         parts: dict[str, dict[str, Any]] = {}
         for name, array in state.items():
             part, field = name.split(".")
@@ -314,6 +315,25 @@ def _once(
     row = {perturbation: i for i, perturbation in enumerate(dict.fromkeys(perturbations))}
     described = describe(list(row))
     return described if len(row) == len(perturbations) else described[[row[p] for p in perturbations]]
+
+
+def _without_matrices(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Bring a state of format 1, which had the covariances themselves, into the present form."""
+    state = dict(state)
+    if "posterior.covariance" not in state:
+        return state
+    covariance, noise = (state.pop(f"posterior.{name}").astype(np.float64) for name in ("covariance", "noise"))
+    variances, vectors = np.linalg.eigh(noise)
+    own = np.full(len(noise), variances.min())
+    spectrum = Spectrum.exact(covariance, Errors(own, vectors * np.sqrt(variances - variances.min())))
+    variances, vectors = np.linalg.eigh(state.pop("regression.precision").astype(np.float64))
+    root, n = vectors * np.sqrt(np.maximum(variances, 0.0)), len(variances)
+    conditions = Spectrum(root, np.zeros(n), np.zeros(0), np.ones(n), np.zeros((n, 0)))
+    for name, part in (("spectrum", spectrum), ("conditions", conditions)):
+        state |= {f"{name}.{f.name}": getattr(part.stored(), f.name) for f in fields(part)}
+    rows = sparse.csr_matrix(state.pop("regression.features"))
+    state |= {f"features.{name}": np.asarray(getattr(rows, name)) for name in ("data", "indices", "indptr", "shape")}
+    return state | {"regression.typical_size": np.ones((), dtype=np.float32)}
 
 
 def _stored_rows(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: np.ndarray) -> sparse.csr_matrix:

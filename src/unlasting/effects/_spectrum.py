@@ -20,8 +20,8 @@ _SIZE_ROUNDS: Final = 20
 """Updates to the distribution over effect sizes."""
 
 MAX_EXACT: Final = 10_000
-"""Measurements up to which all directions are decomposed: all genes of a cell line, in minutes, but cubic."""
-RANK: Final = 2_000
+"""Measurements up to which all directions are decomposed: a knock-out of every expressed gene, in minutes, but cubic."""
+RANK: Final = 5_000
 """Directions with the most variance that are decomposed above that, which is linear in the number of measurements."""
 _FURTHER: Final = 50
 _POWERS: Final = 3
@@ -123,8 +123,8 @@ class Rotated:
 class Spectrum:
     """Form in which errors are independent with variance one, and effects independent.
 
-    Above `MAX_EXACT` measurements the directions with the most variance are kept, and all other ones share the mean of their
-    variances, so that the total is right. Everything else is exact in this form. A function of the covariance is given by
+    Above `MAX_EXACT` measurements, only the directions with the most variance are decomposed. All other ones share the mean
+    of their variances, so that the total is right. Everything else is exact in this form. A function of the covariance is given by
     its values at :attr:`variances`.
 
     Parameters
@@ -205,6 +205,12 @@ class Spectrum:
     def variances(self) -> np.ndarray:
         """Variance along each direction, and along every other one, shape `(n_directions,)` or one longer."""
         return np.concatenate([self.values, self.rest])
+
+    @property
+    def share_of_variance(self) -> float:
+        """Share of the effects' variance along the directions that were decomposed."""
+        beyond = (len(self.root) - len(self.values)) * self.rest.sum()
+        return float(self.values.sum() / max(self.values.sum() + beyond, 1e-30))
 
     def log_determinant(self, inflated: np.ndarray) -> np.ndarray:
         """Sum the logarithms of a function of the covariance, shape `(..., n_variances)`, over all directions."""

@@ -12,7 +12,7 @@ from scvi.model.base import BaseModelClass
 from unlasting.data import PERTURBATION, POPULATION, SPLIT, PerturbationField
 from unlasting.effects import ConditionTensors, EffectsModel, ScreenCells, TargetVocabulary
 from unlasting.module import Preset, UnlastingModule
-from unlasting.screen import Perturbation, ScreenKeys
+from unlasting.screen import Perturbation, ScreenKeys, logger
 
 
 class EffectsMixin(BaseModelClass):
@@ -43,6 +43,14 @@ class EffectsMixin(BaseModelClass):
                 use_mask=self.preset.use_mask,
                 use_responders=self.preset.use_responders,
             )
+            spectrum = fitted.regression.posterior.spectrum
+            if len(spectrum.rest):
+                logger.warning(
+                    f"The effects model has {len(spectrum.root)} conditions and contexts, too many for the exact solution: "
+                    f"{len(spectrum.values)} directions with {spectrum.share_of_variance:.0%} of the effects' variance are exact, "
+                    "and the rest is averaged. Effects are shrunken more than need be. Train on fewer conditions or contexts to "
+                    "avoid this."
+                )
             self.module.use_effects(fitted)
         return self.module.effects
 

@@ -26,7 +26,7 @@ from unlasting.model._mudata import modality_of
 from unlasting.module import Preset
 from unlasting.screen import check_cells, check_genes, logger, writable
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _JSON: Final = "model.json"
 _TENSORS: Final = "tensors.safetensors"
 _ADATA: Final = "adata.h5ad"
@@ -232,10 +232,10 @@ def _read_description(folder: Path, name: str) -> dict[str, Any]:
     found = description if isinstance(description, dict) else {}
     if found.get("class") != name or not isinstance(found.get("format"), int):
         raise ValueError(f"{place} does not describe a saved {name}. Give the folder that its `save` wrote.")
-    if found["format"] != FORMAT:
+    if not 1 <= found["format"] <= FORMAT:
         raise ValueError(
             f"{str(folder)!r} was saved by unlasting {found.get('unlasting_version')} in format {found['format']}; this "
-            f"version reads format {FORMAT}. Update unlasting."
+            f"version reads formats 1 to {FORMAT}. Update unlasting."
         )
     if found.get("sha256") != _checksum_of(found):
         raise ValueError(f"{place} is damaged or was changed: its checksum differs. Save the model again.")
