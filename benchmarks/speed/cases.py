@@ -183,6 +183,14 @@ def fit(n_conditions: int = 500, n_batches: int = 1, n_genes: int = 300, n_each:
     return lambda: model.effects_model, n_conditions
 
 
+def fit_genome(n_conditions: int = 4_000) -> tuple[Work, float]:
+    """Fit the effects model to knock-outs of human genes, which the default prior describes."""
+    adata = screens.genome(n_conditions)
+    UnlastingModel.setup_anndata(adata)
+    model = UnlastingModel(adata)
+    return lambda: model.effects_model, n_conditions
+
+
 def matmul() -> tuple[Work, float]:
     """Multiply two matrices of 2,048 x 2,048; a unit is a floating-point operation."""
     one = torch.randn(2048, 2048)
@@ -202,5 +210,6 @@ CASES: dict[str, Callable[..., tuple[Work, float]]] = {
     "generation, plain": generation_plain,
     "on disk": on_disk,
     "fit": fit,
+    "genome": fit_genome,
     **{name: distances.case(name) for name in distances.DISTANCES},
 }

@@ -32,12 +32,14 @@ CURVES = [
 ]
 """Over what a case is measured, and where it is when nothing is said."""
 FITS = [
-    ("n_conditions", "conditions", 500, 2.0),
+    ("n_conditions", "up to 4,000 conditions", 500, 2.0),
     ("n_batches", "batches", 1, 1.1),
     ("n_genes", "genes", 300, 1.2),
     ("n_each", "cells", 3, 1.1),
 ]
 """The same for the closed form, with the largest exponent that is wanted."""
+MANY = [("from 4,000 to 8,500 conditions, exactly", 4_000, 8_500), ("from 12,000 to 17,000 conditions", 12_000, 17_000)]
+"""Ranges of conditions above those."""
 
 
 def _usual(speed: pd.DataFrame) -> pd.DataFrame:
@@ -109,9 +111,21 @@ def table(speed: pd.DataFrame, errors: pd.DataFrame) -> str:
         exponent = _exponent(_curve(speed, of, case, default), of)
         lines.append(f"| Time of {case} grows with {name} to the power (target: 1.1 at most) | {exponent:.2f} |")
     for of, name, default, most in FITS:
-        exponent = _exponent(_curve(speed, of, "fit", default), of)
+        curve = _curve(speed, of, "fit", default)
+        exponent = _exponent(curve[curve[of] <= 4_000], of)
         lines.append(
             f"| Time of the closed form grows with {name} to the power (target: {most} at most) | {exponent:.2f} |"
+        )
+    curve = _curve(speed, "n_conditions", "fit", 500)
+    for name, low, high in MANY:
+        exponent = _exponent(curve[curve["n_conditions"].between(low, high)], "n_conditions")
+        lines.append(
+            f"| Time of the closed form grows with conditions, {name}, to the power (target: 1.2 at most) | {exponent:.2f} |"
+        )
+    for row in speed[speed["case"] == "genome"].itertuples():
+        lines.append(
+            f"| Closed form, {row.n_conditions:,.0f} human genes with the default prior | {row.processor_seconds:.0f} s of processors, "
+            f"{row.megabytes / 1000:.1f} GB |"
         )
     large = speed[(speed["case"] == "fit") & (speed["n_conditions"] == 2_000) & (speed["n_batches"] == 48)]
     for row in large.itertuples():

@@ -40,6 +40,8 @@ RUNS: list[tuple[str, dict[str, int]]] = [
     *(("fit", {"n_genes": n}) for n in (1_000, 2_000, 4_000)),
     *(("fit", {"n_each": n}) for n in (12, 48, 192)),
     ("fit", {"n_conditions": 2_000, "n_batches": 48}),
+    *(("fit", {"n_conditions": n}) for n in (8_500, 12_000, 17_000)),
+    ("genome", {"n_conditions": 8_500}),
 ]
 """What is measured, as the name of a case and its options."""
 

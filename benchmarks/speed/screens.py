@@ -12,7 +12,7 @@ from anndata import AnnData
 from anndata.io import write_elem
 from scipy import sparse
 
-from unlasting import UnlastingModel
+from unlasting import UnlastingModel, pp
 
 N_CONDITIONS = 20
 
@@ -71,6 +71,20 @@ def perturbed(n_conditions: int, n_batches: int, n_genes: int, n_each: int, n_co
         "grn": {"nodes": nodes, "edges": edges, "report": {}},
         "target_embedding": {"names": nodes, "matrix": matrix, "origin": "given"},
     }
+    return adata
+
+
+def genome(n_conditions: int, n_genes: int = 300, n_each: int = 3) -> AnnData:
+    """Make a screen whose targets are human genes of the default prior."""
+    known = pp.PRIORS["default"](2).names
+    names = [str(known[i]) for i in np.random.default_rng(0).permutation(len(known))[:n_conditions]]
+    labels = np.repeat(["control", *names], [60] + n_conditions * [n_each])
+    adata = AnnData(cells(len(labels), n_genes, np.random.default_rng(1)))
+    adata.var_names = [f"measured {i}" for i in range(n_genes)]
+    adata.obs["perturbation"] = pd.Categorical(labels)
+    adata.obs["unlasting_split"] = "train"
+    adata.uns["unlasting"] = {}
+    pp.grn(adata, prior="default")
     return adata
 
 
