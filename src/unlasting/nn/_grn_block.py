@@ -102,9 +102,17 @@ class GRNBlock(nn.Module):
             nodes = self.fusion(nodes, conditions)
         padding = (0, 0, 0, nodes.shape[1] - self.n_genes)
         nodes = nodes + functional.pad(self.input_proj(inputs), padding)
+        if nodes.device.type != "cpu" or torch.is_grad_enabled():
+            return self._spread(nodes)
+        # as many cells as threads at once: node states beyond the cache would take longer to move than to compute
+        return torch.cat([self._spread(cells) for cells in nodes.split(torch.get_num_threads())])
+
+    def _spread(self, nodes: Tensor) -> Tensor:
+        """Pass node states through the graph layers, and read each measured gene out, shape `(n_cells, n_genes)`."""
+        overwrite = not torch.is_grad_enabled()
         for layer in self.attention:
             nodes = layer(nodes)
             if self.node_norm:
                 nodes = functional.layer_norm(nodes, nodes.shape[-1:])
-            nodes = functional.silu(nodes)
+            nodes = functional.silu(nodes, inplace=overwrite)
         return (nodes[:, : self.n_genes] * (self.read_out_scale * self.read_out)).sum(-1) + self.read_out_bias
