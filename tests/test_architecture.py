@@ -13,7 +13,7 @@ SOURCE = Path(unlasting.__file__).parent
 FILES = {str(file.relative_to(SOURCE)): file for file in sorted(SOURCE.rglob("*.py"))}
 
 ORDER = [
-    {"_compat", "_docs", "_files"},
+    {"_compat", "_docs", "_files", "_numba"},
     {"screen"},
     {"pp"},
     {"data"},

@@ -431,6 +431,18 @@ def test_choices_are_those_of_the_package():
     assert set(cli._options.SPLITS) == set(pp._split.SPLIT_KINDS)
     assert set(cli._options.PRESETS) == set(module._presets.PRESETS)
     assert cli._options.MODES == model._setup.MODES
+    assert set(cli._train.PRIORS) == set(pp.PRIORS)
+
+
+def test_a_registered_prior_is_a_choice(place, tmp_path, monkeypatch):
+    genes = np.array(["T1", "T2", "T3"], dtype=object)
+    monkeypatch.setitem(pp.PRIORS, "mine", lambda n_components: pp.Prior(genes, np.eye(3, dtype=np.float32)))
+    results("train", place / "screen.h5ad", "--prior", "mine", "-m", tmp_path / "model", *TINY)
+    graph = anndata.read_h5ad(tmp_path / "model" / "adata.h5ad").uns["unlasting"]
+    assert graph["target_embedding"]["origin"] == "mine"
+    refused = call("train", place / "screen.h5ad", "--prior", "mnie", "-m", tmp_path / "other")
+    assert refused.exit_code == 2
+    assert "mine" in refused.output
 
 
 def test_usage_is_checked_before_the_package_is_imported(tmp_path):

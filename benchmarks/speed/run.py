@@ -55,6 +55,8 @@ REPEATS = {
     "E-distance": 3,
     "EMD": 5,
     "EMD, scipy": 3,
+    "EMD, 90 % zeros": 5,
+    "EMD, 90 % zeros, sort": 3,
 }
 """How often, of which the fastest counts; once where nothing is said."""
 

@@ -127,3 +127,40 @@ def test_sparse_cells_have_the_distance_of_dense_ones() -> None:
             expected = [stats.wasserstein_distance(first[:, g], second[:, g]) for g in range(25)]
             found = emd_per_gene(sparse.csr_matrix(first), sparse.csr_matrix(second))
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_zeros_are_left_out_without_a_trace() -> None:
+    """Many cells with zeros are not sorted as few cells are: whatever their form, share of zeros, sign and numbers."""
+    rng = np.random.default_rng(6)
+    forms = (np.asarray, np.asfortranarray, sparse.csr_array, sparse.csc_matrix, sparse.coo_array)
+    for n, m in ((800, 800), (800, 1000), (900, 20)):
+        share = np.array([0.0, 0.01, 0.1, 0.5, 1.0])
+        for low, high in ((0, 2), (-1, 2), (-2, 0)):
+            x, y = (rng.uniform(low, high, (size, 5)) * (rng.random((size, 5)) < share) for size in (n, m))
+            expected = by_scipy(stats.wasserstein_distance, x, y)
+            for form in forms:
+                np.testing.assert_allclose(emd_per_gene(form(x), form(y)), expected, rtol=1e-12, atol=1e-14)
+                np.testing.assert_allclose(emd_per_gene(x, form(y)), expected, rtol=1e-12, atol=1e-14)
+                found = emd_per_gene(form(x.astype(np.float32)), form(y))
+                np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_entries_of_one_place_add_up() -> None:
+    twice = sparse.csr_array((np.ones(4), [0, 0, 1, 0], [0, 2, 4]), shape=(2, 2))
+    for x in (twice, twice.tocsc()):
+        np.testing.assert_allclose(emd_per_gene(x, np.zeros((2, 2))), [1.5, 0.5])
+    np.testing.assert_array_equal(twice.data, 1)  # as it was
+
+
+def test_values_that_are_missing_or_infinite_are_refused() -> None:
+    for value in (np.nan, np.inf, -np.inf):
+        for n in (3, 800):
+            cells = np.zeros((n, 2))
+            cells[1, 1] = value
+            for x in (cells, sparse.csr_array(cells), sparse.csc_array(cells)):
+                with pytest.raises(ValueError, match="`predicted` holds missing or infinite"):
+                    emd(x, np.ones((5, 2)))
+                with pytest.raises(ValueError, match="`observed` holds missing or infinite"):
+                    emd(np.ones((5, 2)), x)
+                with pytest.raises(ValueError, match="`predicted` holds missing or infinite"):
+                    emd(x, x)

@@ -416,10 +416,20 @@ def test_a_model_describes_itself(model, build, screen, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     for part in ("UnlastingModel", "perturbation state registry", "population state registry"):
         assert part in shown
-    assert "5 conditions, 3 trained targets, 60 genes, 62 nodes" in shown
+    assert "5 conditions, 3 trained targets, 60 genes" in shown
     assert model.targets == {"gene": ["G3", "G7", "TFX"], "drug": [], "stimulus": []}
     table = model._repr_html_()
     for name, value in {"conditions": 5, "gene targets": 3, "genes": 60, "trained": "yes"}.items():
         assert f"<tr><th>{name}</th><td>{value}</td></tr>" in table
     assert "last step of denoiser" in table
     assert "call `model.train()`" in build(screen(n_cells=100))._repr_html_()
+
+
+def test_a_model_shows_a_graph_where_its_networks_have_one(build, screen, capsys):
+    for options, is_shown in (({}, False), ({"use_grn": True}, True)):
+        model = build(screen(n_cells=100), options=options)
+        repr(model)
+        summary = " ".join(capsys.readouterr().out.split())
+        assert ("60 genes, 62 nodes" in summary) == is_shown
+        assert ("<tr><th>graph</th><td>62 nodes" in model._repr_html_()) == is_shown
+        assert ("nodes" in summary) == ("graph" in model._repr_html_()) == is_shown

@@ -11,6 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from anndata import AnnData
 
 QUIET = {"show_progress": False}
@@ -204,11 +205,35 @@ def test_a_file_is_not_written_over_while_it_is_read(model, tmp_path):
     assert anndata.read_h5ad(file).shape == model.adata.shape
 
 
-def test_an_empty_part_is_made_again(model, tmp_path):
+@pytest.mark.parametrize("call", ["generate", "predict"])
+def test_parts_of_another_precision_are_not_gone_on_with(model, controls, tmp_path, call):
+    file = tmp_path / "cells.h5ad"
+
+    def write() -> AnnData:
+        if call == "generate":
+            return model.generate(LABELS, 13, path=file, **QUIET)
+        return model.predict(controls, "G3", path=file, **QUIET)
+
+    with stopped_after(2), torch.autocast("cpu", dtype=torch.bfloat16):
+        write()
+    with pytest.raises(FileExistsError, match=r"differs in precision\. Repeat"):
+        write()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert write().n_obs > 0
+
+
+def test_a_damaged_part_is_made_again(model, tmp_path, caplog):
     file = tmp_path / "cells.h5ad"
     expected = model.generate(LABELS, 13, path=tmp_path / "expected.h5ad", **QUIET).to_memory()
-    with stopped_after(2):
-        model.generate(LABELS, 13, path=file, **QUIET)
-    (tmp_path / "cells.h5ad.parts" / "000001.h5ad").write_bytes(b"")  # as a machine that failed leaves it
-    found = model.generate(LABELS, 13, path=file, **QUIET).to_memory()
-    np.testing.assert_array_equal(found.X.toarray(), expected.X.toarray())
+    for share in (0.0, 0.1, 0.5, 0.99):  # as a machine that failed leaves it
+        with stopped_after(2):
+            model.generate(LABELS, 13, path=file, **QUIET)
+        part = tmp_path / "cells.h5ad.parts" / "000001.h5ad"
+        os.truncate(part, int(share * part.stat().st_size))
+        caplog.clear()
+        found = model.generate(LABELS, 13, path=file, **QUIET).to_memory()
+        np.testing.assert_array_equal(found.X.toarray(), expected.X.toarray())
+        said = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
+        assert len(said) == 1
+        assert "000001.h5ad" in said[0]
+        file.unlink()

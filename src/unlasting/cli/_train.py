@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,8 @@ from unlasting.cli._output import say
 
 VALIDATION = "_validation_score"
 
-_PRIORS = ("default", "go", "reactome", "string", "none")
+PRIORS = ("default", "go", "reactome", "string")
+"""Shipped sources, known before the package is imported."""
 
 
 @command
@@ -95,11 +97,12 @@ def train(
     if split is None and (test or val):
         raise typer.BadParameter("they need --split, the kind of split.", param_hint="--test, --val")
     priors = prior or ["default"]
+    known = _prior_names()
     for one in priors:
-        if one not in _PRIORS and not Path(one).exists():
-            names = ", ".join(_PRIORS[:-1])
+        if one not in known and not Path(one).exists():
             raise typer.BadParameter(
-                f"{one!r} is none of {names} and {_PRIORS[-1]}, and no file or folder.", param_hint="--prior"
+                f"{one!r} is none of {', '.join(known[:-1])} and {known[-1]}, and no file or folder.",
+                param_hint="--prior",
             )
     if "none" in priors and len(priors) > 1:
         raise typer.BadParameter("none cannot be combined with another.", param_hint="--prior")
@@ -121,10 +124,10 @@ def train(
     prepare(adata, n_top_genes=n_top_genes, library_size_key=library_size_key, symbols_key=symbols_key)
     if ScreenKeys.read(adata).smiles_key is not None:
         ul.pp.molecules(adata)
-    known = [read_prior(one) for one in priors if one != "none"]
+    sources = [read_prior(one) for one in priors if one != "none"]
     ul.pp.grn(
         adata,
-        prior=known if len(known) > 1 else known[0] if known else None,
+        prior=sources if len(sources) > 1 else sources[0] if sources else None,
         targets=targets or None,
         response_fdr=ul.module.PAPER_RESPONSE_FDR if preset == "paper" else None,
     )
@@ -150,6 +153,12 @@ def train(
     say(found, as_json)
     if getattr(trained.trainer, "interrupted", False):
         raise typer.Exit(INTERRUPTED)
+
+
+def _prior_names() -> list[str]:
+    """Name all sources. Others than the shipped ones can be registered only where the package is imported already."""
+    package = sys.modules.get("unlasting.pp")
+    return [*(PRIORS if package is None else package.PRIORS), "none"]
 
 
 def _number(text: str) -> str | float:

@@ -16,7 +16,14 @@ BLOCK_VALUES = 2**21
 
 def as_matrix(values: Any, argument: str, *, min_cells: int = 1) -> Matrix:
     """Check a matrix with cells and get it as float32 or float64, dense or in CSR form."""
-    matrix = values.tocsr() if sparse.issparse(values) else np.asarray(values)
+    matrix = as_real_matrix(values.tocsr() if sparse.issparse(values) else values, argument, min_cells=min_cells)
+    require_finite(matrix, argument)
+    return matrix
+
+
+def as_real_matrix(values: Any, argument: str, *, min_cells: int = 1) -> Matrix:
+    """Do so in any sparse form, without a look at the values."""
+    matrix = values if sparse.issparse(values) else np.asarray(values)
     if matrix.dtype not in (np.float32, np.float64):
         if matrix.dtype.kind not in "biuf":
             raise TypeError(f"`{argument}` holds {matrix.dtype} values, but real numbers are needed.")
@@ -32,10 +39,20 @@ def as_matrix(values: Any, argument: str, *, min_cells: int = 1) -> Matrix:
             f"`{argument}` has the shape {(n_cells, n_genes)}, but at least {min_cells} "
             f"{'cell' if min_cells == 1 else 'cells'} and one gene are needed."
         )
+    return matrix
+
+
+def require_finite(matrix: Matrix, argument: str) -> None:
+    """Refuse missing and infinite values.
+
+    Raises
+    ------
+    ValueError
+        If there are any.
+    """
     stored = matrix.data if sparse.issparse(matrix) else matrix
     if not np.isfinite(stored).all():
         raise ValueError(f"`{argument}` holds missing or infinite values. Remove or correct these cells.")
-    return matrix
 
 
 def as_pair(predicted: Any, observed: Any, *, min_cells: int = 1) -> tuple[Matrix, Matrix]:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
-from scipy import sparse
 
-from unlasting.metrics._matrices import Matrix, as_pair, by_gene, gene_blocks, slices
-
-_GENES: Final = 256
-"""Genes whose stored values are sorted together."""
+from unlasting.metrics._matrices import Matrix, as_pair, as_real_matrix, check_genes, gene_blocks, require_finite
+from unlasting.metrics._sorted_values import earth_movers_distances
 
 
 def emd_per_gene(predicted: Matrix, observed: Matrix) -> np.ndarray:
@@ -25,49 +20,13 @@ def emd_per_gene(predicted: Matrix, observed: Matrix) -> np.ndarray:
     -------
     Distances in the data's unit, shape `(n_genes,)`.
     """
-    predicted, observed = as_pair(predicted, observed)
-    n, m = predicted.shape[0], observed.shape[0]
-    # both quantile functions are constant between these, in units of 1 / (n m) so that they are whole numbers
-    ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
-    places = (ends - 1) // m, (ends - 1) // n
-    weights = np.diff(ends, prepend=0) / (n * m)
-    found = np.empty(predicted.shape[1])
-    if all(sparse.issparse(cells) and cells.min() >= 0 for cells in (predicted, observed)):
-        turned = [sparse.csr_matrix(by_gene(cells)) for cells in (predicted, observed)]
-        n_stored = np.stack([np.diff(cells.indptr) for cells in turned])
-        order = np.argsort(n_stored.max(axis=0))
-        for rows in slices(len(order), _GENES):  # with similar numbers of values
-            chosen = order[rows]
-            # zeros are the smallest values: the distance is that between the largest ones
-            most = n_stored[:, chosen].max(axis=1)
-            first = min(np.searchsorted(places[0], n - most[0]), np.searchsorted(places[1], m - most[1]), len(ends) - 1)
-            x, y = (
-                _largest(cells[chosen], size - place[first])
-                for cells, size, place in zip(turned, (n, m), places, strict=True)
-            )
-            if n != m:
-                x, y = (block[:, place[first:] - place[first]] for block, place in zip((x, y), places, strict=True))
-            found[chosen] = np.abs(x - y) @ weights[first:]
-        return found
-    for genes, blocks in gene_blocks(predicted, observed):
-        for block in blocks:
-            block.sort(axis=1)
-        x, y = blocks if n == m else (block[:, place] for block, place in zip(blocks, places, strict=True))
-        difference = x - y
-        np.abs(difference, out=difference)
-        found[genes] = difference.mean(axis=1, dtype=np.float64) if n == m else difference @ weights
+    predicted, observed = as_real_matrix(predicted, "predicted"), as_real_matrix(observed, "observed")
+    check_genes(predicted.shape[1], observed.shape[1], "predicted", "observed")
+    found = earth_movers_distances(predicted, observed)
+    if not np.isfinite(found).all():  # looked at last, since a pass over dense cells takes long
+        require_finite(predicted, "predicted")
+        require_finite(observed, "observed")
     return found
-
-
-def _largest(cells: sparse.csr_matrix, width: int) -> np.ndarray:
-    """Sort each row's stored values in as many columns, the first ones zero, shape `(n_rows, width)`."""
-    values = np.zeros((cells.shape[0], width), dtype=np.result_type(cells.dtype, np.float32))
-    n_stored = np.diff(cells.indptr)
-    values[
-        np.repeat(np.arange(len(n_stored)), n_stored), np.arange(cells.nnz) - np.repeat(cells.indptr[:-1], n_stored)
-    ] = cells.data
-    values.sort(axis=1)
-    return values
 
 
 def emd(predicted: Matrix, observed: Matrix) -> float:

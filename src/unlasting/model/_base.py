@@ -70,7 +70,7 @@ class ModelBase(EffectsMixin):
             "conditions": self.summary_stats["n_conditions"],
             **{f"{kind} targets": len(names) for kind, names in self.targets.items() if names},
             "genes": self.summary_stats["n_vars"],
-            "graph": f"{self.summary_stats['n_nodes']} nodes, {self.summary_stats['n_edges']} edges",
+            **({"graph": self._graph_summary} if self._graph_summary else {}),
             "trained": "yes" if self.is_trained_ else "no: call `model.train()`",
             **{f"last step of {name}": step for name, step in steps.items()},
         }
@@ -78,6 +78,13 @@ class ModelBase(EffectsMixin):
         return f"<table><caption>{type(self).__name__}</caption>{cells}</table>"
 
     # -- shared by the mixins
+
+    @property
+    def _graph_summary(self) -> str:
+        """Size of the graph, or an empty text where no network has a graph block."""
+        if not (self.preset.denoiser.use_grn or self.preset.mask_network.use_grn):
+            return ""
+        return f"{self.summary_stats['n_nodes']} nodes, {self.summary_stats['n_edges']} edges"
 
     @property
     def _modalities(self) -> dict[str, str] | None:

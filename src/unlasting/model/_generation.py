@@ -167,6 +167,7 @@ class GenerationMixin(TrustMixin):
             "controls": digest_of(sources.digest(), source),
             "n_cells": n_cells,
             "seed": seed_or_default(seed),
+            "precision": generator.precision,  # devices and threads change the last bits only
         }
         return write_in_parts(path, cells, n_all, given.var, uns, request, overwrite, show_progress, executor)
 
@@ -310,6 +311,7 @@ class GenerationMixin(TrustMixin):
                 "obs": digest_of(*obs.columns, pd.util.hash_pandas_object(obs).to_numpy()),
                 "controls": digest_of(sources.digest(), source, replicate),
                 "seed": seed_or_default(seed),
+                "precision": generator.precision,
             }
             uns = self._uns(self.keys, asked, seed_or_default(seed))
             return write_in_parts(path, rows, len(chosen), adata.var, uns, request, overwrite, show_progress, executor)

@@ -72,6 +72,11 @@ class Generator:
         self._tables: dict[tuple[int, int], Tensor] = {}
         self.set_conditions(perturbations)
 
+    @property
+    def precision(self) -> str:
+        """Type of the numbers in products: that of the autocast around the call, else `float32`."""
+        return "float32" if self._autocast is None else str(self._autocast["dtype"]).removeprefix("torch.")
+
     def set_conditions(self, perturbations: Sequence[Perturbation]) -> None:
         """Replace the conditions; the encoded sources stay."""
         conditions = [*perturbations, Perturbation()]

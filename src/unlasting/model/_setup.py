@@ -213,8 +213,9 @@ class SetupMixin(ModelBase):
             labelled = expression_of(data, arguments["modalities"], keys)
         else:
             labelled = adata
-        use_one_index_width(expression(adata, layer))
-        if getattr(expression(adata, layer), "format", "csr") == "csc" and not is_in_memory(expression(adata, layer)):
+        matrix = expression(adata, layer)
+        use_one_index_width(matrix)
+        if getattr(matrix, "format", "csr") == "csc" and not is_in_memory(matrix):
             logger.warning(
                 "setup_anndata: the expression on disk is stored by genes (CSC), so that each block of cells takes a read of the "
                 "whole file. Store it by cells: `adata = adata.to_memory()`, `adata.X = adata.X.tocsr()`, `adata.write_h5ad(...)`."

@@ -27,7 +27,7 @@ from anndata.io import write_elem
 from tqdm.auto import tqdm
 
 from unlasting._files import PARTIAL, drop_folder, replacing
-from unlasting.screen import writable_table
+from unlasting.screen import listed, logger, writable_table
 
 _REQUEST: Final = "request.json"
 _VALUES_IN_PART: Final = 4_000_000
@@ -71,9 +71,16 @@ def write_in_parts(
     parts = [range(i, min(i + step, n_cells)) for i in range(0, n_cells, step)]
     _open_folder(folder, {"version": version("unlasting"), **request, "n_parts": len(parts)}, overwrite)
     files = [folder / f"{number:06d}.h5ad" for number in range(len(parts))]
-    for file in files:
-        if file.exists() and not h5py.is_hdf5(file):  # a machine that failed may leave an empty one
-            file.unlink()
+    damaged = [file for file in files if file.exists() and _is_damaged(file)]
+    if damaged:
+        logger.warning(
+            "%d parts in %r are damaged, as a machine that failed leaves them, and are made again: %s.",
+            len(damaged),
+            str(folder),
+            listed([file.name for file in damaged]),
+        )
+    for file in damaged:
+        file.unlink()
     missing = {file: rows for file, rows in zip(files, parts, strict=True) if not file.exists()}
     with tqdm(total=len(missing), desc="Generating cells", unit="part", disable=None if show_progress else True) as bar:
         if executor is None:
@@ -173,6 +180,17 @@ def _read(shared: Path, digest: str) -> Callable[[range], AnnData]:
     if digest_of(content) != digest:
         raise ValueError(f"{str(shared)!r} was changed by another program. Repeat the call.")
     return pickle.loads(content)
+
+
+def _is_damaged(file: Path) -> bool:
+    """Whether a file is empty, cut off, or not HDF5."""
+    try:
+        with h5py.File(file, "r"):
+            return False
+    except OSError as error:
+        if error.errno is not None:  # the system refused: it says nothing about the content
+            raise
+        return True
 
 
 def _partial(file: Path) -> Path:

@@ -117,8 +117,8 @@ class UnlastingModel(SetupMixin, TrainingMixin, LatentMixin, SavingMixin):
         self._preset_name = preset
         self._model_summary_string = (
             f"UnlastingModel with preset {preset!r}: {self.summary_stats['n_conditions']} conditions, "
-            f"{self.summary_stats['n_trained_targets']} trained targets, {self.summary_stats['n_vars']} genes, "
-            f"{self.summary_stats['n_nodes']} nodes, {self.summary_stats['n_edges']} edges"
+            f"{self.summary_stats['n_trained_targets']} trained targets, {self.summary_stats['n_vars']} genes"
+            + (f", {self._graph_summary}" if self._graph_summary else "")
         )
         self.init_params_ = self._get_init_params(locals())
 

@@ -193,8 +193,8 @@ class SharedGraphAttention(nn.Module):
         """Score nodes as sources and targets, shapes `(n_cells, n_nodes, heads)`."""
         weight = self.lin.weight.view(self.heads, self.out_features, -1)
         # <att, W x> = <W^T att, x>: a product with a few columns instead of all projected features.
-        directions = torch.cat([torch.einsum("hoi,ho->ih", weight, att) for att in (self.att_src, self.att_dst)], dim=1)
-        source_score, target_score = (features @ directions).chunk(2, dim=-1)
+        directions = torch.cat([(att[:, None] @ weight)[:, 0] for att in (self.att_src, self.att_dst)])
+        source_score, target_score = functional.linear(features, directions).chunk(2, dim=-1)
         return source_score, target_score
 
     def edge_weights(self, features: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import numba
 import numpy as np
 import torch
 from numba.core.dispatcher import Dispatcher
 from torch import Tensor
+
+from unlasting._numba import compiled
 
 SLOPE: Final = 0.2
 """Slope of the leaky rectifier for negative scores."""
@@ -21,15 +22,7 @@ _LEAST: Final = np.float32(np.exp(-80.0))
 """Weight of an edge at least, before normalisation: no target has zero weight in total."""
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder for the cache can be written
-        return numba.njit(**options)(function)
-
-
-@_compiled
+@compiled
 def _forward(
     starts: np.ndarray,
     sources: np.ndarray,
@@ -73,7 +66,7 @@ def _forward(
                     summed[cell, node, k, f] = two[f] * k_inverse
 
 
-@_compiled
+@compiled
 def _backward(
     starts: np.ndarray,
     sources: np.ndarray,

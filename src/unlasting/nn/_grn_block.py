@@ -16,6 +16,9 @@ from unlasting.nn._molecules import MoleculeFusion
 _LARGE_EMBEDDING: Final = 3.0
 """Initial s.d. of gene embeddings with `node_norm`: a zeroed node then differs from the others beyond one unit."""
 
+_CELLS_PER_THREAD: Final = 2
+"""Cells whose node states are in the cache together where no gradient keeps those of all cells."""
+
 
 class GRNBlock(nn.Module):
     r"""Two graph layers over genes, with a read-out for every measured gene.
@@ -102,9 +105,17 @@ class GRNBlock(nn.Module):
             nodes = self.fusion(nodes, conditions)
         padding = (0, 0, 0, nodes.shape[1] - self.n_genes)
         nodes = nodes + functional.pad(self.input_proj(inputs), padding)
+        if nodes.device.type != "cpu" or torch.is_grad_enabled():
+            return self._spread(nodes)
+        # few cells at once: node states beyond the cache would take longer to move than to compute
+        return torch.cat([self._spread(cells) for cells in nodes.split(_CELLS_PER_THREAD * torch.get_num_threads())])
+
+    def _spread(self, nodes: Tensor) -> Tensor:
+        """Pass node states through the graph layers, and read each measured gene out, shape `(n_cells, n_genes)`."""
+        overwrite = not torch.is_grad_enabled()
         for layer in self.attention:
             nodes = layer(nodes)
             if self.node_norm:
                 nodes = functional.layer_norm(nodes, nodes.shape[-1:])
-            nodes = functional.silu(nodes)
+            nodes = functional.silu(nodes, inplace=overwrite)
         return (nodes[:, : self.n_genes] * (self.read_out_scale * self.read_out)).sum(-1) + self.read_out_bias
