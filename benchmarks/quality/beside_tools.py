@@ -56,15 +56,16 @@ N_GENERATED = 150
 """Cells that each tool gives for a condition."""
 N_PCS = 50
 BASELINES = ("mean shift", "zero-aware mean shift", "nearest target", "nearest target or nothing")
-FLOOR = "noise floor"
+FLOOR = "noise floor / no effect"
+"""The row with the noise floor, which the scores leave out, as a share of the distance of control cells."""
 GEARS_EPOCHS, GEARS_BATCH = 20, 32
 """Epochs and cells of a step in the README of GEARS."""
 N_EVALUATED = 10
 """Batches on which GEARS is evaluated after a part of an epoch."""
 N_NEIGHBOURS, LEAST_SIMILARITY = 20, 0.1
 """Neighbours in the graph of perturbations, as in GEARS."""
-CELLFLOW = {"published": (100_000, 1_024), "small": (None, 256)}
-"""Training steps and cells of a step. `published` is the setting of the CellFlow paper for genetic perturbations."""
+CELLFLOW = {"published": (100_000, 1_024), "small": (np.nan, 256)}
+"""Recommended steps and cells of a step: `published` for genetic perturbations, in the repository of the CellFlow paper."""
 WIDTHS = {
     "published": {"time_encoder_dims": (1024,) * 3, "hidden_dims": (2048,) * 3, "decoder_dims": (2048,) * 3},
     "small": {"time_encoder_dims": (256,) * 3, "hidden_dims": (512,) * 3, "decoder_dims": (512,) * 3},
@@ -151,7 +152,7 @@ def ours(folder: Path, tool: str, budget: float) -> None:
         folder,
         tool,
         version=ul.__version__,
-        prepare_seconds=fitted,
+        prepare_seconds=0.0,
         step_seconds=(trained - fitted) / n_steps if n_steps else np.nan,
         step_cells=np.nan,
         recommended_steps=n_steps,
@@ -382,7 +383,6 @@ def cellflow(folder: Path, tool: str, budget: float) -> None:
         write_cells(folder, tool, cells)
         generated = (processor() - start) / sum(map(len, cells.values()))
         facts = {"steps": n_steps, "training_seconds": trained, "cell_seconds": generated}
-    total = recommended or CELLFLOW["published"][0]
     record(
         folder,
         tool,
@@ -390,9 +390,9 @@ def cellflow(folder: Path, tool: str, budget: float) -> None:
         prepare_seconds=prepared,
         step_seconds=step,
         step_cells=n_cells,
-        recommended_steps=total,
-        recommended_seconds=total * step,
-        extrapolated=True,
+        recommended_steps=recommended,
+        recommended_seconds=recommended * step,
+        extrapolated=size == "published",
         note="widths " + json.dumps(WIDTHS[size]),
         **facts,
     )
@@ -433,7 +433,7 @@ def score(folder: Path) -> pd.DataFrame:
     pcs = np.linalg.eigh(covariance)[1][:, -N_PCS:].astype("f4")
 
     def within_pcs(predicted: Any, observed: Any) -> float:
-        return ul.metrics.e_distance(predicted @ pcs, observed @ pcs)
+        return ul.metrics.e_distance(predicted @ pcs, observed @ pcs, unbiased=True)
 
     tools = {file.stem: Stored(file) for file in sorted(folder.glob("*.npz")) if file.stem != "prior"}
     predictors = tools | {name: ul.baselines.BASELINES[name]() for name in BASELINES}
@@ -442,24 +442,29 @@ def score(folder: Path) -> pd.DataFrame:
     return frame.assign(screen=folder.name)
 
 
-def ratio(terms: np.ndarray) -> np.ndarray:
-    """Divide the distance of a prediction by that of control cells, shape `(n, 2)`."""
-    return terms[:, 0] / terms[:, 1]
+def normalised(terms: np.ndarray) -> np.ndarray:
+    """Put the columns value, floor and no effect, shape `(n, 3)`, on the scale from noise floor, 0, to no effect, 1."""
+    value, floor, no_effect = terms.T
+    return (value - floor) / (no_effect - floor)
+
+
+def floor_share(terms: np.ndarray) -> np.ndarray:
+    """Divide the noise floor by the distance of control cells, shape `(n, 3)`."""
+    return terms[:, 1] / terms[:, 2]
 
 
 def scores(frame: pd.DataFrame) -> pd.DataFrame:
-    """Get the ratio of means over conditions with a signal, and its 90 % interval."""
+    """Get the scores over conditions with a signal, and their 90 % intervals."""
     from unlasting.tl._uncertainty import score_interval
 
     frame = frame[frame["signal"].astype(bool) & (frame["predictor"] != "no effect")]
-    one = frame["predictor"].iloc[0]
-    floor = frame[frame["predictor"] == one].assign(predictor=FLOOR)
-    frame = pd.concat([frame, floor.assign(value=floor["floor"])])
+    floor = frame[frame["predictor"] == frame["predictor"].iloc[0]].assign(predictor=FLOOR)
     rows = []
-    for keys, group in frame.groupby(["screen", "predictor", "metric"], sort=False):
-        found = score_interval(ratio, group[["value", "no_effect"]].to_numpy(), 0, level=0.9)
+    for keys, group in pd.concat([frame, floor]).groupby(["screen", "predictor", "metric"], sort=False):
+        terms = group[["value", "floor", "no_effect"]].to_numpy()
+        found = score_interval(floor_share if keys[1] == FLOOR else normalised, terms, 0, level=0.9)
         rows.append([*keys, *found, len(group)])
-    return pd.DataFrame(rows, columns=["screen", "predictor", "metric", "ratio", "low", "high", "n_conditions"])
+    return pd.DataFrame(rows, columns=["screen", "predictor", "metric", "score", "low", "high", "n_conditions"])
 
 
 def duration(seconds: float) -> str:
@@ -470,34 +475,40 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def cost(row: Any) -> str:
+    """Write a row of the table of costs."""
+    step = "" if np.isnan(row.step_seconds) else f"{row.step_seconds:.3f} s"
+    if row.step_cells > 0:
+        step += f" of {row.step_cells:.0f} cells"
+    recommended, trained = "", "not trained"
+    if not np.isnan(row.recommended_steps):
+        recommended = f"{row.recommended_steps:,.0f}: {duration(row.recommended_seconds)}{' *' * row.extrapolated}"
+    if row.training_seconds:
+        trained = f"{row.steps:,} in {duration(row.training_seconds)}"
+        trained += f" ({row.steps / row.recommended_steps:.1%})" if row.extrapolated else ""
+    cell = "" if np.isnan(row.cell_seconds) else f"{1000 * row.cell_seconds:.1f} ms"
+    own = duration(row.prepare_seconds) if row.prepare_seconds else ""
+    return f"| {row.tool} | {step} | {own} | {recommended} | {trained} | {cell} | {row.gigabytes:.1f} GB |"
+
+
 def report(costs: pd.DataFrame, found: pd.DataFrame) -> str:
     """Write a table of costs and one of scores for each screen."""
     lines = []
     for screen, title in SCREENS.items():
-        own = costs[costs["screen"] == screen]
-        if own.empty:
-            continue
-        lines += [f"Costs, {title}; one thread:", ""]
-        lines += ["| | a step | steps recommended | their training | share trained | a generated cell | peak memory |"]
-        lines += ["|---|---|---|---|---|---|---|"]
-        for row in own.itertuples():
-            step = f"{row.step_seconds:.3f} s" if row.step_seconds == row.step_seconds else ""
-            mark = " *" if row.extrapolated else ""
-            share = f"{row.steps / row.recommended_steps:.1%}" if row.extrapolated else "all"
-            cell = f"{1000 * row.cell_seconds:.1f} ms" if row.cell_seconds == row.cell_seconds else ""
-            lines.append(
-                f"| {row.tool} | {step} | {row.recommended_steps:,} | {duration(row.recommended_seconds)}{mark} | {share} | "
-                f"{cell} | {row.gigabytes:.1f} GB |"
-            )
         part = found[found["screen"] == screen]
+        if screen == "m":
+            lines += [f"Processor time and memory, {title}:", ""]
+            lines += [
+                "| | a step | own preparation | recommended steps | steps here | a generated cell | peak memory |"
+            ]
+            lines += ["|---|---|---|---|---|---|---|", *map(cost, costs[costs["screen"] == screen].itertuples()), ""]
         metrics = ["e_distance", f"e_distance_{N_PCS}_pcs", "emd"]
-        n = part["n_conditions"].max()
-        lines += ["", f"Scores, {title}; {n} unseen conditions with a signal:", ""]
-        lines += ["| | E-distance | E-distance, 50 PCs | EMD |", "|---|---|---|---|"]
+        lines += [f"Scores, {title}, {part['n_conditions'].max()} unseen targets with a signal:", ""]
+        lines += [f"| | E-distance | E-distance, {N_PCS} PCs | EMD |", "|---|---|---|---|"]
         wide = part.set_index(["predictor", "metric"])
         for name in dict.fromkeys(part["predictor"]):
             cells = [wide.loc[(name, metric)] for metric in metrics]
-            texts = [f"{x['ratio']:.2f} [{x['low']:.2f}, {x['high']:.2f}]" for x in cells]
+            texts = [f"{x['score']:.2f} [{x['low']:.2f}, {x['high']:.2f}]" for x in cells]
             lines.append(f"| {name} | {' | '.join(texts)} |")
         lines.append("")
     return "\n".join(lines)
