@@ -435,7 +435,7 @@ def score(folder: Path) -> pd.DataFrame:
     def within_pcs(predicted: Any, observed: Any) -> float:
         return ul.metrics.e_distance(predicted @ pcs, observed @ pcs, unbiased=True)
 
-    tools = {file.stem: Stored(file) for file in sorted(folder.glob("*.npz")) if file.stem != "prior"}
+    tools = {name: Stored(folder / f"{name}.npz") for name in every_tool() if (folder / f"{name}.npz").exists()}
     predictors = tools | {name: ul.baselines.BASELINES[name]() for name in BASELINES}
     metrics = ["e_distance", Metric(f"e_distance_{N_PCS}_pcs", within_pcs, 0.0), "emd"]
     frame = ul.tl.evaluate(adata, layer=None, baselines=predictors, metrics=metrics, gene_sets="all")
@@ -496,6 +496,8 @@ def report(costs: pd.DataFrame, found: pd.DataFrame) -> str:
     lines = []
     for screen, title in SCREENS.items():
         part = found[found["screen"] == screen]
+        if part.empty:
+            continue
         if screen == "m":
             lines += [f"Processor time and memory, {title}:", ""]
             lines += [
@@ -516,9 +518,8 @@ def report(costs: pd.DataFrame, found: pd.DataFrame) -> str:
 
 def table(folders: list[Path]) -> None:
     """Score what is new, and write the tables."""
-    costs = [
-        json.loads(file.read_text(encoding="utf-8")) for folder in folders for file in sorted(folder.glob("*.json"))
-    ]
+    files = [folder / f"{name}.json" for folder in folders for name in every_tool()]
+    costs = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
     frames = [score(folder) for folder in folders if (folder / "prior.npz").exists()]
     frame = pd.concat(frames, ignore_index=True)
     pd.DataFrame(costs).to_csv(RESULTS / f"{NAME}_costs.csv", index=False, float_format="%.4g")
@@ -534,6 +535,12 @@ TOOLS: dict[str, tuple[Callable[[Path, str, float], None], list[str]]] = {
     "cellflow": (cellflow, ["CellFlow, published", "CellFlow, small"]),
 }
 """What trains and predicts in each stage, and its rows in the tables."""
+
+
+def every_tool() -> list[str]:
+    """List the rows in order."""
+    return [tool for _, tools in TOOLS.values() for tool in tools]
+
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
