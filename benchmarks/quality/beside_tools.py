@@ -102,6 +102,7 @@ def prepare(folder: Path) -> None:
     from anndata import AnnData
 
     import unlasting as ul
+    from unlasting.screen import GeneNames
 
     if (folder / "prior.npz").exists():
         return
@@ -121,9 +122,11 @@ def prepare(folder: Path) -> None:
     plain = AnnData(adata.X, obs=obs, var=pd.DataFrame(index=np.asarray(adata.var_names, dtype=object)))
     plain.write_h5ad(folder / "plain.h5ad")
     stored = adata.uns["unlasting"]["target_embedding"]
-    known = {*adata.var_names, *adata.obs["perturbation"]}
-    kept = np.array([str(name) in known for name in stored["names"]])
-    np.savez(folder / "prior.npz", names=stored["names"][kept].astype(str), matrix=stored["matrix"][kept])
+    row = {str(name): i for i, name in enumerate(stored["names"])}
+    wanted = sorted({*adata.var_names, *adata.obs["perturbation"]} - {"control"})
+    found = {name: name if name in row else GeneNames(list(row)).find(name, is_gene=True) for name in wanted}
+    names = [name for name in wanted if found[name] in row]
+    np.savez(folder / "prior.npz", names=names, matrix=stored["matrix"][[row[found[name]] for name in names]])
 
 
 def ours(folder: Path, tool: str, budget: float) -> None:
@@ -225,6 +228,9 @@ def gears(folder: Path, tool: str, budget: float) -> None:
     condition = np.where(label == "control", "ctrl", label + "+ctrl")
     adata.obs["condition"], adata.obs["cell_type"], adata.var["gene_name"] = condition, "cell", adata.var_names
     parts = {part: sorted(set(condition[adata.obs["part"] == part])) for part in ("train", "val", "test")}
+    parts = {
+        part: [name for name in names if name.split("+")[0] in {"ctrl", *vectors}] for part, names in parts.items()
+    }
     parts["val"], parts["test"] = ([name for name in parts[part] if name != "ctrl"] for part in ("val", "test"))
     place = folder / "gears"
     place.mkdir(exist_ok=True)
