@@ -484,13 +484,13 @@ def duration(seconds: float) -> str:
 def cost(row: Any) -> str:
     """Write a row of the table of costs."""
     step = "" if np.isnan(row.step_seconds) else f"{row.step_seconds:.3f} s"
-    if row.step_cells > 0:
-        step += f" of {row.step_cells:.0f} cells"
+    step += f" ({row.step_cells:,.0f} cells)" if row.step_cells > 0 else ""
     recommended, trained = "", "not trained"
     if not np.isnan(row.recommended_steps):
-        recommended = f"{row.recommended_steps:,.0f}: {duration(row.recommended_seconds)}{' *' * row.extrapolated}"
+        mark = " \\*" if row.extrapolated else ""
+        recommended = f"{row.recommended_steps:,.0f} steps, {duration(row.recommended_seconds)}{mark}"
     if row.training_seconds:
-        trained = f"{row.steps:,} in {duration(row.training_seconds)}"
+        trained = f"{row.steps:,} steps, {duration(row.training_seconds)}"
         trained += f" ({row.steps / row.recommended_steps:.1%})" if row.extrapolated else ""
     cell = "" if np.isnan(row.cell_seconds) else f"{1000 * row.cell_seconds:.1f} ms"
     own = duration(row.prepare_seconds) if row.prepare_seconds else ""
@@ -507,7 +507,7 @@ def report(costs: pd.DataFrame, found: pd.DataFrame) -> str:
         if screen == "m":
             lines += [f"Processor time and memory, {title}:", ""]
             lines += [
-                "| | a step | own preparation | recommended steps | steps here | a generated cell | peak memory |"
+                "| | a step | own preparation | recommended training | training here | a generated cell | peak memory |"
             ]
             lines += ["|---|---|---|---|---|---|---|", *map(cost, costs[costs["screen"] == screen].itertuples()), ""]
         metrics = ["e_distance", f"e_distance_{N_PCS}_pcs", "emd"]
@@ -528,8 +528,8 @@ def table(folders: list[Path]) -> None:
     costs = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
     frames = [score(folder) for folder in folders if (folder / "prior.npz").exists()]
     frame = pd.concat(frames, ignore_index=True)
-    pd.DataFrame(costs).to_csv(RESULTS / f"{NAME}_costs.csv", index=False, float_format="%.4g")
-    frame.to_csv(RESULTS / f"{NAME}.csv", index=False, float_format="%.4g")
+    pd.DataFrame(costs).to_csv(RESULTS / f"{NAME}_costs.csv", index=False, float_format="%.6g")
+    frame.to_csv(RESULTS / f"{NAME}.csv", index=False, float_format="%.6g")
     text = report(pd.DataFrame(costs), scores(frame))
     (RESULTS / f"{NAME}.md").write_text(text, encoding="utf-8")
     print(text)
