@@ -117,7 +117,9 @@ def compared(
         if len(others) > 1
         else np.nan,
         "expected_error": float((sd**2).sum()),
-        "error": float(((observed - mean) ** 2 - noise).sum()),
+        # predicted cells are the same control cells plus the change: the noise of the held-out cells is all that is not theirs
+        "error": float(((observed - mean) ** 2 - x.var(axis=0) / len(x)).sum()),
+        "control_noise": float((y.var(axis=0) / len(y)).sum()),
         "expected_normalised_error": float(changes.expected_error[0]),
         "p_better": float(changes.p_better[0]),
         "better": bool(((observed - mean) ** 2).sum() < (observed**2).sum()),

@@ -156,7 +156,7 @@ class EffectRegression:
             contexts = contexts.averaged_over(np.array(errors_of)[:, in_others])
         conditions = _spectrum(features, relevance, average_errors)
         between = contexts.between()
-        is_common = np.array_equal(condition, np.arange(n_trained)) and (between[np.ix_(context, context)] == 1.0).all()
+        is_common = np.array_equal(condition, np.arange(n_trained)) and (between[context[0], context] == 1.0).all()
         spectrum = conditions
         if not is_common:
             spectrum = _spectrum(features[condition], relevance, errors, between, context)
