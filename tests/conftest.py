@@ -3,7 +3,12 @@
 import gc
 import os
 
-from hypothesis import settings
+# The arrays of the tests are tiny: more threads would only wait for each other. Set before the first import of numpy.
+# OpenMP in numba raises the number of threads of torch too.
+for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+from hypothesis import settings  # noqa: E402
 
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("TQDM_DISABLE", "1")
