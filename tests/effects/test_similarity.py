@@ -100,7 +100,7 @@ def test_the_unit_of_effects_does_not_matter() -> None:
             "n_cells": measured.n_cells / unit**2,
         }
         found = MolecularSimilarity.fit(vocabulary(molecules), dataclasses.replace(measured, **arrays), curves)
-        assert dataclasses.astuple(found) == pytest.approx(expected, rel=0.02)
+        assert dataclasses.astuple(found) == pytest.approx(expected, rel=0.05)
 
 
 def test_drugs_without_a_dose_are_compared_too() -> None:
