@@ -3,7 +3,14 @@
 import gc
 import os
 
-from hypothesis import settings
+gc.disable()  # while modules are imported, whose objects all stay: a sixth of the time of collection
+
+# The arrays of the tests are tiny: more threads would only wait for each other. Set before the first import of numpy.
+# OpenMP in numba raises the number of threads of torch too.
+for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+from hypothesis import settings  # noqa: E402
 
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("TQDM_DISABLE", "1")
@@ -16,5 +23,5 @@ if os.environ.get("CI"):
 
 def pytest_collection_finish() -> None:
     """Keep the imported libraries out of every later garbage collection, which is a tenth of the time."""
-    gc.collect()
     gc.freeze()
+    gc.enable()

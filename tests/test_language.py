@@ -50,8 +50,8 @@ def test_sentences_are_told_apart():
 def test_the_old_words_are_gone_from_names_and_messages():
     found = []
     for file in FILES:
-        tree = measure.parsed(file)
-        texts = [*measure.identifiers(tree), *measure.texts(tree)]
+        nodes = measure.parsed(file)
+        texts = [*measure.identifiers(nodes), *measure.texts(nodes)]
         found += [f"{file.relative_to(measure.SOURCE)}: {finding}" for finding in measure.findings(texts)]
     assert found == []
 

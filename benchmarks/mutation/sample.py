@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -54,8 +55,8 @@ SWAPS: dict[type, type] = {
 NAMES = {"min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "any": "all", "all": "any"}
 
 
-def mutants(tree: ast.Module) -> Iterator[tuple[int, str, ast.Module]]:
-    """Yield every mutant with its line and its change; types, docstrings, messages and `strict=` stay."""
+def mutants(tree: ast.Module) -> Iterator[tuple[int, str, Callable[[], ast.Module]]]:
+    """Yield a function that makes a mutant, with line and change; types, docstrings, messages and `strict=` stay."""
     ignored = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom):
@@ -70,9 +71,13 @@ def mutants(tree: ast.Module) -> Iterator[tuple[int, str, ast.Module]]:
         if id(node) in ignored:
             continue
         for change, apply in _changes(node):
-            mutant = copy.deepcopy(tree)
-            apply(next(twin for i, twin in enumerate(ast.walk(mutant)) if i == place))
-            yield getattr(node, "lineno", 0), change, mutant
+            yield getattr(node, "lineno", 0), change, partial(_mutant, tree, place, apply)
+
+
+def _mutant(tree: ast.Module, place: int, apply: Callable[[ast.AST], None]) -> ast.Module:
+    mutant = copy.deepcopy(tree)
+    apply(next(twin for i, twin in enumerate(ast.walk(mutant)) if i == place))
+    return mutant
 
 
 def _changes(node: ast.AST) -> list:
@@ -136,7 +141,7 @@ def main() -> None:
         killed = 0
         for file, line, change, mutant in drawn:
             target = copied / file.relative_to(SOURCE.parent)
-            target.write_text(ast.unparse(mutant), encoding="utf-8")
+            target.write_text(ast.unparse(mutant()), encoding="utf-8")
             start = time.time()
             groups = by_mention(file, given.package)
             fast = not all(passes(copied, group, "-m", "not slow") for group in groups)

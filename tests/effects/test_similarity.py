@@ -88,6 +88,21 @@ def test_molecules_that_tell_are_believed_and_those_that_mislead_are_not(seed: i
     assert error_left_out(believed, molecules, full) < error_left_out(MolecularSimilarity(), molecules, full) - 0.05
 
 
+def test_the_unit_of_effects_does_not_matter() -> None:
+    full, molecules = effects_of_families(6, 4, 0), np.random.default_rng(0).permutation(families(6, 4, 0))
+    curves, measured = measure(full, seed=0)
+    expected = dataclasses.astuple(MolecularSimilarity.fit(vocabulary(molecules), measured, curves))
+    assert expected != pytest.approx(dataclasses.astuple(MolecularSimilarity()), rel=0.05)
+    for unit in (1e-3, 1e3):
+        arrays = {
+            "effects": unit * measured.effects,
+            "noise": unit**2 * measured.noise,
+            "n_cells": measured.n_cells / unit**2,
+        }
+        found = MolecularSimilarity.fit(vocabulary(molecules), dataclasses.replace(measured, **arrays), curves)
+        assert dataclasses.astuple(found) == pytest.approx(expected, rel=0.05)
+
+
 def test_drugs_without_a_dose_are_compared_too() -> None:
     full, molecules = effects_of_families(6, 4, 0), families(6, 4, 0)
     curves, measured = measure(full, seed=0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -21,14 +21,14 @@ ANY = re.compile("|".join(f"(?:{pattern})" for pattern in PATTERNS), re.I)
 
 
 @cache
-def parsed(file: Path) -> ast.Module:
-    """Parse a file once."""
-    return ast.parse(file.read_text(encoding="utf-8"))
+def parsed(file: Path) -> tuple[ast.AST, ...]:
+    """Parse a file once, into all its nodes."""
+    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
 
 
-def docstrings(tree: ast.Module) -> Iterator[str]:
+def docstrings(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Yield the docstrings of a file, those of attributes too."""
-    for node in ast.walk(tree):
+    for node in nodes:
         body = getattr(node, "body", None)
         for child in body if isinstance(body, list) else []:
             if (
@@ -39,9 +39,9 @@ def docstrings(tree: ast.Module) -> Iterator[str]:
                 yield child.value.value
 
 
-def identifiers(tree: ast.Module) -> Iterator[str]:
+def identifiers(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Yield the names that a file defines."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
             yield node.name
         elif isinstance(node, ast.arg):
@@ -52,9 +52,9 @@ def identifiers(tree: ast.Module) -> Iterator[str]:
             yield node.attr
 
 
-def texts(tree: ast.Module) -> Iterator[str]:
+def texts(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Yield all strings of a file: messages, docstrings and keys."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
 
@@ -92,8 +92,8 @@ def findings(strings: Iterator[str] | list[str]) -> list[str]:
 
 def words_of_docstrings(files: list[Path]) -> list[str]:
     """List the words of all docstrings."""
-    trees = map(parsed, files)
-    return [word for tree in trees for text in docstrings(tree) for word in re.findall(r"[A-Za-z']+", text)]
+    texts = (text for file in files for text in docstrings(parsed(file)))
+    return [word for text in texts for word in re.findall(r"[A-Za-z']+", text)]
 
 
 def words_of_pages() -> list[str]:
@@ -110,9 +110,11 @@ if __name__ == "__main__":
         files = [place] if place.suffix == ".py" else sorted(place.rglob("*.py"))
         words = words_of_docstrings(files)
         n_lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
-        trees = [(file, parsed(file)) for file in files]
+        parts = [(file, parsed(file)) for file in files]
         bad = [
-            f"  {f.relative_to(SOURCE)} {x}" for f, tree in trees for x in findings([*identifiers(tree), *texts(tree)])
+            f"  {f.relative_to(SOURCE)} {x}"
+            for f, nodes in parts
+            for x in findings([*identifiers(nodes), *texts(nodes)])
         ]
         rate = rates(words)
         print(

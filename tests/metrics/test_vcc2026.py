@@ -12,6 +12,7 @@ from anndata import AnnData
 from cell_eval2.anchor import compute_replicate_anchor
 from cell_eval2.baseline import build_baseline_prediction, generic_response_profile
 from scipy import sparse, stats
+from scipy.spatial.distance import cdist
 
 from unlasting.metrics import (
     VCC2026,
@@ -220,6 +221,46 @@ def test_noisy_cells_earn_no_correction() -> None:
     np.testing.assert_allclose(own, (((wide - observed)[:, 2:] ** 2).sum(axis=1) - 0.3) / 4)
     with pytest.raises(ValueError, match="same genes"):
         noise_corrected_mse(wide, observed[:, 1:], control, predicted_noise=np.zeros(4), **noise)
+
+
+def test_the_correction_is_bounded_by_the_spread_of_predictions_over_their_own_genes() -> None:
+    """The bound by plain loops: conditions leave out different genes, and gene 0 counts in one of them only."""
+    rng = np.random.default_rng(5)
+    predicted, observed, control = 1 + 0.3 * rng.normal(size=(4, 9)), rng.normal(size=(4, 9)), rng.normal(size=9)
+    targets = [(0, 1), (0, 2, 3), (0, 4), (5,)]
+    claims, bounds = np.array([0.9, 2.0, 3.0, 1.0]), np.array([2.0, 0.8, 1.5, 0.7])
+    genes = [[gene for gene in range(9) if gene not in own] for own in targets]
+    spread = 0.0
+    for gene in range(1, 9):
+        rows = [i for i in range(4) if gene in genes[i]]
+        weights = [1 / len(genes[i]) for i in rows]
+        values = predicted[rows, gene]
+        spread += np.dot(weights, (values - np.average(values, weights=weights)) ** 2)
+    noise = np.minimum(claims, bounds)
+    claimed = sum(noise[i] / len(genes[i]) for i in range(4))
+    assert 0 < spread < claimed
+    expected = [
+        (((predicted - observed)[i, genes[i]] ** 2).sum() - noise[i] * spread / claimed - bounds[i]) / len(genes[i])
+        for i in range(4)
+    ]
+    options = {"predicted_noise": claims, "observed_noise": bounds, "control_noise": 0.1, "targets": targets}
+    np.testing.assert_allclose(noise_corrected_mse(predicted, observed, control, **options)[0], expected)
+
+
+def test_a_prediction_is_ranked_by_its_change_from_the_control(cells: dict[str, dict[str, np.ndarray]]) -> None:
+    """Against ranks of scipy's cosine distances; either side stands for the truth."""
+    control = cells["observed"][CONTROL]
+    counts = {side: counts_of(cells[side]) for side in ("predicted", "observed")}
+    panels = {side: Panel.of(counts[side], control) for side in counts}
+    changes = {
+        side: np.array([pseudobulk(counts[side][name]) - pseudobulk(control) for name in TARGETS])[:, len(TARGETS) :]
+        for side in counts
+    }
+    for side, truth in (("predicted", "observed"), ("observed", "predicted")):
+        distances = cdist(changes[side], changes[truth], "cosine")
+        nearer = (distances < np.diag(distances)[:, None]).sum(axis=1)
+        found = vcc2026(panels[side], panels[truth], targets=OWN)["perturbation_discrimination"]
+        np.testing.assert_allclose(found, 1 - nearer / (len(TARGETS) - 1), atol=1e-12)
 
 
 def test_discrimination_leaves_out_the_targets_of_the_whole_panel() -> None:

@@ -189,7 +189,9 @@ def calls(raw, prepared, trained):
         "generate": (controls, lambda adata: model.generate("T1", 2, controls=adata, **QUIET)),
         "evaluate": (
             model.adata,
-            lambda adata: tl.evaluate(adata, min_cells=8, n_repeats=1, n_permutations=19),
+            lambda adata: tl.evaluate(
+                adata, metrics="e_distance", gene_sets="all", min_cells=8, n_repeats=1, n_permutations=19
+            ),
         ),
         "load": (prepared, lambda adata: UnlastingModel.load(folder, adata, accelerator="cpu")),
         "model.prepare": (raw, model.prepare),

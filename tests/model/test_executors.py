@@ -45,10 +45,21 @@ class Here(Executor):
         return future
 
 
-@pytest.fixture(scope="module")
-def workers() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(2, mp_context=SPAWN) as executor:
-        yield executor
+@pytest.fixture(scope="session")  # the models of `either` come in turn, with all modules in between
+def pools() -> Iterator[list[ProcessPoolExecutor]]:
+    """The pool of all tests, whose processes import torch once."""
+    pools: list[ProcessPoolExecutor] = []
+    yield pools
+    for pool in pools:
+        pool.shutdown()
+
+
+@pytest.fixture
+def workers(pools) -> ProcessPoolExecutor:
+    """Two processes; new ones after the test that kills one."""
+    if not pools:
+        pools.append(ProcessPoolExecutor(2, mp_context=SPAWN))
+    return pools[0]
 
 
 @pytest.fixture(scope="module")
@@ -112,36 +123,6 @@ def test_workers_use_the_precision_of_the_call(paper_model, workers, tmp_path):
     paper_model.generate("G3", 13, path=files["full"], **QUIET)
     assert_same(files["shared"], files["alone"])
     assert files["full"].read_bytes() != files["alone"].read_bytes()
-
-
-def test_a_killed_worker_costs_its_part_only(model, tmp_path, monkeypatch):
-    whole, file = tmp_path / "whole.h5ad", tmp_path / "cells.h5ad"
-    model.generate(LABELS, 65, path=whole, **QUIET)
-    done = threading.Event()
-
-    def kill_one(process: int) -> None:
-        while len(parts_of(file)) < 3 and not done.is_set():
-            time.sleep(0.002)
-        os.kill(process, signal.SIGKILL)
-
-    with ProcessPoolExecutor(2, mp_context=SPAWN) as executor:
-        killer = threading.Thread(target=kill_one, args=(executor.submit(os.getpid).result(),))
-        killer.start()
-        try:
-            with pytest.raises(BrokenProcessPool) as caught:
-                model.generate(LABELS, 65, path=file, executor=executor, **QUIET)
-        finally:
-            done.set()
-            killer.join()
-    assert "Repeat the call" in caught.value.__notes__[-1]
-    assert not file.exists()
-    kept, made, write = parts_of(file), [], AnnData.write_h5ad
-    assert len(kept) >= 3
-    monkeypatch.setattr(AnnData, "write_h5ad", lambda self, path: (made.append(path.name[-11:]), write(self, path)))
-    model.generate(LABELS, 65, path=file, **QUIET)
-    assert len(made) == -(-len(LABELS) * 2 * 65 // 17) - len(kept)
-    assert not set(made) & set(kept)
-    assert_same(file, whole)
 
 
 def test_another_process_completes_the_parts_of_one(either, tmp_path, monkeypatch):
@@ -229,3 +210,33 @@ def test_dask_writes_the_file_of_one_process(model, tmp_path):
     with distributed.Client(n_workers=2, processes=True, dashboard_address=None) as client:
         model.generate(LABELS, 13, path=shared, executor=client.get_executor(), **QUIET)
     assert_same(shared, alone)
+
+
+def test_a_killed_worker_costs_its_part_only(model, pools, workers, tmp_path, monkeypatch):
+    whole, file = tmp_path / "whole.h5ad", tmp_path / "cells.h5ad"
+    model.generate(LABELS, 65, path=whole, **QUIET)
+    done = threading.Event()
+
+    def kill_one(process: int) -> None:
+        while len(parts_of(file)) < 3 and not done.is_set():
+            time.sleep(0.002)
+        os.kill(process, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one, args=(workers.submit(os.getpid).result(),))
+    killer.start()
+    try:
+        with pytest.raises(BrokenProcessPool) as caught:
+            model.generate(LABELS, 65, path=file, executor=workers, **QUIET)
+    finally:
+        done.set()
+        killer.join()
+        pools.pop().shutdown()
+    assert "Repeat the call" in caught.value.__notes__[-1]
+    assert not file.exists()
+    kept, made, write = parts_of(file), [], AnnData.write_h5ad
+    assert len(kept) >= 3
+    monkeypatch.setattr(AnnData, "write_h5ad", lambda self, path: (made.append(path.name[-11:]), write(self, path)))
+    model.generate(LABELS, 65, path=file, **QUIET)
+    assert len(made) == -(-len(LABELS) * 2 * 65 // 17) - len(kept)
+    assert not set(made) & set(kept)
+    assert_same(file, whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -44,11 +45,20 @@ class GivenOdds(torch.nn.Module):
         return torch.logit(self.probability[: len(control)])
 
 
-@pytest.fixture(params=["paper", "paper-as-printed"])
-def published(request, build, screen) -> UnlastingModel:
+@pytest.fixture(scope="module", params=["paper", "paper-as-printed"])
+def built(request, build, screen) -> UnlastingModel:
+    """A model with an effects model; tests do not write to it."""
     model = build(screen(n_cells=200), request.param, options={"dropout": 0.0})
     model.is_trained_ = True
     assert model.effects_model is not None  # statistics of the training cells
+    return model
+
+
+@pytest.fixture
+def published(built) -> UnlastingModel:
+    """The same model with networks and options of its own, which a test may change."""
+    model = copy.copy(built)
+    model.module = copy.deepcopy(built.module)
     return model
 
 
@@ -146,7 +156,7 @@ def test_eq_7_10_and_12_nodes_and_read_out(published):
         torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_eq_10_has_no_control_signal(published, build, screen):
+def test_eq_10_has_no_control_signal(published):
     """The text's denoiser does not see the control signal under a knock-out; the authors' residual adds it to the output."""
     module, residual = published.module, published.preset.denoiser.control_residual
     for parameter in module.denoiser.parameters():

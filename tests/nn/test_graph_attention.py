@@ -67,6 +67,17 @@ def test_values_and_gradients_are_those_of_pyg(graph, n_cells, heads, seed):
     assert_same_as_pyg(*graph, n_cells, heads, seed)
 
 
+def test_values_and_gradients_do_not_depend_on_the_number_of_threads():
+    before = torch.get_num_threads()
+    edge_index = torch.randint(9, (2, 30), generator=torch.Generator().manual_seed(1))
+    try:
+        for n_threads in (1, 2, 3, 8):  # 5 cells: fewer and more than threads
+            torch.set_num_threads(n_threads)
+            assert_same_as_pyg(9, edge_index, 5, 2, seed=0)
+    finally:
+        torch.set_num_threads(before)
+
+
 @settings(max_examples=15, deadline=None)
 @given(graphs(), st.integers(1, 4), st.integers(0, 1000))
 def test_without_the_kernel_of_this_device_the_result_is_the_same(graph, n_cells, seed):

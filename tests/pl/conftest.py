@@ -71,7 +71,7 @@ def _read(tmp_path_factory: pytest.TempPathFactory) -> anndata.AnnData:
     adata.obs["unlasting_source"] = rng.choice(adata.obs_names[:n], 4 * n)
     adata.layers["unlasting"] = adata.X.copy()
     adata.obs.loc[adata.obs_names[n : n + 30], "dose"] = 0.1
-    tl.bimodality(adata)
+    tl.bimodality(adata, genes=GENES[:8])
     tl.embedding(adata)
     tl.rank(adata)
     adata.uns["unlasting"]["keys"] = {"dose_key": "dose"}

@@ -235,5 +235,5 @@ def test_a_prior_without_the_genes_is_told_with_the_column_of_symbols(warnings):
     adata.var_names = [f"ENSG{i:011d}" for i in range(adata.n_vars)]
     sc.pp.normalize_total(adata)
     sc.pp.log1p(adata)  # so that `pp.prepare`, which takes the symbols, is left out
-    ul.pp.grn(adata, prior="go")
+    ul.pp.grn(adata, prior="go", n_components=8)
     assert any("the prior knows none of the genes" in one and "adata.var['symbol']" in one for one in warnings())

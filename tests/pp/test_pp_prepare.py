@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import anndata
 import numpy as np
 import pytest
@@ -12,10 +14,16 @@ from scipy import sparse
 from unlasting import datasets, pp
 
 
-def screen(**options) -> AnnData:
+@functools.cache
+def simulated(**options) -> AnnData:
+    """Each simulated screen once; tests change copies."""
     adata = datasets.simulate_screen(n_cells=40, n_controls=120, n_genes=60, **options)
     pp.split(adata, "unseen_perturbation")
     return adata
+
+
+def screen(**options) -> AnnData:
+    return simulated(**options).copy()
 
 
 def dense(matrix) -> np.ndarray:
@@ -24,13 +32,13 @@ def dense(matrix) -> np.ndarray:
 
 def test_expression_is_log_normalised_to_the_median_of_training_cells() -> None:
     adata = screen()
-    counts = dense(adata.X).astype(float)
+    counts, names = dense(adata.X).astype(float), list(adata.var_names)
     in_training = (adata.obs["unlasting_split"] == "train").to_numpy()
     median = np.median(counts.sum(1)[in_training])
     pp.prepare(adata)
     kept = adata.var_names
     assert adata.uns["unlasting"]["prepare"]["target_sum"] == median
-    place = [list(screen().var_names).index(gene) for gene in kept]
+    place = [names.index(gene) for gene in kept]
     expected = np.log1p(counts / counts.sum(1, keepdims=True) * median)[:, place]
     np.testing.assert_allclose(dense(adata.X), expected, rtol=1e-5)
     np.testing.assert_array_equal(dense(adata.layers["counts"]), counts[:, place])

@@ -115,8 +115,10 @@ def test_true_cells_score_zero_controls_one_and_noise_more(planted_screen):
 
 def test_the_true_cells_reach_the_ceiling_and_no_effect_has_no_direction(planted_screen):
     adata = planted_screen(600)
-    tl.evaluate(adata, predictions=_cells_like(adata, "true"), baselines=SIMPLE, **QUICK)
-    for metric in ("pearson_change", "pearson_change_centred"):
+    correlations = ["pearson_change", "pearson_change_centred"]
+    predictions = _cells_like(adata, "true")
+    tl.evaluate(adata, predictions=predictions, baselines=SIMPLE, metrics=correlations, gene_sets="all", **QUICK)
+    for metric in correlations:
         assert _score(adata, "prediction", metric) == pytest.approx(1, abs=0.03)
     # a shared control would correlate the two changes
     assert abs(_score(adata, "no effect", "pearson_change")) < 0.3
@@ -275,13 +277,14 @@ def test_the_number_of_generated_cells_does_not_bias(planted_screen):
 
 def test_conditions_without_a_signal_stay_out_of_the_score_unless_named(planted_screen):
     adata = planted_screen(600)
-    frame = tl.evaluate(adata, baselines=(), **QUICK)
+    options = {"baselines": (), "metrics": ["e_distance", "pearson_change"], **QUICK}
+    frame = tl.evaluate(adata, **options)
     assert frame.groupby("condition")["signal"].first().to_dict() == {"all": True, "half": True, "none": False}
     assert frame.loc[frame["condition"] == "none", "normalised"].isna().all()
     assert set(adata.uns["unlasting"]["score_summary"]["n_conditions"]) == {2}
     listed = adata.uns["unlasting"]["score_conditions"].set_index("condition")
     assert listed["scored"].to_dict() == {"all": True, "half": True, "none": False}
-    tl.evaluate(adata, baselines=(), conditions=["none", "all"], **QUICK)
+    tl.evaluate(adata, conditions=["none", "all"], **options)
     stored = adata.uns["unlasting"]
     assert set(stored["score_summary"]["n_conditions"]) == {2}
     assert stored["score_conditions"].set_index("condition")["scored"].to_dict() == {"none": True, "all": True}
@@ -325,7 +328,7 @@ def test_a_baseline_that_applies_to_no_condition_is_not_reported(planted_screen,
 def test_a_false_positive_effect_is_found(planted_screen, caplog, monkeypatch):
     monkeypatch.setattr("unlasting.screen.logger.propagate", True)
     adata = planted_screen(450)
-    options = {"baselines": SIMPLE, "gene_sets": "all", **QUICK}
+    options = {"baselines": SIMPLE, "gene_sets": "all", "metrics": "e_distance", **QUICK}
     tl.evaluate(adata, **options)
     tests = adata.uns["unlasting"]["false_positives"]
     assert list(tests["condition"]) == ["none"]
@@ -370,7 +373,8 @@ def test_genes_that_do_not_differ_are_never_chosen(planted_screen):
     adata = planted_screen(240)
     adata.X[:, 12:] = 0
     adata.layers["unlasting"][:, 12:] = 0
-    frame = tl.evaluate(adata, baselines=SIMPLE, gene_sets=["all", "de20", "de5"], **QUICK)
+    options = {"baselines": SIMPLE, "gene_sets": ["all", "de20", "de5"], "metrics": "emd", **QUICK}
+    frame = tl.evaluate(adata, **options)
     assert set(adata.uns["unlasting"]["score_conditions"]["n_de_genes"]) == {12}
     assert adata.uns["unlasting"]["effects"].groupby("condition")["is_de20"].sum().max() == 12
     emd = frame[(frame["metric"] == "emd") & (frame["predictor"] == "pooled")].set_index(["condition", "gene_set"])
@@ -410,7 +414,7 @@ def test_the_seed_decides_and_other_predictors_and_conditions_do_not(planted_scr
 
 def test_a_baseline_with_nothing_to_say_is_missing_and_reported(planted_screen):
     adata = planted_screen(120)
-    frame = tl.evaluate(adata, **QUICK)
+    frame = tl.evaluate(adata, metrics="e_distance", gene_sets="all", **QUICK)
     assert not {"additive", "nearest dose", "dose interpolation", "nearest target", "linear"} & set(frame["predictor"])
     left_out = adata.uns["unlasting"]["score_left_out"]
     assert set(left_out["predictor"]) >= {"additive", "nearest dose", "dose interpolation", "nearest target", "linear"}
