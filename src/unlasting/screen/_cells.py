@@ -131,11 +131,6 @@ class Cells:
         """Find the cells in a condition."""
         return self.conditions.get(condition, np.zeros(0, dtype=np.intp))
 
-    def rows_at_any_dose(self, perturbation: str, cell_type: str) -> np.ndarray:
-        """Find the cells under a perturbation in a cell type."""
-        parts = [rows for c, rows in self.conditions.items() if c[:2] == (perturbation, cell_type)]
-        return np.sort(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.intp)
-
     def values(self, rows: np.ndarray, genes: np.ndarray | None = None, dtype: Any = np.float64) -> np.ndarray:
         """Get expression as a dense array, shape `(len(rows), n_genes)`.
 
