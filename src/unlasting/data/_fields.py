@@ -6,12 +6,22 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import rich.pretty  # scvi-tools shows a set-up with it, and does not import it
 import rich.table
 from anndata import AnnData
 from scvi.data.fields import BaseAnnDataField
 
-from unlasting.screen import SPLITS, TRAIN, UNS_KEY, VAL, MissingKeyError, Perturbation, ScreenKeys
+from unlasting.screen import (
+    SPLITS,
+    TRAIN,
+    UNS_KEY,
+    VAL,
+    MissingKeyError,
+    Perturbation,
+    ScreenKeys,
+    by_perturbation,
+)
 
 PERTURBATION = "perturbation"
 POPULATION = "population"
@@ -84,17 +94,16 @@ def split_codes(adata: AnnData, keys: ScreenKeys) -> np.ndarray:
     codes = (
         np.zeros(adata.n_obs, dtype=np.int32)
         if split is None
-        else np.array([SPLITS.index(part) for part in split], dtype=np.int32)
+        else pd.Categorical(split, categories=SPLITS).codes.astype(np.int32)
     )
     if not (codes == SPLITS.index(VAL)).any():
         rng = np.random.default_rng(0)
         parts = (keys.labels(adata), keys.doses(adata), keys.cell_types(adata), keys.batches(adata))
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for row, group in enumerate(zip(*parts, strict=True)):
-            if codes[row] == SPLITS.index(TRAIN):
-                groups.setdefault(group, []).append(row)
-        for _, rows in sorted(groups.items()):
-            codes[rng.permutation(rows)[: int(_VAL_SHARE * len(rows))]] = SPLITS.index(VAL)
+        training = np.flatnonzero(codes == SPLITS.index(TRAIN))
+        frame = pd.DataFrame(dict(enumerate(parts))).iloc[training]
+        for _, places in sorted(frame.groupby(list(frame)).indices.items()):
+            rows = rng.permutation(training[places])
+            codes[rows[: int(_VAL_SHARE * len(rows))]] = SPLITS.index(VAL)
     return codes
 
 
@@ -135,7 +144,7 @@ class PerturbationField(_CodeField):
 
     def codes(self, adata: AnnData, state: dict[str, Any]) -> np.ndarray:
         place = {p: code for code, p in enumerate(self.conditions(state))}
-        return np.array([place.get(p, -1) for p in self.keys.perturbations(adata)])
+        return by_perturbation(self.keys.perturbations(adata), lambda p: place.get(p, -1)).astype(np.int64)
 
     def conditions(self, state: dict[str, Any], *, trained: bool = False) -> list[Perturbation]:
         """Read the registered conditions, or only the trained ones."""
@@ -161,16 +170,19 @@ class PopulationField(_CodeField):
         return POPULATION
 
     def state(self, adata: AnnData) -> dict[str, Any]:
-        pairs = sorted(set(zip(self.keys.cell_types(adata), self.keys.batches(adata), strict=True)))
+        pairs = sorted(self._pairs(adata).drop_duplicates())
         return {
             "cell_types": np.array([cell_type for cell_type, _ in pairs], dtype=object),
             "batches": np.array([batch for _, batch in pairs], dtype=object),
         }
 
     def codes(self, adata: AnnData, state: dict[str, Any]) -> np.ndarray:
-        place = {pair: code for code, pair in enumerate(zip(state["cell_types"], state["batches"], strict=True))}
-        pairs = zip(self.keys.cell_types(adata), self.keys.batches(adata), strict=True)
-        return np.array([place.get(pair, -1) for pair in pairs])
+        known = pd.MultiIndex.from_arrays([state["cell_types"], state["batches"]])
+        return np.asarray(known.get_indexer(self._pairs(adata)))
+
+    def _pairs(self, adata: AnnData) -> pd.MultiIndex:
+        """Get cell type and batch of every cell."""
+        return pd.MultiIndex.from_arrays([self.keys.cell_types(adata), self.keys.batches(adata)])
 
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
         return {

@@ -42,7 +42,7 @@ from unlasting.screen._doses import (
     unit_in,
 )
 from unlasting.screen._files import use_plain_strings, writable, writable_table
-from unlasting.screen._keys import ScreenKeys, split_hash
+from unlasting.screen._keys import ScreenKeys, by_perturbation, split_hash
 from unlasting.screen._labels import require_controls, require_perturbed, review_labels, target_by_guide, warn_of_labels
 from unlasting.screen._logging import duration, listed, logger
 from unlasting.screen._perturbation import Perturbation, canonical_labels, nearest_name, parse_labels, split_label
@@ -112,6 +112,7 @@ __all__ = [
     "screen_counts",
     "smiles_by_name",
     "split_hash",
+    "by_perturbation",
     "split_label",
     "symbol_candidates",
     "tanimoto_similarity",

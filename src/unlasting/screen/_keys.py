@@ -229,7 +229,7 @@ class ScreenKeys:
 
     def labels(self, adata: AnnData) -> np.ndarray:
         """Get canonical perturbation labels per cell, without drugs at dose 0, shape `(n_cells,)`."""
-        labels = _written(self.perturbations(adata), lambda p: p.label(**self.grammar))
+        labels = by_perturbation(self.perturbations(adata), lambda p: p.label(**self.grammar))
         if not (labels == self.control).any():
             if "generated" in adata.uns.get(UNS_KEY, {}):
                 raise ValueError(
@@ -257,7 +257,7 @@ class ScreenKeys:
         One part for each target in the canonical label: `0.1` for one drug, `1+0.5` for two, `+0.5` for a gene and a
         drug. Empty for controls, gene targets and stimuli, and for all cells without a `dose_key`.
         """
-        return _written(self.perturbations(adata), Perturbation.dose_text)
+        return by_perturbation(self.perturbations(adata), Perturbation.dose_text)
 
     def smiles(self, adata: AnnData) -> dict[str, str]:
         """Get SMILES by drug name, from the `smiles_key` column; none without this key."""
@@ -340,11 +340,11 @@ def _pattern(names: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(name).replace(r"\*", ".*") for name in names))
 
 
-def _written(found: np.ndarray, write: Callable[[Perturbation], str]) -> np.ndarray:
-    """Write each distinct perturbation once, shape `(n_cells,)`."""
-    distinct = {id(p): p for p in found}
-    text = {key: write(p) for key, p in distinct.items()}
-    return np.array([text[id(p)] for p in found], dtype=object)
+def by_perturbation(perturbations: np.ndarray, compute: Callable[[Perturbation], Any]) -> np.ndarray:
+    """Compute a value for each distinct perturbation once, shape `(n_cells,)`."""
+    identity = np.fromiter(map(id, perturbations), dtype=np.int64, count=len(perturbations))
+    _, first, code = np.unique(identity, return_index=True, return_inverse=True)
+    return np.array([compute(one) for one in perturbations[first]], dtype=object)[code]
 
 
 def split_hash(obs_names: Iterable[str], split: np.ndarray | None) -> str:
