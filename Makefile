@@ -29,7 +29,7 @@ demo: .venv/runtime
 	.venv/bin/unlasting demo --force $(ARGS)
 
 test: .venv/dev
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: .venv/dev
 	$(RUN) ruff check

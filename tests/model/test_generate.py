@@ -197,7 +197,7 @@ def test_with_and_without_a_knocked_out_node(build, screen):
 def test_a_model_says_what_it_is(model, capsys):
     repr(model)
     shown = " ".join(capsys.readouterr().out.split())
-    assert "5 conditions, 3 trained targets, 60 genes, 62 nodes" in shown
+    assert "5 conditions, 3 trained targets, 60 genes Training status" in shown
 
 
 def test_the_mask_network_sees_a_condition_as_far_as_training_tells_of_it(model):
