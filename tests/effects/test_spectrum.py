@@ -106,3 +106,11 @@ def test_left_out_groups_and_sizes_are_those_of_the_exact_form(largest, implied,
     found = largest.left_out(measured, sizes, which)
     np.testing.assert_allclose(found, exact.left_out(measured, sizes, which), atol=1e-8)
     assert np.abs(found[which]).max() > 0.1
+
+
+def test_a_missing_covariance_is_refused(covariance, errors):
+    """Rather than spread to every effect without a word."""
+    broken = covariance.copy()
+    broken[3, 5] = np.nan
+    with pytest.raises(ValueError, match="infs or NaNs"):
+        Spectrum.exact(broken, errors)

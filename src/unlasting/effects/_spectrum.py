@@ -149,7 +149,7 @@ class Spectrum:
     def exact(cls, covariance: np.ndarray, errors: Errors) -> Self:
         """Decompose a covariance of shape `(n_measured, n_measured)`."""
         whitened = errors.whitened(errors.whitened(covariance).T)
-        values, vectors = eigh(whitened, driver="evd", overwrite_a=True, check_finite=False)
+        values, vectors = eigh(whitened, driver="evd", overwrite_a=True)
         root = errors.whitened(vectors, transposed=True)
         return cls(root, np.maximum(values, 0.0), np.zeros(0), errors.own, errors.shared)
 
